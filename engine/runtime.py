@@ -1,0 +1,237 @@
+"""The engine: a model, loaded once, turning text into embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xtremely.engine.backend import Backend, open_backend
+from xtremely.engine.batch import collate, plan
+from xtremely.engine.conventions import Conventions, conventions
+from xtremely.engine.models import locate
+from xtremely.engine.tokenize import Tokenizer
+from xtremely.kernels.guard import UsageError, require
+from xtremely.kernels.pooling import POOLINGS, normalise, pool_ref
+
+# Batches larger than a processor's cache cost more than they save; a GPU wants many rows.
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 32768}
+
+Progress = Callable[[int, int], None]  # (sentences done, tokens done) since the last call
+
+
+@dataclass
+class Work:
+    """What encoding a list of texts cost."""
+
+    sentences: int = 0
+    tokens: int = 0
+    computed_tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Work) -> None:
+        """Count another piece of work into this one."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the computed tokens that was padding, 0 to 1."""
+        return 1 - self.tokens / self.computed_tokens if self.computed_tokens else 0.0
+
+
+@dataclass
+class Engine:
+    """A model on a backend.
+
+    Attributes:
+        name: the name the model was asked for by.
+        folder: where its files lie.
+        backend: what computes.
+        tokenizer: the model's own.
+        conventions: the model's pooling and prompts.
+        token_budget: tokens in a batch; halves when the device runs out of memory.
+    """
+
+    name: str
+    folder: Path
+    backend: Backend
+    tokenizer: Tokenizer
+    conventions: Conventions
+    token_budget: int
+    _hash: str = field(default="", repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        precision: str = "fp32",
+        token_budget: int | None = None,
+    ) -> Engine:
+        """Load a model by name.
+
+        Args:
+            model: ``e5-small-4bit`` (packaged), a Hugging Face folder, or a hub name.
+            backend: ``auto`` or ``torch``.
+            device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
+            precision: fp32, fp16 or bf16.
+            token_budget: most tokens in a batch; by default what suits the device.
+
+        Raises:
+            UsageError: an unknown backend, device or precision.
+            InputError: the model cannot be found or loaded; the text says what to do.
+        """
+        folder = locate(model)
+        place = _device(device)
+        loaded = open_backend(folder, backend, place, precision)
+        tokenizer = Tokenizer(folder, loaded.max_length)
+        require(
+            tokenizer.vocabulary <= loaded.vocabulary,
+            f"{folder}: the tokenizer has {tokenizer.vocabulary} pieces, the word table only"
+            f" {loaded.vocabulary} rows; they belong to different models",
+        )
+        budget = token_budget or TOKEN_BUDGET.get(place.type, TOKEN_BUDGET["cpu"])
+        require(budget >= 1, f"token_budget {budget} must be at least 1")
+        name = model if not Path(model).exists() else Path(model).resolve().name
+        return cls(name, folder, loaded, tokenizer, conventions(folder, name), budget)
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 over the folder's weights, configuration and tokenizer."""
+        if not self._hash:
+            self._hash = folder_hash(self.folder)
+        return self._hash
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        layer: int | None = None,
+        pooling: str | None = None,
+        normalize: bool = True,
+        max_length: int | None = None,
+    ) -> np.ndarray:
+        """Sentence embeddings.
+
+        Args:
+            texts: N strings.
+            prompt: text put before every sentence; by default the model's own convention.
+            layer: 0 (embeddings' output) to the number of layers; by default the last.
+            pooling: ``mean`` or ``cls``; by default the model's own.
+            normalize: scale to length 1.
+            max_length: cut texts at fewer tokens than the encoder would take.
+
+        Returns:
+            [N, H] float32.
+        """
+        vectors, _ = self.sweep(
+            texts,
+            layers=[self.backend.layers if layer is None else layer],
+            poolings=[self.conventions.pooling if pooling is None else pooling],
+            prompt=prompt,
+            max_length=max_length,
+        )
+        flat = vectors[:, 0, 0]
+        return normalise(torch.from_numpy(flat)).numpy() if normalize else flat
+
+    def sweep(
+        self,
+        texts: Sequence[str],
+        *,
+        layers: Sequence[int],
+        poolings: Sequence[str],
+        prompt: str | None = None,
+        max_length: int | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, Work]:
+        """Embeddings from several layers and poolings in one pass over the text.
+
+        Returns:
+            [N, layers, poolings, H] float32, not normalised, and what the pass cost.
+        """
+        require(not isinstance(texts, str), "texts is one string; pass a list of strings")
+        require(len(layers) > 0 and len(poolings) > 0, "no layer or no pooling was asked for")
+        for layer in layers:
+            if not 0 <= layer <= self.backend.layers:
+                raise UsageError(
+                    f"layer {layer} does not exist; {self.name} has layers 0 to"
+                    f" {self.backend.layers}"
+                )
+        for pooling in poolings:
+            if pooling not in POOLINGS:
+                raise UsageError(f"pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}")
+        start = time.perf_counter()
+        prefix = self.conventions.default_prompt if prompt is None else prompt
+        tokens = self.tokenizer([prefix + text for text in texts], max_length)
+        shape = (len(texts), len(layers), len(poolings), self.backend.width)
+        out = torch.empty(shape, dtype=torch.float32)
+        work = Work(sentences=len(texts), tokens=len(tokens.ids), truncated=tokens.truncated)
+        queue = plan(tokens.lengths, self.token_budget)[::-1]
+        while queue:
+            indices = queue.pop()
+            batch = collate(tokens, indices)
+            try:
+                states = self.backend.hidden(batch.to(self.backend.device), layers)
+                borders = batch.cu_seqlens.to(self.backend.device)
+                for i, layer in enumerate(layers):
+                    for j, pooling in enumerate(poolings):
+                        pooled = pool_ref(states[layer], borders, pooling)
+                        out[batch.order, i, j] = pooled.to("cpu")
+            except torch.OutOfMemoryError:
+                if len(indices) == 1:
+                    raise
+                self._shrink()
+                half = len(indices) // 2
+                queue += [indices[half:], indices[:half]]
+                continue
+            width = batch.max_seqlen * len(indices) if self.backend.padded else batch.tokens
+            work.computed_tokens += width
+            if progress is not None:
+                progress(len(indices), batch.tokens)
+        work.seconds = time.perf_counter() - start
+        return out.numpy(), work
+
+    def _shrink(self) -> None:
+        """Halve the token budget after the device ran out of memory, saying so."""
+        self.token_budget = max(1, self.token_budget // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"out of device memory; going on with batches of {self.token_budget} tokens",
+            ResourceWarning,
+            stacklevel=3,
+        )
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of a model folder's files."""
+    digest = hashlib.sha256()
+    kept = {".json", ".safetensors", ".txt", ".model"}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in kept and p.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is not known; legal: auto, cpu, cuda, cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name!r} was asked for, but this machine has no usable GPU")
+    return device

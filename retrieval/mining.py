@@ -1,0 +1,122 @@
+"""Mining translation pairs out of two piles of sentences, and scoring what was found.
+
+The candidates and the threshold follow XTREME's BUCC2018 (protocol of LASER): greedy union of
+both directions, threshold tuned for F1 on the development gold and frozen for the test set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xtremely.kernels.guard import unknown
+from xtremely.retrieval.margin import Bitext, best_match, swapped
+
+RETRIEVALS = ("max", "intersect", "forward", "backward")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Candidate pairs, best first: x[i] and y[i] are rows of the two sides."""
+
+    x: np.ndarray
+    y: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def at_least(self, threshold: float) -> Pairs:
+        """The pairs that score ``threshold`` or more."""
+        keep = self.scores >= threshold
+        return Pairs(self.x[keep], self.y[keep], self.scores[keep])
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Set comparison with gold, 0 to 100."""
+
+    f1: float
+    precision: float
+    recall: float
+
+
+def candidates(bitext: Bitext, scoring: str, retrieval: str = "max") -> Pairs:
+    """Candidate pairs, sorted by score (ties by rows), best first.
+
+    Args:
+        bitext: mutual neighbours of the two sides.
+        scoring: a name of ``margin.MARGINS``.
+        retrieval: ``forward`` (each x with its best y), ``backward`` (each y with its best x),
+            ``intersect`` (pairs that are both), ``max`` (both directions united, each sentence
+            used once, best pairs first).
+    """
+    if retrieval not in RETRIEVALS:
+        raise unknown("retrieval", retrieval, RETRIEVALS)
+    best_y, forward = best_match(bitext, scoring)
+    best_x, backward = best_match(swapped(bitext), scoring)
+    rows_x, rows_y = np.arange(len(best_y)), np.arange(len(best_x))
+    if retrieval == "forward":
+        return _sorted(rows_x, best_y, forward)
+    if retrieval == "backward":
+        return _sorted(best_x, rows_y, backward)
+    if retrieval == "intersect":
+        mutual = best_x[best_y] == rows_x
+        return _sorted(rows_x[mutual], best_y[mutual], forward[mutual])
+    union = _sorted(
+        np.concatenate([rows_x, best_x]),
+        np.concatenate([best_y, rows_y]),
+        np.concatenate([forward, backward]),
+    )
+    return _each_once(union, len(rows_x), len(rows_y))
+
+
+def _sorted(x: np.ndarray, y: np.ndarray, scores: np.ndarray) -> Pairs:
+    order = np.lexsort((y, x, -scores))
+    return Pairs(x[order], y[order], scores[order])
+
+
+def _each_once(pairs: Pairs, size_x: int, size_y: int) -> Pairs:
+    """Greedily, best first: a pair is kept if neither of its sentences is taken yet."""
+    free_x, free_y = np.ones(size_x, dtype=bool), np.ones(size_y, dtype=bool)
+    kept = []
+    for place, (x, y) in enumerate(zip(pairs.x.tolist(), pairs.y.tolist(), strict=True)):
+        if free_x[x] and free_y[y]:
+            free_x[x] = free_y[y] = False
+            kept.append(place)
+    return Pairs(pairs.x[kept], pairs.y[kept], pairs.scores[kept])
+
+
+def quality(found: set[tuple[str, str]], gold: set[tuple[str, str]]) -> Quality:
+    """F1, precision and recall of a set of id pairs, 0 to 100."""
+    right = len(found & gold)
+    precision = 100 * right / len(found) if found else 0.0
+    recall = 100 * right / len(gold) if gold else 0.0
+    both = precision + recall
+    return Quality(2 * precision * recall / both if both else 0.0, precision, recall)
+
+
+def best_threshold(scored: list[tuple[float, tuple[str, str]]], gold: set) -> float:
+    """The score that gives the best F1 on gold.
+
+    Candidates are taken best first; the threshold lies midway between the last pair taken and
+    the next one (at the last pair itself where there is none after it). Ties in F1 keep the
+    shorter list. Pairs of equal score stand or fall together.
+
+    Args:
+        scored: candidate id pairs with their scores, in any order.
+        gold: the true id pairs.
+    """
+    ranked = sorted(scored, key=lambda item: -item[0])
+    best_f1, threshold, right = 0.0, float("inf"), 0
+    for place, (score, pair) in enumerate(ranked):
+        right += pair in gold
+        after = ranked[place + 1][0] if place + 1 < len(ranked) else None
+        if after == score:
+            continue
+        f1 = 2 * right / (place + 1 + len(gold)) if gold else 0.0
+        if f1 > best_f1:
+            best_f1 = f1
+            threshold = score if after is None else (score + after) / 2
+    return threshold
