@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,3 @@ class Store:
         """All rows of one slice of the trailing axes (a layer, a pooling): [rows, ...]."""
         parts = [self.read(n)[(slice(None), *index)] for n in range(len(self.shards()))]
         return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
-
-    def remove(self) -> None:
-        """Delete the store."""
-        shutil.rmtree(self.folder, ignore_errors=True)

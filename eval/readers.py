@@ -1,0 +1,194 @@
+"""Reading benchmark files as they are distributed, strictly.
+
+Every complaint names the file and, where there is one, the line. Nothing is repaired silently.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from xtremely.kernels.guard import InputError, require
+
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+class Missing(InputError):
+    """A task's data for a language is not where it was looked for."""
+
+    def __init__(self, task: str, language: str, places: Sequence[Path | str]):
+        self.places = [str(place) for place in places]
+        super().__init__(
+            f"task {task!r}, language {language!r}: no data found; looked for "
+            + "; ".join(self.places)
+        )
+
+
+def existing(path: Path) -> Path | None:
+    """The file as named or in a compressed form (.gz, .bz2)."""
+    for suffix in ("", *_OPENERS):
+        candidate = path.with_name(path.name + suffix)
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def locate(
+    task: str, language: str, layouts: Sequence[Sequence[Path]], optional: Sequence[Path] = ()
+) -> tuple[int, list[Path]]:
+    """The first layout whose files are all there: its number and the files.
+
+    Args:
+        task: for the complaint.
+        language: for the complaint.
+        layouts: alternatives, each a list of files that belong together.
+        optional: files of the layouts whose presence alone does not make a layout.
+
+    Raises:
+        Missing: no layout has any of its files.
+        InputError: a layout is there in part.
+    """
+    for number, files in enumerate(layouts):
+        found = [existing(path) for path in files]
+        if all(found):
+            return number, [path for path in found if path]
+        present = [
+            path for path, wanted in zip(found, files, strict=True) if path and wanted not in optional
+        ]
+        absent = [path for path, there in zip(files, found, strict=True) if not there]
+        require(
+            not present,
+            f"task {task!r}, language {language!r}: {present[0] if present else ''} is there"
+            f" but {absent[0] if absent else ''} is missing; they belong together",
+        )
+    raise Missing(task, language, [files[0] for files in layouts])
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file (.gz and .bz2 as they stand), line ends removed.
+
+    Lines end at a line feed and nowhere else: sentences may hold other separators of Unicode.
+
+    Raises:
+        InputError: unreadable, truncated or not UTF-8, with the line.
+    """
+    try:
+        with _OPENERS.get(path.suffix, open)(path, "rb") as file:
+            data = file.read()
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); convert the file to UTF-8"
+        ) from error
+    lines = text.removeprefix("\ufeff").split("\n")
+    if lines and lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_sentences(path: Path) -> list[str]:
+    """One sentence a line, none empty."""
+    lines = read_lines(path)
+    require(bool(lines), f"{path}: the file is empty")
+    for number, line in enumerate(lines, start=1):
+        require(
+            bool(line.strip()),
+            f"{path}:{number}: empty line; every line must hold a sentence, in the order of the"
+            " other language's file",
+        )
+    return lines
+
+
+def read_aligned(x: Path, en: Path) -> tuple[list[str], list[str]]:
+    """Two files of sentences, line n translating line n."""
+    left, right = read_sentences(x), read_sentences(en)
+    require(
+        len(left) == len(right),
+        f"{x} has {len(left)} lines, {en} has {len(right)}; they must be aligned line by line",
+    )
+    return left, right
+
+
+def read_identified(path: Path) -> tuple[list[str], list[str]]:
+    """``id TAB sentence`` lines: ids (unique) and sentences (not empty)."""
+    ids: list[str] = []
+    texts: list[str] = []
+    seen: set[str] = set()
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = line.split("\t")
+        require(
+            len(fields) == 2,
+            f"{path}:{number}: {len(fields)} columns, expected id TAB sentence",
+        )
+        require(fields[0] not in seen, f"{path}:{number}: id {fields[0]!r} occurs twice")
+        require(bool(fields[1].strip()), f"{path}:{number}: the sentence is empty")
+        seen.add(fields[0])
+        ids.append(fields[0])
+        texts.append(fields[1])
+    require(bool(ids), f"{path}: the file is empty")
+    return ids, texts
+
+
+def read_id_pairs(path: Path, x_ids: Iterable[str], en_ids: Iterable[str]) -> set[tuple[str, str]]:
+    """``id TAB id`` lines, every id known."""
+    known_x, known_en = set(x_ids), set(en_ids)
+    pairs: set[tuple[str, str]] = set()
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = line.split("\t")
+        require(len(fields) == 2, f"{path}:{number}: {len(fields)} columns, expected id TAB id")
+        for name, known in zip(fields, (known_x, known_en), strict=True):
+            require(name in known, f"{path}:{number}: id {name!r} is in no sentence file")
+        pairs.add((fields[0], fields[1]))
+    require(bool(pairs), f"{path}: the file is empty")
+    return pairs
+
+
+def read_hub_pairs(root: Path, config: str, split: str) -> tuple[list[str], list[str]] | None:
+    """Sentence pairs of the hub's ``google/xtreme`` schema: (foreign, English), None if absent.
+
+    Columns source_sentence, target_sentence, source_lang, target_lang; a folder per
+    configuration with a parquet file per split, as the hub stores them.
+
+    Args:
+        root: a copy of the dataset repository.
+        config: ``tatoeba.afr``, ``bucc18.de``.
+        split: ``validation`` or ``test``.
+    """
+    files = sorted((root / config).glob(f"{split}-*.parquet"))
+    if not files:
+        return None
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(
+            "parquet", data_files={split: [str(path) for path in files]}, split=split
+        )
+    except Exception as error:  # datasets wraps reader errors in many kinds
+        raise InputError(f"{files[0]}: not readable as parquet ({error})") from error
+    wanted = ("source_sentence", "target_sentence", "source_lang", "target_lang")
+    absent = [name for name in wanted if name not in rows.column_names]
+    require(
+        not absent,
+        f"{files[0]}: no column {', '.join(absent)}; the hub's schema has {', '.join(wanted)}",
+    )
+    foreign, english = [], []
+    for row in rows:
+        swap = row["source_lang"] in ("en", "eng")
+        a, b = row["source_sentence"], row["target_sentence"]
+        foreign.append(b if swap else a)
+        english.append(a if swap else b)
+    return foreign, english
+
+
+def text_hash(*parts: object) -> str:
+    """SHA-256 of what was read, whatever file format it came in."""
+    encoded = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=sorted)
+    return hashlib.sha256(encoded.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,217 @@
+"""Scoring the retrieval tasks from embeddings: aligned sentences, and comparable corpora.
+
+Each function takes a task's data and a way to get the vectors of a layer and pooling, and gives
+the scored variants of one language (settings, score, n, details) with the predictions of the
+setting that the benchmark scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xtremely.eval.task import Comparable, Parallel, Side, Task
+from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
+from xtremely.retrieval.mining import (
+    RETRIEVALS,
+    Pairs,
+    best_threshold,
+    candidates,
+    quality,
+)
+
+SCORINGS = ("cosine", "ratio")
+# Direction of a mined pair: which side looks for its translation on the other.
+MINED_DIRECTION = {"forward": "x->en", "backward": "en->x", "max": "both", "intersect": "both"}
+
+
+@dataclass(frozen=True)
+class Space:
+    """One way of making vectors: a layer, a pooling, centred or not."""
+
+    layer: int
+    pooling: str
+    centring: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One scored variant: what of a record depends on the task's kind."""
+
+    space: Space
+    split: str
+    direction: str
+    scoring: str
+    retrieval: str | None
+    score: float | None
+    n: int
+    details: dict[str, Any] = field(default_factory=dict)
+    prediction: list[str] | None = None
+
+
+Vectors = Callable[[Space], tuple[np.ndarray, np.ndarray]]
+
+
+def texts_of(data: Parallel | Comparable) -> tuple[list[str], list[str]]:
+    """The texts to embed: the foreign side, the English side (mining: each text once)."""
+    if isinstance(data, Parallel):
+        return data.x, data.en
+    return unique(data.x.texts), unique(data.en.texts)
+
+
+def unique(texts: list[str]) -> list[str]:
+    """Texts without exact duplicates, first occurrences in order."""
+    return list(dict.fromkeys(texts))
+
+
+def neighbourhood(x: np.ndarray, en: np.ndarray, space: Space, k: int) -> Bitext:
+    """Mutual neighbours of the two sides in a space."""
+    centre = space.centring == "mean"
+    return mutual_neighbours(unit_rows(x, centre), unit_rows(en, centre), k)
+
+
+def score_parallel(
+    task: Task, splits: dict[str, Parallel], vectors: dict[str, Vectors], spaces: list[Space]
+) -> Iterator[Scored]:
+    """Accuracy of finding each sentence's translation, both directions, cosine and ratio."""
+    for split, data in splits.items():
+        for space in spaces:
+            x, en = vectors[split](space)
+            bitext = neighbourhood(x, en, space, task.neighbours)
+            for direction, seen in (("x->en", bitext), ("en->x", swapped(bitext))):
+                for scoring in SCORINGS:
+                    found, _ = best_match(seen, scoring)
+                    yield Scored(
+                        space,
+                        split,
+                        direction,
+                        scoring,
+                        None,
+                        _accuracy(found, data.en_to_x, direction),
+                        len(found),
+                        prediction=_in_submission_order(data, found)
+                        if direction == "en->x"
+                        else None,
+                    )
+
+
+def _accuracy(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> float | None:
+    """Share of right rows, 0 to 100; ``en_to_x[i]`` is the x of English row i."""
+    if en_to_x is None:
+        return None
+    gold = np.asarray(en_to_x)
+    if direction == "en->x":
+        return 100 * float(np.mean(found == gold))
+    return 100 * float(np.mean(found[gold] == np.arange(len(gold))))
+
+
+def _in_submission_order(data: Parallel, found: np.ndarray) -> list[str]:
+    """Rows of x for the English lines sorted as XTREME's download script sorts them."""
+    order = sorted(range(len(data.en)), key=lambda row: data.en[row].strip())
+    return [str(found[row]) for row in order]
+
+
+def score_comparable(
+    task: Task, splits: dict[str, Comparable], vectors: dict[str, Vectors], spaces: list[Space]
+) -> Iterator[Scored]:
+    """F1 of mined pairs; the threshold comes from the first split's gold and stays."""
+    for space in spaces:
+        thresholds: dict[tuple[str, str], float] = {}
+        for split, data in splits.items():
+            x, en = vectors[split](space)
+            bitext = neighbourhood(x, en, space, task.neighbours)
+            for scoring in SCORINGS:
+                for retrieval in RETRIEVALS:
+                    pairs = candidates(bitext, scoring, retrieval)
+                    scored = _named(pairs, data)
+                    key = (scoring, retrieval)
+                    if key not in thresholds and data.gold is not None:
+                        thresholds[key] = best_threshold(scored, data.gold)
+                        tuned_on = split
+                    yield _mined(
+                        space, split, key, scored, data, thresholds.get(key), tuned_on
+                    )
+
+
+def _named(pairs: Pairs, data: Comparable) -> list[tuple[float, tuple[str, str]]]:
+    """Candidates as id pairs. Sentences that occur more than once have no id, as in XTREME."""
+    x_ids, en_ids = _ids_of_unique(data.x), _ids_of_unique(data.en)
+    named = []
+    rows = zip(pairs.x.tolist(), pairs.y.tolist(), pairs.scores.tolist(), strict=True)
+    for x, y, score in rows:
+        if x_ids[x] and en_ids[y]:
+            named.append((score, (x_ids[x], en_ids[y])))
+    return named
+
+
+def _ids_of_unique(side: Side) -> list[str]:
+    """The id of every distinct text, empty for a text that occurs more than once."""
+    ids: dict[str, str] = {}
+    for name, text in zip(side.ids, side.texts, strict=True):
+        ids[text] = "" if text in ids else name
+    return list(ids.values())
+
+
+def _mined(
+    space: Space,
+    split: str,
+    key: tuple[str, str],
+    scored: list[tuple[float, tuple[str, str]]],
+    data: Comparable,
+    threshold: float | None,
+    tuned_on: str | None,
+) -> Scored:
+    scoring, retrieval = key
+    kept = [] if threshold is None else [pair for score, pair in scored if score >= threshold]
+    details: dict[str, Any] = {
+        "threshold": None if threshold in (None, float("inf")) else threshold,
+        "threshold_from": tuned_on,
+        "candidates": len(scored),
+        "predicted": len(kept),
+    }
+    score = None
+    if data.gold is not None and threshold is not None:
+        result = quality(set(kept), data.gold)
+        score = result.f1
+        details |= {"precision": result.precision, "recall": result.recall}
+    return Scored(
+        space,
+        split,
+        MINED_DIRECTION[retrieval],
+        scoring,
+        retrieval,
+        score,
+        len(data.gold) if data.gold is not None else len(data.x.ids),
+        details,
+        prediction=[f"{x}\t{en}" for x, en in sorted(kept)],
+    )
+
+
+def limited(data: Parallel | Comparable, limit: int) -> Parallel | Comparable:
+    """A smaller task for a quick look: no score of it is the benchmark's.
+
+    The first ``limit`` aligned sentences; of comparable corpora ``limit`` sentences a side, those
+    of gold pairs first (with fewer, hardly any pair would survive).
+    """
+    if isinstance(data, Parallel):
+        if data.en_to_x is not None and data.en_to_x == list(range(len(data.en))):
+            return Parallel(data.x[:limit], data.en[:limit], data.en_to_x[:limit], data.notes)
+        return Parallel(data.x[:limit], data.en[:limit], None, data.notes)
+    pairs = sorted(data.gold or ())[: max(1, limit // 2)]
+    x = _first(data.x, {a for a, _ in pairs}, limit)
+    en = _first(data.en, {b for _, b in pairs}, limit)
+    kept_x, kept_en = set(x.ids), set(en.ids)
+    gold = None
+    if data.gold is not None:
+        gold = {(a, b) for a, b in data.gold if a in kept_x and b in kept_en}
+    return Comparable(x, en, gold, data.notes)
+
+
+def _first(side: Side, wanted: set[str], limit: int) -> Side:
+    """The wanted ids, then the others in order, ``limit`` in all, in file order."""
+    ranked = sorted(range(len(side.ids)), key=lambda row: side.ids[row] not in wanted)
+    rows = sorted(ranked[:limit])
+    return Side([side.ids[row] for row in rows], [side.texts[row] for row in rows])

@@ -1,0 +1,96 @@
+"""BUCC 2018: mine the translations hidden in two monolingual piles of sentences.
+
+Source: https://comparable.limsi.fr/bucc2018. XTREME calls the release's sample-gold part "dev"
+and its training-gold part "test" (gold removed). The threshold is tuned on dev and frozen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xtremely.eval import readers
+from xtremely.eval.task import Comparable, Setting, Side, Task
+from xtremely.kernels.guard import require
+
+NAME = "bucc2018"
+RELEASE_NAMES = {"dev": "sample", "test": "training"}
+HUB_SPLITS = {"dev": "validation", "test": "test"}
+
+
+def read(root: Path | None, code: str) -> dict[str, Comparable]:
+    """The splits that are there, from XTREME's download folder, BUCC's release or the hub's."""
+    require(root is not None, f"task {NAME!r} needs --data-root")
+    assert root is not None
+    found: dict[str, Comparable] = {}
+    places: list[str] = []
+    for split in TASK.splits:
+        pairs = readers.read_hub_pairs(root, f"bucc18.{code}", HUB_SPLITS[split])
+        if pairs:
+            found[split] = _from_pairs(code, *pairs)
+            continue
+        try:
+            found[split] = _from_files(root, code, split)
+        except readers.Missing as missing:
+            places += missing.places
+    if not found:
+        raise readers.Missing(NAME, code, places)
+    return found
+
+
+def _from_files(root: Path, code: str, split: str) -> Comparable:
+    release = f"{code}-en.{RELEASE_NAMES[split]}"
+    stems = [
+        root / NAME / f"{code}-en.{split}",
+        root / NAME / f"{code}-en" / release,
+        root / NAME / release,
+        root / f"{code}-en.{split}",
+    ]
+    layouts = [[stem.with_name(f"{stem.name}.{side}") for side in (code, "en")] for stem in stems]
+    layout, (x_file, en_file) = readers.locate(NAME, code, layouts)
+    x, en = Side(*readers.read_identified(x_file)), Side(*readers.read_identified(en_file))
+    gold_file = readers.existing(stems[layout].with_name(f"{stems[layout].name}.gold"))
+    gold = readers.read_id_pairs(gold_file, x.ids, en.ids) if gold_file else None
+    require(
+        gold is not None or split == "test",
+        f"{stems[layout]}.gold is missing; the threshold is tuned on it",
+    )
+    return Comparable(x, en, gold, {"layout": "BUCC files"})
+
+
+def _from_pairs(code: str, foreign: list[str], english: list[str]) -> Comparable:
+    """The hub keeps the gold pairs only: no distractors, so no score of this is XTREME's."""
+    x_ids = [f"{code}-{n:09d}" for n in range(1, len(foreign) + 1)]
+    en_ids = [f"en-{n:09d}" for n in range(1, len(english) + 1)]
+    return Comparable(
+        Side(x_ids, foreign),
+        Side(en_ids, english),
+        set(zip(x_ids, en_ids, strict=True)),
+        {"layout": "hub", "not_comparable": "gold pairs without distractors: not XTREME's task"},
+    )
+
+
+TASK = Task(
+    name=NAME,
+    title="bitext mining in comparable corpora",
+    kind="mine",
+    languages=("de", "fr", "ru", "zh"),
+    read=read,
+    splits=("dev", "test"),
+    metric="f1",
+    direction="both",
+    scoring="ratio",
+    profiles={
+        # scripts/run_bucc2018.sh (no --num_layers, so a 24-layer model gives layer 20); the
+        # paper used mean pooling (pull request 104).
+        "script": Setting({12: 8, 24: 20}, "cls"),
+        "paper": Setting({12: 8, 24: 20}, "mean"),
+    },
+    benchmark="XTREME",
+    licence="not stated by the source",
+    source="https://comparable.limsi.fr/bucc2018",
+    layouts=(
+        "bucc2018/LL-en.{dev,test}.{LL,en,gold}",
+        "bucc2018/LL-en/LL-en.{sample,training}.{LL,en,gold}",
+        "bucc18.LL/{validation,test}-*.parquet",
+    ),
+)
