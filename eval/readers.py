@@ -21,6 +21,7 @@ class Missing(InputError):
     """A task's data for a language is not where it was looked for."""
 
     def __init__(self, task: str, language: str, places: Sequence[Path | str]):
+        self.task, self.language = task, language
         self.places = [str(place) for place in places]
         super().__init__(
             f"task {task!r}, language {language!r}: no data found; looked for "
@@ -57,7 +58,9 @@ def locate(
         if all(found):
             return number, [path for path in found if path]
         present = [
-            path for path, wanted in zip(found, files, strict=True) if path and wanted not in optional
+            path
+            for path, wanted in zip(found, files, strict=True)
+            if path and wanted not in optional
         ]
         absent = [path for path, there in zip(files, found, strict=True) if not there]
         require(
@@ -71,8 +74,6 @@ def locate(
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file (.gz and .bz2 as they stand), line ends removed.
 
-    Lines end at a line feed and nowhere else: sentences may hold other separators of Unicode.
-
     Raises:
         InputError: unreadable, truncated or not UTF-8, with the line.
     """
@@ -81,12 +82,20 @@ def read_lines(path: Path) -> list[str]:
             data = file.read()
     except (OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+    return split_lines(data, str(path))
+
+
+def split_lines(data: bytes, where: str) -> list[str]:
+    """The lines of UTF-8 bytes; ``where`` names them in a complaint.
+
+    Lines end at a line feed and nowhere else: sentences may hold other separators of Unicode.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); convert the file to UTF-8"
+            f"{where}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); convert the file to UTF-8"
         ) from error
     lines = text.removeprefix("\ufeff").split("\n")
     if lines and lines[-1] == "":

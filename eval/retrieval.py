@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 from xtremely.eval.task import Comparable, Parallel, Side, Task
 from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
 from xtremely.retrieval.mining import (
@@ -67,10 +66,11 @@ def unique(texts: list[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def neighbourhood(x: np.ndarray, en: np.ndarray, space: Space, k: int) -> Bitext:
-    """Mutual neighbours of the two sides in a space."""
+def neighbourhood(task: Task, vectors: Vectors, space: Space) -> Bitext:
+    """Mutual neighbours of the two sides in a space, as the task defines them."""
     centre = space.centring == "mean"
-    return mutual_neighbours(unit_rows(x, centre), unit_rows(en, centre), k)
+    x, en = (unit_rows(side, centre) for side in vectors(space))
+    return mutual_neighbours(x, en, task.neighbours, task.candidates)
 
 
 def score_parallel(
@@ -79,8 +79,7 @@ def score_parallel(
     """Accuracy of finding each sentence's translation, both directions, cosine and ratio."""
     for split, data in splits.items():
         for space in spaces:
-            x, en = vectors[split](space)
-            bitext = neighbourhood(x, en, space, task.neighbours)
+            bitext = neighbourhood(task, vectors[split], space)
             for direction, seen in (("x->en", bitext), ("en->x", swapped(bitext))):
                 for scoring in SCORINGS:
                     found, _ = best_match(seen, scoring)
@@ -121,8 +120,7 @@ def score_comparable(
     for space in spaces:
         thresholds: dict[tuple[str, str], float] = {}
         for split, data in splits.items():
-            x, en = vectors[split](space)
-            bitext = neighbourhood(x, en, space, task.neighbours)
+            bitext = neighbourhood(task, vectors[split], space)
             for scoring in SCORINGS:
                 for retrieval in RETRIEVALS:
                     pairs = candidates(bitext, scoring, retrieval)
@@ -131,9 +129,7 @@ def score_comparable(
                     if key not in thresholds and data.gold is not None:
                         thresholds[key] = best_threshold(scored, data.gold)
                         tuned_on = split
-                    yield _mined(
-                        space, split, key, scored, data, thresholds.get(key), tuned_on
-                    )
+                    yield _mined(space, split, key, scored, data, thresholds.get(key), tuned_on)
 
 
 def _named(pairs: Pairs, data: Comparable) -> list[tuple[float, tuple[str, str]]]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from xtremely.engine.runtime import Engine, Work
 from xtremely.eval.readers import Missing, text_hash
 from xtremely.eval.results import Record, dumps, library_versions
@@ -152,9 +151,7 @@ def _cell(
         layer = depth if settings.layers else published.layer(depth, settings.profile)
         pooling, prompt = published.pooling, ""
     else:
-        raise UsageError(
-            f"profile {settings.profile!r} is not known; legal: {', '.join(PROFILES)}"
-        )
+        raise UsageError(f"profile {settings.profile!r} is not known; legal: {', '.join(PROFILES)}")
     layers = _layers(settings.layers, depth) if settings.layers else [layer]
     poolings = list(settings.poolings or (pooling,))
     for name, legal, given in (
@@ -297,6 +294,7 @@ def _identity(engine: Engine, cell: Cell, settings: Settings) -> dict[str, Any]:
             "max_length": min(task.max_length, backend.max_length),
             "normalised": True,
             "neighbours": task.neighbours,
+            "candidates": task.candidates,
             "limit": settings.limit,
             "token_budget": engine.token_budget,
             "shard_rows": SHARD_ROWS,
@@ -378,4 +376,6 @@ def check_writable(out: Path) -> None:
         write_atomic(out / "cells" / ".writable", b"")
         (out / "cells" / ".writable").unlink()
     except OSError as error:
-        raise InputError(f"cannot write to {out} ({error.strerror}); choose another --out") from error
+        raise InputError(
+            f"cannot write to {out} ({error.strerror}); choose another --out"
+        ) from error

@@ -97,6 +97,8 @@ class Task:
         layouts: the file layouts that ``read`` knows, for people.
         max_length: tokens at which texts are cut.
         neighbours: k of the margin.
+        candidates: nearest sentences among which a match is chosen; None for all.
+        packaged: whether the data comes with the package.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Task:
     layouts: tuple[str, ...]
     max_length: int = 512
     neighbours: int = 4
+    candidates: int | None = None
     packaged: bool = False
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
 from xtremely.kernels.guard import InputError, require
 
 
@@ -69,9 +68,7 @@ def search(queries: np.ndarray, base: np.ndarray, k: int) -> Neighbours:
     return Neighbours(scores, ids)
 
 
-def _prepared(
-    queries: np.ndarray, base: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _prepared(queries: np.ndarray, base: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, int]:
     queries, base = checked(queries, "queries"), checked(base, "base")
     require(len(base) > 0, "the base to search is empty")
     require(k >= 1, f"k is {k}, expected at least 1")

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
 from xtremely.kernels.guard import require, unknown
 from xtremely.retrieval.index import Neighbours, search
 
@@ -32,30 +31,43 @@ class Bitext:
     """Two sides of text and their mutual neighbours.
 
     Attributes:
-        forward: for every x, its nearest y.
-        backward: for every y, its nearest x.
+        forward: for every x its candidates, the nearest y.
+        backward: for every y its candidates, the nearest x.
+        k: how many of the nearest make the neighbourhood that a margin compares with.
     """
 
     forward: Neighbours
     backward: Neighbours
+    k: int
 
 
-def mutual_neighbours(x: np.ndarray, y: np.ndarray, k: int = K) -> Bitext:
-    """Neighbours in both directions of two sides of normalised vectors [N, D] and [M, D]."""
-    return Bitext(search(x, y, k), search(y, x, k))
+def mutual_neighbours(
+    x: np.ndarray, y: np.ndarray, k: int = K, candidates: int | None = K
+) -> Bitext:
+    """Neighbours in both directions of two sides of normalised vectors [N, D] and [M, D].
+
+    Args:
+        x: one side.
+        y: the other side.
+        k: size of the neighbourhood.
+        candidates: nearest sentences that may be chosen as the match, None for all: a margin
+            can prefer a farther sentence to a nearer one in a crowd.
+    """
+    reach_y, reach_x = (max(k, candidates or len(side)) for side in (y, x))
+    return Bitext(search(x, y, reach_y), search(y, x, reach_x), k)
 
 
 def swapped(bitext: Bitext) -> Bitext:
     """The same neighbourhoods seen from the other side."""
-    return Bitext(bitext.backward, bitext.forward)
+    return Bitext(bitext.backward, bitext.forward, bitext.k)
 
 
 def margin_scores(bitext: Bitext, scoring: str) -> np.ndarray:
-    """[N, k] scores of every x with each of its forward neighbours."""
+    """[N, candidates] scores of every x with each of its candidates."""
     if scoring not in MARGINS:
         raise unknown("scoring", scoring, MARGINS)
-    near_x = bitext.forward.scores.mean(axis=1)
-    near_y = bitext.backward.scores.mean(axis=1)
+    near_x = bitext.forward.scores[:, : bitext.k].mean(axis=1)
+    near_y = bitext.backward.scores[:, : bitext.k].mean(axis=1)
     around = (near_x[:, None] + near_y[bitext.forward.ids]) / 2
     return MARGINS[scoring](bitext.forward.scores, around)
 

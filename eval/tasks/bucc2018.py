@@ -93,4 +93,5 @@ TASK = Task(
         "bucc2018/LL-en/LL-en.{sample,training}.{LL,en,gold}",
         "bucc18.LL/{validation,test}-*.parquet",
     ),
+    candidates=4,
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xtremely.eval import readers
+from xtremely.eval.languages import codes
 from xtremely.eval.task import Parallel, Task
 from xtremely.eval.tasks.tatoeba import TASK as TATOEBA
 
@@ -28,8 +29,8 @@ TASK = Task(
     name=NAME,
     title="translation retrieval among 60 sentences of our own (not XTREME)",
     kind="retrieve",
-    languages=tuple(
-        "ar bg bn de el es fa fi fr he hi hu id ja ka kk ko ml ru sw ta te th tr vi zh".split()
+    languages=codes(
+        "ar bg bn de el es fa fi fr he hi hu id ja ka kk ko ml ru sw ta te th tr vi zh"
     ),
     read=read,
     splits=("test",),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xtremely.eval import readers
-from xtremely.eval.languages import language
+from xtremely.eval.languages import codes, language
 from xtremely.eval.task import Parallel, Setting, Task
 from xtremely.kernels.guard import require
 
@@ -48,9 +48,9 @@ TASK = Task(
     name=NAME,
     title="translation retrieval among up to 1,000 sentences",
     kind="retrieve",
-    languages=tuple(
-        "af ar bg bn de el es et eu fa fi fr he hi hu id it ja jv ka"
-        " kk ko ml mr nl pt ru sw ta te th tl tr ur vi zh".split()
+    languages=codes(
+        "af ar bg bn de el es et eu fa fi fr he hi hu id it ja"
+        " jv ka kk ko ml mr nl pt ru sw ta te th tl tr ur vi zh"
     ),
     read=read,
     splits=("test",),

@@ -1,0 +1,227 @@
+"""The command line: ``xtremely eval``, ``encode``, ``tasks``, ``models``.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from xtremely.kernels.guard import InputError, UsageError
+
+app = typer.Typer(
+    name="xtremely",
+    help="Evaluate multilingual encoders on XTREME, on padding-free batches.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str, typer.Option(help="A packaged model (see 'models'), a Hugging Face folder, or a hub name.")
+]
+Backend = Annotated[str, typer.Option(help="auto or torch; a backend named never degrades.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="fp32, fp16 or bf16.")]
+Pooling = Annotated[
+    str | None, typer.Option(help="mean or cls (default: the profile's or the model's own).")
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Text before every sentence (default: the model's own, e.g. 'query: ')."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder with benchmark data; see 'tasks' for its layout.")
+]
+
+
+def _split(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _complain_as_notes() -> None:
+    """Warnings as one plain line each, on standard error."""
+    console = Console(stderr=True)
+
+    def show(message, category, filename, lineno, file=None, line=None):  # noqa: ANN001
+        if category is not DeprecationWarning and category is not FutureWarning:
+            console.print(f"[yellow]note:[/] {message}", highlight=False)
+
+    warnings.showwarning = show
+
+
+@app.command("eval")
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for results; a run started again goes on.")],
+    model: Model = "e5-small-4bit",
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Names separated by commas, or 'all' (default: mini without data)."),
+    ] = None,
+    data_root: DataRoot = None,
+    languages: Annotated[
+        str | None, typer.Option(help="ISO 639-1 codes, e.g. de,zh (default: all with data).")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="all, last, a number, or several: 4,8,last.")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="mean, cls, or mean,cls (default: the profile's).")
+    ] = None,
+    centring: Annotated[
+        str, typer.Option(help="none, mean (take each side's mean off), or none,mean.")
+    ] = "none",
+    profile: Annotated[
+        str, typer.Option(help="model (its own settings), script or paper (XTREME's published).")
+    ] = "model",
+    prompt: Prompt = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only so many sentences: a quick look, not the benchmark.")
+    ] = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate a model on tasks; writes results.json, submission/ and report.html."""
+    from xtremely.eval import runner
+    from xtremely.eval.display import ProgressWatcher, print_summary
+    from xtremely.eval.report import write_report
+    from xtremely.eval.results import write_results
+
+    chosen = _tasks(tasks, data_root)
+    if data_root is not None and not data_root.is_dir():
+        raise UsageError(f"--data-root {data_root}: there is no such folder")
+    settings = runner.Settings(
+        profile=profile,
+        layers=layers,
+        poolings=tuple(_split(pooling) or ()) or None,
+        centrings=tuple(_split(centring) or ("none",)),
+        prompt=prompt,
+        limit=limit,
+    )
+    runner.check_writable(out)
+    engine = _engine(model, backend, device, precision)
+    cells, missing = runner.plan_cells(engine, chosen, data_root, settings, _split(languages))
+    with ProgressWatcher(len(cells), quiet) as watcher:
+        results = [runner.run_cell(engine, cell, settings, out, watcher) for cell in cells]
+    records = runner.assemble(out, results)
+    write_results(out / "results.json", records)
+    notes = [f"{gone.task} has no data for {gone.language}" for gone in missing]
+    write_report(out / "report.html", records, notes)
+    if not quiet:
+        print_summary(records, notes, out)
+
+
+def _tasks(names: str | None, data_root: Path | None) -> list:
+    from xtremely.eval.task import all_tasks, find_task
+
+    wanted = _split(names) or (["all"] if data_root else ["mini"])
+    if wanted == ["all"]:
+        wanted = [task.name for task in all_tasks().values() if not task.packaged]
+    chosen = [find_task(name) for name in wanted]
+    homeless = [task.name for task in chosen if not task.packaged]
+    if homeless and data_root is None:
+        raise UsageError(
+            f"{', '.join(homeless)}: needs --data-root; without data, --tasks mini runs"
+        )
+    return chosen
+
+
+def _engine(model: str, backend: str, device: str, precision: str):  # noqa: ANN202
+    from xtremely.engine.runtime import Engine
+
+    return Engine.load(model, backend=backend, device=device, precision=precision)
+
+
+@app.command()
+def encode(
+    source: Annotated[
+        str, typer.Option("--input", help="A UTF-8 text file, one sentence a line; - for stdin.")
+    ],
+    output: Annotated[Path, typer.Option(help="A .npy file: one row of float32 per line.")],
+    model: Model = "e5-small-4bit",
+    prompt: Prompt = None,
+    layer: Annotated[int | None, typer.Option(help="Hidden layer (default: the last).")] = None,
+    pooling: Pooling = None,
+    normalize: Annotated[bool, typer.Option(help="Scale rows to length 1.")] = True,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    quiet: Quiet = False,
+) -> None:
+    """Embed a text file into a .npy matrix."""
+    from xtremely.eval.display import note
+    from xtremely.eval.encode import encode_lines, read_input
+
+    lines = read_input(source)
+    engine = _engine(model, backend, device, precision)
+    work = encode_lines(engine, lines, output, prompt, layer, pooling, normalize, quiet)
+    if not quiet:
+        empty = sum(not line.strip() for line in lines)
+        note(
+            f"{work.sentences:,} lines, {work.tokens:,} tokens, "
+            f"{work.tokens / max(work.seconds, 1e-9):,.0f} tokens/s"
+            + (f"; {work.truncated} cut to the model's length" if work.truncated else "")
+            + (f"; {empty} empty lines kept as empty text" if empty else "")
+            + f" -> {output}"
+        )
+
+
+@app.command("tasks")
+def list_tasks(data_root: DataRoot = None) -> None:
+    """The tasks, and with --data-root which languages have data there."""
+    from xtremely.eval.display import print_tasks
+    from xtremely.eval.task import all_tasks
+
+    if data_root is not None and not data_root.is_dir():
+        raise UsageError(f"--data-root {data_root}: there is no such folder")
+    print_tasks(list(all_tasks().values()), data_root)
+
+
+@app.command("models")
+def list_models() -> None:
+    """The packaged models, and what else can be named."""
+    from xtremely.eval.display import print_models
+
+    print_models()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every foreseeable trouble ends in one line and an exit code."""
+    _complain_as_notes()
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        app(arguments)
+    except UsageError as error:
+        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
+        sys.exit(2)
+    except InputError as error:
+        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
+        sys.exit(1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        errors.print(
+            f"[red]error:[/] {_plain(error.strerror or error)}{where}; what was finished is kept,"
+            " the same command goes on from there",
+            highlight=False,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on from here")
+        sys.exit(130)
+
+
+def _plain(message: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(message))

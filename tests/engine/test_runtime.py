@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+import torch
+from xtremely.engine.conventions import conventions
+from xtremely.engine.models import locate
+from xtremely.engine.runtime import Engine, folder_hash
+from xtremely.kernels.guard import InputError, UsageError
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_bert):
+    return Engine.load(str(tiny_bert))
+
+
+def test_order_is_the_callers_and_batches_do_not_matter(tiny_bert, engine, sentences):
+    together = engine.embed(sentences)
+    for budget in (1, 37, 500):
+        apart = Engine.load(str(tiny_bert), token_budget=budget).embed(sentences)
+        np.testing.assert_allclose(apart, together, atol=2e-6)
+    one = np.concatenate([engine.embed([text]) for text in sentences])
+    np.testing.assert_allclose(one, together, atol=2e-6)
+
+
+def test_embeddings_are_float32_rows_of_length_one(engine, sentences):
+    vectors = engine.embed(sentences)
+    assert (vectors.shape, vectors.dtype) == ((len(sentences), 48), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_a_sweep_is_all_layers_and_poolings_from_one_pass(engine, sentences):
+    vectors, work = engine.sweep(sentences, layers=[0, 1, 3], poolings=["mean", "cls"])
+    assert vectors.shape == (len(sentences), 3, 2, 48)
+    for i, layer in enumerate([0, 1, 3]):
+        for j, pooling in enumerate(["mean", "cls"]):
+            single = engine.embed(sentences, layer=layer, pooling=pooling, normalize=False)
+            np.testing.assert_allclose(vectors[:, i, j], single, atol=1e-6)
+    lengths = engine.tokenizer(sentences).lengths
+    assert (work.tokens, work.computed_tokens) == (lengths.sum(), lengths.sum())
+    assert (work.padding_share, work.truncated, work.sentences) == (0, 1, len(sentences))
+
+
+def test_progress_adds_up(engine, sentences):
+    seen = []
+    _, work = engine.sweep(
+        sentences, layers=[3], poolings=["mean"], progress=lambda *step: seen.append(step)
+    )
+    assert [sum(column) for column in zip(*seen, strict=True)] == [len(sentences), work.tokens]
+
+
+def test_no_texts_give_no_rows(engine):
+    assert engine.embed([]).shape == (0, 48)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"layer": 4}, "layer 4 does not exist; bert has layers 0 to 3"),
+        ({"pooling": "max"}, "'max' is not known; legal: mean, cls"),
+        ({"max_length": 131}, "max_length 131 is not between 2 and the encoder's 130"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(engine, settings, complaint):
+    with pytest.raises(InputError, match=complaint):
+        engine.embed(["a"], **settings)
+
+
+def test_one_string_instead_of_a_list_is_refused(engine):
+    with pytest.raises(InputError, match="pass a list of strings"):
+        engine.embed("a sentence")
+
+
+def test_out_of_memory_halves_the_batches_says_so_and_loses_nothing(tiny_bert, sentences):
+    expected = Engine.load(str(tiny_bert)).embed(sentences)
+    engine = Engine.load(str(tiny_bert), token_budget=400)
+    run, limit = engine.backend.hidden, 150
+
+    def small_device(batch, layers):
+        if batch.tokens > limit:
+            raise torch.OutOfMemoryError("tried to allocate")
+        return run(batch, layers)
+
+    engine.backend.hidden = small_device
+    with pytest.warns(ResourceWarning, match="out of device memory; going on with batches of"):
+        vectors = engine.embed(sentences)
+    np.testing.assert_allclose(vectors, expected, atol=2e-6)
+    assert engine.token_budget < 400
+
+
+def test_a_batch_of_one_that_does_not_fit_is_the_devices_error(tiny_bert):
+    engine = Engine.load(str(tiny_bert))
+
+    def no_device(batch, layers):
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    engine.backend.hidden = no_device
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.embed(["a"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_asked_for_where_there_is_none_is_refused(tiny_bert):
+    with pytest.raises(UsageError, match="this machine has no usable GPU"):
+        Engine.load(str(tiny_bert), device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("e5-smal-4bit", "did you mean 'e5-small-4bit'"),
+        ("./nowhere/model", "there is no such folder"),
+        ("someone/some-model", "the hub did not give it"),
+    ],
+)
+def test_a_model_that_cannot_be_found_is_named_with_a_remedy(name, complaint):
+    with pytest.raises(InputError, match=complaint):
+        locate(name)
+
+
+def test_a_tokenizer_larger_than_the_word_table_is_refused(make_tiny):
+    folder = make_tiny("bert", vocab_size=100)
+    with pytest.raises(InputError, match="word table only 100 rows; they belong to different"):
+        Engine.load(str(folder))
+
+
+def test_prompts_follow_the_folder_then_the_published_table(tiny_bert, tmp_path):
+    assert conventions(tmp_path, "plain").default_prompt == ""
+    assert conventions(tmp_path, "intfloat/multilingual-e5-large").default_prompt == "query: "
+    (tmp_path / "config_sentence_transformers.json").write_text(
+        '{"prompts": {"q": "ask: "}, "default_prompt_name": "q"}'
+    )
+    assert conventions(tmp_path, "multilingual-e5-large").default_prompt == "ask: "
+
+
+def test_pooling_follows_the_folder(tmp_path):
+    (tmp_path / "1_Pooling").mkdir()
+    config = tmp_path / "1_Pooling" / "config.json"
+    config.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}')
+    assert conventions(tmp_path, "m").pooling == "cls"
+    config.write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(InputError, match="this pooling is not supported; legal: mean, cls"):
+        conventions(tmp_path, "m")
+
+
+def test_a_prompt_is_put_before_the_text(engine):
+    np.testing.assert_array_equal(
+        engine.embed(["cat"], prompt="a "), engine.embed(["a cat"], prompt="")
+    )
+
+
+def test_a_folders_hash_sees_content_and_names(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    first = folder_hash(tmp_path)
+    (tmp_path / "README.md").write_text("not part of the model")
+    assert folder_hash(tmp_path) == first
+    (tmp_path / "config.json").write_text("{ }")
+    assert folder_hash(tmp_path) != first

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xtremely.kernels.guard import UsageError
+from xtremely.retrieval.index import Neighbours
+from xtremely.retrieval.margin import Bitext, mutual_neighbours, unit_rows
+from xtremely.retrieval.mining import Pairs, best_threshold, candidates, quality
+
+# x0-y0 0.9, x1-y0 0.8, x1-y1 0.7, x2-y1 0.6, x2-y2 0.1: everyone's best is a neighbour's too.
+COSINES = np.array([[0.9, 0.2, 0.0], [0.8, 0.7, 0.0], [0.0, 0.6, 0.1]], dtype=np.float32)
+
+
+@pytest.fixture
+def bitext():
+    def nearest(scores):
+        ids = np.argsort(-scores, axis=1, kind="stable")
+        return Neighbours(np.take_along_axis(scores, ids, axis=1), ids)
+
+    return Bitext(nearest(COSINES), nearest(COSINES.T.copy()), k=1)
+
+
+def listed(pairs: Pairs):
+    return [
+        (x, y, round(score, 3))
+        for x, y, score in zip(
+            pairs.x.tolist(), pairs.y.tolist(), pairs.scores.tolist(), strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "expected"),
+    [
+        ("forward", [(0, 0, 0.9), (1, 0, 0.8), (2, 1, 0.6)]),
+        ("backward", [(0, 0, 0.9), (1, 1, 0.7), (2, 2, 0.1)]),
+        ("intersect", [(0, 0, 0.9)]),
+        # Greedy over both lists: x1-y0 and x2-y1 come too late, their sentences are taken.
+        ("max", [(0, 0, 0.9), (1, 1, 0.7), (2, 2, 0.1)]),
+    ],
+)
+def test_candidates_by_hand(bitext, retrieval, expected):
+    assert listed(candidates(bitext, "cosine", retrieval)) == expected
+
+
+def test_an_unknown_retrieval_is_refused(bitext):
+    with pytest.raises(UsageError, match="unknown retrieval 'both'"):
+        candidates(bitext, "cosine", "both")
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 50))
+def test_max_uses_every_sentence_once_and_contains_the_intersection(rows_x, rows_y, seed):
+    rng = np.random.default_rng(seed)
+    x, y = (unit_rows(rng.normal(size=(rows, 8))) for rows in (rows_x, rows_y))
+    bitext = mutual_neighbours(x, y, candidates=None)
+    best = candidates(bitext, "ratio", "max")
+    assert len(set(best.x.tolist())) == len(best) == len(set(best.y.tolist()))
+    assert (np.diff(best.scores) <= 0).all()
+    mutual = candidates(bitext, "ratio", "intersect")
+    assert set(zip(mutual.x.tolist(), mutual.y.tolist(), strict=True)) <= set(
+        zip(best.x.tolist(), best.y.tolist(), strict=True)
+    )
+
+
+def test_quality_by_hand():
+    gold = {("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")}
+    found = quality({("a", "1"), ("b", "2"), ("b", "9")}, gold)
+    assert (found.precision, found.recall) == (pytest.approx(200 / 3), 50)
+    assert found.f1 == pytest.approx(400 / 7)
+    assert quality(set(), gold).f1 == quality(found := set(), set()).f1 == 0
+
+
+def scored(*items):
+    return [(score, (name, name)) for score, name in items]
+
+
+GOLD = {("a", "a"), ("b", "b"), ("c", "c")}
+
+
+@pytest.mark.parametrize(
+    ("items", "threshold"),
+    [
+        # F1 after a, b, wrong, c: 1/2, 4/5, 2/3, 6/7: the fourth, and nothing comes after it.
+        ([(0.9, "a"), (0.8, "b"), (0.7, "w"), (0.6, "c")], 0.6),
+        # F1 4/5 after b, then worse: midway between b and the next.
+        ([(0.9, "a"), (0.8, "b"), (0.6, "w"), (0.5, "v")], 0.7),
+        # A wrong pair with the score of a right one cannot be cut off.
+        ([(0.9, "a"), (0.5, "b"), (0.5, "w"), (0.5, "v"), (0.5, "u")], 0.7),
+        ([(0.9, "w")], float("inf")),
+        ([], float("inf")),
+    ],
+)
+def test_the_threshold_by_hand(items, threshold):
+    assert best_threshold(scored(*items), GOLD) == pytest.approx(threshold)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.sampled_from("abcuvwxyz")), max_size=20),
+)
+def test_no_other_threshold_is_better_on_the_gold_it_was_tuned_on(items):
+    items = [(score / 10, f"{name}") for score, name in {n: (s, n) for s, n in items}.values()]
+    pairs = scored(*items)
+
+    def f1(threshold):
+        return quality({pair for score, pair in pairs if score >= threshold}, GOLD).f1
+
+    chosen = f1(best_threshold(pairs, GOLD))
+    assert all(chosen >= f1(score) - 1e-9 for score, _ in pairs)
