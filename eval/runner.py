@@ -161,7 +161,10 @@ def _cell(
         for value in given:
             if value not in legal:
                 raise UsageError(f"{name} {value!r} is not known; legal: {', '.join(legal)}")
-    spaces = [Space(a, b, c) for a in layers for b in poolings for c in settings.centrings]
+    # The first token's embedding is the same whatever the text: layer 0 has no CLS to compare.
+    pairs = [(a, b) for a in layers for b in poolings if (a, b) != (0, "cls")]
+    require(bool(pairs), "layer 0 with cls pooling is the same vector for every text")
+    spaces = [Space(a, b, c) for a, b in pairs for c in settings.centrings]
     headline = Space(
         layer if layer in layers else layers[-1],
         pooling if pooling in poolings else poolings[-1],

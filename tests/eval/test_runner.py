@@ -1,0 +1,210 @@
+"""Runs on the mini suite with a tiny random model: planning, keeping, going on, adding up."""
+
+import json
+
+import pytest
+from xtremely.engine.runtime import Engine
+from xtremely.eval import runner
+from xtremely.eval.readers import Missing
+from xtremely.eval.results import summarise, without_timings
+from xtremely.eval.runner import Settings, Watcher, assemble, plan_cells, run_cell
+from xtremely.eval.task import find_task
+from xtremely.kernels.guard import InputError, UsageError
+
+MINI, TATOEBA = find_task("mini"), find_task("tatoeba")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_bert):
+    return Engine.load(str(tiny_bert))
+
+
+class Counter(Watcher):
+    """Counts what is really encoded."""
+
+    def __init__(self):
+        self.tokens, self.sentences, self.resumed = 0, 0, []
+
+    def encoded(self, sentences, tokens):
+        self.sentences += sentences
+        self.tokens += tokens
+
+    def end(self, cell, records, resumed):
+        self.resumed.append(resumed)
+
+
+def run(engine, out, settings=Settings(), languages=("de", "zh"), task=MINI, root=None):  # noqa: B008
+    cells, _ = plan_cells(engine, [task], root, settings, list(languages))
+    watcher = Counter()
+    return assemble(out, [run_cell(engine, c, settings, out, watcher) for c in cells]), watcher
+
+
+def test_records_say_what_was_scored_and_how(engine, tmp_path):
+    records, watcher = run(engine, tmp_path)
+    assert len(records) == 2 * 2 * 2  # languages, directions, scorings
+    one = next(r for r in records if r["headline"] and r["language"] == "zh")
+    assert (one["task"], one["direction"], one["scoring"]) == ("mini", "en->x", "cosine")
+    assert (one["layer"], one["pooling"], one["n"], one["metric"]) == (3, "mean", 60, "accuracy")
+    assert 0 <= one["score"] <= 100
+    assert (one["backend"], one["precision"], one["padding_share"]) == ("torch", "fp32", 0)
+    assert len(one["model_hash"]) == len(one["data_hash"]) == 64
+    assert {"torch", "transformers", "numpy"} <= set(one["versions"])
+    assert one["settings"]["benchmark"] == "mini suite, not XTREME"
+    assert sum(r["tokens"] for r in records if r["headline"]) == watcher.tokens
+    assert one["tokens_per_second"] == pytest.approx(one["tokens"] / one["seconds"])
+
+
+def test_predictions_are_written_in_xtremes_layout(engine, tmp_path):
+    run(engine, tmp_path)
+    lines = (tmp_path / "submission/mini/test-zh.tsv").read_text().splitlines()
+    assert len(lines) == 60 and all(0 <= int(line) < 60 for line in lines)
+
+
+def test_a_sweep_scores_every_space_from_one_encoding(engine, tmp_path):
+    settings = Settings(layers="all", poolings=("mean", "cls"), centrings=("none", "mean"))
+    records, watcher = run(engine, tmp_path, settings, ["de"])
+    spaces = {(r["layer"], r["pooling"], r["centring"]) for r in records}
+    every = {(a, b, c) for a in range(4) for b in ("mean", "cls") for c in ("none", "mean")}
+    constant = {(0, "cls", "none"), (0, "cls", "mean")}  # layer 0's CLS knows nothing of the text
+    assert spaces == every - constant
+    assert watcher.sentences == 120
+    plain, _ = run(engine, tmp_path / "plain", languages=["de"])
+    same = [
+        r["score"]
+        for r in records
+        if (r["layer"], r["pooling"], r["centring"]) == (3, "mean", "none")
+    ]
+    assert same == [r["score"] for r in plain]
+    assert [r["headline"] for r in records].count(True) == 1
+
+
+def test_a_finished_cell_is_never_encoded_again(engine, tmp_path):
+    first, _ = run(engine, tmp_path)
+    again, watcher = run(engine, tmp_path)
+    assert (again, watcher.tokens, watcher.resumed) == (first, 0, [True, True])
+
+
+def test_other_settings_are_another_cell(engine, tmp_path):
+    run(engine, tmp_path)
+    _, watcher = run(engine, tmp_path, Settings(prompt="x "))
+    assert watcher.resumed == [False, False]
+
+
+@pytest.mark.parametrize("rubbish", ["", "{", '{"records": []}'])
+def test_a_broken_cell_file_is_computed_again(engine, tmp_path, rubbish):
+    first, _ = run(engine, tmp_path, languages=["de"])
+    (path,) = (tmp_path / "cells").iterdir()
+    path.write_text(rubbish)
+    again, watcher = run(engine, tmp_path, languages=["de"])
+    assert watcher.resumed == [False]
+    assert without_timings(again) == without_timings(first)
+
+
+def test_an_interrupted_cell_goes_on_from_its_last_shard(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "SHARD_ROWS", 50)
+    expected, _ = run(engine, tmp_path / "undisturbed", languages=["de"])
+    sweep, calls = engine.sweep, []
+
+    def dies_in_the_third_shard(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return sweep(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "sweep", dies_in_the_third_shard)
+        with pytest.raises(KeyboardInterrupt):
+            run(engine, tmp_path / "out", languages=["de"])
+    records, watcher = run(engine, tmp_path / "out", languages=["de"])
+    assert without_timings(records) == without_timings(expected)
+    assert watcher.tokens < expected[0]["tokens"] == records[0]["tokens"]
+    assert watcher.sentences == 120
+    assert not list((tmp_path / "out" / "work").iterdir())
+
+
+def test_profiles_decide_layer_pooling_and_prompt(make_tiny, tmp_path):
+    twelve = Engine.load(str(make_tiny("bert", num_hidden_layers=12)))
+    for profile, layer in (("model", 12), ("script", 8), ("paper", 8)):
+        cells, _ = plan_cells(twelve, [MINI], None, Settings(profile=profile), ["de"])
+        assert (cells[0].headline.layer, cells[0].headline.pooling) == (layer, "mean")
+
+
+def test_a_profile_without_a_layer_for_this_depth_asks_for_one(engine):
+    with pytest.raises(UsageError, match="this one has 3; name a layer with --layers"):
+        plan_cells(engine, [MINI], None, Settings(profile="script"), ["de"])
+    cells, _ = plan_cells(engine, [MINI], None, Settings(profile="script", layers="2"), ["de"])
+    assert cells[0].headline.layer == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (Settings(layers="4"), "layer '4' does not exist; legal: all, last, or 0 to 3"),
+        (Settings(layers="first"), "layer 'first' does not exist"),
+        (Settings(poolings=("max",)), "pooling 'max' is not known"),
+        (Settings(centrings=("median",)), "centring 'median' is not known"),
+        (Settings(profile="mine"), "profile 'mine' is not known; legal: model, script, paper"),
+        (Settings(limit=1), "--limit 1 is too small"),
+        (Settings(layers="0", poolings=("cls",)), "the same vector for every text"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused_before_any_work(engine, settings, complaint):
+    with pytest.raises(InputError, match=complaint):
+        plan_cells(engine, [MINI], None, settings, ["de"])
+
+
+def test_languages_nobody_knows_and_languages_without_data(engine, tmp_path):
+    with pytest.raises(UsageError, match="language 'xx' is in none of the tasks mini"):
+        plan_cells(engine, [MINI], None, Settings(), ["xx"])
+    with pytest.raises(Missing, match="'tatoeba', language 'de'"):
+        plan_cells(engine, [TATOEBA], tmp_path, Settings(), ["de"])
+    with pytest.raises(Missing):
+        plan_cells(engine, [TATOEBA], tmp_path, Settings())
+    (tmp_path / "tatoeba").mkdir()
+    (tmp_path / "tatoeba/tatoeba.deu-eng.deu").write_text("eins\nzwei\n")
+    (tmp_path / "tatoeba/tatoeba.deu-eng.eng").write_text("one\ntwo\n")
+    cells, missing = plan_cells(engine, [TATOEBA], tmp_path, Settings())
+    assert [cell.language for cell in cells] == ["de"]
+    assert len(missing) == 35
+
+
+def test_over_long_sentences_are_cut_and_counted(engine, tmp_path):
+    (tmp_path / "tatoeba").mkdir()
+    (tmp_path / "tatoeba/tatoeba.deu-eng.deu").write_text("wort " * 5000 + "\nzwei\n")
+    (tmp_path / "tatoeba/tatoeba.deu-eng.eng").write_text("word " * 5000 + "\ntwo\n")
+    records, _ = run(engine, tmp_path / "out", languages=["de"], task=TATOEBA, root=tmp_path)
+    assert {r["truncated"] for r in records} == {2}
+
+
+def test_a_limited_run_says_so(engine, tmp_path):
+    records, _ = run(engine, tmp_path, Settings(limit=10), ["de"])
+    assert {(r["n"], r["settings"]["limit"]) for r in records} == {(10, 10)}
+
+
+def record(language, score, **changes):
+    base = dict.fromkeys(("task", "split", "layer", "pooling", "centring", "retrieval"), "same")
+    base |= {"direction": "en->x", "scoring": "cosine", "metric": "accuracy", "headline": True}
+    return {**base, "language": language, "score": score, **changes}
+
+
+def test_a_summary_is_the_mean_over_languages():
+    rows = summarise(
+        [
+            record("de", 90.0),
+            record("zh", 60.0),
+            record("ar", None),
+            record("de", 10.0, scoring="ratio", headline=False),
+        ]
+    )
+    assert [(r["scoring"], r["score"], r["languages"], r["unscored"]) for r in rows] == [
+        ("cosine", 75.0, 2, 1),
+        ("ratio", 10.0, 1, 0),
+    ]
+
+
+def test_results_are_plain_json_without_dates(engine, tmp_path):
+    from xtremely.eval.results import write_results
+
+    records, _ = run(engine, tmp_path, languages=["de"])
+    write_results(tmp_path / "results.json", records)
+    assert json.loads((tmp_path / "results.json").read_text()) == {"records": records}
