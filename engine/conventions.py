@@ -6,7 +6,9 @@ publish their convention in prose only, from the table below.
 
 from __future__ import annotations
 
+import json
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,7 @@ PUBLISHED_PROMPTS = {
     re.compile(r"(^|[/_-])e5-(small|base|large)", re.IGNORECASE): {
         "query": "query: ",
         "passage": "passage: ",
+        "document": "passage: ",
     },
 }
 
@@ -30,13 +33,13 @@ class Conventions:
         pooling: ``mean`` or ``cls``; mean where the model says nothing.
         prompts: named texts put before a sentence.
         default_prompt: the prompt used where the caller names none.
-        stated: whether the model's files state the pooling, or mean is our assumption.
+        max_length: tokens after which the model wants texts cut; None where it says nothing.
     """
 
     pooling: str = "mean"
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str = ""
-    stated: bool = False
+    max_length: int | None = None
 
     def prompt(self, name: str) -> str:
         """A named prompt's text."""
@@ -60,15 +63,39 @@ def conventions(folder: Path, name: str) -> Conventions:
         if pattern.search(name) and not default_prompt:
             prompts = {**published, **prompts}
             default_prompt = prompts["query"]
-    pooling, stated = "mean", False
+    reading = folder / "sentence_bert_config.json"
+    limit = read_json(reading).get("max_seq_length") if reading.exists() else None
+    _warn_of_modules(folder)
+    return Conventions(_pooling(folder), prompts, default_prompt, limit)
+
+
+def _pooling(folder: Path) -> str:
+    """The pooling that the folder states; mean where it states none."""
     for path in sorted(folder.glob("*_Pooling/config.json")):
         raw = read_json(path)
-        mode = raw.get("pooling_mode")
-        stated = True
-        if mode == "cls" or raw.get("pooling_mode_cls_token"):
-            pooling = "cls"
-        elif mode == "mean" or raw.get("pooling_mode_mean_tokens"):
-            pooling = "mean"
-        else:
-            raise InputError(f"{path}: this pooling is not supported; legal: mean, cls")
-    return Conventions(pooling, prompts, default_prompt, stated)
+        stated = {name.removeprefix("pooling_mode_") for name, on in raw.items() if on is True}
+        modes = {raw["pooling_mode"]} if "pooling_mode" in raw else stated - {"include_prompt"}
+        for pooling, names in (("mean", {"mean_tokens", "mean"}), ("cls", {"cls_token", "cls"})):
+            if modes and modes <= names:
+                return pooling
+        raise InputError(
+            f"{path}: pooling {', '.join(sorted(modes)) or 'none'} is not supported;"
+            " legal: mean or cls alone"
+        )
+    return "mean"
+
+
+def _warn_of_modules(folder: Path) -> None:
+    """Say so where the model would do more to a sentence than the engine does."""
+    path = folder / "modules.json"
+    if not path.exists():
+        return
+    known = ("Transformer", "Pooling", "Normalize")
+    kinds = [str(m.get("type")).rsplit(".", 1)[-1] for m in json.loads(path.read_text("utf-8"))]
+    extra = [kind for kind in kinds if kind not in known]
+    if extra:
+        warnings.warn(
+            f"{folder.name} declares {', '.join(extra)} after its encoder, which is not applied:"
+            " embeddings are the encoder's own",
+            stacklevel=4,
+        )

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from xtremely.engine.batch import Batch
 from xtremely.engine.config import EncoderConfig
 from xtremely.kernels.attention import attention_ref

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from xtremely.engine.backend import Backend, open_backend
 from xtremely.engine.batch import collate, plan
 from xtremely.engine.conventions import Conventions, conventions
@@ -111,6 +112,12 @@ class Engine:
             self._hash = folder_hash(self.folder)
         return self._hash
 
+    @property
+    def max_length(self) -> int:
+        """Tokens after which texts are cut: what the model asks for, at most what it can take."""
+        own, most = self.conventions.max_length, self.backend.max_length
+        return most if own is None else min(own, most)
+
     def embed(
         self,
         texts: Sequence[str],
@@ -129,7 +136,7 @@ class Engine:
             layer: 0 (embeddings' output) to the number of layers; by default the last.
             pooling: ``mean`` or ``cls``; by default the model's own.
             normalize: scale to length 1.
-            max_length: cut texts at fewer tokens than the encoder would take.
+            max_length: cut texts at so many tokens; by default at the model's own limit.
 
         Returns:
             [N, H] float32.
@@ -170,9 +177,15 @@ class Engine:
         for pooling in poolings:
             if pooling not in POOLINGS:
                 raise UsageError(f"pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}")
+        for place, text in enumerate(texts):
+            require(
+                isinstance(text, str),
+                f"text {place} is a {type(text).__name__}, expected a string",
+            )
         start = time.perf_counter()
         prefix = self.conventions.default_prompt if prompt is None else prompt
-        tokens = self.tokenizer([prefix + text for text in texts], max_length)
+        limit = self.max_length if max_length is None else max_length
+        tokens = self.tokenizer([prefix + text for text in texts], limit)
         shape = (len(texts), len(layers), len(poolings), self.backend.width)
         out = torch.empty(shape, dtype=torch.float32)
         work = Work(sentences=len(texts), tokens=len(tokens.ids), truncated=tokens.truncated)

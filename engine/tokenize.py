@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from xtremely.kernels.guard import InputError, require
 
 CACHED_TOKENS = 8_000_000  # 32 MB of ids kept for texts that come again
@@ -72,11 +73,6 @@ class Tokenizer:
             texts: N strings; an empty one becomes the special tokens alone.
             max_length: a shorter limit than the encoder's.
         """
-        for place, text in enumerate(texts):
-            require(
-                isinstance(text, str),
-                f"text {place} is a {type(text).__name__}, expected a string",
-            )
         limit = self.max_length if max_length is None else max_length
         require(
             2 <= limit <= self.max_length,

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
 from xtremely.engine.config import EncoderConfig, read_json
 from xtremely.kernels.guard import InputError, require
 

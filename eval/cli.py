@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+
 from xtremely.kernels.guard import InputError, UsageError
 
 app = typer.Typer(

@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
 from xtremely.eval.readers import Missing
 from xtremely.eval.results import Record, summarise
 from xtremely.eval.runner import Cell, Watcher

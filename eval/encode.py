@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from xtremely.engine.runtime import Engine, Work
 from xtremely.eval.display import encoding_progress
 from xtremely.eval.readers import read_lines, split_lines

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
+
 from xtremely.eval.languages import LANGUAGES, grouped, language
 from xtremely.eval.results import SETTING, Record, summarise
 from xtremely.eval.task import all_tasks
@@ -61,11 +62,6 @@ class View:
     by_setting: dict[tuple, list[Record]]
     rows: list[Record]
     badges: list[Badge]
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self.records[0]["model"]
 
     @property
     def shown(self) -> Record:
@@ -183,6 +179,8 @@ def _badges(records: list[Record], shown: Record) -> list[Badge]:
         for reason, whose in _values(records, "not_comparable")
         if reason
     ]
+    if any(record["details"].get("threshold_from") == shown["split"] for record in records):
+        badges.append(Badge("threshold tuned on the gold it is scored with", "tuned on its gold"))
     task, run = all_tasks().get(shown["task"]), shown["languages"] + shown["unscored"]
     if task and run < len(task.languages):
         badges.append(Badge(f"{run} of {len(task.languages)} languages"))
@@ -339,7 +337,7 @@ def _sweep_charts(view: View) -> dict[str, Chart]:
                 }
             )
         charts[_direction(facet[0])] = {
-            "data": lines,
+            "data": sorted(lines, key=lambda line: line["name"]),
             "layout": {
                 "height": 380,
                 "xaxis": {"title": {"text": "layer"}, "dtick": 1},

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from xtremely.eval.task import Comparable, Parallel, Side, Task
 from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
 from xtremely.retrieval.mining import (
@@ -119,6 +120,7 @@ def score_comparable(
     """F1 of mined pairs; the threshold comes from the first split's gold and stays."""
     for space in spaces:
         thresholds: dict[tuple[str, str], float] = {}
+        tuned_on = None
         for split, data in splits.items():
             bitext = neighbourhood(task, vectors[split], space)
             for scoring in SCORINGS:

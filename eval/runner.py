@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from xtremely.engine.runtime import Engine, Work
 from xtremely.eval.readers import Missing, text_hash
 from xtremely.eval.results import Record, dumps, library_versions
@@ -75,6 +76,7 @@ class Cell:
     spaces: list[Space]
     headline: Space
     prompt: str
+    max_length: int
     data_hash: str
 
 
@@ -146,10 +148,11 @@ def _cell(
     depth, own = engine.backend.layers, engine.conventions
     if settings.profile == "model":
         layer, pooling, prompt = depth, own.pooling, own.default_prompt
+        max_length = engine.max_length
     elif settings.profile in PROFILES:
         published = task.profiles[settings.profile]
         layer = depth if settings.layers else published.layer(depth, settings.profile)
-        pooling, prompt = published.pooling, ""
+        pooling, prompt, max_length = published.pooling, "", engine.backend.max_length
     else:
         raise UsageError(f"profile {settings.profile!r} is not known; legal: {', '.join(PROFILES)}")
     layers = _layers(settings.layers, depth) if settings.layers else [layer]
@@ -173,7 +176,8 @@ def _cell(
     if settings.prompt is not None:
         prompt = settings.prompt
     data_hash = text_hash(*(asdict(data) for data in splits.values()))
-    return Cell(task, code, splits, spaces, headline, prompt, data_hash)
+    max_length = min(task.max_length, max_length)
+    return Cell(task, code, splits, spaces, headline, prompt, max_length, data_hash)
 
 
 def _layers(spec: str, depth: int) -> list[int]:
@@ -257,7 +261,7 @@ def _encode(
                 layers=layers,
                 poolings=poolings,
                 prompt=cell.prompt,
-                max_length=min(cell.task.max_length, engine.backend.max_length),
+                max_length=cell.max_length,
                 progress=watcher.encoded,
             )
             store.write(number, values, work=asdict(cost))
@@ -294,7 +298,7 @@ def _identity(engine: Engine, cell: Cell, settings: Settings) -> dict[str, Any]:
             "profile": settings.profile,
             "encoder": backend.implementation,
             "prompt": cell.prompt,
-            "max_length": min(task.max_length, backend.max_length),
+            "max_length": cell.max_length,
             "normalised": True,
             "neighbours": task.neighbours,
             "candidates": task.candidates,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
 from xtremely.kernels.guard import require, unknown
 from xtremely.retrieval.index import Neighbours, search
 

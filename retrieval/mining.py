@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from xtremely.kernels.guard import unknown
 from xtremely.retrieval.margin import Bitext, best_match, swapped
 

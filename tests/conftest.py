@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from xtremely.engine.bundled import build_tokenizer
 from xtremely.engine.runtime import Engine
 from xtremely.eval.readers import read_lines

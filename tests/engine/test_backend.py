@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from xtremely.engine.backend import open_backend
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError, UsageError

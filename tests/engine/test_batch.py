@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xtremely.engine.batch import collate, plan
 from xtremely.engine.tokenize import Tokens
 from xtremely.kernels.guard import InputError

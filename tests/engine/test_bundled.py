@@ -1,12 +1,14 @@
 """The packaged model: decoded right, kept intact, mended when damaged."""
 
 import ctypes
+import json
 import shutil
 import struct
 import subprocess
 
 import numpy as np
 import pytest
+
 from xtremely.engine import bundled
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
@@ -99,7 +101,7 @@ def test_a_second_use_leaves_the_folder_alone(small_source, tmp_path):
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest", "outdated"])
 def test_a_damaged_cache_is_decoded_again_and_said(small_source, tmp_path, damage):
     folder = bundled.unpack("e5-small-4bit", tmp_path)
     weights = folder / "model.safetensors"
@@ -110,9 +112,12 @@ def test_a_damaged_cache_is_decoded_again_and_said(small_source, tmp_path, damag
         weights.write_bytes(good[:100])
     elif damage == "delete":
         (folder / "tokenizer.json").unlink()
-    else:
+    elif damage == "manifest":
         (folder / "checksums.json").write_text("{")
-    with pytest.warns(UserWarning, match="checksums do not match; decoding again"):
+    else:
+        manifest = json.loads((folder / "checksums.json").read_text())
+        (folder / "checksums.json").write_text(json.dumps({**manifest, "decoder": 0}))
+    with pytest.warns(UserWarning, match="checksums do not match .*; decoding again"):
         bundled.unpack("e5-small-4bit", tmp_path)
     assert weights.read_bytes() == good and bundled.intact(folder)
 

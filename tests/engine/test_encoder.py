@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from xtremely.engine.batch import collate, plan
 from xtremely.engine.runtime import Engine
 

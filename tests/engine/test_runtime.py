@@ -1,6 +1,10 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
+
 from xtremely.engine.conventions import conventions
 from xtremely.engine.models import locate
 from xtremely.engine.runtime import Engine, folder_hash
@@ -67,6 +71,11 @@ def test_settings_that_do_not_exist_are_refused(engine, settings, complaint):
 def test_one_string_instead_of_a_list_is_refused(engine):
     with pytest.raises(InputError, match="pass a list of strings"):
         engine.embed("a sentence")
+
+
+def test_something_that_is_no_string_is_named(engine):
+    with pytest.raises(InputError, match="text 1 is a NoneType, expected a string"):
+        engine.embed(["a", None])
 
 
 def test_out_of_memory_halves_the_batches_says_so_and_loses_nothing(tiny_bert, sentences):
@@ -136,9 +145,28 @@ def test_pooling_follows_the_folder(tmp_path):
     config = tmp_path / "1_Pooling" / "config.json"
     config.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}')
     assert conventions(tmp_path, "m").pooling == "cls"
-    config.write_text('{"pooling_mode_max_tokens": true}')
-    with pytest.raises(InputError, match="this pooling is not supported; legal: mean, cls"):
+    config.write_text('{"pooling_mode": "mean"}')
+    assert conventions(tmp_path, "m").pooling == "mean"
+    for other in ("max_tokens", "cls_token"):
+        both = {"pooling_mode_mean_tokens": True, f"pooling_mode_{other}": True}
+        config.write_text(json.dumps(both))
+        with pytest.raises(InputError, match=f"{other}.* is not supported; legal: mean or cls"):
+            conventions(tmp_path, "m")
+
+
+def test_a_model_that_does_more_than_the_encoder_says_so(tmp_path):
+    modules = [{"type": f"sentence_transformers.models.{k}"} for k in ("Transformer", "Dense")]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.warns(UserWarning, match="declares Dense after its encoder, which is not applied"):
         conventions(tmp_path, "m")
+
+
+def test_texts_are_cut_where_the_model_asks_for_it(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 9}')
+    short = Engine.load(str(folder))
+    _, work = short.sweep(["a b c d e f g h i j k"], layers=[1], poolings=["mean"])
+    assert (work.tokens, work.truncated) == (9, 1)
 
 
 def test_a_prompt_is_put_before_the_text(engine):

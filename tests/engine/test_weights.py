@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
+
 from xtremely.engine.backend import open_backend
 from xtremely.kernels.guard import InputError
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from xtremely.engine.runtime import Engine
 from xtremely.eval.cli import main
 

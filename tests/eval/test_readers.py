@@ -4,6 +4,7 @@ import bz2
 import gzip
 
 import pytest
+
 from xtremely.eval import readers
 from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError, UsageError

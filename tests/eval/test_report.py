@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+
 from xtremely.eval.report import write_report
 from xtremely.kernels.guard import InputError
 
@@ -197,6 +198,7 @@ def test_mining_shows_threshold_and_where_it_was_tuned(page):
     assert "Mandarin both, max ratio 90.0 91.3 81.7 1.0625 dev (same gold) 66 77 99" in found.rows
     assert "Mandarin both, max ratio 85.0 91.3 81.7 1.0625 dev 66 77 99" in found.rows
     assert found.text.count("tuned on the gold that is scored here") == 1
+    assert found.badges.count("tuned on its gold") == 1
 
 
 def test_mining_without_gold_or_threshold_has_dashes(page):

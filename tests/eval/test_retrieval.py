@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from xtremely.eval.retrieval import (
     Space,
     limited,
@@ -105,6 +106,14 @@ def test_a_test_set_without_gold_gets_predictions_and_no_score():
         "test", "both", "cosine", "max"
     ]
     assert (one.score, one.prediction) == (None, ["x0\te0", "x1\te1"])
+
+
+def test_without_any_gold_there_is_no_threshold_and_nothing_is_predicted():
+    test = comparable("ab", "AB", None)
+    vectors = {"test": vectors_of([0, 90], [1, 91])}
+    for one in score_comparable(BUCC, {"test": test}, vectors, [SPACE]):
+        assert (one.score, one.prediction) == (None, [])
+        assert one.details["threshold"] is one.details["threshold_from"] is None
 
 
 def test_sentences_that_occur_twice_are_searched_once_and_lose_their_ids():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from xtremely.engine.runtime import Engine
 from xtremely.eval import runner
 from xtremely.eval.readers import Missing

@@ -3,6 +3,7 @@
 import unicodedata
 
 import pytest
+
 from xtremely.eval.languages import LANGUAGES, XTREME, grouped, language
 from xtremely.eval.task import all_tasks
 from xtremely.kernels.guard import UsageError

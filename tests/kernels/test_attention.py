@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from xtremely.kernels.attention import attention_ref
 from xtremely.kernels.packing import cumulative, runs
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xtremely.kernels.packing import Run, cumulative, pack, runs, unpack
 
 lengths_lists = st.lists(st.integers(0, 9), max_size=12)

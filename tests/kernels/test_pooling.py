@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from xtremely.kernels.packing import cumulative
 from xtremely.kernels.pooling import normalise, pool_ref
 

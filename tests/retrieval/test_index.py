@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval.index import search, search_ref
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from xtremely.kernels.guard import InputError, UsageError
 from xtremely.retrieval.index import Neighbours
 from xtremely.retrieval.margin import (

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xtremely.kernels.guard import UsageError
 from xtremely.retrieval.index import Neighbours
 from xtremely.retrieval.margin import Bitext, mutual_neighbours, unit_rows

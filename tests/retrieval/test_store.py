@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from xtremely.retrieval.store import Store, write_atomic
 
 

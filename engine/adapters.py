@@ -1,0 +1,250 @@
+"""The engine behind other libraries' interfaces: sentence-transformers' and MTEB's.
+
+Neither library is needed to import this module. Both adapters read a model folder's declarations
+as sentence-transformers does, and refuse what the engine cannot do instead of ignoring it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from xtremely.engine.config import read_json
+from xtremely.engine.runtime import Engine
+from xtremely.kernels.guard import InputError, require, unknown
+from xtremely.kernels.pooling import normalise
+
+if TYPE_CHECKING:
+    from mteb import TaskMetadata
+    from mteb.models import ModelMeta
+    from mteb.types import BatchedInput, PromptType
+
+Embeddings = Tensor | np.ndarray | list[Tensor] | list[np.ndarray]
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+
+
+class SentenceEncoder:
+    """An engine that answers like ``sentence_transformers.SentenceTransformer`` on its folder.
+
+    Attributes:
+        device: where the engine computes.
+        prompts: the folder's named prompts; ``query`` and ``document`` are empty where it has
+            none. Prompts that a model's authors publish in prose only do not count here.
+        default_prompt_name: the prompt used where the caller names none, or None.
+        max_seq_length: tokens after which a text is cut, at most what the encoder takes.
+        similarity_fn_name: one of ``SIMILARITIES``.
+        truncate_dim: dimensions kept of every embedding, or None for all.
+
+    Raises:
+        InputError: the folder wants more than the engine computes, such as a Dense module.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine, self.device, folder = engine, engine.backend.device, engine.folder
+        self._normalizes = _normalizes(folder)
+        # Evaluators leave their scores there; there is no card to keep them.
+        self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *_: None)
+        declared = _optional(folder / "config_sentence_transformers.json")
+        self.prompts = {"query": "", "document": "", **(declared.get("prompts") or {})}
+        self.default_prompt_name: str | None = declared.get("default_prompt_name")
+        self._prompt(None, None)  # a default that is no prompt is an error now, not at first use
+        self.truncate_dim: int | None = declared.get("truncate_dim")
+        self.similarity_fn_name: str = declared.get("similarity_fn_name") or "cosine"
+        if self.similarity_fn_name not in SIMILARITIES:
+            raise unknown("similarity", self.similarity_fn_name, SIMILARITIES)
+        reading = _optional(folder / "sentence_bert_config.json")
+        require(not reading.get("do_lower_case"), f"{folder}: do_lower_case is not supported")
+        limit = _optional(folder / "tokenizer_config.json").get("model_max_length")
+        limits = (reading.get("max_seq_length") or limit, engine.backend.max_length)
+        self.max_seq_length: int = min(limit for limit in limits if limit)
+
+    def get_embedding_dimension(self) -> int:
+        """Length of a vector from ``encode``."""
+        return min(self.engine.backend.width, self.truncate_dim or self.engine.backend.width)
+
+    get_sentence_embedding_dimension = get_embedding_dimension  # its name before version 6
+
+    def encode(
+        self,
+        inputs: str | Iterable[str] | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "sentence_embedding",
+        precision: str | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | torch.device | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        **unsupported: Any,
+    ) -> Embeddings:
+        """Sentence embeddings by sentence-transformers' rules.
+
+        ``prompt`` beats ``prompt_name`` beats ``default_prompt_name``. ``truncate_dim`` cuts before
+        ``normalize_embeddings`` scales, and after a Normalize module, which always does.
+
+        Args:
+            inputs: N strings, or one; ``sentences`` is its name before version 6.
+            batch_size: ignored: the engine's batches are counted in tokens, not sentences.
+            show_progress_bar: whether to show one; None for not.
+            output_value, precision, device: only the defaults, or the engine's own device.
+            convert_to_numpy: an array; otherwise a list of tensors on the engine's device.
+            convert_to_tensor: one tensor on the engine's device; beats ``convert_to_numpy``.
+            unsupported: sentence-transformers' other options, legal only as None.
+
+        Returns:
+            [N, H] float32, [0, H] for no sentences; [H] for a single string.
+
+        Raises:
+            InputError: an input that is no string, an unknown prompt name, an unsupported option.
+        """
+        inputs = unsupported.pop("sentences", inputs)
+        options = {
+            "output_value": (output_value, ["sentence_embedding"]),
+            "precision": (precision, [None, "float32"]),
+            "device": (device and str(device), [None, str(self.device)]),
+            **{name: (value, [None]) for name, value in unsupported.items()},
+        }
+        for name, (got, legal) in options.items():
+            require(got in legal, f"{name}={got!r} is not supported; legal: {legal}")
+        single = isinstance(inputs, str)
+        require(inputs is not None, "inputs is missing")
+        texts = [inputs] if single else list(inputs)
+        strings = not isinstance(inputs, dict) and all(isinstance(text, str) for text in texts)
+        require(strings, "inputs must be a string or a sequence of strings")
+        with tqdm(total=len(texts), desc="Sentences", disable=not show_progress_bar) as bar:
+            states, _ = self.engine.sweep(
+                texts,
+                layers=[self.engine.backend.layers],
+                poolings=[self.engine.conventions.pooling],
+                prompt=self._prompt(prompt, prompt_name),
+                max_length=self.max_seq_length,
+                progress=lambda sentences, _: bar.update(sentences),
+            )
+        vectors = torch.from_numpy(states[:, 0, 0])
+        vectors = normalise(vectors) if self._normalizes else vectors
+        vectors = vectors[:, : self.truncate_dim if truncate_dim is None else truncate_dim]
+        vectors = normalise(vectors) if normalize_embeddings else vectors
+        as_array = convert_to_numpy and not convert_to_tensor
+        out = vectors.numpy() if as_array else vectors.to(self.device)
+        if single:
+            return out[0]
+        return out if as_array or convert_to_tensor else list(out)
+
+    def encode_query(
+        self, inputs: str | Iterable[str], prompt_name: str | None = None, **options: Any
+    ) -> Embeddings:
+        """``encode``, by default with the prompt ``query``."""
+        return self.encode(inputs, prompt_name or "query", **options)
+
+    def encode_document(
+        self, inputs: str | Iterable[str], prompt_name: str | None = None, **options: Any
+    ) -> Embeddings:
+        """``encode``, by default with the prompt ``document``, never ``passage``."""
+        return self.encode(inputs, prompt_name or "document", **options)
+
+    def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
+        """[N, M] similarities of all pairs of [N, H] and [M, H]; needs sentence-transformers."""
+        from sentence_transformers import SimilarityFunction
+
+        score = SimilarityFunction.to_similarity_fn(self.similarity_fn_name)
+        return score(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
+        """[N] similarities of [N, H] and [N, H], row by row; needs sentence-transformers."""
+        from sentence_transformers import SimilarityFunction
+
+        score = SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)
+        return score(embeddings1, embeddings2)
+
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        name = name or self.default_prompt_name
+        if prompt is not None or name is None:
+            return prompt or ""
+        if name not in self.prompts:
+            raise unknown("prompt", name, self.prompts)
+        return self.prompts[name] or ""
+
+
+class MtebEncoder:
+    """An engine behind MTEB's encoder protocol: pass it to ``mteb.evaluate``.
+
+    Embeddings are ``SentenceEncoder``'s; the prompt is the one MTEB chooses among the model's (for
+    the task, its type, or ``query`` and ``document``), else its default.
+    Prompts that a model's authors publish in prose count here.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.encoder = SentenceEncoder(engine)
+        self.similarity = self.encoder.similarity
+        self.similarity_pairwise = self.encoder.similarity_pairwise
+
+    @cached_property
+    def mteb_model_meta(self) -> ModelMeta:
+        """What MTEB files results under: name, hash of the folder, backend and precision."""
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
+
+        name, backend = self.engine.name, self.engine.backend
+        return ModelMeta.create_empty(
+            {
+                "name": name if "/" in name else f"xtremely/{name}",
+                "revision": self.engine.model_hash,
+                "max_tokens": self.encoder.max_seq_length,
+                "embed_dim": self.encoder.get_embedding_dimension(),
+                "similarity_fn_name": ScoringFunction(self.encoder.similarity_fn_name),
+                "framework": ["PyTorch"],
+                "experiment_kwargs": {"backend": backend.name, "precision": backend.precision},
+            }
+        )
+
+    def encode(
+        self,
+        inputs: Iterable[BatchedInput],
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """[N, H] float32 embeddings of a loader's N texts; ``options`` go to SentenceEncoder."""
+        from mteb.models.abs_encoder import get_prompt_name
+
+        prompts = self.engine.conventions.prompts
+        name = get_prompt_name(prompts, task_metadata, prompt_type)
+        prompt = prompts[name] if name else self.engine.conventions.default_prompt
+        texts = [text for batch in inputs for text in batch["text"]]
+        return self.encoder.encode(texts, prompt=prompt, **options)
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _normalizes(folder: Path) -> bool:
+    """Whether the folder's modules end in Normalize; modules the engine has not are refused."""
+    path = folder / "modules.json"
+    if not path.exists():
+        return False
+    try:
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a list of modules ({error!r})") from error
+    legal = ["Transformer", "Pooling", "Normalize"]
+    require(kinds in (legal, legal[:2]), f"{path}: modules {kinds}; supported: {legal}")
+    pooling = _optional(folder / modules[1]["path"] / "config.json")
+    require(pooling.get("include_prompt", True), f"{path}: pooling without the prompt")
+    return kinds == legal
