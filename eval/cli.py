@@ -39,7 +39,8 @@ Prompt = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder with benchmark data; see 'tasks' for its layout.")
+    Path | None,
+    typer.Option(help="Folder with benchmark data (see 'tasks'), or hub:google/xtreme."),
 ]
 
 
@@ -100,8 +101,7 @@ def evaluate(
     from xtremely.eval.results import write_results
 
     chosen = _tasks(tasks, data_root)
-    if data_root is not None and not data_root.is_dir():
-        raise UsageError(f"--data-root {data_root}: there is no such folder")
+    _check_root(data_root)
     settings = runner.Settings(
         profile=profile,
         layers=layers,
@@ -136,6 +136,13 @@ def _tasks(names: str | None, data_root: Path | None) -> list:
             f"{', '.join(homeless)}: needs --data-root; without data, --tasks mini runs"
         )
     return chosen
+
+
+def _check_root(data_root: Path | None) -> None:
+    from xtremely.eval.readers import is_hub
+
+    if data_root is not None and not is_hub(data_root) and not data_root.is_dir():
+        raise UsageError(f"--data-root {data_root}: there is no such folder")
 
 
 def _engine(model: str, backend: str, device: str, precision: str):  # noqa: ANN202
@@ -184,8 +191,7 @@ def list_tasks(data_root: DataRoot = None) -> None:
     from xtremely.eval.display import print_tasks
     from xtremely.eval.task import all_tasks
 
-    if data_root is not None and not data_root.is_dir():
-        raise UsageError(f"--data-root {data_root}: there is no such folder")
+    _check_root(data_root)
     print_tasks(list(all_tasks().values()), data_root)
 
 

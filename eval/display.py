@@ -199,7 +199,8 @@ def print_tasks(tasks: list[Task], data_root: Path | None) -> None:
                 there.append(code if len(task.splits) == 1 else f"{code} ({', '.join(splits)})")
             except Missing:
                 absent.append(code)
-        console.print(f"  data found: {' '.join(there) or 'none'}", highlight=False)
+        where = "" if task.packaged else f" in {data_root}"
+        console.print(f"  data found{where}: {' '.join(there) or 'none'}", highlight=False)
         if absent:
             console.print(f"  [yellow]no data: {' '.join(absent)}[/]", highlight=False)
 

@@ -11,9 +11,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from xtremely.kernels.guard import InputError, require
 
+HUB = "hub:"
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 
 
@@ -161,32 +163,29 @@ def read_id_pairs(path: Path, x_ids: Iterable[str], en_ids: Iterable[str]) -> se
 
 
 def read_hub_pairs(root: Path, config: str, split: str) -> tuple[list[str], list[str]] | None:
-    """Sentence pairs of the hub's ``google/xtreme`` schema: (foreign, English), None if absent.
+    """Sentence pairs in the hub's ``google/xtreme`` schema: (foreign, English), None if absent.
 
-    Columns source_sentence, target_sentence, source_lang, target_lang; a folder per
-    configuration with a parquet file per split, as the hub stores them.
+    Columns source_sentence, target_sentence, source_lang, target_lang; a configuration per task
+    and language.
 
     Args:
-        root: a copy of the dataset repository.
+        root: ``hub:owner/name`` for the hub itself, or a copy of the dataset repository (a folder
+            per configuration with a parquet file per split).
         config: ``tatoeba.afr``, ``bucc18.de``.
         split: ``validation`` or ``test``.
     """
-    files = sorted((root / config).glob(f"{split}-*.parquet"))
-    if not files:
+    if is_hub(root):
+        rows, where = _from_hub(str(root).removeprefix(HUB), config, split), f"{root} {config}"
+    else:
+        files = [str(path) for path in sorted((root / config).glob(f"{split}-*.parquet"))]
+        rows, where = _from_parquet(files, split), files[0] if files else ""
+    if rows is None:
         return None
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(
-            "parquet", data_files={split: [str(path) for path in files]}, split=split
-        )
-    except Exception as error:  # datasets wraps reader errors in many kinds
-        raise InputError(f"{files[0]}: not readable as parquet ({error})") from error
     wanted = ("source_sentence", "target_sentence", "source_lang", "target_lang")
     absent = [name for name in wanted if name not in rows.column_names]
     require(
         not absent,
-        f"{files[0]}: no column {', '.join(absent)}; the hub's schema has {', '.join(wanted)}",
+        f"{where}: no column {', '.join(absent)}; the hub's schema has {', '.join(wanted)}",
     )
     foreign, english = [], []
     for row in rows:
@@ -195,6 +194,36 @@ def read_hub_pairs(root: Path, config: str, split: str) -> tuple[list[str], list
         foreign.append(b if swap else a)
         english.append(a if swap else b)
     return foreign, english
+
+
+def is_hub(root: Path) -> bool:
+    """Whether a data root names a dataset on the hub instead of a folder."""
+    return str(root).startswith(HUB)
+
+
+def _from_hub(name: str, config: str, split: str) -> Any | None:
+    from datasets import get_dataset_config_names, load_dataset
+
+    try:
+        if config not in get_dataset_config_names(name):
+            return None
+        return load_dataset(name, config, split=split)
+    except Exception as error:  # datasets has many kinds for: not there, not reachable
+        raise InputError(
+            f"{HUB}{name}, {config}, {split}: the hub did not give it ({error}); check the name and"
+            " the connection, or pass a folder with the data"
+        ) from error
+
+
+def _from_parquet(files: list[str], split: str) -> Any | None:
+    if not files:
+        return None
+    from datasets import load_dataset
+
+    try:
+        return load_dataset("parquet", data_files={split: files}, split=split)
+    except Exception as error:  # datasets wraps reader errors in many kinds
+        raise InputError(f"{files[0]}: not readable as parquet ({error})") from error
 
 
 def text_hash(*parts: object) -> str:

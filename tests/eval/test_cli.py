@@ -16,7 +16,7 @@ from xtremely.eval.cli import main
 @pytest.fixture
 def xtremely(capsys, monkeypatch):
     """Runs the command line in this process: arguments in; exit code, stdout, stderr out."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "400")
 
     def run(*arguments, stdin=b""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -115,7 +115,8 @@ def test_encode_reads_standard_input(xtremely, tiny_bert, tmp_path):
 def test_tasks_lists_what_exists_and_what_is_there(xtremely, data):
     code, shown, _ = xtremely("tasks", "--data-root", data)
     assert code == 0
-    assert "data found: de zh" in shown and "data found: de (dev, test)" in shown
+    assert f"data found in {data}: de zh" in shown
+    assert f"data found in {data}: de (dev, test)" in shown
     assert "no data: fr ru zh" in shown and "CC BY 2.0 FR" in shown
 
 

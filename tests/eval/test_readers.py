@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+from pathlib import Path
 
 import pytest
 
@@ -198,6 +199,27 @@ def test_bucc_in_the_hubs_schema_is_marked_as_not_the_benchmark(tmp_path):
         ("de-000000002", "en-000000002"),
     }
     assert "not XTREME" in splits["dev"].notes["not_comparable"]
+
+
+def test_the_hub_is_read_by_name_and_configuration(tmp_path, monkeypatch):
+    """A dataset repository on disk goes through the same call as one on the hub."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "xtreme"
+    repository.mkdir()
+    hub(repository, "tatoeba.afr", "validation", [hub_row("een", "one", "afr", "eng")])
+    (repository / "README.md").write_text(
+        "---\nconfigs:\n- config_name: tatoeba.afr\n  data_files:\n"
+        "  - split: validation\n    path: tatoeba.afr/validation-*\n---\n"
+    )
+    data = TATOEBA.read(Path(f"hub:{repository}"), "af")["test"]
+    assert (data.x, data.en) == (["een"], ["one"])
+    with pytest.raises(readers.Missing):
+        TATOEBA.read(Path(f"hub:{repository}"), "de")
+
+
+def test_a_hub_that_cannot_be_reached_is_said_with_the_remedy():
+    with pytest.raises(InputError, match="the hub did not give it.*or pass a folder"):
+        TATOEBA.read(Path("hub:google/xtreme"), "af")
 
 
 def test_a_parquet_file_of_another_schema_is_named(tmp_path):

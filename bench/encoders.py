@@ -1,0 +1,214 @@
+"""Encoding speed of this engine and its peers, same model, same texts, same machine.
+
+    python -m xtremely.bench.encoders --data-root data
+    python -m xtremely.bench.encoders --only short --rounds 9
+
+Two workloads: unsorted sentences of many languages, and passages. Tokens are real ones, specials
+and prompt included, padding never. The limit is a measured fp32 matrix product of the model's own
+shape. Prints a table a workload, keeps everything measured in ``bench/results``, and ends with one
+line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging
+
+from xtremely.bench import machine, peers, workloads
+from xtremely.bench.harness import Contender, Spread, measure, row_json
+from xtremely.bench.workloads import Workload
+from xtremely.engine.config import EncoderConfig, encoder_config, read_json
+from xtremely.engine.runtime import Engine
+
+RESULTS = Path(__file__).parent / "results"
+BUDGETS = {"cpu": (512, 1024, 2048), "cuda": (8192, 16384, 32768)}
+TUNING_ROUNDS = 3
+
+
+def flop_per_token(config: EncoderConfig, lengths: np.ndarray) -> float:
+    """Floating-point operations of a token's way through all layers, averaged over texts."""
+    hidden, wide = config.hidden, config.intermediate
+    linear = 2 * (4 * hidden * hidden + 2 * hidden * wide)
+    attention = 4 * hidden * float((lengths.astype(float) ** 2).sum() / lengths.sum())
+    return config.layers * (linear + attention)
+
+
+def choose(
+    make: Callable[[int], Contender], budgets: Sequence[int], texts: list[str]
+) -> tuple[Contender, dict[int, float]]:
+    """The contender with the fastest budget, and the median seconds of each budget."""
+    contenders = [make(budget) for budget in budgets]
+    rows = measure(contenders, texts, rounds=TUNING_ROUNDS)
+    seconds = [Spread.of(row.seconds).median for row in rows]
+    best = int(np.argmin(seconds))
+    return contenders[best], dict(zip(budgets, seconds, strict=True))
+
+
+def compare(engine: Engine, workload: Workload, count: workloads.CountTokens, rounds: int) -> dict:
+    """Measure all contenders on a workload: a result without the machine's description."""
+    device = engine.backend.device
+    budgets = BUDGETS[device.type]
+    eager, sdpa = peers.Transformers(engine, "eager"), peers.Transformers(engine, "sdpa")
+    ours, our_budgets = choose(lambda b: peers.packed(engine, b), budgets, workload.tuning)
+    sorted_sdpa, their_budgets = choose(sdpa.sorted, budgets, workload.tuning)
+    contenders = [eager.naive(), ours, sorted_sdpa, peers.sentence_transformers(engine)]
+
+    config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
+    lengths = count(workload.texts)
+    tokens, texts = int(lengths.sum()), len(lengths)
+    flop = flop_per_token(config, lengths)
+    rates: list[float] = []
+    shape = (budgets[1], config.hidden, config.intermediate)
+
+    def each_round(number: int) -> None:
+        print(f"{workload.name}: round {number + 1} of {rounds}", file=sys.stderr)
+        rates.append(machine.gemm_rate(*shape, device))
+
+    rows = measure(contenders, workload.texts, rounds=rounds, each_round=each_round)
+    limit = Spread.of(rates)
+    naive_row, our_row, sdpa_row, st_row = rows
+    return {
+        "workload": workload.name,
+        "source": workload.source,
+        "texts": texts,
+        "tokens": tokens,
+        "median_length": float(np.median(lengths)),
+        "mflop_per_token": round(flop / 1e6, 3),
+        "gemm_shape": shape,
+        "gemm_gflops": Spread(limit.median / 1e9, limit.low / 1e9, limit.high / 1e9).json(1),
+        "tuning_seconds": {"xtremely": our_budgets, "transformers sdpa": their_budgets},
+        "baseline": sdpa_row.name,
+        "rows": [row_json(row, tokens, texts, sdpa_row, flop, limit.median) for row in rows],
+        "xtremely_over": {
+            row.name: our_row.ratio(row).json(4)
+            for row in (sdpa_row, st_row, naive_row)
+            if not our_row.withheld and not row.withheld
+        },
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A workload's result for people."""
+    gemm = result["gemm_gflops"]["median"]
+    shown = Table(
+        title=f"{result['workload']}: {result['texts']} texts, {result['tokens']} tokens;"
+        f" {result['source']}",
+        caption=f"x: times as fast as {result['baseline']}, median of the rounds' ratios;"
+        f" limit: fp32 matrix product at {gemm:.0f} GFLOP/s",
+    )
+    shown.add_column("contender")
+    for heading in ("tokens/s", "texts/s", "x", "% of limit", "cosine mean, min", "others' CPU"):
+        shown.add_column(heading, justify="right")
+    for row in result["rows"]:
+        if row["withheld"]:
+            shown.add_row(row["name"], f"withheld: {row['withheld']}")
+            continue
+        speed, ratio = row["tokens_per_second"], row["ratio"]
+        others = [value for value in row["others"] if value is not None]
+        shown.add_row(
+            row["name"],
+            f"{speed['median']:.0f} ({speed['low']:.0f}-{speed['high']:.0f})",
+            f"{row['texts_per_second']:.1f}",
+            f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "",
+            f"{100 * row['share_of_limit']:.0f}",
+            f"{row['cosine_mean']:.5f}, {row['cosine_min']:.5f}",
+            f"max {100 * max(others):.0f}%" if others else "unknown",
+        )
+    return shown
+
+
+def write(document: dict[str, Any], folder: Path) -> str:
+    """Keep a document under a name not yet taken; returns the file's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"encoders-{machine.slug(document['machine']['processor'])}-{document['date']}"
+    name, number = f"{stem}.json", 2
+    while (folder / name).exists():
+        name, number = f"{stem}-{number}.json", number + 1
+    (folder / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return name
+
+
+def summary(document: dict[str, Any], file: str) -> str:
+    """One line of JSON: the ratios and speeds, without the single rounds."""
+    wanted = ("workload", "source", "texts", "tokens", "gemm_gflops", "xtremely_over")
+    return json.dumps(
+        {
+            "benchmark": document["benchmark"],
+            "model": document["model"],
+            "processor": document["machine"]["processor"],
+            "file": file,
+            "workloads": [
+                {
+                    **{key: result[key] for key in wanted},
+                    "tokens_per_second": {
+                        row["name"]: row["tokens_per_second"]["median"]
+                        for row in result["rows"]
+                        if not row["withheld"]
+                    },
+                    "withheld": {
+                        row["name"]: row["withheld"] for row in result["rows"] if row["withheld"]
+                    },
+                }
+                for result in document["results"]
+            ],
+        }
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m xtremely.bench.encoders",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data-root", type=Path, help="default: the packaged mini suite")
+    parser.add_argument("--model", default="e5-small-4bit", help="a name, folder or hub name")
+    parser.add_argument("--rounds", type=int, default=5, help="times each contender runs")
+    parser.add_argument("--sentences", type=int, default=1000, help="texts of workload short")
+    parser.add_argument("--passages", type=int, default=16, help="texts of workload long")
+    parser.add_argument("--only", choices=("short", "long"), help="one workload instead of both")
+    given = parser.parse_args(arguments)
+
+    # Models without a pooler are reported as incomplete at every load; nothing here uses it.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    engine = Engine.load(given.model, backend="torch")
+    prompt = engine.conventions.default_prompt
+
+    def count(texts: Sequence[str]) -> np.ndarray:
+        return engine.tokenizer([prompt + text for text in texts]).lengths
+
+    chosen = []
+    if given.only != "long":
+        chosen.append(workloads.tatoeba(given.data_root, given.sentences))
+    if given.only != "short":
+        chosen.append(workloads.passages(given.data_root, given.passages, count))
+
+    results = []
+    for workload in chosen:
+        results.append(compare(engine, workload, count, given.rounds))
+        Console(width=140).print(table(results[-1]))
+    document = {
+        "benchmark": "encoders",
+        "date": datetime.now(UTC).date().isoformat(),
+        "model": {"name": engine.name, "hash": engine.model_hash},
+        "machine": machine.describe(engine.backend.device),
+        "precision": engine.backend.precision,
+        "results": results,
+    }
+    print(summary(document, write(document, RESULTS)))
+
+
+if __name__ == "__main__":
+    main()

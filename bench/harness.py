@@ -1,0 +1,201 @@
+"""Fair timing of contenders: fidelity first, rounds interleaved, padding never counted as work.
+
+A contender turns a list of texts into one normalised embedding a text. Its first call warms it up
+and is compared with the first contender's embeddings; only who agrees is timed. Every round then
+times all contenders once, in an order that rotates, so that a ratio within a round compares two
+runs made under the same load.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xtremely.bench.machine import busy_seconds
+from xtremely.kernels.guard import require
+
+MIN_MEAN_COSINE = 0.99
+
+Embed = Callable[[list[str]], np.ndarray]
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that embeds.
+
+    Attributes:
+        name: what tables call it.
+        embed: N texts to [N, H] normalised embeddings.
+        before: called before every run, outside the clock.
+    """
+
+    name: str
+    embed: Embed
+    before: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, smallest and largest of some measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of at least one value."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def json(self, digits: int) -> dict[str, float]:
+        """Rounded, for results."""
+        return {name: round(getattr(self, name), digits) for name in self.__dataclass_fields__}
+
+
+@dataclass
+class Row:
+    """What was measured of a contender.
+
+    Attributes:
+        name: the contender's.
+        cosine_mean: mean cosine to the first contender's embeddings; None if not comparable.
+        cosine_min: the worst text's.
+        withheld: why it was not timed; empty if it was.
+        seconds: of each round.
+        others: share of the machine that other processes used, each round; None where unknown.
+    """
+
+    name: str
+    cosine_mean: float | None = None
+    cosine_min: float | None = None
+    withheld: str = ""
+    seconds: list[float] = field(default_factory=list)
+    others: list[float | None] = field(default_factory=list)
+
+    def per_second(self, amount: float) -> Spread:
+        """Speed, where a run is ``amount`` of something."""
+        return Spread.of([amount / seconds for seconds in self.seconds])
+
+    def ratio(self, baseline: Row) -> Spread:
+        """How many times as fast as ``baseline``, round by round."""
+        return Spread.of(
+            [theirs / ours for ours, theirs in zip(self.seconds, baseline.seconds, strict=True)]
+        )
+
+
+def measure(
+    contenders: Sequence[Contender],
+    texts: list[str],
+    *,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    each_round: Callable[[int], None] = lambda number: None,
+) -> list[Row]:
+    """Gate, warm up and time contenders.
+
+    Args:
+        contenders: the first one's embeddings are the reference.
+        texts: N texts, handed to every contender in this order.
+        rounds: how often each is timed.
+        clock: seconds.
+        each_round: called with each round's number from 0, before it, outside the clock.
+
+    Returns:
+        A row a contender, in their order.
+    """
+    require(rounds >= 1, f"{rounds} rounds were asked for; at least 1 is needed")
+    rows = _gate(contenders, texts)
+    timed = [pair for pair in zip(contenders, rows, strict=True) if not pair[1].withheld]
+    for number in range(rounds):
+        each_round(number)
+        first = number % len(timed)
+        for contender, row in timed[first:] + timed[:first]:
+            contender.before()
+            busy, own, start = busy_seconds(), time.process_time(), clock()
+            contender.embed(texts)
+            elapsed, own = clock() - start, time.process_time() - own
+            row.seconds.append(elapsed)
+            row.others.append(others_share(busy, busy_seconds(), own, elapsed))
+    return rows
+
+
+def others_share(
+    before: float | None, after: float | None, own: float, elapsed: float
+) -> float | None:
+    """Share of the machine that other processes used, 0 to 1.
+
+    Args:
+        before: processor seconds of all processes at the start; None where unknown.
+        after: the same at the end.
+        own: this process's processor seconds in between.
+        elapsed: seconds in between.
+    """
+    if before is None or after is None or elapsed <= 0:
+        return None
+    return min(1.0, max(0.0, after - before - own) / (elapsed * (os.cpu_count() or 1)))
+
+
+def _gate(contenders: Sequence[Contender], texts: list[str]) -> list[Row]:
+    """A first run of each, compared with the first one's embeddings."""
+    rows: list[Row] = []
+    reference: np.ndarray | None = None
+    for contender in contenders:
+        contender.before()
+        vectors = np.asarray(contender.embed(texts), dtype=np.float64)
+        reference = vectors if reference is None else reference
+        row = Row(contender.name)
+        rows.append(row)
+        if vectors.shape != reference.shape:
+            row.withheld = f"embeddings of shape {vectors.shape}, expected {reference.shape}"
+        elif not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+            row.withheld = "embeddings are not all of length 1"
+        else:
+            cosines = np.sum(vectors * reference, axis=1)
+            row.cosine_mean, row.cosine_min = float(cosines.mean()), float(cosines.min())
+            if row.cosine_mean < MIN_MEAN_COSINE:
+                row.withheld = f"mean cosine {row.cosine_mean:.4f} is below {MIN_MEAN_COSINE}"
+    require(not rows[0].withheld, f"the reference, {rows[0].name}: {rows[0].withheld}")
+    return rows
+
+
+def row_json(
+    row: Row, tokens: int, texts: int, baseline: Row, flop: float, limit: float
+) -> dict[str, Any]:
+    """A row as a result.
+
+    Args:
+        row: what was measured.
+        tokens: real tokens of a run, padding not among them.
+        texts: texts of a run.
+        baseline: what ratios refer to.
+        flop: floating-point operations a token needs.
+        limit: the machine's measured FLOP/s.
+    """
+    head = {
+        "name": row.name,
+        "cosine_mean": None if row.cosine_mean is None else round(row.cosine_mean, 6),
+        "cosine_min": None if row.cosine_min is None else round(row.cosine_min, 6),
+        "withheld": row.withheld,
+    }
+    if row.withheld:
+        return head
+    speed = row.per_second(tokens)
+    return {
+        **head,
+        "tokens_per_second": speed.json(1),
+        "texts_per_second": round(row.per_second(texts).median, 2),
+        "ratio": None if baseline.withheld else row.ratio(baseline).json(4),
+        "share_of_limit": round(speed.median * flop / limit, 4),
+        "seconds": [round(value, 4) for value in row.seconds],
+        "others": [None if value is None else round(value, 4) for value in row.others],
+    }
