@@ -1,17 +1,18 @@
-# make run   set up, then evaluate the packaged model and write runs/demo (DATA=folder, MODEL=name, OUT=folder)
+# make run   set up, then evaluate the packaged model and write runs/demo (DATA=folder MODEL=name TASKS=names OUT=folder)
 # make test  set up, then the whole test suite
 PYTHON ?= python3
 VENV   ?= .venv
 MODEL  ?= e5-small-4bit
 DATA   ?= $(wildcard ../shared/data)
 OUT    ?= runs/$(if $(DATA),xtreme,mini)
+TASKS  ?= $(if $(DATA),all,mini)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .PHONY: run test lint clean
 
 run: $(READY)
-	$(BIN)/xtremely eval --model $(MODEL) $(if $(DATA),--data-root $(DATA) --tasks tatoeba,bucc2018,--tasks mini) --out $(OUT)
+	$(BIN)/xtremely eval --model $(MODEL) --tasks $(TASKS) $(if $(DATA),--data-root $(DATA)) --out $(OUT)
 
 test: $(READY)
 	$(BIN)/ruff check .
