@@ -45,13 +45,14 @@ def flop_per_token(config: EncoderConfig, lengths: np.ndarray) -> float:
 
 def choose(
     make: Callable[[int], Contender], budgets: Sequence[int], texts: list[str]
-) -> tuple[Contender, dict[int, float]]:
-    """The contender with the fastest budget, and the median seconds of each budget."""
+) -> tuple[Contender, dict[str, Any]]:
+    """The contender with its fastest token budget; that budget, and each one's median seconds."""
     contenders = [make(budget) for budget in budgets]
     rows = measure(contenders, texts, rounds=TUNING_ROUNDS)
-    seconds = [Spread.of(row.seconds).median for row in rows]
+    seconds = [round(Spread.of(row.seconds).median, 4) for row in rows]
     best = int(np.argmin(seconds))
-    return contenders[best], dict(zip(budgets, seconds, strict=True))
+    tried = dict(zip(map(str, budgets), seconds, strict=True))
+    return contenders[best], {"budget": budgets[best], "seconds": tried}
 
 
 def compare(engine: Engine, workload: Workload, count: workloads.CountTokens, rounds: int) -> dict:
@@ -59,8 +60,8 @@ def compare(engine: Engine, workload: Workload, count: workloads.CountTokens, ro
     device = engine.backend.device
     budgets = BUDGETS[device.type]
     eager, sdpa = peers.Transformers(engine, "eager"), peers.Transformers(engine, "sdpa")
-    ours, our_budgets = choose(lambda b: peers.packed(engine, b), budgets, workload.tuning)
-    sorted_sdpa, their_budgets = choose(sdpa.sorted, budgets, workload.tuning)
+    ours, our_tuning = choose(lambda b: peers.packed(engine, b), budgets, workload.tuning)
+    sorted_sdpa, their_tuning = choose(sdpa.sorted, budgets, workload.tuning)
     contenders = [eager.naive(), ours, sorted_sdpa, peers.sentence_transformers(engine)]
 
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
@@ -86,7 +87,7 @@ def compare(engine: Engine, workload: Workload, count: workloads.CountTokens, ro
         "mflop_per_token": round(flop / 1e6, 3),
         "gemm_shape": shape,
         "gemm_gflops": Spread(limit.median / 1e9, limit.low / 1e9, limit.high / 1e9).json(1),
-        "tuning_seconds": {"xtremely": our_budgets, "transformers sdpa": their_budgets},
+        "tuning": {ours.name: our_tuning, sorted_sdpa.name: their_tuning},
         "baseline": sdpa_row.name,
         "rows": [row_json(row, tokens, texts, sdpa_row, flop, limit.median) for row in rows],
         "xtremely_over": {
@@ -110,13 +111,15 @@ def table(result: dict[str, Any]) -> Table:
     for heading in ("tokens/s", "texts/s", "x", "% of limit", "cosine mean, min", "others' CPU"):
         shown.add_column(heading, justify="right")
     for row in result["rows"]:
+        tuned = result["tuning"].get(row["name"])
+        name = f"{row['name']}, {tuned['budget']} tokens" if tuned else row["name"]
         if row["withheld"]:
-            shown.add_row(row["name"], f"withheld: {row['withheld']}")
+            shown.add_row(name, f"withheld: {row['withheld']}")
             continue
         speed, ratio = row["tokens_per_second"], row["ratio"]
         others = [value for value in row["others"] if value is not None]
         shown.add_row(
-            row["name"],
+            name,
             f"{speed['median']:.0f} ({speed['low']:.0f}-{speed['high']:.0f})",
             f"{row['texts_per_second']:.1f}",
             f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "",

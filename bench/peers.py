@@ -29,7 +29,7 @@ def packed(engine: Engine, budget: int) -> Contender:
         own.tokenizer = Tokenizer(own.folder, own.backend.max_length)
 
     return Contender(
-        f"xtremely packed, {budget} tokens",
+        "xtremely packed",
         lambda texts: own.embed(texts, pooling="mean"),
         before=forget,
     )
@@ -78,7 +78,7 @@ class Transformers:
     def sorted(self, budget: int) -> Contender:
         """Longest texts first, the same batches as the packed engine's, padded."""
         return Contender(
-            f"transformers sdpa, sorted, {budget} tokens",
+            "transformers sdpa sorted",
             lambda texts: self.embed(texts, lambda lengths: plan(lengths, budget)),
         )
 
@@ -90,7 +90,7 @@ class Transformers:
             return [everything[i : i + BATCH_SIZE] for i in range(0, len(lengths), BATCH_SIZE)]
 
         return Contender(
-            f"transformers eager, unsorted, {BATCH_SIZE} texts",
+            "transformers eager unsorted",
             lambda texts: self.embed(texts, batches),
         )
 

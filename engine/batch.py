@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xtremely.engine.tokenize import Tokens
 from xtremely.kernels.guard import require
-from xtremely.kernels.packing import Run, runs
+from xtremely.kernels.packing import Layout
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,25 @@ class Batch:
         input_ids: [T] int64.
         position_ids: [T] int64, 0 at the head of every sequence.
         type_ids: [T] int64, token types.
-        cu_seqlens: [B + 1] int32, sequence borders.
-        max_seqlen: longest sequence.
+        layout: where the sequences lie.
         order: [B] int64, each sequence's place in the caller's list.
-        runs: stretches of equal-length sequences, computed once for all layers.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     type_ids: Tensor
-    cu_seqlens: Tensor
-    max_seqlen: int
+    layout: Layout
     order: Tensor
-    runs: list[Run]
+
+    @property
+    def cu_seqlens(self) -> Tensor:
+        """[B + 1] int32, sequence borders."""
+        return self.layout.cu_seqlens
+
+    @property
+    def max_seqlen(self) -> int:
+        """Longest sequence."""
+        return self.layout.max_seqlen
 
     @property
     def tokens(self) -> int:
@@ -42,17 +48,15 @@ class Batch:
         return len(self.input_ids)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; borders and order stay where they are cheap to read."""
+        """The same batch on a device; the order stays where results are put together."""
         if device.type == "cpu":
             return self
         return Batch(
             self.input_ids.to(device, non_blocking=True),
             self.position_ids.to(device, non_blocking=True),
             self.type_ids.to(device, non_blocking=True),
-            self.cu_seqlens.to(device, non_blocking=True),
-            self.max_seqlen,
+            self.layout.to(device),
             self.order,
-            self.runs,
         )
 
 
@@ -92,13 +96,10 @@ def collate(tokens: Tokens, indices: np.ndarray) -> Batch:
     np.cumsum(lengths, out=borders[1:])
     within = np.arange(borders[-1]) - np.repeat(borders[:-1], lengths)
     rows = np.repeat(starts, lengths) + within
-    cu_seqlens = torch.from_numpy(borders.astype(np.int32))
     return Batch(
         input_ids=torch.from_numpy(tokens.ids[rows].astype(np.int64)),
         position_ids=torch.from_numpy(within),
         type_ids=torch.from_numpy(tokens.types[rows].astype(np.int64)),
-        cu_seqlens=cu_seqlens,
-        max_seqlen=int(lengths.max(initial=0)),
+        layout=Layout(lengths.tolist()),
         order=torch.from_numpy(np.asarray(indices, dtype=np.int64)),
-        runs=runs(cu_seqlens),
     )

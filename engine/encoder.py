@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xtremely.engine.batch import Batch
 from xtremely.engine.config import EncoderConfig
 from xtremely.kernels.attention import attention_ref
-from xtremely.kernels.packing import Run
+from xtremely.kernels.packing import Layout
 
 
 class Embeddings(nn.Module):
@@ -46,9 +46,9 @@ class Layer(nn.Module):
         self.down = nn.Linear(wide, hidden)
         self.norm = nn.LayerNorm(hidden, config.eps)
 
-    def forward(self, x: Tensor, runs: list[Run]) -> Tensor:
-        """[T, H] to [T, H]; ``runs`` says where sequences of one length lie."""
-        mixed = self.attention_out(attention_ref(self.qkv(x), runs, self.heads))
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """[T, H] to [T, H]; ``layout`` says where the sequences lie."""
+        mixed = self.attention_out(attention_ref(self.qkv(x), layout, self.heads))
         x = self.attention_norm(mixed.add_(x))
         wide = F.gelu(self.up(x))
         return self.norm(self.down(wide).add_(x))
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         x = self.embeddings(batch)
         states = {0: x} if 0 in wanted else {}
         for number, layer in enumerate(self.layers[: max(wanted)], start=1):
-            x = layer(x, batch.runs)
+            x = layer(x, batch.layout)
             if number in wanted:
                 states[number] = x
         return states

@@ -1,4 +1,4 @@
-"""The command line: ``xtremely eval``, ``encode``, ``tasks``, ``models``.
+"""The command line: ``xtremely eval``, ``encode``, ``tasks``, ``models``, ``kernels``.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
 standard error.
@@ -201,6 +201,16 @@ def list_models() -> None:
     from xtremely.eval.display import print_models
 
     print_models()
+
+
+@app.command("kernels")
+def list_kernels(
+    target: Annotated[str, typer.Option(help="sm_80, sm_90 or gfx942.")] = "sm_90",
+) -> None:
+    """What the Triton kernels compile to: registers, spills, matrix instructions."""
+    from xtremely.eval.display import print_kernels
+
+    print_kernels(target)
 
 
 def main(arguments: list[str] | None = None) -> None:

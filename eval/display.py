@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -28,6 +29,7 @@ from xtremely.eval.readers import Missing
 from xtremely.eval.results import Record, summarise
 from xtremely.eval.runner import Cell, Watcher
 from xtremely.eval.task import Task
+from xtremely.kernels.guard import unknown
 
 MOST_ROWS = 40
 
@@ -118,21 +120,19 @@ def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
     rows = summarise(records)
     shown = rows if len(rows) <= MOST_ROWS else _near_headline(rows)
     model = records[0]["model"]
-    table = Table(title=f"{escape(model)}: mean over languages", title_justify="left")
-    for name in ("task", "split", "direction", "layer", "pooling", "scoring", "metric"):
+    title = f"{escape(model)}: mean over languages"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("task", "direction", "scoring", "layer", "metric"):
         table.add_column(name)
     table.add_column("score", justify="right")
-    table.add_column("languages", justify="right")
+    table.add_column("langs", justify="right")
     for row in shown:
-        pooling = row["pooling"] + (", centred" if row["centring"] == "mean" else "")
-        scoring = row["scoring"] + (f", {row['retrieval']}" if row["retrieval"] else "")
+        centred = " centred" if row["centring"] == "mean" else ""
         table.add_row(
-            row["task"],
-            row["split"],
+            f"{row['task']} {row['split']}",
             row["direction"],
-            str(row["layer"]),
-            pooling,
-            scoring,
+            row["scoring"] + (f", {row['retrieval']}" if row["retrieval"] else ""),
+            f"{row['layer']} {row['pooling']}{centred}",
             row["metric"],
             "–" if row["score"] is None else f"{row['score']:.2f}",
             str(row["languages"]),
@@ -222,3 +222,22 @@ def print_models() -> None:
         " knows run padded.",
         highlight=False,
     )
+
+
+def print_kernels(target: str) -> None:
+    """The record of compiled kernels for one target."""
+    from xtremely.kernels.inspection import TARGETS, read_record
+
+    if target not in TARGETS:
+        raise unknown("target", target, TARGETS)
+    record = read_record()
+    rows = {name: row[target] for name, row in record["table"].items()}
+    columns = list(next(iter(rows.values())))
+    title = f"compiled for {target} by Triton {record['triton']}, not run"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("kernel: configuration")
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(str(row[column]) for column in columns))
+    Console().print(table)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import torch
+from torch import Tensor
 
 
 class InputError(ValueError):
@@ -26,3 +29,25 @@ def unknown(what: str, got: str, legal: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UsageError(f"unknown {what} {got!r}; {hint}legal: {', '.join(names)}")
+
+
+def kernel_input(name: str, tensor: Tensor, precisions: Collection[torch.dtype]) -> None:
+    """Raise InputError unless a Triton kernel can take the tensor where it lies."""
+    from triton import knobs
+
+    legal = ", ".join(str(precision).removeprefix("torch.") for precision in precisions)
+    require(tensor.dtype in precisions, f"{name} is {tensor.dtype}; legal: {legal}")
+    require(
+        tensor.device.type == "cuda" or bool(knobs.runtime.interpret),
+        f"{name} is on {tensor.device}; Triton kernels run on a CUDA device (or anywhere with"
+        " TRITON_INTERPRET=1 set before triton is imported); the torch twin runs everywhere",
+    )
+    require(
+        tensor.ndim == 0 or tensor.stride(-1) == 1 or not tensor.numel(),
+        f"{name} has stride {tensor.stride(-1) if tensor.ndim else 0} in its last dimension; make"
+        " it contiguous there",
+    )
+    require(
+        not (tensor.requires_grad and torch.is_grad_enabled()),
+        f"{name} requires grad; these kernels are for inference: use torch.inference_mode()",
+    )

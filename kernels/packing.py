@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from xtremely.kernels.guard import InputError
+
+SMALLEST_SLOT = 16  # rows of the smallest matrix product a tensor core does
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,124 @@ def cumulative(lengths: Tensor) -> Tensor:
     return cu
 
 
+@dataclass(frozen=True)
+class ShortTiles:
+    """Short sequences gathered into tiles of a fixed number of rows, several to a tile.
+
+    A tile is cut into slots of one power-of-two size, and a sequence stands at the head of its
+    slot: where it stands inside the slot never depends on its neighbours, so neither does the
+    order in which a kernel adds it up.
+
+    Attributes:
+        rows: [tiles, block] int32, each tile row's row in the packed values; -1 where none is.
+        slots: [tiles] int32, rows of a slot.
+    """
+
+    rows: Tensor
+    slots: Tensor
+
+
+class Layout:
+    """Where the sequences of a packed batch lie: made once a batch, used by every layer.
+
+    Args:
+        lengths: tokens of each sequence.
+        device: where the tensors of the layout live.
+
+    Attributes:
+        lengths: the same, as a tuple.
+        total: number of tokens.
+        max_seqlen: the longest sequence.
+        cu_seqlens: [B + 1] int32 sequence borders on the device.
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu"):
+        self.lengths = tuple(int(length) for length in lengths)
+        if any(length < 0 for length in self.lengths):
+            raise InputError(f"a sequence has {min(self.lengths)} tokens; lengths are 0 or more")
+        self.total, self.max_seqlen = sum(self.lengths), max(self.lengths, default=0)
+        self.device = torch.device(device)
+        self.cu_seqlens = cumulative(torch.tensor(self.lengths, dtype=torch.int64)).to(self.device)
+        self._tiles: dict[tuple[str, int], Any] = {}
+
+    def to(self, device: torch.device) -> Layout:
+        """The same layout on a device."""
+        return self if device == self.device else Layout(self.lengths, device)
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The maximal runs of neighbouring sequences of equal, non-zero length, in order.
+
+        In a batch sorted by length there are few of them, and each is a dense block: attention
+        over a run needs no mask.
+        """
+        found: list[Run] = []
+        start = 0
+        for length in self.lengths:
+            if found and found[-1].length == length:
+                found[-1] = Run(found[-1].start, found[-1].count + 1, length)
+            elif length:
+                found.append(Run(start, 1, length))
+            start += length
+        return found
+
+    def short_tiles(self, block: int) -> ShortTiles | None:
+        """Tiles of ``block`` rows over the sequences of at most ``block`` tokens."""
+        return self._once("short", block, self._short_tiles)
+
+    def long_tiles(self, above: int, block: int) -> Tensor | None:
+        """Query tiles of at most ``block`` rows over the sequences of more than ``above`` tokens.
+
+        Returns:
+            [tiles, 4] int32: first and last + 1 query row, first and last + 1 row of the
+            sequence; those of the longest sequences first.
+        """
+        return self._once(f"long {above}", block, lambda size: self._long_tiles(above, size))
+
+    def _once(self, kind: str, block: int, make: Callable[[int], Any]) -> Any:
+        if (kind, block) not in self._tiles:
+            self._tiles[kind, block] = make(block)
+        return self._tiles[kind, block]
+
+    def _starts(self) -> list[int]:
+        return list(itertools.accumulate(self.lengths, initial=0))
+
+    def _short_tiles(self, block: int) -> ShortTiles | None:
+        by_slot: dict[int, list[tuple[int, int]]] = {}
+        for start, length in zip(self._starts(), self.lengths, strict=False):
+            if 0 < length <= block:
+                slot = max(SMALLEST_SLOT, 1 << (length - 1).bit_length())
+                by_slot.setdefault(slot, []).append((start, length))
+        if not by_slot:
+            return None
+        rows, slots = [], []
+        for slot, held in sorted(by_slot.items(), reverse=True):
+            starts, lengths = torch.tensor(held).T
+            within = torch.arange(slot)
+            table = torch.where(within < lengths[:, None], starts[:, None] + within, -1)
+            missing = -len(held) % (block // slot)
+            table = torch.cat([table, torch.full((missing, slot), -1)])
+            rows.append(table.view(-1, block))
+            slots += [slot] * len(rows[-1])
+        return ShortTiles(
+            torch.cat(rows).to(self.device, torch.int32),
+            torch.tensor(slots, dtype=torch.int32, device=self.device),
+        )
+
+    def _long_tiles(self, above: int, block: int) -> Tensor | None:
+        sequences = [
+            (length, start)
+            for start, length in zip(self._starts(), self.lengths, strict=False)
+            if length > above
+        ]
+        tiles = [
+            (row, min(row + block, start + length), start, start + length)
+            for length, start in sorted(sequences, key=lambda item: (-item[0], item[1]))
+            for row in range(start, start + length, block)
+        ]
+        return torch.tensor(tiles, dtype=torch.int32, device=self.device) if tiles else None
+
+
 def pack(padded: Tensor, lengths: Tensor) -> Packed:
     """Drop the padding: [B, L, ...] with lengths [B] to a Packed of sum(lengths) rows."""
     if lengths.numel() and int(lengths.max()) > padded.shape[1]:
@@ -61,20 +187,3 @@ def unpack(packed: Packed, fill: float = 0.0) -> Tensor:
     padded = packed.values.new_full(shape, fill)
     padded[keep] = packed.values
     return padded
-
-
-def runs(cu_seqlens: Tensor) -> list[Run]:
-    """The maximal runs of neighbouring sequences of equal, non-zero length, in order.
-
-    In a batch sorted by length there are few of them, and each is a dense block: attention
-    over a run needs no mask.
-    """
-    found: list[Run] = []
-    start = 0
-    for length in cu_seqlens.diff().tolist():
-        if found and found[-1].length == length:
-            found[-1] = Run(found[-1].start, found[-1].count + 1, length)
-        elif length:
-            found.append(Run(start, 1, length))
-        start += length
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of Hugging Face's libraries
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before any import of triton
 
 import random
 from pathlib import Path

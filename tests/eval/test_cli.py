@@ -125,6 +125,13 @@ def test_models_lists_the_packaged_one(xtremely):
     assert code == 0 and "e5-small-4bit" in shown
 
 
+def test_kernels_prints_what_they_compile_to(xtremely):
+    code, shown, _ = xtremely("kernels", "--target", "sm_80")
+    assert code == 0 and "linear: gelu bf16" in shown and "registers" in shown
+    code, _, errors = xtremely("kernels", "--target", "sm_9")
+    assert code == 2 and "did you mean 'sm_90'" in errors
+
+
 def test_help_names_every_option(xtremely):
     code, shown, _ = xtremely("eval", "--help")
     assert code == 0

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtremely.kernels.packing import Run, cumulative, pack, runs, unpack
+from xtremely.kernels.packing import Layout, Run, pack, unpack
 
 lengths_lists = st.lists(st.integers(0, 9), max_size=12)
 
@@ -25,14 +25,14 @@ def test_unpack_undoes_pack(lengths):
 
 @given(lengths_lists)
 def test_runs_cover_every_row_once_in_order(lengths):
-    found = runs(cumulative(torch.tensor(lengths, dtype=torch.int64)))
+    found = Layout(lengths).runs
     rows = [row for run in found for row in range(run.rows.start, run.rows.stop)]
     assert rows == list(range(sum(lengths)))
     assert [run.length for run in found for _ in range(run.count)] == [n for n in lengths if n]
 
 
 def test_runs_join_equal_neighbours_and_skip_empty_ones():
-    assert runs(cumulative(torch.tensor([3, 3, 0, 3, 2]))) == [Run(0, 3, 3), Run(9, 1, 2)]
+    assert Layout([3, 3, 0, 3, 2]).runs == [Run(0, 3, 3), Run(9, 1, 2)]
 
 
 def test_a_length_beyond_the_padding_is_refused():

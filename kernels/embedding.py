@@ -1,0 +1,168 @@
+"""Word, position and type embeddings gathered, added and normalised in one pass."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xtremely.kernels.guard import kernel_input, require
+from xtremely.kernels.norm import WIDEST, row_settings
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
+
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+IDS = (torch.int32, torch.int64)
+
+
+def embedding(
+    word_ids: Tensor,
+    position_ids: Tensor,
+    type_ids: Tensor,
+    words: Tensor,
+    positions: Tensor,
+    types: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """LayerNorm(words[word_ids] + positions[position_ids] + types[type_ids]), sums in fp32.
+
+    Args:
+        word_ids: [T] int32 or int64, rows of ``words``; not checked on the device.
+        position_ids: [T], rows of ``positions``.
+        type_ids: [T], rows of ``types``.
+        words: [vocabulary, H] fp32, fp16 or bf16; rows of all tables may be strided.
+        positions: [longest, H].
+        types: [types, H].
+        weight: [H].
+        bias: [H].
+        eps: added to the variance.
+
+    Returns:
+        [T, H], the precision of ``words``.
+    """
+    from xtremely.kernels import _embedding
+
+    ids = {"word_ids": word_ids, "position_ids": position_ids, "type_ids": type_ids}
+    tables = {"words": words, "positions": positions, "types": types}
+    _checked(ids, tables, weight, bias)
+    width = words.shape[1]
+    for name, tensor in (*tables.items(), ("weight", weight), ("bias", bias)):
+        kernel_input(name, tensor, PRECISIONS)
+    require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}")
+    out = torch.empty(len(word_ids), width, dtype=words.dtype, device=words.device)
+    if len(word_ids):
+        columns, warps = row_settings(width)
+        _embedding.embed_norm[len(word_ids),](
+            *(tensor.contiguous() for tensor in ids.values()),
+            *tables.values(),
+            weight,
+            bias,
+            out,
+            *(table.stride(0) for table in tables.values()),
+            eps,
+            H=width,
+            COLUMNS=columns,
+            num_warps=warps,
+        )
+    return out
+
+
+def embedding_ref(
+    word_ids: Tensor,
+    position_ids: Tensor,
+    type_ids: Tensor,
+    words: Tensor,
+    positions: Tensor,
+    types: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """``embedding`` in plain torch."""
+    ids = {"word_ids": word_ids, "position_ids": position_ids, "type_ids": type_ids}
+    _checked(ids, {"words": words, "positions": positions, "types": types}, weight, bias)
+    x = F.embedding(word_ids, words)
+    x = x + F.embedding(type_ids, types)
+    x = x + F.embedding(position_ids, positions)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def _checked(
+    ids: dict[str, Tensor], tables: dict[str, Tensor], weight: Tensor, bias: Tensor
+) -> None:
+    tokens, width = len(ids["word_ids"]), tables["words"].shape[-1]
+    for name, tensor in ids.items():
+        require(
+            tensor.dtype in IDS and tensor.shape == (tokens,),
+            f"{name} is {tuple(tensor.shape)} {tensor.dtype}, expected ({tokens},) int32 or int64",
+        )
+    for name, tensor in tables.items():
+        require(
+            tensor.ndim == 2 and tensor.shape[1] == width,
+            f"{name} has shape {tuple(tensor.shape)}, expected [rows, {width}]",
+        )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        require(
+            tensor.shape == (width,),
+            f"{name} has shape {tuple(tensor.shape)}, expected ({width},)",
+        )
+
+
+def make_inputs(precision: torch.dtype, device: torch.device, tokens: int, width: int) -> Inputs:
+    """Random tables of 300 words, 70 positions and 2 types."""
+    rows = {"words": 300, "positions": 70, "types": 2}
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device, dtype=precision)
+
+    ids = {
+        f"{name[:-1]}_ids": torch.randint(count, (tokens,), device=device)
+        for name, count in rows.items()
+    }
+    tables = {name: rand(count, width) for name, count in rows.items()}
+    return {**ids, **tables, "weight": rand(width), "bias": rand(width), "eps": 1e-5}
+
+
+def cost(word_ids: Tensor, words: Tensor, **_: object) -> tuple[float, float]:
+    """About nine operations a value; three rows read and one written a token."""
+    values = len(word_ids) * words.shape[1]
+    return 9.0 * values, 4.0 * values * words.element_size()
+
+
+def launches() -> list[Launch]:
+    """The hidden sizes of MiniLM, XLM-R base and large, in every precision."""
+    from xtremely.kernels import _embedding
+
+    ids = dict.fromkeys(("WORD_IDS", "POSITION_IDS", "TYPE_IDS"), "*i64")
+    found = []
+    for precision in PRECISIONS:
+        kind = TYPES[precision]
+        names = ("WORDS", "POSITIONS", "TYPES", "WEIGHT", "BIAS", "OUT")
+        strides = dict.fromkeys(("stride_words", "stride_positions", "stride_types"), "i32")
+        signature = {**ids, **dict.fromkeys(names, f"*{kind}"), **strides, "eps": "fp32"}
+        for width in (384, 768, 1024):
+            columns, warps = row_settings(width)
+            constants = {"H": width, "COLUMNS": columns}
+            launch = Launch(
+                f"{width} {kind}", _embedding.embed_norm, signature, constants, warps, 1
+            )
+            found.append(launch)
+    return found
+
+
+KERNEL = Kernel(
+    name="embedding",
+    run=embedding,
+    ref=embedding_ref,
+    cases=(
+        {"tokens": 0, "width": 64},
+        {"tokens": 1, "width": 1},
+        {"tokens": 17, "width": 48},
+        {"tokens": 5, "width": 131},
+        {"tokens": 3, "width": 768},
+    ),
+    make_inputs=make_inputs,
+    cost=cost,
+    launches=launches,
+)

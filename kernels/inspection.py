@@ -1,0 +1,193 @@
+"""What the shipped kernels become on real GPUs, found out without one.
+
+Triton compiles for any target on any machine. Every shipped configuration is compiled for the
+targets below, and registers, shared memory, spills and the matrix instructions are read off the
+binary. ``compiled.json`` beside this file is the record; a test compares.
+
+    python -m xtremely.kernels.inspection          compile everything, show what differs
+    python -m xtremely.kernels.inspection --write  and keep it as the record
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from xtremely.kernels.guard import require
+from xtremely.kernels.spec import Launch, all_kernels
+
+RECORD = Path(__file__).parent / "compiled.json"
+TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
+# What a multiprocessor has to share among the programs on it: registers, threads, shared memory.
+ROOM = {"sm_80": (65536, 2048, 163 * 1024), "sm_90": (65536, 2048, 227 * 1024)}
+ALIGNED = "tt.divisibility"
+# Instruction -> what it is called in the record.
+SASS = {
+    "hgmma": r"\bHGMMA\.",
+    "hmma": r"\bHMMA\.",
+    "tma": r"\bUTMA",
+    "wide_loads": r"\bLDG\S*\.128",
+}
+GCN = {"mfma": r"\bv_mfma_", "wide_loads": r"\b(global|buffer)_load_dwordx4\b"}
+
+Row = dict[str, Any]
+
+
+def rows() -> Iterator[tuple[str, str]]:
+    """Every (kernel and configuration, target), by name."""
+    for name, kernel in all_kernels().items():
+        for launch in kernel.launches():
+            for target in TARGETS:
+                yield f"{name}: {launch.name}", target
+
+
+def compiled(configuration: str, target: str) -> Row:
+    """Compile one configuration for one target and read the binary."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    kernel, name = configuration.split(": ", 1)
+    launch = next(item for item in all_kernels()[kernel].launches() if item.name == name)
+    source = triton.compiler.ASTSource(
+        launch.function,
+        signature={
+            argument: launch.signature.get(argument, "constexpr")
+            for argument in launch.function.arg_names
+        },
+        constexprs=launch.constants,
+        attrs=_attributes(launch),
+    )
+    options = {"num_warps": launch.warps, "num_stages": launch.stages}
+    binary = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
+    if target == "gfx942":
+        return _read_gcn(binary.asm["amdgcn"], binary.metadata.shared)
+    return _read_cubin(binary.asm["cubin"], target, launch.warps, binary.metadata.shared)
+
+
+def _attributes(launch: Launch) -> dict[tuple[int], list]:
+    """Pointers, strides and widths are multiples of 16 in real models: that allows wide loads."""
+    return {
+        (place,): [[ALIGNED, 16]]
+        for place, argument in enumerate(launch.function.arg_names)
+        if launch.signature.get(argument, "").startswith("*")
+        or argument.startswith("stride")
+        or argument in ("N", "K")
+    }
+
+
+def _read_cubin(cubin: bytes, target: str, warps: int, shared: int) -> Row:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage = _cuobjdump("-res-usage", file.name)
+        code = _cuobjdump("-sass", file.name)
+    registers = int(re.search(r"REG:(\d+)", usage).group(1))
+    stack = int(re.search(r"STACK:(\d+)", usage).group(1))
+    spills = len(re.findall(r"\b(?:STL|LDL)\b", code))
+    counts = {name: len(re.findall(pattern, code)) for name, pattern in SASS.items()}
+    total, threads, memory = ROOM[target]
+    per_warp = -(-registers * 32 // 256) * 256  # registers are handed out in blocks of 256
+    resident = min(total // (per_warp * warps), threads // (32 * warps), 32)
+    if shared:
+        resident = min(resident, memory // shared)
+    return {
+        "registers": registers,
+        "spills": spills,
+        "stack": stack,
+        "shared": shared,
+        **counts,
+        "occupancy": round(100 * resident * warps * 32 / threads),
+    }
+
+
+def _cuobjdump(option: str, path: str) -> str:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    require(tool.exists(), f"{tool} is missing; this triton came without its NVIDIA tools")
+    done = subprocess.run([tool, option, path], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def _read_gcn(code: str, shared: int) -> Row:
+    def meta(name: str) -> int:
+        return int(re.search(rf"\.{name}:\s+(\d+)", code).group(1))
+
+    return {
+        "registers": meta("vgpr_count"),
+        "spills": meta("vgpr_spill_count"),
+        "stack": meta("private_segment_fixed_size"),
+        "shared": shared,
+        **{name: len(re.findall(pattern, code)) for name, pattern in GCN.items()},
+    }
+
+
+def compile_all() -> dict[str, dict[str, Row]]:
+    """Configuration -> target -> what was read; all cores."""
+    require(
+        os.environ.get("TRITON_INTERPRET", "0") in ("", "0"),
+        "TRITON_INTERPRET is set, so kernels do not compile; unset it",
+    )
+    wanted = list(rows())
+    table: dict[str, dict[str, Row]] = {}
+    with ProcessPoolExecutor() as pool:
+        read = pool.map(compiled, *zip(*wanted, strict=True), chunksize=4)
+        for (configuration, target), row in zip(wanted, read, strict=True):
+            table.setdefault(configuration, {})[target] = row
+    return table
+
+
+def read_record() -> dict[str, Any]:
+    """{"triton": version, "table": as ``compile_all`` gives it}."""
+    return json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+def differences(old: dict[str, dict[str, Row]], new: dict[str, dict[str, Row]]) -> list[str]:
+    """Lines that say what changed, a configuration and target each."""
+    lines = []
+    for configuration in sorted({*old, *new}):
+        for target in TARGETS:
+            was = old.get(configuration, {}).get(target)
+            now = new.get(configuration, {}).get(target)
+            if was == now:
+                continue
+            if was is None or now is None:
+                lines.append(f"{configuration}, {target}: {'new' if was is None else 'gone'}")
+                continue
+            changes = [
+                f"{key} {was.get(key)} -> {now[key]}" for key in now if was.get(key) != now[key]
+            ]
+            lines.append(f"{configuration}, {target}: {', '.join(changes)}")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, compare, and keep if asked; 1 if something differs and was not kept."""
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as it runs; the default will change
+    import triton
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--write", action="store_true", help="keep the result as the record")
+    given = parser.parse_args(arguments)
+    table = compile_all()
+    old = read_record()["table"] if RECORD.exists() else {}
+    lines = differences(old, table)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    if given.write:
+        document = {"triton": triton.__version__, "table": table}
+        RECORD.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        return 0
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

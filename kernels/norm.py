@@ -1,0 +1,141 @@
+"""Residual add and LayerNorm in one pass."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xtremely.kernels.guard import kernel_input, require
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
+
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+WIDEST = 8192  # a row is kept in the registers of one program
+
+
+def norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm(x + residual) over the last dimension, sums in fp32.
+
+    Args:
+        x: [T, H] fp32, fp16 or bf16; rows may be strided.
+        residual: [T, H], the same precision.
+        weight: [H].
+        bias: [H].
+        eps: added to the variance.
+
+    Returns:
+        [T, H], contiguous, the precision of ``x``.
+    """
+    from xtremely.kernels import _norm
+
+    _checked(x, residual, weight, bias)
+    for name, tensor in (("x", x), ("residual", residual), ("weight", weight), ("bias", bias)):
+        kernel_input(name, tensor, PRECISIONS)
+    rows, width = x.shape
+    require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}; use norm_ref")
+    out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
+    if rows:
+        columns, warps = row_settings(width)
+        _norm.add_norm[rows,](
+            x,
+            residual,
+            weight,
+            bias,
+            out,
+            x.stride(0),
+            residual.stride(0),
+            out.stride(0),
+            eps,
+            H=width,
+            COLUMNS=columns,
+            num_warps=warps,
+        )
+    return out
+
+
+def norm_ref(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """``norm`` in plain torch."""
+    _checked(x, residual, weight, bias)
+    return F.layer_norm(x + residual, x.shape[-1:], weight, bias, eps)
+
+
+def _checked(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
+    require(x.ndim == 2, f"x has shape {tuple(x.shape)}, expected [tokens, width]")
+    require(
+        residual.shape == x.shape and residual.dtype == x.dtype,
+        f"residual is {tuple(residual.shape)} {residual.dtype}, x {tuple(x.shape)} {x.dtype};"
+        " they must be alike",
+    )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        require(
+            tensor.shape == x.shape[-1:],
+            f"{name} has shape {tuple(tensor.shape)}, expected {tuple(x.shape[-1:])}",
+        )
+
+
+def row_settings(width: int) -> tuple[int, int]:
+    """Columns (a power of two) and warps of a program that keeps one row of ``width`` values."""
+    columns = 1 << max(0, width - 1).bit_length()
+    return columns, min(8, max(1, columns // 512))
+
+
+def make_inputs(precision: torch.dtype, device: torch.device, rows: int, width: int) -> Inputs:
+    """Random rows; off-centre, so that the mean matters."""
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device, dtype=precision)
+
+    return {
+        "x": rand(rows, width) + 1,
+        "residual": rand(rows, width),
+        "weight": rand(width),
+        "bias": rand(width),
+        "eps": 1e-5,
+    }
+
+
+def cost(x: Tensor, **_: object) -> tuple[float, float]:
+    """About eight operations a value; two reads and a write."""
+    return 8.0 * x.numel(), 3.0 * x.numel() * x.element_size()
+
+
+def launches() -> list[Launch]:
+    """The hidden sizes of MiniLM, XLM-R base and large, in every precision."""
+    from xtremely.kernels import _norm
+
+    found = []
+    for precision in PRECISIONS:
+        kind = TYPES[precision]
+        tensors = dict.fromkeys(("X", "RESIDUAL", "WEIGHT", "BIAS", "OUT"), f"*{kind}")
+        strides = dict.fromkeys(("stride_x", "stride_residual", "stride_out"), "i32")
+        for width in (384, 768, 1024):
+            columns, warps = row_settings(width)
+            found.append(
+                Launch(
+                    f"{width} {kind}",
+                    _norm.add_norm,
+                    {**tensors, **strides, "eps": "fp32"},
+                    {"H": width, "COLUMNS": columns},
+                    warps,
+                    1,
+                )
+            )
+    return found
+
+
+KERNEL = Kernel(
+    name="norm",
+    run=norm,
+    ref=norm_ref,
+    cases=(
+        {"rows": 0, "width": 64},
+        {"rows": 1, "width": 1},
+        {"rows": 5, "width": 48},
+        {"rows": 13, "width": 131},
+        {"rows": 4, "width": 384},
+        {"rows": 3, "width": 1024},
+    ),
+    make_inputs=make_inputs,
+    cost=cost,
+    launches=launches,
+)

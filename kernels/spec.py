@@ -1,0 +1,80 @@
+"""What a kernel declares, and how the kernels are found.
+
+A kernel is one frozen value, ``KERNEL``, at the end of its module. Conformance tests, compile
+checks and benchmarks loop over all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import xtremely.kernels
+from xtremely.kernels.guard import require
+
+Inputs = dict[str, Any]
+
+# Triton's names of the precisions.
+TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A jit function with fixed compile-time settings, as it ships.
+
+    Attributes:
+        name: of the configuration, unique among the kernel's.
+        function: the ``triton.jit`` function.
+        signature: argument name -> Triton type, ``constexpr`` for compile-time ones.
+        constants: values of the compile-time arguments.
+        warps: per program.
+        stages: of the software pipeline.
+    """
+
+    name: str
+    function: Any
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and its twin.
+
+    Attributes:
+        name: the module's and the public function's.
+        run: the public function.
+        ref: its torch twin, same signature.
+        cases: what conformance tests run, each the arguments of ``make_inputs``.
+        make_inputs: (precision, device, **case) -> arguments of ``run``.
+        cost: arguments of ``run`` -> floating-point operations and bytes that must be moved.
+        launches: every shipped configuration, for compile checks.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    ref: Callable[..., Any]
+    cases: tuple[Inputs, ...]
+    make_inputs: Callable[..., Inputs]
+    cost: Callable[..., tuple[float, float]]
+    launches: Callable[[], list[Launch]]
+
+
+def all_kernels() -> dict[str, Kernel]:
+    """Every kernel of the folder, by name."""
+    found: dict[str, Kernel] = {}
+    for module in pkgutil.iter_modules(xtremely.kernels.__path__):
+        if module.name.startswith("_"):
+            continue
+        kernel = getattr(importlib.import_module(f"xtremely.kernels.{module.name}"), "KERNEL", None)
+        if kernel is not None:
+            require(kernel.name not in found, f"two modules declare the kernel {kernel.name!r}")
+            found[kernel.name] = kernel
+    return found
