@@ -1,5 +1,6 @@
 # make run   set up, then evaluate the packaged model and write runs/demo (DATA=folder MODEL=name TASKS=names OUT=folder)
 # make test  set up, then the whole test suite
+# make gpu   kernels and encoder on this machine's GPU, with what is installed
 PYTHON ?= python3
 VENV   ?= .venv
 MODEL  ?= e5-small-4bit
@@ -9,7 +10,7 @@ TASKS  ?= $(if $(DATA),all,mini)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: run test lint clean
+.PHONY: run test gpu lint clean
 
 run: $(READY)
 	$(BIN)/xtremely eval --model $(MODEL) --tasks $(TASKS) $(if $(DATA),--data-root $(DATA)) --out $(OUT)
@@ -17,6 +18,9 @@ run: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest $(ARGS)
+
+gpu:
+	$(PYTHON) -m xtremely.bench.gpu
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -16,11 +16,13 @@ from torch import Tensor
 from xtremely.engine.batch import Batch
 from xtremely.engine.config import BERT_TYPES, ROBERTA_TYPES, encoder_config, read_json
 from xtremely.engine.encoder import Encoder
+from xtremely.engine.ops import TORCH, TRITON
 from xtremely.engine.weights import encoder_tensors
-from xtremely.kernels.guard import InputError, UsageError, require
-from xtremely.kernels.packing import Packed, pack, unpack
+from xtremely.kernels import packing
+from xtremely.kernels.guard import InputError, UsageError, require, require_kernels
 
-BACKENDS = ("auto", "torch")
+OPS = {"torch": TORCH, "triton": TRITON}
+BACKENDS = ("auto", *OPS)
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -51,27 +53,36 @@ class Backend(Protocol):
         """The wanted hidden states of a batch, each [T, H]; 0 is the embeddings' output."""
         ...
 
+    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
+        """[T, H] hidden states to [B, H] fp32 vectors, not normalised."""
+        ...
 
-class PackedTorch:
-    """The packed encoder in plain PyTorch: the teacher of the other backends."""
 
-    name = "torch"
+class Packed:
+    """The packed encoder: in plain PyTorch the teacher of the others, or on Triton kernels."""
+
     implementation = "packed"
     padded = False
 
-    def __init__(self, folder: Path, device: torch.device, precision: str):
+    def __init__(self, folder: Path, name: str, device: torch.device, precision: str):
         config = encoder_config(read_json(folder / "config.json"), folder)
         with torch.device("meta"):
             encoder = Encoder(config)
         encoder.load_state_dict(encoder_tensors(folder, config), assign=True)
         self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
+        self.encoder.requires_grad_(False)
+        self.name, self.ops = name, OPS[name]
         self.device, self.precision = device, precision
         self.layers, self.width = config.layers, config.hidden
         self.max_length, self.vocabulary = config.max_length, config.vocabulary
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H]."""
-        return self.encoder(batch, layers)
+        return self.encoder(batch, layers, self.ops)
+
+    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
+        """[T, H] hidden states to [B, H] fp32 vectors."""
+        return self.ops.pool(values, batch.cu_seqlens, pooling)
 
 
 class PaddedTransformers:
@@ -113,13 +124,19 @@ class PaddedTransformers:
     @torch.inference_mode()
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H], padding dropped again."""
-        ids = unpack(Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen), self.pad_id)
+        ids = packing.unpack(
+            packing.Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen), self.pad_id
+        )
         lengths = batch.cu_seqlens.diff()
         mask = torch.arange(batch.max_seqlen, device=ids.device) < lengths[:, None]
         states = self.model(
             input_ids=ids, attention_mask=mask.long(), output_hidden_states=True
         ).hidden_states
-        return {layer: pack(states[layer], lengths).values for layer in layers}
+        return {layer: packing.pack(states[layer], lengths).values for layer in layers}
+
+    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
+        """[T, H] hidden states to [B, H] fp32 vectors."""
+        return TORCH.pool(values, batch.cu_seqlens, pooling)
 
 
 def open_backend(folder: Path, backend: str, device: torch.device, precision: str) -> Backend:
@@ -127,7 +144,8 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
 
     Args:
         folder: a Hugging Face model folder.
-        backend: ``torch``, or ``auto`` for the fastest that serves this model and machine.
+        backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); or ``auto``, which
+            is torch until the kernels have been measured to be faster.
         device: where to compute.
         precision: fp32, fp16 or bf16.
 
@@ -139,13 +157,20 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         raise UsageError(f"backend {backend!r} is not known; legal: {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is not known; legal: {', '.join(PRECISIONS)}")
+    if backend == "triton":
+        require_kernels(device)
     require(
         (folder / "config.json").exists(),
         f"{folder}: no config.json here; expected an ordinary Hugging Face model folder",
     )
     kind = read_json(folder / "config.json").get("model_type", "")
     if kind in BERT_TYPES + ROBERTA_TYPES:
-        return PackedTorch(folder, device, precision)
+        return Packed(folder, "triton" if backend == "triton" else "torch", device, precision)
+    require(
+        backend != "triton",
+        f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"
+        " --backend torch",
+    )
     require(
         _known_to_transformers(kind),
         f"{folder}: model type {kind!r} is unknown here and to this version of transformers;"

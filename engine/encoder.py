@@ -1,16 +1,15 @@
-"""The BERT-family encoder in plain PyTorch on packed tokens."""
+"""The BERT-family encoder on packed tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xtremely.engine.batch import Batch
 from xtremely.engine.config import EncoderConfig
-from xtremely.kernels.attention import attention_ref
+from xtremely.engine.ops import Ops
 from xtremely.kernels.packing import Layout
 
 
@@ -24,12 +23,11 @@ class Embeddings(nn.Module):
         self.types = nn.Parameter(torch.empty(config.types, config.hidden))
         self.norm = nn.LayerNorm(config.hidden, config.eps)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, ops: Ops) -> Tensor:
         """[T] ids to [T, H]."""
-        x = F.embedding(batch.input_ids, self.words)
-        x += F.embedding(batch.type_ids, self.types)
-        x += F.embedding(batch.position_ids, self.positions)
-        return self.norm(x)
+        ids = (batch.input_ids, batch.position_ids, batch.type_ids)
+        tables = (self.words, self.positions, self.types)
+        return ops.embedding(*ids, *tables, self.norm.weight, self.norm.bias, self.norm.eps)
 
 
 class Layer(nn.Module):
@@ -46,12 +44,18 @@ class Layer(nn.Module):
         self.down = nn.Linear(wide, hidden)
         self.norm = nn.LayerNorm(hidden, config.eps)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, ops: Ops) -> Tensor:
         """[T, H] to [T, H]; ``layout`` says where the sequences lie."""
-        mixed = self.attention_out(attention_ref(self.qkv(x), layout, self.heads))
-        x = self.attention_norm(mixed.add_(x))
-        wide = F.gelu(self.up(x))
-        return self.norm(self.down(wide).add_(x))
+
+        def linear(module: nn.Linear, value: Tensor, gelu: bool = False) -> Tensor:
+            return ops.linear(value, module.weight, module.bias, gelu)
+
+        def norm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> Tensor:
+            return ops.norm(value, residual, module.weight, module.bias, module.eps)
+
+        mixed = ops.attention(linear(self.qkv, x), layout, self.heads)
+        x = norm(self.attention_norm, linear(self.attention_out, mixed), x)
+        return norm(self.norm, linear(self.down, linear(self.up, x, gelu=True)), x)
 
 
 class Encoder(nn.Module):
@@ -68,13 +72,13 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+    def forward(self, batch: Batch, layers: Collection[int], ops: Ops) -> dict[int, Tensor]:
         """The wanted hidden states, each [T, H]; nothing above the highest is computed."""
         wanted = set(layers)
-        x = self.embeddings(batch)
+        x = self.embeddings(batch, ops)
         states = {0: x} if 0 in wanted else {}
         for number, layer in enumerate(self.layers[: max(wanted)], start=1):
-            x = layer(x, batch.layout)
+            x = layer(x, batch.layout, ops)
             if number in wanted:
                 states[number] = x
         return states

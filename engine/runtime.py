@@ -18,7 +18,7 @@ from xtremely.engine.conventions import Conventions, conventions
 from xtremely.engine.models import locate
 from xtremely.engine.tokenize import Tokenizer
 from xtremely.kernels.guard import UsageError, require
-from xtremely.kernels.pooling import POOLINGS, normalise, pool_ref
+from xtremely.kernels.pooling import POOLINGS, normalise
 
 # Batches larger than a processor's cache cost more than they save; a GPU wants many rows.
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 32768}
@@ -82,7 +82,7 @@ class Engine:
 
         Args:
             model: ``e5-small-4bit`` (packaged), a Hugging Face folder, or a hub name.
-            backend: ``auto`` or ``torch``.
+            backend: ``auto``, ``torch`` or ``triton``.
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
             precision: fp32, fp16 or bf16.
             token_budget: most tokens in a batch; by default what suits the device.
@@ -192,13 +192,12 @@ class Engine:
         queue = plan(tokens.lengths, self.token_budget)[::-1]
         while queue:
             indices = queue.pop()
-            batch = collate(tokens, indices)
+            batch = collate(tokens, indices).to(self.backend.device)
             try:
-                states = self.backend.hidden(batch.to(self.backend.device), layers)
-                borders = batch.cu_seqlens.to(self.backend.device)
+                states = self.backend.hidden(batch, layers)
                 for i, layer in enumerate(layers):
                     for j, pooling in enumerate(poolings):
-                        pooled = pool_ref(states[layer], borders, pooling)
+                        pooled = self.backend.pool(states[layer], batch, pooling)
                         out[batch.order, i, j] = pooled.to("cpu")
             except torch.OutOfMemoryError:
                 if len(indices) == 1:

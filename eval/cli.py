@@ -27,7 +27,9 @@ app = typer.Typer(
 Model = Annotated[
     str, typer.Option(help="A packaged model (see 'models'), a Hugging Face folder, or a hub name.")
 ]
-Backend = Annotated[str, typer.Option(help="auto or torch; a backend named never degrades.")]
+Backend = Annotated[
+    str, typer.Option(help="auto, torch or triton; a backend named never degrades.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="fp32, fp16 or bf16.")]
 Pooling = Annotated[

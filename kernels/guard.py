@@ -31,17 +31,24 @@ def unknown(what: str, got: str, legal: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {what} {got!r}; {hint}legal: {', '.join(names)}")
 
 
+def require_kernels(device: torch.device) -> None:
+    """Raise InputError unless Triton kernels run on the device."""
+    try:
+        from triton import knobs
+    except ImportError as error:
+        raise InputError("triton is not installed; it comes with 'xtremely' on Linux") from error
+    require(
+        device.type == "cuda" or bool(knobs.runtime.interpret),
+        f"Triton kernels do not run on {device}: they need a CUDA device (or, to be checked and not"
+        " to be fast, TRITON_INTERPRET=1); the torch backend runs everywhere",
+    )
+
+
 def kernel_input(name: str, tensor: Tensor, precisions: Collection[torch.dtype]) -> None:
     """Raise InputError unless a Triton kernel can take the tensor where it lies."""
-    from triton import knobs
-
     legal = ", ".join(str(precision).removeprefix("torch.") for precision in precisions)
     require(tensor.dtype in precisions, f"{name} is {tensor.dtype}; legal: {legal}")
-    require(
-        tensor.device.type == "cuda" or bool(knobs.runtime.interpret),
-        f"{name} is on {tensor.device}; Triton kernels run on a CUDA device (or anywhere with"
-        " TRITON_INTERPRET=1 set before triton is imported); the torch twin runs everywhere",
-    )
+    require_kernels(tensor.device)
     require(
         tensor.ndim == 0 or tensor.stride(-1) == 1 or not tensor.numel(),
         f"{name} has stride {tensor.stride(-1) if tensor.ndim else 0} in its last dimension; make"

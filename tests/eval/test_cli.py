@@ -188,7 +188,7 @@ def test_bad_data_ends_in_one_line_and_exit_code_1(xtremely, tiny_bert, data, ou
         (["--languages", "xx"], 2, "language 'xx' is in none of the tasks mini"),
         (["--layers", "99", "--languages", "de"], 2, "layer '99' does not exist"),
         (["--pooling", "max", "--languages", "de"], 2, "pooling 'max' is not known"),
-        (["--backend", "cuda"], 2, "backend 'cuda' is not known; legal: auto, torch"),
+        (["--backend", "cuda"], 2, "backend 'cuda' is not known; legal: auto, torch, triton"),
         (["--model", "e5-smal"], 2, "did you mean 'e5-small-4bit'"),
         (["--model", "no-one/nothing"], 1, "the hub did not give it"),
     ],

@@ -1,0 +1,133 @@
+"""How else a GPU does what the kernels do: torch's and transformers' own ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from xtremely.engine.batch import Batch
+from xtremely.engine.config import EncoderConfig
+from xtremely.kernels.packing import Layout, Packed, pack, unpack
+from xtremely.kernels.spec import Kernel
+
+Contenders = dict[str, Callable[[], Any]]
+
+
+def attention(qkv: Tensor, layout: Layout, heads: int) -> Contenders:
+    """The kernel, its twin, and torch's attentions; the padded ones are given padded inputs."""
+    from xtremely.kernels.attention import attention as ours
+    from xtremely.kernels.attention import attention_ref
+
+    dim = qkv.shape[1] // 3 // heads
+    padded = unpack(Packed(qkv, layout.cu_seqlens, layout.max_seqlen))
+    q, k, v = padded.view(len(layout.lengths), layout.max_seqlen, 3, heads, dim).permute(
+        2, 0, 3, 1, 4
+    )
+    lengths = layout.cu_seqlens.diff()
+    mask = (torch.arange(layout.max_seqlen, device=qkv.device) < lengths[:, None])[:, None, None]
+
+    def padded_with(backend: SDPBackend, masked: bool) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            with sdpa_kernel(backend):
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=mask if masked else None)
+
+        return call
+
+    def varlen() -> Tensor:
+        from torch.nn.attention.varlen import varlen_attn
+
+        borders, longest = layout.cu_seqlens, layout.max_seqlen
+        parts = qkv.view(-1, 3, heads, dim).unbind(1)
+        return varlen_attn(*parts, borders, borders, longest, longest)
+
+    return {
+        "xtremely": lambda: ours(qkv, layout, heads),
+        "twin: sdpa by runs of equal length": lambda: attention_ref(qkv, layout, heads),
+        "torch varlen": varlen,
+        "sdpa padded, flash, unmasked": padded_with(SDPBackend.FLASH_ATTENTION, False),
+        "sdpa padded, cudnn, masked": padded_with(SDPBackend.CUDNN_ATTENTION, True),
+        "sdpa padded, efficient, masked": padded_with(SDPBackend.EFFICIENT_ATTENTION, True),
+        "flex, block-diagonal": _flex(qkv, layout, heads, dim),
+    }
+
+
+def _flex(qkv: Tensor, layout: Layout, heads: int, dim: int) -> Callable[[], Tensor]:
+    made: dict[str, Any] = {}
+
+    def call() -> Tensor:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        if not made:
+            owners = torch.repeat_interleave(
+                torch.arange(len(layout.lengths), device=qkv.device), layout.cu_seqlens.diff()
+            )
+            made["mask"] = create_block_mask(
+                lambda b, h, q, k: owners[q] == owners[k], None, None, len(qkv), len(qkv)
+            )
+            made["run"] = torch.compile(flex_attention)
+        q, k, v = qkv.view(1, -1, 3, heads, dim).permute(2, 0, 3, 1, 4)
+        return made["run"](q, k, v, block_mask=made["mask"])
+
+    return call
+
+
+def twins(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
+    """The kernel, its twin in eager torch, and the twin compiled."""
+    compiled = torch.compile(kernel.ref)
+    return {
+        "xtremely": lambda: kernel.run(**inputs),
+        "torch": lambda: kernel.ref(**inputs),
+        "torch.compile": lambda: compiled(**inputs),
+    }
+
+
+def linear(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
+    """``twins``, and the bare library product without GELU."""
+    bare = (inputs["x"], inputs["weight"], inputs["bias"])
+    return {**twins(kernel, inputs), "F.linear alone": lambda: F.linear(*bare)}
+
+
+def encoder(
+    config: EncoderConfig, batch: Batch, device: torch.device, precision: torch.dtype
+) -> Contenders:
+    """transformers' BertModel of the same size with random weights, on the same ids, padded."""
+    from transformers import BertConfig, BertModel
+
+    ids = unpack(Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen))
+    lengths = batch.cu_seqlens.diff()
+    mask = (torch.arange(batch.max_seqlen, device=device) < lengths[:, None]).long()
+
+    def model(attention: str) -> BertModel:
+        settings = BertConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.hidden,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=config.intermediate,
+            max_position_embeddings=config.max_length,
+            attn_implementation=attention,
+        )
+        return BertModel(settings, add_pooling_layer=False).to(device, precision).eval()
+
+    def padded(attention: str, compiled: bool = False) -> Callable[[], Tensor]:
+        made: dict[str, Any] = {}
+
+        @torch.inference_mode()
+        def call() -> Tensor:
+            if not made:
+                made["model"] = torch.compile(model(attention)) if compiled else model(attention)
+            states = made["model"](input_ids=ids, attention_mask=mask).last_hidden_state
+            return pack(states, lengths).values
+
+        return call
+
+    return {
+        "transformers sdpa, padded": padded("sdpa"),
+        "transformers eager, padded": padded("eager"),
+        "transformers sdpa, compiled, padded": padded("sdpa", compiled=True),
+    }

@@ -1,0 +1,51 @@
+"""The GPU benchmark's logic, without a GPU: lengths, rows, stages on tiny shapes."""
+
+import pytest
+import torch
+
+from xtremely.bench import gpu
+
+CPU = torch.device("cpu")
+
+
+def once(call):
+    """A timer that runs the call and says two milliseconds."""
+    call()
+    return 2.0
+
+
+@pytest.mark.parametrize("task", gpu.HISTOGRAMS)
+def test_lengths_follow_the_tasks_histogram(task):
+    counts = {int(length): count for length, count in gpu.HISTOGRAMS[task].items()}
+    mean = sum(n * c for n, c in counts.items()) / sum(counts.values())
+    lengths = gpu.lengths_of(task, 20_000)
+    assert lengths == sorted(lengths, reverse=True)
+    assert 0.95 * 20_000 < sum(lengths) <= 20_000
+    assert sum(lengths) / len(lengths) == pytest.approx(mean, rel=0.05)
+
+
+def test_rates_and_shares_of_the_roofs_by_hand():
+    roofs = {"copy": 4e9, "product": 8e9}
+    good, bad = gpu.compare({"good": lambda: None, "bad": lambda: 1 / 0}, 8e6, 4e6, roofs, once)
+    assert (good["gb_s"], good["of_copy"]) == (2.0, 0.5)  # 4 MB in 2 ms
+    assert (good["tflop_s"], good["of_product"]) == (0.0, 0.5)  # 8 MFLOP in 2 ms
+    assert bad == {"name": "bad", "unavailable": "ZeroDivisionError: division by zero"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_what_it_would_do(capsys):
+    assert gpu.main(["--only", "attention"]) == 3
+    assert "no CUDA device; on one, this would run: attention" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="runs the interpreter's small shapes")
+@pytest.mark.parametrize("stage", gpu.STAGES)
+def test_every_stage_times_our_kernels_and_at_least_one_peer(stage, monkeypatch):
+    monkeypatch.setattr(gpu, "SHAPES", {"tiny": (64, 2, 96, 1)})
+    monkeypatch.setattr(gpu, "TOKENS", 70)
+    monkeypatch.setattr(gpu, "HISTOGRAMS", {"bucc2018": {"3": 4, "11": 4}})
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    for result in gpu.STAGES[stage](CPU, torch.float16, {"copy": 1e9, "product": 1e9}, once):
+        timed = {row["name"] for row in result["rows"] if "ms" in row}
+        assert any(name.startswith("xtremely") for name in timed), result
+        assert any(not name.startswith("xtremely") for name in timed), result
