@@ -20,8 +20,8 @@ def kernel_model(make_tiny):
 
 @pytest.fixture(scope="module")
 def few(sentences):
-    """Lengths from one to a few hundred tokens, with the order mixed."""
-    return sentences[::4] + ["", "one " * 30]
+    """Lengths below, at and above the kernels' tiles, with the order mixed."""
+    return [sentences[0], "x", "one " * 18, sentences[12], ""]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
