@@ -37,6 +37,7 @@ class Backend(Protocol):
         layers: number of transformer layers.
         width: size of a hidden state.
         max_length: longest sequence in tokens.
+        vocabulary: rows of the word table.
         padded: whether it pads at its own door (padding then counts as computed tokens).
     """
 
@@ -47,6 +48,7 @@ class Backend(Protocol):
     layers: int
     width: int
     max_length: int
+    vocabulary: int
     padded: bool
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:

@@ -166,7 +166,7 @@ def _near_headline(rows: list[Record]) -> list[Record]:
 
 def _caveats(records: list[Record]) -> list[str]:
     """What keeps a score from being compared with published ones."""
-    found = {}
+    found: dict[str, None] = {}
     for record in records:
         settings, task = record["settings"], record["task"]
         if settings["benchmark"] != "XTREME":

@@ -120,7 +120,8 @@ def plan_cells(
                 f"language {code!r} is in none of the tasks {', '.join(t.name for t in tasks)};"
                 f" legal: {', '.join(sorted(known))}"
             )
-    cells, missing = [], []
+    cells: list[Cell] = []
+    missing: list[Missing] = []
     for task in tasks:
         wanted = [code for code in task.languages if languages is None or code in languages]
         found_before = len(cells)
@@ -196,7 +197,9 @@ def _layers(spec: str, depth: int) -> list[int]:
     return sorted(set(layers))
 
 
-def run_cell(engine: Engine, cell: Cell, settings: Settings, out: Path, watcher: Watcher) -> dict:
+def run_cell(
+    engine: Engine, cell: Cell, settings: Settings, out: Path, watcher: Watcher
+) -> dict[str, Any]:
     """Evaluate a cell, or take it as it was finished before.
 
     Returns:
@@ -220,7 +223,7 @@ def run_cell(engine: Engine, cell: Cell, settings: Settings, out: Path, watcher:
     start = time.perf_counter()
     scored = list(SCORERS[cell.task.kind](cell.task, cell.splits, vectors, cell.spaces))
     searched = time.perf_counter() - start
-    result = {
+    result: dict[str, Any] = {
         "records": [_record(cell, one, work, searched, identity) for one in scored],
         "submission": _submission(cell, scored),
     }
@@ -230,7 +233,7 @@ def run_cell(engine: Engine, cell: Cell, settings: Settings, out: Path, watcher:
     return result
 
 
-def _finished(path: Path) -> dict | None:
+def _finished(path: Path) -> dict[str, Any] | None:
     """A finished cell; one that cannot be read is computed again."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -369,7 +372,8 @@ def _submission(cell: Cell, scored: list[Scored]) -> dict[str, list[str]]:
 
 
 def assemble(out: Path, results: list[dict]) -> list[Record]:
-    """All cells' records in order; submission files written."""
+    """All cells' records in order; the submission folder holds this run's predictions only."""
+    shutil.rmtree(out / "submission", ignore_errors=True)
     for result in results:
         for name, lines in result["submission"].items():
             text = "".join(f"{line}\n" for line in lines)

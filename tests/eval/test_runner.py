@@ -61,6 +61,12 @@ def test_predictions_are_written_in_xtremes_layout(engine, tmp_path):
     assert len(lines) == 60 and all(0 <= int(line) < 60 for line in lines)
 
 
+def test_another_run_in_the_folder_leaves_no_foreign_predictions(engine, tmp_path):
+    run(engine, tmp_path)
+    run(engine, tmp_path, languages=["de"])
+    assert [p.name for p in tmp_path.rglob("*.tsv")] == ["test-de.tsv"]
+
+
 def test_a_sweep_scores_every_space_from_one_encoding(engine, tmp_path):
     settings = Settings(layers="all", poolings=("mean", "cls"), centrings=("none", "mean"))
     records, watcher = run(engine, tmp_path, settings, ["de"])
