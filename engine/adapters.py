@@ -6,7 +6,6 @@ as sentence-transformers does, and refuse what the engine cannot do instead of i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from xtremely.engine.config import read_json
+from xtremely.engine.conventions import modules
 from xtremely.engine.runtime import Engine
-from xtremely.kernels.guard import InputError, require, unknown
+from xtremely.kernels.guard import require, unknown
 from xtremely.kernels.pooling import normalise
 
 if TYPE_CHECKING:
@@ -235,16 +235,12 @@ def _optional(path: Path) -> dict[str, Any]:
 
 def _normalizes(folder: Path) -> bool:
     """Whether the folder's modules end in Normalize; modules the engine has not are refused."""
-    path = folder / "modules.json"
-    if not path.exists():
+    declared = modules(folder)
+    if not declared:
         return False
-    try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
-        kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a list of modules ({error!r})") from error
-    legal = ["Transformer", "Pooling", "Normalize"]
-    require(kinds in (legal, legal[:2]), f"{path}: modules {kinds}; supported: {legal}")
-    pooling = _optional(folder / modules[1]["path"] / "config.json")
-    require(pooling.get("include_prompt", True), f"{path}: pooling without the prompt")
+    kinds, legal = [module["kind"] for module in declared], ["Transformer", "Pooling", "Normalize"]
+    where = folder / "modules.json"
+    require(kinds in (legal, legal[:2]), f"{where}: modules {kinds}; supported: {legal}")
+    pooling = _optional(folder / declared[1]["path"] / "config.json")
+    require(pooling.get("include_prompt", True), f"{where}: pooling without the prompt")
     return kinds == legal

@@ -91,6 +91,8 @@ def encoder_config(raw: dict[str, Any], where: Path) -> EncoderConfig:
         )
     except KeyError as error:
         raise InputError(f"{where}: config.json has no {error.args[0]!r}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{where}: a size in config.json is no number ({error})") from error
     require(
         hidden % heads == 0, f"{where}: hidden size {hidden} is not a multiple of {heads} heads"
     )

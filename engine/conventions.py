@@ -85,14 +85,29 @@ def _pooling(folder: Path) -> str:
     return "mean"
 
 
-def _warn_of_modules(folder: Path) -> None:
-    """Say so where the model would do more to a sentence than the engine does."""
+def modules(folder: Path) -> list[dict[str, str]]:
+    """The modules that the folder declares: ``kind`` (class name) and ``path`` of each, in order.
+
+    Raises:
+        InputError: modules.json is there but is no list of modules.
+    """
     path = folder / "modules.json"
     if not path.exists():
-        return
+        return []
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            {"kind": module["type"].rsplit(".", 1)[-1], "path": str(module.get("path", ""))}
+            for module in listed
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not a list of modules ({error!r})") from error
+
+
+def _warn_of_modules(folder: Path) -> None:
+    """Say so where the model would do more to a sentence than the engine does."""
     known = ("Transformer", "Pooling", "Normalize")
-    kinds = [str(m.get("type")).rsplit(".", 1)[-1] for m in json.loads(path.read_text("utf-8"))]
-    extra = [kind for kind in kinds if kind not in known]
+    extra = [module["kind"] for module in modules(folder) if module["kind"] not in known]
     if extra:
         warnings.warn(
             f"{folder.name} declares {', '.join(extra)} after its encoder, which is not applied:"

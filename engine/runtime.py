@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import torch
 
 from xtremely.engine.backend import Backend, open_backend
 from xtremely.engine.batch import collate, plan
-from xtremely.engine.conventions import Conventions, conventions
+from xtremely.engine.conventions import Conventions, conventions, modules
 from xtremely.engine.models import locate
 from xtremely.engine.tokenize import Tokenizer
 from xtremely.kernels.guard import UsageError, require
@@ -202,9 +203,9 @@ class Engine:
             except torch.OutOfMemoryError:
                 if len(indices) == 1:
                     raise
-                self._shrink()
-                half = len(indices) // 2
-                queue += [indices[half:], indices[:half]]
+                self._shrink(batch.tokens)
+                left = np.concatenate([indices, *queue[::-1]])
+                queue = [left[part] for part in plan(tokens.lengths[left], self.token_budget)][::-1]
                 continue
             width = batch.max_seqlen * len(indices) if self.backend.padded else batch.tokens
             work.computed_tokens += width
@@ -213,23 +214,27 @@ class Engine:
         work.seconds = time.perf_counter() - start
         return out.numpy(), work
 
-    def _shrink(self) -> None:
-        """Halve the token budget after the device ran out of memory, saying so."""
-        self.token_budget = max(1, self.token_budget // 2)
+    def _shrink(self, tokens: int) -> None:
+        """Halve the token budget after a batch of ``tokens`` did not fit, saying so."""
+        self.token_budget = max(1, min(self.token_budget, tokens) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         warnings.warn(
             f"out of device memory; going on with batches of {self.token_budget} tokens",
-            ResourceWarning,
             stacklevel=3,
         )
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a model folder's files."""
+    """SHA-256 over what makes a model: the folder's own files and its modules' configurations.
+
+    Other subfolders (results, checkpoints of a training) are not part of the model.
+    """
     digest = hashlib.sha256()
     kept = {".json", ".safetensors", ".txt", ".model"}
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in kept and p.is_file()):
+    files = [path for path in folder.iterdir() if path.suffix in kept]
+    files += [folder / module["path"] / "config.json" for module in modules(folder)]
+    for path in sorted({path for path in files if path.is_file()}):
         digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -239,10 +244,9 @@ def folder_hash(folder: Path) -> str:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is not known; legal: auto, cpu, cuda, cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {name!r} was asked for, but this machine has no usable GPU")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"device {name!r} is not known; legal: auto, cpu, cuda, cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r} was asked for, but this machine has no such usable GPU")
     return device

@@ -85,7 +85,7 @@ def _strip_prefix(tensors: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
     for prefix in PREFIXES:
         if prefix + _EMBEDDINGS["words"] in tensors:
             return {name.removeprefix(prefix): value for name, value in tensors.items()}
-    raise InputError(f"{where}: no tensor named [bert.|roberta.]{_EMBEDDINGS['word']}")
+    raise InputError(f"{where}: no tensor named [bert.|roberta.]{_EMBEDDINGS['words']}")
 
 
 def encoder_tensors(folder: Path, config: EncoderConfig) -> dict[str, Tensor]:

@@ -35,6 +35,12 @@ def test_a_missing_tensor_is_an_error_that_names_it(folder):
         load(folder)
 
 
+def test_a_checkpoint_without_a_word_table_is_an_error_that_says_so(folder):
+    change(folder, lambda tensors: tensors.pop("embeddings.word_embeddings.weight"))
+    with pytest.raises(InputError, match="no tensor named .*embeddings.word_embeddings.weight"):
+        load(folder)
+
+
 def test_an_extra_tensor_is_an_error_that_names_it(folder):
     change(folder, lambda t: t.update({"encoder.layer.3.adapter.weight": t[QUERY].clone()}))
     with pytest.raises(InputError, match=r"does not use encoder\.layer\.3\.adapter"):
@@ -89,6 +95,7 @@ def test_pickled_weights_are_refused_with_the_remedy(folder):
     [
         ("hidden_act", "gelu_new", "hidden_act 'gelu_new' is not supported"),
         ("position_embedding_type", "relative_key", "'relative_key' is not supported"),
+        ("num_hidden_layers", "three", "a size in config.json is no number .*'three'"),
         ("num_attention_heads", 5, "hidden size 48 is not a multiple of 5 heads"),
     ],
 )
