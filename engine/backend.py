@@ -6,11 +6,13 @@ backend asked for by name either runs or says why it cannot; only ``auto`` choos
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from xtremely.engine.batch import Batch
@@ -23,6 +25,10 @@ from xtremely.kernels.guard import InputError, UsageError, require, require_kern
 
 OPS = {"torch": TORCH, "triton": TRITON}
 BACKENDS = ("auto", *OPS)
+# What transformers raises for one fact: this folder holds no text encoder that can be loaded.
+_UNLOADABLE = (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError)
+# A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
+INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -96,7 +102,9 @@ class PaddedTransformers:
 
     def __init__(self, folder: Path, device: torch.device, precision: str):
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         try:
             model, report = AutoModel.from_pretrained(
                 str(folder),
@@ -104,24 +112,42 @@ class PaddedTransformers:
                 output_loading_info=True,
                 dtype=PRECISIONS[precision],
             )
-        except (ValueError, KeyError, OSError) as error:
+            config = model.config
+            self.layers, self.width = config.num_hidden_layers, config.hidden_size
+            self.vocabulary = config.vocab_size
+            self.max_length = config.max_position_embeddings - _positions_not_used(model)
+        except (
+            ValueError,
+            KeyError,
+            OSError,
+            RuntimeError,
+            AttributeError,
+            SafetensorError,
+        ) as error:
             kind = read_json(folder / "config.json").get("model_type")
+            reason = str(error).strip().split("\n")[0]
             raise InputError(
-                f"{folder}: transformers cannot load model type {kind!r} ({error})"
+                f"{folder}: model type {kind!r} cannot be loaded as a text encoder ({reason})"
             ) from error
-        missing = [name for name in report["missing_keys"] if "pooler" not in name]
-        require(not missing, f"{folder}: the checkpoint lacks the tensors {', '.join(missing[:5])}")
-        config = model.config
-        require(
-            not getattr(config, "is_encoder_decoder", False),
-            f"{folder}: model type {config.model_type!r} is an encoder-decoder; only encoders run",
-        )
+        lacking = [name for name in report["missing_keys"] if "pooler" not in name]
+        unused = [name for name in report["unexpected_keys"] if INSIDE.search(name)]
+        for trouble, names in (("lacks", lacking), ("has, and the encoder does not use,", unused)):
+            require(not names, f"{folder}: the checkpoint {trouble} {', '.join(sorted(names)[:5])}")
         self.model = model.to(device).eval()
         self.device, self.precision = device, precision
-        self.layers, self.width = config.num_hidden_layers, config.hidden_size
-        self.max_length = int(getattr(config, "max_position_embeddings", 512))
-        self.vocabulary = config.vocab_size
         self.pad_id = getattr(config, "pad_token_id", None) or 0
+        require(
+            not getattr(config, "is_encoder_decoder", False) and self._looks_ahead(),
+            f"{folder}: model type {config.model_type!r} is a decoder; only encoders run",
+        )
+
+    @torch.inference_mode()
+    def _looks_ahead(self) -> bool:
+        """Whether the first token's state depends on the second token: an encoder's does."""
+        first, *others = (n % self.vocabulary for n in (5, 6, 7))
+        ids = torch.tensor([[first, other] for other in others], device=self.device)
+        a, b = self.model(input_ids=ids).last_hidden_state[:, 0]
+        return not torch.equal(a, b)
 
     @torch.inference_mode()
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
@@ -139,6 +165,17 @@ class PaddedTransformers:
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
         """[T, H] hidden states to [B, H] fp32 vectors."""
         return TORCH.pool(values, batch.cu_seqlens, pooling)
+
+
+def _positions_not_used(model: torch.nn.Module) -> int:
+    """Rows at the head of a position table that no token uses (RoBERTa's way of padding)."""
+    for name, module in model.named_modules():
+        if (
+            name.endswith("position_embeddings")
+            and getattr(module, "padding_idx", None) is not None
+        ):
+            return int(module.padding_idx) + 1
+    return 0
 
 
 def open_backend(folder: Path, backend: str, device: torch.device, precision: str) -> Backend:

@@ -17,6 +17,7 @@ import json
 import shutil
 import struct
 import tempfile
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,6 +294,9 @@ def unpack(model: str, cache: Path) -> Path:
     source = source_file()
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        for left in cache.glob(f".{model}-*"):  # of a process that was killed, if it is old
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix=f".{model}-", dir=cache))
         try:
             write_folder(source, building)

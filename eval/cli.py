@@ -97,14 +97,14 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a model on tasks; writes results.json, submission/ and report.html."""
-    from xtremely.eval import runner
+    from xtremely.eval import planning, runner
     from xtremely.eval.display import ProgressWatcher, print_summary
     from xtremely.eval.report import write_report
     from xtremely.eval.results import write_results
 
-    chosen = _tasks(tasks, data_root)
+    chosen, named = _tasks(tasks, data_root)
     _check_root(data_root)
-    settings = runner.Settings(
+    settings = planning.Settings(
         profile=profile,
         layers=layers,
         poolings=tuple(_split(pooling) or ()) or None,
@@ -114,7 +114,9 @@ def evaluate(
     )
     runner.check_writable(out)
     engine = _engine(model, backend, device, precision)
-    cells, missing = runner.plan_cells(engine, chosen, data_root, settings, _split(languages))
+    cells, missing = planning.plan_cells(
+        engine, chosen, data_root, settings, _split(languages), named
+    )
     with ProgressWatcher(len(cells), quiet) as watcher:
         results = [runner.run_cell(engine, cell, settings, out, watcher) for cell in cells]
     records = runner.assemble(out, results)
@@ -125,11 +127,13 @@ def evaluate(
         print_summary(records, notes, out)
 
 
-def _tasks(names: str | None, data_root: Path | None) -> list:
+def _tasks(names: str | None, data_root: Path | None) -> tuple[list, bool]:
+    """The tasks, and whether they were named one by one."""
     from xtremely.eval.task import all_tasks, find_task
 
     wanted = _split(names) or (["all"] if data_root else ["mini"])
-    if wanted == ["all"]:
+    named = wanted != ["all"]
+    if not named:
         wanted = [task.name for task in all_tasks().values() if not task.packaged]
     chosen = [find_task(name) for name in wanted]
     homeless = [task.name for task in chosen if not task.packaged]
@@ -137,7 +141,7 @@ def _tasks(names: str | None, data_root: Path | None) -> list:
         raise UsageError(
             f"{', '.join(homeless)}: needs --data-root; without data, --tasks mini runs"
         )
-    return chosen
+    return chosen, named
 
 
 def _check_root(data_root: Path | None) -> None:
@@ -171,9 +175,10 @@ def encode(
 ) -> None:
     """Embed a text file into a .npy matrix."""
     from xtremely.eval.display import note
-    from xtremely.eval.encode import encode_lines, read_input
+    from xtremely.eval.encode import check_output, encode_lines, read_input
 
     lines = read_input(source)
+    check_output(output)
     engine = _engine(model, backend, device, precision)
     work = encode_lines(engine, lines, output, prompt, layer, pooling, normalize, quiet)
     if not quiet:
@@ -230,14 +235,11 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         errors.print(
-            f"[red]error:[/] {_plain(error.strerror or error)}{where}; what was finished is kept,"
-            " the same command goes on from there",
+            f"[red]error:[/] {_plain(error.strerror or error)}{where}; results that were finished"
+            " are kept, the same command goes on from there",
             highlight=False,
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on from here")
-        sys.exit(130)
 
 
 def _plain(message: object) -> str:

@@ -25,9 +25,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from xtremely.eval.planning import Cell
 from xtremely.eval.readers import Missing
 from xtremely.eval.results import Record, summarise
-from xtremely.eval.runner import Cell, Watcher
+from xtremely.eval.runner import Watcher
 from xtremely.eval.task import Task
 from xtremely.kernels.guard import unknown
 
@@ -92,6 +93,8 @@ class ProgressWatcher(Watcher):
     ) -> None:
         self._bars.update(self._cell, visible=False)
         self._bars.stop()
+        if kind is KeyboardInterrupt:
+            note("interrupted; the same command goes on from here")
 
     def begin(self, cell: Cell, sentences: int) -> None:
         """Show a fresh bar for the cell."""

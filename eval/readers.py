@@ -188,7 +188,13 @@ def read_hub_pairs(root: Path, config: str, split: str) -> tuple[list[str], list
         f"{where}: no column {', '.join(absent)}; the hub's schema has {', '.join(wanted)}",
     )
     foreign, english = [], []
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
+        for name in wanted[:2]:
+            text = row[name]
+            require(
+                isinstance(text, str) and bool(text.strip()),
+                f"{where}: row {number} has no text in {name}; every row must hold a pair",
+            )
         swap = row["source_lang"] in ("en", "eng")
         a, b = row["source_sentence"], row["target_sentence"]
         foreign.append(b if swap else a)

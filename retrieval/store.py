@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files below a folder whose process is gone."""
+    for path in folder.rglob(".*"):
+        owner = re.search(r"\.(\d+)(\.npy)?$", path.name)
+        if owner and path.is_file() and not Path(f"/proc/{owner[1]}").exists():
+            path.unlink(missing_ok=True)
 
 
 class Store:

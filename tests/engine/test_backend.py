@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -33,6 +34,53 @@ def test_another_architecture_runs_padded_through_transformers_and_says_so(make_
         for place, layer in enumerate([0, 2]):
             expected = np.stack([states[layer][0].mean(0), states[layer][0, 0]])
             np.testing.assert_allclose(vectors[row, place], expected, atol=2e-4)
+
+
+def test_a_position_table_with_unused_rows_shortens_the_limit(make_tiny):
+    engine = Engine.load(str(make_tiny("mpnet")))
+    assert engine.backend.max_length == 130 - 2
+    _, work = engine.sweep(["word " * 5000], layers=[3], poolings=["mean"])
+    assert (work.tokens, work.truncated) == (128, 1)
+
+
+def damaged(folder, tmp_path, change):
+    from safetensors.torch import load_file, save_file
+
+    copy = shutil.copytree(folder, tmp_path / "model")
+    tensors = load_file(copy / "model.safetensors")
+    change(tensors)
+    save_file(tensors, copy / "model.safetensors")
+    return copy
+
+
+WEIGHT = "encoder.layer.0.attention.self.query.weight"
+DAMAGE = {
+    "missing": (lambda t: t.pop(WEIGHT), "lacks"),
+    "extra": (lambda t: t.update({"encoder.layer.9.a": t[WEIGHT].clone()}), "has, and the encoder"),
+    "misshapen": (lambda t: t.update({WEIGHT: t[WEIGHT][:4].clone()}), "cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_padded_models_checkpoint_is_strict_too(make_tiny, tmp_path, damage):
+    change, complaint = DAMAGE[damage]
+    folder = damaged(make_tiny("electra", embedding_size=48), tmp_path, change)
+    with pytest.raises(InputError, match=complaint):
+        open_backend(folder, "auto", CPU, "fp32")
+
+
+def test_a_padded_models_truncated_file_is_named(make_tiny):
+    folder = make_tiny("electra", embedding_size=48)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InputError, match="cannot be loaded as a text encoder"):
+        open_backend(folder, "auto", CPU, "fp32")
+
+
+def test_a_decoder_is_refused(make_tiny):
+    folder = make_tiny("gpt2", n_embd=48, n_layer=2, n_head=4, n_positions=64)
+    with pytest.raises(InputError, match="'gpt2' is a decoder; only encoders run"):
+        open_backend(folder, "auto", CPU, "fp32")
 
 
 def test_an_unknown_model_type_is_refused_with_what_would_do(tiny_bert, tmp_path):

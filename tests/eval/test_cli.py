@@ -112,6 +112,40 @@ def test_encode_reads_standard_input(xtremely, tiny_bert, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-5)
 
 
+def test_encode_to_a_place_that_cannot_be_written_fails_before_any_work(
+    xtremely, tiny_bert, tmp_path
+):
+    (tmp_path / "in.txt").write_text("one\n")
+    code, _, errors = xtremely(
+        "encode", "--model", tiny_bert, "--input", tmp_path / "in.txt",
+        "--output", tmp_path / "nowhere" / "out.npy",
+    )  # fmt: skip
+    assert code == 1 and "cannot write" in errors and len(errors.splitlines()) == 1
+
+
+def test_encode_on_a_full_disk_ends_in_one_line_and_keeps_nothing(tiny_bert, tmp_path):
+    (tmp_path / "in.txt").write_text("one\n" * 50)
+    code = (
+        "import resource; from xtremely.eval.cli import main;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
+        f"main(['encode', '--model', {str(tiny_bert)!r}, '--input', {str(tmp_path / 'in.txt')!r},"
+        f" '--output', {str(tmp_path / 'out.npy')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_an_interrupted_run_says_that_it_goes_on(xtremely, tiny_bert, out, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "sweep", interrupt)
+    code, _, errors = xtremely("eval", "--model", tiny_bert, "--languages", "de", "--out", out)
+    assert code != 0 and "interrupted; the same command goes on from here" in errors
+
+
 def test_tasks_lists_what_exists_and_what_is_there(xtremely, data):
     code, shown, _ = xtremely("tasks", "--data-root", data)
     assert code == 0
@@ -190,6 +224,9 @@ def test_bad_data_ends_in_one_line_and_exit_code_1(xtremely, tiny_bert, data, ou
         (["--pooling", "max", "--languages", "de"], 2, "pooling 'max' is not known"),
         (["--backend", "cuda"], 2, "backend 'cuda' is not known; legal: auto, torch, triton"),
         (["--model", "e5-smal"], 2, "did you mean 'e5-small-4bit'"),
+        (["--limit", "1"], 2, "--limit 1 is too small"),
+        (["--layers", "²"], 2, "layer '²' does not exist"),
+        (["--device", "mps"], 2, "legal: auto, cpu, cuda, cuda:N"),
         (["--model", "no-one/nothing"], 1, "the hub did not give it"),
     ],
 )

@@ -228,6 +228,14 @@ def test_a_parquet_file_of_another_schema_is_named(tmp_path):
         TATOEBA.read(tmp_path, "af")
 
 
+@pytest.mark.parametrize("nothing", ["", None])
+def test_a_parquet_row_without_text_is_named(tmp_path, nothing):
+    rows = [hub_row("a", "b", "afr"), hub_row("c", nothing, "afr")]
+    hub(tmp_path, "tatoeba.afr", "validation", rows)
+    with pytest.raises(InputError, match="row 2 has no text in target_sentence"):
+        TATOEBA.read(tmp_path, "af")
+
+
 def test_a_broken_parquet_file_is_named(tmp_path):
     hub(tmp_path, "tatoeba.afr", "validation", [hub_row("a", "b", "afr")])
     path = tmp_path / "tatoeba.afr/validation-00000-of-00001.parquet"
@@ -241,13 +249,20 @@ def test_an_unknown_task_gets_the_nearest_name():
         find_task("tatoba")
 
 
-def test_the_same_text_has_the_same_hash_whatever_the_format(write, tmp_path):
+def test_the_same_text_has_the_same_hash_whatever_the_format(write, tmp_path, tiny_bert):
+    from xtremely.engine.runtime import Engine
+    from xtremely.eval.planning import Settings, plan_cells
+
+    def cell_hash(root):
+        engine = Engine.load(str(tiny_bert))
+        return plan_cells(engine, [TATOEBA], root, Settings(), ["de"])[0][0].data_hash
+
     laser(write)
-    one = TATOEBA.read(tmp_path, "de")["test"]
-    hub_root = tmp_path / "hub"
-    hub_root.mkdir()
-    rows = [hub_row(x, en, "deu", "eng") for x, en in zip(one.x, one.en, strict=True)]
-    hub(hub_root, "tatoeba.deu", "validation", rows)
-    two = TATOEBA.read(hub_root, "de")["test"]
-    assert readers.text_hash(one.x, one.en) == readers.text_hash(two.x, two.en)
-    assert readers.text_hash(one.x, one.en) != readers.text_hash(one.en, one.x)
+    data = TATOEBA.read(tmp_path, "de")["test"]
+    (tmp_path / "hub").mkdir()
+    rows = [hub_row(x, en, "deu", "eng") for x, en in zip(data.x, data.en, strict=True)]
+    hub(tmp_path / "hub", "tatoeba.deu", "validation", rows)
+    first = cell_hash(tmp_path)
+    assert cell_hash(tmp_path / "hub") == first
+    write("tatoeba/tatoeba.deu-eng.deu", "eins\nzwei\nvier\n")
+    assert cell_hash(tmp_path) != first

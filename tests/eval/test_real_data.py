@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xtremely.eval.runner import Settings, Watcher, plan_cells, run_cell
+from xtremely.eval.planning import Settings, plan_cells
+from xtremely.eval.runner import Watcher, run_cell
 from xtremely.eval.task import find_task
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -6,9 +6,10 @@ import pytest
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval import runner
+from xtremely.eval.planning import Settings, plan_cells
 from xtremely.eval.readers import Missing
 from xtremely.eval.results import summarise, without_timings
-from xtremely.eval.runner import Settings, Watcher, assemble, plan_cells, run_cell
+from xtremely.eval.runner import Watcher, assemble, run_cell
 from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -173,6 +174,28 @@ def test_languages_nobody_knows_and_languages_without_data(engine, tmp_path):
     cells, missing = plan_cells(engine, [TATOEBA], tmp_path, Settings())
     assert [cell.language for cell in cells] == ["de"]
     assert len(missing) == 35
+
+
+def test_a_task_without_data_stops_a_run_only_if_it_was_named(engine, tmp_path):
+    (tmp_path / "tatoeba").mkdir()
+    (tmp_path / "tatoeba/tatoeba.deu-eng.deu").write_text("eins\nzwei\n")
+    (tmp_path / "tatoeba/tatoeba.deu-eng.eng").write_text("one\ntwo\n")
+    both = [find_task("bucc2018"), TATOEBA]
+    with pytest.raises(Missing, match="bucc2018"):
+        plan_cells(engine, both, tmp_path, Settings())
+    cells, missing = plan_cells(engine, both, tmp_path, Settings(), named=False)
+    assert [cell.task.name for cell in cells] == ["tatoeba"]
+    assert {"bucc2018", "tatoeba"} == {gone.task for gone in missing}
+
+
+def test_shards_that_a_kill_left_beside_a_finished_cell_are_removed(engine, tmp_path):
+    run(engine, tmp_path, languages=["de"])
+    (cell,) = (tmp_path / "cells").iterdir()
+    left = tmp_path / "work" / cell.stem / "test"
+    left.mkdir(parents=True)
+    (left / "000000.npy").write_bytes(b"left")
+    run(engine, tmp_path, languages=["de"])
+    assert not left.exists()
 
 
 def test_over_long_sentences_are_cut_and_counted(engine, tmp_path):

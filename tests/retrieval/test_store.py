@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xtremely.retrieval.store import Store, write_atomic
+from xtremely.retrieval.store import Store, remove_leftovers, write_atomic
 
 
 @pytest.fixture
@@ -60,3 +60,15 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeyp
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_only_temporary_files_of_dead_processes_are_cleared_away(tmp_path):
+    import os
+
+    (tmp_path / "work").mkdir()
+    kept = [tmp_path / "results.json", tmp_path / f".a.json.{os.getpid()}", tmp_path / ".hidden"]
+    gone = [tmp_path / ".results.json.99999999", tmp_path / "work" / ".000001.99999999.npy"]
+    for path in kept + gone:
+        path.write_bytes(b"x")
+    remove_leftovers(tmp_path)
+    assert [path.exists() for path in kept + gone] == [True] * 3 + [False] * 2
