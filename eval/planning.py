@@ -1,4 +1,4 @@
-"""What a run will do, settled before it computes anything: data read, layers and poolings chosen."""
+"""What a run will do, settled before it computes anything: data read, settings chosen."""
 
 from __future__ import annotations
 
