@@ -13,10 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from xtremely.engine.bundled import build_tokenizer
 from xtremely.engine.runtime import Engine
 from xtremely.eval.readers import read_lines
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 MINI = Path(__file__).parent.parent / "eval" / "mini"
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]

@@ -17,7 +17,7 @@ def equal_up_to_ties(a, b, tolerance=1e-5):
         assert all(abs(scores[place] - scores[-1]) <= 2 * tolerance for place in places)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 20), st.integers(0, 99))
 def test_faiss_equals_its_numpy_twin_up_to_ties(queries, rows, k, seed):
     rng = np.random.default_rng(seed)
