@@ -193,8 +193,9 @@ class Engine:
         queue = plan(tokens.lengths, self.token_budget)[::-1]
         while queue:
             indices = queue.pop()
-            batch = collate(tokens, indices).to(self.backend.device)
+            batch = collate(tokens, indices)
             try:
+                batch = batch.to(self.backend.device)
                 states = self.backend.hidden(batch, layers)
                 for i, layer in enumerate(layers):
                     for j, pooling in enumerate(poolings):

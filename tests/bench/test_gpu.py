@@ -32,10 +32,27 @@ def test_rates_and_shares_of_the_roofs_by_hand():
     assert bad == {"name": "bad", "unavailable": "ZeroDivisionError: division by zero"}
 
 
+def test_a_kernel_that_fails_its_tests_is_named_and_the_others_are_not():
+    output = "FAILED tests/a.py::test_a_kernel[norm-5-48-float32] - AssertionError\n1 failed"
+    assert gpu.broken_kernels(output, 1)["broken"] == ["norm"]
+    assert gpu.broken_kernels("9 passed", 0)["broken"] == []
+
+
+def test_tests_that_did_not_run_vouch_for_no_kernel():
+    assert set(gpu.broken_kernels("ERROR collecting", 2)["broken"]) >= {"attention", "linear"}
+
+
+def test_every_stage_names_kernels_that_exist():
+    assert set(gpu.KERNELS) == set(gpu.STAGES)
+    assert set().union(*gpu.KERNELS.values()) <= set(gpu.all_kernels())
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_it_says_what_it_would_do(capsys):
     assert gpu.main(["--only", "attention"]) == 3
-    assert "no CUDA device; on one, this would run: attention" in capsys.readouterr().out
+    assert (
+        "no CUDA device; on one, this would run: conformance, attention" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="runs the interpreter's small shapes")
