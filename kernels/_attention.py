@@ -2,10 +2,16 @@
 
 Both kernels read the fused projection's output in place: a row holds queries, keys and values of
 all heads one after the other. The softmax is in base 2, its scale folded into the logits.
+
+With RoPE, queries and keys are turned as they are loaded. Angle i turns dimension i against
+dimension i + DIM / 2, so both are taken as two halves, and the logits are the sum of two products
+of half the depth: nothing moves between the halves.
 """
 
 import triton
 import triton.language as tl
+
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; finite, so that it can be subtracted
 
 
 @triton.jit
@@ -13,6 +19,7 @@ def attend_short(
     QKV,  # [T, 3, HEADS, DIM]
     ROWS,  # [tiles, BLOCK] rows of T, -1 for none
     SLOTS,  # [tiles] rows of a slot
+    ROPE,  # [positions, DIM] cosines, then sines, of DIM / 2 angles; None without RoPE
     OUT,  # [T, HEADS, DIM]
     stride_qkv,
     stride_out,
@@ -20,6 +27,7 @@ def attend_short(
     HEADS: tl.constexpr,
     DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr,  # DIM, rounded up to a power of two
+    WINDOW: tl.constexpr,  # how far a token sees on either side; None for all the way
     BLOCK: tl.constexpr,
     DOT: tl.constexpr,  # "ieee" for fp32, else "tf32" (which low precisions ignore)
 ):
@@ -29,14 +37,17 @@ def attend_short(
     rows = tl.load(ROWS + tile * BLOCK + at)
     slot = tl.load(SLOTS + tile)
     there = rows >= 0
-    mask = there[:, None] & (d < DIM)[None, :]
     row = tl.where(there, rows, 0).to(tl.int64)[:, None]
-    source = QKV + row * stride_qkv + head * DIM + d[None, :]
-    q = tl.load(source, mask=mask, other=0.0)
-    k = tl.load(source + HEADS * DIM, mask=mask, other=0.0)
-    v = tl.load(source + 2 * HEADS * DIM, mask=mask, other=0.0)
-    logits = tl.dot(q, tl.trans(k), input_precision=DOT) * scale
+    source = QKV + row * stride_qkv + head * DIM
+    position = at % slot
+    q = _take(source, position, there[:, None], ROPE, DIM, DIM_BLOCK)
+    k = _take(source + HEADS * DIM, position, there[:, None], ROPE, DIM, DIM_BLOCK)
+    mask = there[:, None] & (d < DIM)[None, :]
+    v = tl.load(source + 2 * HEADS * DIM + d[None, :], mask=mask, other=0.0)
+    logits = _products(q, k, ROPE, DOT) * scale
     own = (at[:, None] // slot == at[None, :] // slot) & there[None, :]
+    if WINDOW is not None:
+        own &= tl.abs(at[:, None] - at[None, :]) <= WINDOW
     logits = tl.where(own, logits, float("-inf"))
     top = tl.max(logits, 1)
     top = tl.where(there, top, 0.0)  # a row that is nobody's sees nothing
@@ -51,6 +62,7 @@ def attend_short(
 def attend_long(
     QKV,  # [T, 3, HEADS, DIM]
     TILES,  # [tiles, 4] query rows from, to; sequence rows from, to
+    ROPE,  # [positions, DIM] cosines, then sines, of DIM / 2 angles; None without RoPE
     OUT,  # [T, HEADS, DIM]
     stride_qkv,
     stride_out,
@@ -58,6 +70,7 @@ def attend_long(
     HEADS: tl.constexpr,
     DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr,
+    WINDOW: tl.constexpr,
     BLOCK: tl.constexpr,  # query rows
     BLOCK_KEYS: tl.constexpr,
     DOT: tl.constexpr,
@@ -69,39 +82,101 @@ def attend_long(
     begin = tl.load(TILES + tile * 4 + 2)
     end = tl.load(TILES + tile * 4 + 3)
     at, d = first + tl.arange(0, BLOCK), tl.arange(0, DIM_BLOCK)
-    inside, columns = (at < last)[:, None], (d < DIM)[None, :]
+    inside = (at < last)[:, None]
     row = at.to(tl.int64)[:, None]
-    base = QKV + head * DIM + d[None, :]
-    q = tl.load(base + row * stride_qkv, mask=inside & columns, other=0.0)
-    top = tl.full([BLOCK], float("-inf"), tl.float32)
+    base = QKV + head * DIM
+    q = _take(base + row * stride_qkv, at - begin, inside, ROPE, DIM, DIM_BLOCK)
+    top = tl.full([BLOCK], LOWEST, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     mixed = tl.zeros([BLOCK, DIM_BLOCK], tl.float32)
-    whole = begin + (end - begin) // BLOCK_KEYS * BLOCK_KEYS
     keys = tl.arange(0, BLOCK_KEYS)
-    for start in range(begin, whole, BLOCK_KEYS):
-        source = base + (start + keys).to(tl.int64)[:, None] * stride_qkv
-        k = tl.load(source + HEADS * DIM, mask=columns, other=0.0)
-        v = tl.load(source + 2 * HEADS * DIM, mask=columns, other=0.0)
-        logits = tl.dot(q, tl.trans(k), input_precision=DOT) * scale
-        higher = tl.maximum(top, tl.max(logits, 1))
-        weights = tl.exp2(logits - higher[:, None])
-        shrink = tl.exp2(top - higher)
-        total = total * shrink + tl.sum(weights, 1)
-        mixed = mixed * shrink[:, None]
-        mixed = tl.dot(weights.to(v.dtype), v, mixed, input_precision=DOT)
-        top = higher
-    if whole < end:  # the last keys, fewer than a block: the only ones that need a mask
-        valid = whole + keys < end
-        source = base + (whole + keys).to(tl.int64)[:, None] * stride_qkv
-        k = tl.load(source + HEADS * DIM, mask=valid[:, None] & columns, other=0.0)
-        v = tl.load(source + 2 * HEADS * DIM, mask=valid[:, None] & columns, other=0.0)
-        logits = tl.dot(q, tl.trans(k), input_precision=DOT) * scale
-        logits = tl.where(valid[None, :], logits, float("-inf"))
-        higher = tl.maximum(top, tl.max(logits, 1))
-        weights = tl.exp2(logits - higher[:, None])
-        shrink = tl.exp2(top - higher)
-        total = total * shrink + tl.sum(weights, 1)
-        mixed = mixed * shrink[:, None]
-        mixed = tl.dot(weights.to(v.dtype), v, mixed, input_precision=DOT)
+    if WINDOW is None:
+        whole = begin + (end - begin) // BLOCK_KEYS * BLOCK_KEYS
+        for start in range(begin, whole, BLOCK_KEYS):
+            key = start + keys
+            source = base + key.to(tl.int64)[:, None] * stride_qkv
+            everywhere = tl.full([1, 1], 1, tl.int1)
+            k, v = _keys_values(source, key - begin, everywhere, ROPE, HEADS, DIM, DIM_BLOCK)
+            logits = _products(q, k, ROPE, DOT) * scale
+            top, total, mixed = _absorb(logits, v, top, total, mixed, DOT)
+        if whole < end:  # the last keys, fewer than a block: the only ones that need a mask
+            key = whole + keys
+            source = base + key.to(tl.int64)[:, None] * stride_qkv
+            valid = key < end
+            k, v = _keys_values(source, key - begin, valid[:, None], ROPE, HEADS, DIM, DIM_BLOCK)
+            logits = _products(q, k, ROPE, DOT) * scale
+            logits = tl.where(valid[None, :], logits, float("-inf"))
+            top, total, mixed = _absorb(logits, v, top, total, mixed, DOT)
+    else:
+        stop = tl.minimum(end, last + WINDOW)
+        for start in range(tl.maximum(begin, first - WINDOW), stop, BLOCK_KEYS):
+            key = start + keys
+            source = base + key.to(tl.int64)[:, None] * stride_qkv
+            valid = key < stop
+            k, v = _keys_values(source, key - begin, valid[:, None], ROPE, HEADS, DIM, DIM_BLOCK)
+            logits = _products(q, k, ROPE, DOT) * scale
+            seen_by_all = (start >= last - 1 - WINDOW) & (start + BLOCK_KEYS <= first + WINDOW + 1)
+            if not (seen_by_all & (start + BLOCK_KEYS <= stop)):
+                row_at = tl.minimum(at, last - 1)[:, None]  # idle rows see what the last one does
+                near = tl.abs(row_at - key[None, :]) <= WINDOW
+                logits = tl.where(near & valid[None, :], logits, float("-inf"))
+            top, total, mixed = _absorb(logits, v, top, total, mixed, DOT)
     target = OUT + row * stride_out + head * DIM + d[None, :]
-    tl.store(target, (mixed / total[:, None]).to(OUT.dtype.element_ty), mask=inside & columns)
+    mask = inside & (d < DIM)[None, :]
+    tl.store(target, (mixed / total[:, None]).to(OUT.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _take(source, position, mask, ROPE, DIM: tl.constexpr, DIM_BLOCK: tl.constexpr):
+    """Rows of queries or keys: (all dimensions,), or with RoPE (one half, the other half)."""
+    if ROPE is None:
+        d = tl.arange(0, DIM_BLOCK)[None, :]
+        return (tl.load(source + d, mask=mask & (d < DIM), other=0.0),)
+    else:
+        HALF: tl.constexpr = DIM // 2
+        d = tl.arange(0, DIM_BLOCK // 2)[None, :]
+        mask = mask & (d < HALF)
+        angles = ROPE + position[:, None] * DIM + d
+        cos = tl.load(angles, mask=mask, other=0.0)
+        sin = tl.load(angles + HALF, mask=mask, other=0.0)
+        x = tl.load(source + d, mask=mask, other=0.0)
+        y = tl.load(source + HALF + d, mask=mask, other=0.0)
+        return (x * cos - y * sin).to(x.dtype), (y * cos + x * sin).to(x.dtype)
+
+
+@triton.jit
+def _keys_values(
+    source,
+    position,
+    mask,
+    ROPE,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    DIM_BLOCK: tl.constexpr,
+):
+    """A block of keys, as ``_take`` gives them, and of values."""
+    d = tl.arange(0, DIM_BLOCK)[None, :]
+    k = _take(source + HEADS * DIM, position, mask, ROPE, DIM, DIM_BLOCK)
+    v = tl.load(source + 2 * HEADS * DIM + d, mask=mask & (d < DIM), other=0.0)
+    return k, v
+
+
+@triton.jit
+def _products(q, k, ROPE, DOT: tl.constexpr):
+    """Every query times every key, both as ``_take`` gives them."""
+    products = tl.dot(q[0], tl.trans(k[0]), input_precision=DOT)
+    if ROPE is not None:
+        products = tl.dot(q[1], tl.trans(k[1]), products, input_precision=DOT)
+    return products
+
+
+@triton.jit
+def _absorb(logits, v, top, total, mixed, DOT: tl.constexpr):
+    """The running maximum, sum of weights and weighted values after one more block of keys."""
+    higher = tl.maximum(top, tl.max(logits, 1))
+    weights = tl.exp2(logits - higher[:, None])
+    shrink = tl.exp2(top - higher)
+    total = total * shrink + tl.sum(weights, 1)
+    mixed = mixed * shrink[:, None]
+    mixed = tl.dot(weights.to(v.dtype), v, mixed, input_precision=DOT)
+    return higher, total, mixed

@@ -10,8 +10,8 @@ def embed_norm(
     POSITION_IDS,  # [T]
     TYPE_IDS,  # [T]
     WORDS,  # [vocabulary, H]
-    POSITIONS,  # [positions, H]
-    TYPES,  # [types, H]
+    POSITIONS,  # [positions, H] or None
+    TYPES,  # [types, H] or None
     WEIGHT,  # [H]
     BIAS,  # [H]
     OUT,  # [T, H]
@@ -22,16 +22,18 @@ def embed_norm(
     H: tl.constexpr,
     COLUMNS: tl.constexpr,  # H, rounded up to a power of two
 ):
-    """One token: three rows are gathered, added and normalised in registers."""
+    """One token: a row of each table is gathered, they are added and normalised in registers."""
     token = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, COLUMNS)
     mask = at < H
     word = tl.load(WORD_IDS + token).to(tl.int64)
-    position = tl.load(POSITION_IDS + token).to(tl.int64)
-    kind = tl.load(TYPE_IDS + token).to(tl.int64)
     x = tl.load(WORDS + word * stride_words + at, mask=mask, other=0.0).to(tl.float32)
-    x += tl.load(POSITIONS + position * stride_positions + at, mask=mask, other=0.0).to(tl.float32)
-    x += tl.load(TYPES + kind * stride_types + at, mask=mask, other=0.0).to(tl.float32)
+    if POSITIONS is not None:
+        place = tl.load(POSITION_IDS + token).to(tl.int64) * stride_positions
+        x += tl.load(POSITIONS + place + at, mask=mask, other=0.0).to(tl.float32)
+    if TYPES is not None:
+        place = tl.load(TYPE_IDS + token).to(tl.int64) * stride_types
+        x += tl.load(TYPES + place + at, mask=mask, other=0.0).to(tl.float32)
     mean = tl.sum(x, 0) / H
     centred = tl.where(mask, x - mean, 0.0)
     scale = tl.rsqrt(tl.sum(centred * centred, 0) / H + eps)

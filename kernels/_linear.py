@@ -1,7 +1,32 @@
-"""Matrix product with bias and GELU in its epilogue: the Triton code of ``linear``."""
+"""Matrix product with bias and GELU in its epilogue: the Triton code of ``linear``.
+
+Both kernels add up a result's products in the same order, which depends on K and BLOCK_K alone.
+"""
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def corner(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):
+    """Where a tile begins; GROUP row tiles share a column tile's weights in the cache."""
+    tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
+    in_group = GROUP * tiles_n
+    first = tile // in_group * GROUP
+    rows = tl.minimum(tiles_m - first, GROUP)
+    return (first + tile % in_group % rows) * BLOCK_M, tile % in_group // rows * BLOCK_N
+
+
+@triton.jit
+def finished(total, m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, GELU: tl.constexpr):
+    """What is written for the sums of rows m and columns n; scales only if there are any."""
+    if X_SCALE is not None:
+        total *= tl.load(X_SCALE + m, mask=m < M, other=0.0)[:, None]
+        total *= tl.load(WEIGHT_SCALE + n, mask=n < N, other=0.0)[None, :]
+    total += tl.load(BIAS + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
+    if GELU:
+        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
+    return total.to(BIAS.dtype.element_ty)
 
 
 @triton.jit
@@ -9,6 +34,8 @@ def multiply(
     X,  # [M, K]
     WEIGHT,  # [N, K]
     BIAS,  # [N]
+    X_SCALE,  # [M], or None
+    WEIGHT_SCALE,  # [N], or None
     OUT,  # [M, N]
     M,
     N,
@@ -20,19 +47,13 @@ def multiply(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr,  # row tiles that share a column tile's weights in the cache
+    GROUP: tl.constexpr,
     DOT: tl.constexpr,
 ):
-    """One tile of the result; the order of additions depends on K alone."""
-    tile = tl.program_id(0)
-    tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
-    in_group = GROUP * tiles_n
-    first = tile // in_group * GROUP
-    rows = tl.minimum(tiles_m - first, GROUP)
-    tile_m = first + tile % in_group % rows
-    tile_n = tile % in_group // rows
-    m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    """One tile of the result, whatever the strides."""
+    first_m, first_n = corner(tl.program_id(0), M, N, BLOCK_M, BLOCK_N, GROUP)
+    m = first_m + tl.arange(0, BLOCK_M)
+    n = first_n + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     x = X + (m % M).to(tl.int64)[:, None] * stride_x + k[None, :]
     weight = WEIGHT + (n % N).to(tl.int64)[:, None] * stride_weight + k[None, :]
@@ -41,10 +62,46 @@ def multiply(
         left = (k < K - start)[None, :]
         a = tl.load(x + start, mask=left, other=0.0)
         b = tl.load(weight + start, mask=left, other=0.0)
-        total = tl.dot(a, tl.trans(b), total, input_precision=DOT)
-    total += tl.load(BIAS + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
-    if GELU:
-        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
+        # Hopper keeps fewer bits of sums of fp8 products: every BLOCK_K they are added in fp32.
+        total = tl.dot(a, b.T, total, input_precision=DOT, max_num_imprecise_acc=BLOCK_K)
+    out = finished(total, m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, GELU)
     target = OUT + m.to(tl.int64)[:, None] * stride_out + n[None, :]
-    mask = (m < M)[:, None] & (n < N)[None, :]
-    tl.store(target, total.to(OUT.dtype.element_ty), mask=mask)
+    tl.store(target, out, mask=(m < M)[:, None] & (n < N)[None, :])
+
+
+@triton.jit
+def multiply_persistent(
+    X,  # descriptor of [M, K] by [BLOCK_M, BLOCK_K]
+    WEIGHT,  # descriptor of [N, K] by [BLOCK_N, BLOCK_K]
+    BIAS,  # [N]
+    X_SCALE,  # [M], or None
+    WEIGHT_SCALE,  # [N], or None
+    OUT,  # descriptor of [M, N] by [BLOCK_M, BLOCK_N / 2]
+    M,
+    N,
+    K,
+    GELU: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr,
+    FLATTEN: tl.constexpr,  # the next tile's loads begin before this one is written
+):
+    """Tiles of the result, one after the other, fetched and written by the copy engine (TMA)."""
+    half: tl.constexpr = BLOCK_N // 2
+    tiles = tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N)
+    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
+        first_m, first_n = corner(tile, M, N, BLOCK_M, BLOCK_N, GROUP)
+        m = first_m + tl.arange(0, BLOCK_M)
+        total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        for start in range(0, K, BLOCK_K):
+            a = X.load([first_m, start])
+            b = WEIGHT.load([first_n, start])
+            total = tl.dot(a, b.T, total, max_num_imprecise_acc=BLOCK_K)
+        # A half at a time needs fewer registers and less shared memory.
+        halves = tl.split(total.reshape(BLOCK_M, 2, half).permute(0, 2, 1))
+        for side in tl.static_range(2):
+            first = first_n + side * half
+            n = first + tl.arange(0, half)
+            out = finished(halves[side], m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, GELU)
+            OUT.store([first_m, first], out)

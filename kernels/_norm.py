@@ -1,7 +1,19 @@
-"""Residual add and LayerNorm: the Triton code of ``norm``."""
+"""Residual add and LayerNorm: the Triton code of ``norm``, which ``norm_fp8`` uses too."""
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def normed_sum(x, residual, WEIGHT, BIAS, at, mask, eps, H: tl.constexpr):
+    """LayerNorm of the sum of two rows, zero where the mask is not; sums are fp32."""
+    x = x.to(tl.float32) + residual.to(tl.float32)
+    mean = tl.sum(x, 0) / H
+    centred = tl.where(mask, x - mean, 0.0)
+    scale = tl.rsqrt(tl.sum(centred * centred, 0) / H + eps)
+    weight = tl.load(WEIGHT + at, mask=mask, other=0.0).to(tl.float32)
+    bias = tl.load(BIAS + at, mask=mask, other=0.0).to(tl.float32)
+    return centred * scale * weight + bias
 
 
 @triton.jit
@@ -18,16 +30,11 @@ def add_norm(
     H: tl.constexpr,
     COLUMNS: tl.constexpr,  # H, rounded up to a power of two
 ):
-    """One row: everything is read once and kept in registers, sums are fp32."""
+    """One row: everything is read once and kept in registers."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, COLUMNS)
     mask = at < H
-    x = tl.load(X + row * stride_x + at, mask=mask, other=0.0).to(tl.float32)
-    x += tl.load(RESIDUAL + row * stride_residual + at, mask=mask, other=0.0).to(tl.float32)
-    mean = tl.sum(x, 0) / H
-    centred = tl.where(mask, x - mean, 0.0)
-    scale = tl.rsqrt(tl.sum(centred * centred, 0) / H + eps)
-    weight = tl.load(WEIGHT + at, mask=mask, other=0.0).to(tl.float32)
-    bias = tl.load(BIAS + at, mask=mask, other=0.0).to(tl.float32)
-    normed = centred * scale * weight + bias
+    x = tl.load(X + row * stride_x + at, mask=mask, other=0.0)
+    residual = tl.load(RESIDUAL + row * stride_residual + at, mask=mask, other=0.0)
+    normed = normed_sum(x, residual, WEIGHT, BIAS, at, mask, eps, H)
     tl.store(OUT + row * stride_out + at, normed.to(OUT.dtype.element_ty), mask=mask)

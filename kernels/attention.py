@@ -3,32 +3,84 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xtremely.kernels.configurations import Config, architecture, choose
 from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.packing import Layout
-from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 DIMS = (32, 64, 96, 128)
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+LOCAL = 64  # the window of ModernBERT's local layers
 
 
-def attention(qkv: Tensor, layout: Layout, heads: int) -> Tensor:
+@dataclass(frozen=True)
+class Shape:
+    """What settings are chosen by.
+
+    Attributes:
+        kind: ``short`` sequences, several to a tile, or ``long`` ones, several tiles each.
+        dim: of a head.
+        precision: of the projections.
+        rope: whether queries and keys are turned.
+        window: whether keys are left out for being far; short tiles are too small to care.
+    """
+
+    kind: str
+    dim: int
+    precision: torch.dtype
+    rope: bool = False
+    window: bool = False
+
+    def __str__(self) -> str:
+        extras = "rope " * self.rope + "window " * self.window
+        return f"{self.kind} {self.dim} {extras}{TYPES[self.precision]}"
+
+
+SHIPPED = tuple(
+    Shape(kind, dim, precision, rope, window)
+    for precision in PRECISIONS
+    for kinds, dim, rope, window in (
+        *((("short", "long"), dim, False, False) for dim in DIMS),
+        (("short", "long"), 64, True, False),  # ModernBERT
+        (("long",), 64, True, True),
+    )
+    for kind in kinds
+)
+
+
+def attention(
+    qkv: Tensor,
+    layout: Layout,
+    heads: int,
+    rope: Tensor | None = None,
+    window: int | None = None,
+) -> Tensor:
     """Every token attends to the tokens of its own sequence, and to those only.
 
     Sequences of at most a tile are packed several to a tile under a block-diagonal mask and need
     no loop; longer ones go in tiles of query rows, longest first. A sequence's result has the same
     bits whatever else is in the batch.
 
+    RoPE is applied as queries and keys are loaded. Short tiles load each once, so it costs no
+    memory traffic, where a pass of its own would double it. Long ones turn a key once for every
+    tile of queries: by count of operations cheaper than that pass up to some 500 tokens, and under
+    a window at any length.
+
     Args:
         qkv: [T, 3 * heads * dim] fp32, fp16 or bf16, the fused projection's output; rows may be
             strided.
         layout: where the T tokens' sequences lie.
         heads: number of attention heads of 32, 64, 96 or 128 dimensions.
+        rope: [positions, dim] fp32, as ``rope_table`` gives it, to turn queries and keys by their
+            places in their sequences; None where positions come otherwise.
+        window: how many tokens a token sees on either side of it; None for its whole sequence.
 
     Returns:
         [T, heads * dim], contiguous, in the layout that the output projection reads.
@@ -38,103 +90,234 @@ def attention(qkv: Tensor, layout: Layout, heads: int) -> Tensor:
     """
     from xtremely.kernels import _attention
 
-    dim = _checked(qkv, layout, heads)
+    dim = _checked(qkv, layout, heads, rope, window)
     require(dim in DIMS, f"head dimension {dim} is not supported; legal: {DIMS}; use attention_ref")
     kernel_input("qkv", qkv, PRECISIONS)
+    turns = rope is not None
+    if rope is not None:
+        kernel_input("rope", rope, (torch.float32,))
+        rope = rope.contiguous()
     out = torch.empty(len(qkv), heads * dim, dtype=qkv.dtype, device=qkv.device)
     strides = (qkv.stride(0), out.stride(0), math.log2(math.e) / math.sqrt(dim))
-    settings, keys, warps = _settings(dim, qkv.dtype)
-    block = settings["BLOCK"]
-    constants = {"HEADS": heads, "DIM": dim, **settings}
-    short, long = layout.short_tiles(block), layout.long_tiles(block, block)
-    if short is not None:
-        _attention.attend_short[len(short.slots), heads](
-            qkv, short.rows, short.slots, out, *strides, **constants, num_warps=4, num_stages=1
+    constants, here = _constants(heads, dim, qkv.dtype), architecture(qkv.device)
+    near = _config(Shape("short", dim, qkv.dtype, turns), here)
+    far = _config(Shape("long", dim, qkv.dtype, turns, window is not None), here)
+    block = near.constants["BLOCK"]
+    tiles = layout.short_tiles(block)
+    if tiles is not None:
+        _attention.attend_short[len(tiles.slots), heads](
+            qkv,
+            tiles.rows,
+            tiles.slots,
+            rope,
+            out,
+            *strides,
+            **constants,
+            WINDOW=window if window is not None and window < block - 1 else None,
+            **near.constants,
+            num_warps=near.warps,
+            num_stages=near.stages,
         )
-    if long is not None:
-        _attention.attend_long[len(long), heads](
-            qkv, long, out, *strides, **constants, BLOCK_KEYS=keys, num_warps=warps, num_stages=2
+    queries = layout.long_tiles(block, far.constants["BLOCK"])
+    if queries is not None:
+        _attention.attend_long[len(queries), heads](
+            qkv,
+            queries,
+            rope,
+            out,
+            *strides,
+            **constants,
+            WINDOW=window,
+            **far.constants,
+            num_warps=far.warps,
+            num_stages=far.stages,
         )
     return out
 
 
-def attention_ref(qkv: Tensor, layout: Layout, heads: int) -> Tensor:
+def attention_ref(
+    qkv: Tensor,
+    layout: Layout,
+    heads: int,
+    rope: Tensor | None = None,
+    window: int | None = None,
+) -> Tensor:
     """``attention`` in plain torch: dense attention over each run of equal-length sequences."""
-    dim = _checked(qkv, layout, heads)
+    dim = _checked(qkv, layout, heads, rope, window)
     out = torch.empty(len(qkv), heads * dim, dtype=qkv.dtype, device=qkv.device)
     for run in layout.runs:
         block = qkv[run.rows].view(run.count, run.length, 3, heads, dim)
         q, k, v = block.permute(2, 0, 3, 1, 4)  # each [count, heads, length, dim]
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        if rope is not None:
+            q, k = (_turned(one, rope[: run.length]) for one in (q, k))
+        near = None if window is None else _near(run.length, window, qkv.device)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=near)
         out[run.rows].view(run.count, run.length, heads, dim).copy_(mixed.transpose(1, 2))
     return out
 
 
-def _checked(qkv: Tensor, layout: Layout, heads: int) -> int:
+def rope_table(positions: int, dim: int, theta: float, device: torch.device | str) -> Tensor:
+    """Rotary position embedding of a head: a row for each position 0, 1, ...
+
+    Args:
+        positions: rows.
+        dim: the head's dimensions, an even number.
+        theta: the base; position p turns dimensions i and i + dim / 2 by p / theta^(2 i / dim).
+        device: where the table lives.
+
+    Returns:
+        [positions, dim] fp32, the dim / 2 angles' cosines, then their sines. Angles are computed
+        in fp32, as in the training of the models that use them.
+    """
+    frequencies = 1.0 / theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
+    angles = torch.outer(torch.arange(positions, device=device).float(), frequencies)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def _turned(x: Tensor, rope: Tensor) -> Tensor:
+    """[..., length, dim] queries or keys, each turned by its position's angles."""
+    cos, sin = rope.chunk(2, dim=-1)
+    near, far = x.chunk(2, dim=-1)
+    return torch.cat([near * cos - far * sin, far * cos + near * sin], dim=-1).to(x.dtype)
+
+
+def _near(length: int, window: int, device: torch.device) -> Tensor:
+    """[length, length], whether a token sees another."""
+    at = torch.arange(length, device=device)
+    return (at[:, None] - at).abs() <= window
+
+
+def _checked(
+    qkv: Tensor, layout: Layout, heads: int, rope: Tensor | None, window: int | None
+) -> int:
     require(qkv.ndim == 2, f"qkv has shape {tuple(qkv.shape)}, expected [tokens, 3 * heads * dim]")
-    total, width = qkv.shape
+    width = qkv.shape[1]
     require(
         heads >= 1 and width % (3 * heads) == 0,
         f"qkv has {width} columns, which is not 3 * {heads} heads * dim",
     )
-    require(
-        total == layout.total,
-        f"qkv has {total} rows, the layout's sequences have {layout.total} tokens",
+    layout.require_rows("qkv", qkv)
+    dim = width // (3 * heads)
+    if rope is not None:
+        require(
+            rope.ndim == 2 and rope.shape[1] == dim and dim % 2 == 0,
+            f"rope has shape {tuple(rope.shape)}, expected [positions, {dim}], an even width",
+        )
+        require(
+            layout.max_seqlen <= len(rope),
+            f"a sequence has {layout.max_seqlen} tokens, rope only {len(rope)} positions; cut the"
+            " sequence or make a longer table",
+        )
+        require(
+            rope.device == qkv.device,
+            f"rope is on {rope.device}, qkv on {qkv.device}; move one to the other's device",
+        )
+    require(window is None or window >= 0, f"window is {window}; legal: 0 or more, or None")
+    return dim
+
+
+def _constants(heads: int, dim: int, precision: torch.dtype) -> dict[str, Any]:
+    dot = "ieee" if precision == torch.float32 else "tf32"  # which low precisions ignore
+    return {"HEADS": heads, "DIM": dim, "DIM_BLOCK": 1 << (dim - 1).bit_length(), "DOT": dot}
+
+
+def _config(shape: Shape, architecture: str) -> Config:
+    default = _candidates(shape)[0]
+    if architecture == "sm_80" and default.constants.get("BLOCK_KEYS") == 32 and shape.dim > 64:
+        default = _long(32, 32, 4)  # 64 query rows spill there
+    return choose("attention", str(shape), architecture, default)
+
+
+def _candidates(shape: Shape) -> tuple[Config, ...]:
+    """The default, what compiles without spills for sm_90, first."""
+    crowded = shape.dim > 64 or shape.rope  # many registers a row
+    if shape.precision == torch.float32:  # no matrix units for exact fp32: small tiles
+        if shape.kind == "short":
+            return (_short(16, 4),)
+        return _long(16, 16, 8 if crowded else 4), _long(32, 16, 8)
+    if shape.kind == "short":
+        return (_short(64, 4), _short(32, 2), _short(32, 4), _short(64, 8), _short(128, 8))
+    return (
+        _long(64, 32 if crowded else 64, 4, 2),
+        _long(64, 64, 4, 3),
+        _long(128, 64, 8, 2),
+        _long(128, 64, 8, 3),
+        _long(128, 128, 8, 2),
+        _long(64, 128, 4, 2),
     )
-    return width // (3 * heads)
 
 
-def _settings(dim: int, precision: torch.dtype) -> tuple[dict[str, Any], int, int]:
-    """Tile of a head dimension and precision; keys a long tile takes at a time; its warps.
+def _short(block: int, warps: int) -> Config:
+    return Config({"BLOCK": block}, warps)
 
-    Untuned: what compiles without spills for sm_90 (kernels/compiled.json has all targets).
-    """
-    columns, wide = 1 << (dim - 1).bit_length(), dim > 64
-    if precision == torch.float32:  # no matrix units for exact fp32: small tiles
-        return {"DIM_BLOCK": columns, "BLOCK": 16, "DOT": "ieee"}, 16, 8 if wide else 4
-    return {"DIM_BLOCK": columns, "BLOCK": 64, "DOT": "tf32"}, 32 if wide else 64, 4
+
+def _long(block: int, keys: int, warps: int, stages: int = 2) -> Config:
+    return Config({"BLOCK": block, "BLOCK_KEYS": keys}, warps, stages)
 
 
 def make_inputs(
-    precision: torch.dtype, device: torch.device, lengths: tuple[int, ...], heads: int, dim: int
+    precision: torch.dtype,
+    device: torch.device,
+    lengths: tuple[int, ...],
+    heads: int,
+    dim: int,
+    theta: float | None = None,
+    window: int | None = None,
 ) -> Inputs:
-    """Random projections for sequences of the given lengths."""
+    """Random projections for sequences of the given lengths; RoPE where ``theta`` is given."""
     qkv = torch.randn(sum(lengths), 3 * heads * dim, device=device, dtype=precision)
-    return {"qkv": qkv, "layout": Layout(lengths, device), "heads": heads}
+    inputs = {"qkv": qkv, "layout": Layout(lengths, device), "heads": heads}
+    if theta is not None:
+        inputs["rope"] = rope_table(max(lengths, default=0), dim, theta, device)
+    return inputs if window is None else {**inputs, "window": window}
 
 
-def cost(qkv: Tensor, layout: Layout, heads: int) -> tuple[float, float]:
+def cost(
+    qkv: Tensor, layout: Layout, heads: int, window: int | None = None, **_: object
+) -> tuple[float, float]:
     """Two matrix products a sequence and head; Q, K, V read and the result written once."""
     width = qkv.shape[1] // 3
-    flop = 4.0 * width * sum(length**2 for length in layout.lengths)
-    return flop, 4.0 * len(qkv) * width * qkv.element_size()
+    pairs = 0
+    for length in layout.lengths:
+        hidden = 0 if window is None else max(0, length - 1 - window)  # from the first token
+        pairs += length**2 - hidden * (hidden + 1)
+    return 4.0 * width * pairs, 4.0 * len(qkv) * width * qkv.element_size()
 
 
-def launches() -> list[Launch]:
-    """Both kernels, every head dimension and precision, 16 heads."""
+def launches(architecture: str) -> list[Launch]:
+    """Every shipped class, 16 heads."""
     from xtremely.kernels import _attention
 
+    strides = {"stride_qkv": "i32", "stride_out": "i32", "scale": "fp32"}
+    kernels = {
+        "short": (_attention.attend_short, {"ROWS": "*i32", "SLOTS": "*i32"}),
+        "long": (_attention.attend_long, {"TILES": "*i32"}),
+    }
     found = []
-    for precision in PRECISIONS:
-        for dim in DIMS:
-            kind = TYPES[precision]
-            strides = {"stride_qkv": "i32", "stride_out": "i32", "scale": "fp32"}
-            settings, keys, warps = _settings(dim, precision)
-            constants = {"HEADS": 16, "DIM": dim, **settings}
-            ends = {"QKV": f"*{kind}", "OUT": f"*{kind}", **strides}
-            short = {**ends, "ROWS": "*i32", "SLOTS": "*i32"}
-            long = {**ends, "TILES": "*i32"}
-            found += [
-                Launch(f"short {dim} {kind}", _attention.attend_short, short, constants, 4, 1),
-                Launch(
-                    f"long {dim} {kind}",
-                    _attention.attend_long,
-                    long,
-                    {**constants, "BLOCK_KEYS": keys},
-                    warps,
-                    2,
-                ),
-            ]
+    for shape in SHIPPED:
+        function, places = kernels[shape.kind]
+        values = f"*{TYPES[shape.precision]}"
+        signature = {"QKV": values, "OUT": values, **strides, **places}
+        constants = _constants(16, shape.dim, shape.precision)
+        constants["WINDOW"] = LOCAL if shape.window else None
+        if shape.rope:
+            signature["ROPE"] = "*fp32"
+        else:
+            constants["ROPE"] = None
+        config = _config(shape, architecture)
+        found.append(Launch(str(shape), function, signature, constants, config))
+    return found
+
+
+def tunings() -> list[Tuning]:
+    """Sequences of 26 and of 235 tokens, as BUCC's and XQuAD's are on average."""
+    lengths = {"short": (26,) * 1200, "long": (235,) * 140}
+    found = []
+    for shape in SHIPPED:
+        case = {"lengths": lengths[shape.kind], "heads": 1024 // shape.dim, "dim": shape.dim}
+        case["theta"] = 10_000.0 if shape.rope else None
+        case["window"] = LOCAL if shape.window else None
+        found.append(Tuning(str(shape), shape.precision, case, _candidates(shape)))
     return found
 
 
@@ -151,8 +334,13 @@ KERNEL = Kernel(
         {"lengths": (131, 5, 65, 128, 64), "heads": 1, "dim": 64},
         {"lengths": (13, 97), "heads": 2, "dim": 96},
         {"lengths": (70, 3), "heads": 1, "dim": 128},
+        {"lengths": (7, 0, 33, 64, 1), "heads": 2, "dim": 32, "theta": 10_000.0},
+        {"lengths": (67, 16, 131), "heads": 1, "dim": 64, "theta": 160_000.0, "window": 17},
+        {"lengths": (13, 97), "heads": 2, "dim": 96, "theta": 10_000.0, "window": 64},
+        {"lengths": (70, 3), "heads": 1, "dim": 128, "window": 0},
     ),
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
+    tunings=tunings,
 )

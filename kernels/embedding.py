@@ -1,4 +1,4 @@
-"""Word, position and type embeddings gathered, added and normalised in one pass."""
+"""Word embeddings, with position and type embeddings or without, normalised in one pass."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xtremely.kernels.configurations import architecture
 from xtremely.kernels.guard import kernel_input, require
-from xtremely.kernels.norm import WIDEST, row_settings
-from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
+from xtremely.kernels.norm import WIDEST, WIDTHS, row_candidates, row_columns, row_config
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 IDS = (torch.int32, torch.int64)
+UNUSED = ("POSITIONS", "TYPES")  # by a model that has words only
 
 
 def embedding(
@@ -19,8 +21,8 @@ def embedding(
     position_ids: Tensor,
     type_ids: Tensor,
     words: Tensor,
-    positions: Tensor,
-    types: Tensor,
+    positions: Tensor | None,
+    types: Tensor | None,
     weight: Tensor,
     bias: Tensor,
     eps: float,
@@ -29,11 +31,11 @@ def embedding(
 
     Args:
         word_ids: [T] int32 or int64, rows of ``words``; not checked on the device.
-        position_ids: [T], rows of ``positions``.
+        position_ids: [T], rows of ``positions``; not checked on the device either.
         type_ids: [T], rows of ``types``.
         words: [vocabulary, H] fp32, fp16 or bf16; rows of all tables may be strided.
-        positions: [longest, H].
-        types: [types, H].
+        positions: [longest, H]; None for a model that takes positions in elsewhere.
+        types: [types, H]; None for a model without token types.
         weight: [H].
         bias: [H].
         eps: added to the variance.
@@ -45,25 +47,25 @@ def embedding(
 
     ids = {"word_ids": word_ids, "position_ids": position_ids, "type_ids": type_ids}
     tables = {"words": words, "positions": positions, "types": types}
-    _checked(ids, tables, weight, bias)
+    held = _checked(ids, tables, weight, bias)
     width = words.shape[1]
-    for name, tensor in (*tables.items(), ("weight", weight), ("bias", bias)):
+    for name, tensor in (*held.items(), ("weight", weight), ("bias", bias)):
         kernel_input(name, tensor, PRECISIONS)
     require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}")
     out = torch.empty(len(word_ids), width, dtype=words.dtype, device=words.device)
     if len(word_ids):
-        columns, warps = row_settings(width)
+        config = row_config("embedding", width, words.dtype, architecture(words.device))
         _embedding.embed_norm[len(word_ids),](
             *(tensor.contiguous() for tensor in ids.values()),
             *tables.values(),
             weight,
             bias,
             out,
-            *(table.stride(0) for table in tables.values()),
+            *(0 if table is None else table.stride(0) for table in tables.values()),
             eps,
             H=width,
-            COLUMNS=columns,
-            num_warps=warps,
+            COLUMNS=row_columns(width),
+            num_warps=config.warps,
         )
     return out
 
@@ -73,8 +75,8 @@ def embedding_ref(
     position_ids: Tensor,
     type_ids: Tensor,
     words: Tensor,
-    positions: Tensor,
-    types: Tensor,
+    positions: Tensor | None,
+    types: Tensor | None,
     weight: Tensor,
     bias: Tensor,
     eps: float,
@@ -83,21 +85,25 @@ def embedding_ref(
     ids = {"word_ids": word_ids, "position_ids": position_ids, "type_ids": type_ids}
     _checked(ids, {"words": words, "positions": positions, "types": types}, weight, bias)
     x = F.embedding(word_ids, words)
-    x = x + F.embedding(type_ids, types)
-    x = x + F.embedding(position_ids, positions)
+    if types is not None:
+        x = x + F.embedding(type_ids, types)
+    if positions is not None:
+        x = x + F.embedding(position_ids, positions)
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
 
 def _checked(
-    ids: dict[str, Tensor], tables: dict[str, Tensor], weight: Tensor, bias: Tensor
-) -> None:
-    tokens, width = len(ids["word_ids"]), tables["words"].shape[-1]
+    ids: dict[str, Tensor], tables: dict[str, Tensor | None], weight: Tensor, bias: Tensor
+) -> dict[str, Tensor]:
+    """The tables that there are."""
+    held = {name: table for name, table in tables.items() if table is not None}
+    tokens, width = len(ids["word_ids"]), held["words"].shape[-1]
     for name, tensor in ids.items():
         require(
             tensor.dtype in IDS and tensor.shape == (tokens,),
             f"{name} is {tuple(tensor.shape)} {tensor.dtype}, expected ({tokens},) int32 or int64",
         )
-    for name, tensor in tables.items():
+    for name, tensor in held.items():
         require(
             tensor.ndim == 2 and tensor.shape[1] == width,
             f"{name} has shape {tuple(tensor.shape)}, expected [rows, {width}]",
@@ -107,10 +113,13 @@ def _checked(
             tensor.shape == (width,),
             f"{name} has shape {tuple(tensor.shape)}, expected ({width},)",
         )
+    return held
 
 
-def make_inputs(precision: torch.dtype, device: torch.device, tokens: int, width: int) -> Inputs:
-    """Random tables of 300 words, 70 positions and 2 types."""
+def make_inputs(
+    precision: torch.dtype, device: torch.device, tokens: int, width: int, bare: bool = False
+) -> Inputs:
+    """Random tables of 300 words, 70 positions and 2 types; if ``bare``, of words only."""
     rows = {"words": 300, "positions": 70, "types": 2}
 
     def rand(*shape: int) -> Tensor:
@@ -120,18 +129,22 @@ def make_inputs(precision: torch.dtype, device: torch.device, tokens: int, width
         f"{name[:-1]}_ids": torch.randint(count, (tokens,), device=device)
         for name, count in rows.items()
     }
-    tables = {name: rand(count, width) for name, count in rows.items()}
+    tables: Inputs = {name: rand(count, width) for name, count in rows.items()}
+    if bare:
+        tables |= {"positions": None, "types": None}
     return {**ids, **tables, "weight": rand(width), "bias": rand(width), "eps": 1e-5}
 
 
-def cost(word_ids: Tensor, words: Tensor, **_: object) -> tuple[float, float]:
-    """About nine operations a value; three rows read and one written a token."""
-    values = len(word_ids) * words.shape[1]
-    return 9.0 * values, 4.0 * values * words.element_size()
+def cost(
+    word_ids: Tensor, words: Tensor, positions: Tensor | None, types: Tensor | None, **_: object
+) -> tuple[float, float]:
+    """About seven operations a value and one a table; a row of each read and one written."""
+    values, tables = len(word_ids) * words.shape[1], 3 - (positions, types).count(None)
+    return (6.0 + tables) * values, (1.0 + tables) * values * words.element_size()
 
 
-def launches() -> list[Launch]:
-    """The hidden sizes of MiniLM, XLM-R base and large, in every precision."""
+def launches(architecture: str) -> list[Launch]:
+    """The hidden sizes of MiniLM, XLM-R base and large, in every precision; also words alone."""
     from xtremely.kernels import _embedding
 
     ids = dict.fromkeys(("WORD_IDS", "POSITION_IDS", "TYPE_IDS"), "*i64")
@@ -141,14 +154,24 @@ def launches() -> list[Launch]:
         names = ("WORDS", "POSITIONS", "TYPES", "WEIGHT", "BIAS", "OUT")
         strides = dict.fromkeys(("stride_words", "stride_positions", "stride_types"), "i32")
         signature = {**ids, **dict.fromkeys(names, f"*{kind}"), **strides, "eps": "fp32"}
-        for width in (384, 768, 1024):
-            columns, warps = row_settings(width)
-            constants = {"H": width, "COLUMNS": columns}
-            launch = Launch(
-                f"{width} {kind}", _embedding.embed_norm, signature, constants, warps, 1
-            )
-            found.append(launch)
+        for width in WIDTHS:
+            shape, constants = f"{width} {kind}", {"H": width, "COLUMNS": row_columns(width)}
+            config = row_config("embedding", width, precision, architecture)
+            found.append(Launch(shape, _embedding.embed_norm, signature, constants, config))
+            bare = {name: type_ for name, type_ in signature.items() if name not in UNUSED}
+            constants = {**constants, **dict.fromkeys(UNUSED, None)}
+            shape = f"{width} words {kind}"
+            found.append(Launch(shape, _embedding.embed_norm, bare, constants, config))
     return found
+
+
+def tunings() -> list[Tuning]:
+    """Every width and precision, at a batch of 32,768 tokens."""
+    return [
+        Tuning(f"{width} {TYPES[p]}", p, {"tokens": 32768, "width": width}, row_candidates(width))
+        for p in PRECISIONS
+        for width in WIDTHS
+    ]
 
 
 KERNEL = Kernel(
@@ -161,8 +184,10 @@ KERNEL = Kernel(
         {"tokens": 17, "width": 48},
         {"tokens": 5, "width": 131},
         {"tokens": 3, "width": 768},
+        {"tokens": 5, "width": 48, "bare": True},
     ),
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
+    tunings=tunings,
 )

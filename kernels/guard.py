@@ -50,7 +50,7 @@ def kernel_input(name: str, tensor: Tensor, precisions: Collection[torch.dtype])
     require(tensor.dtype in precisions, f"{name} is {tensor.dtype}; legal: {legal}")
     require_kernels(tensor.device)
     require(
-        tensor.ndim == 0 or tensor.stride(-1) == 1 or not tensor.numel(),
+        tensor.ndim == 0 or tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 or not tensor.numel(),
         f"{name} has stride {tensor.stride(-1) if tensor.ndim else 0} in its last dimension; make"
         " it contiguous there",
     )

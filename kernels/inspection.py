@@ -32,7 +32,7 @@ ROOM = {"sm_80": (65536, 2048, 163 * 1024), "sm_90": (65536, 2048, 227 * 1024)}
 ALIGNED = "tt.divisibility"
 # Instruction -> what it is called in the record.
 SASS = {
-    "hgmma": r"\bHGMMA\.",
+    "hgmma": r"\b[HQ]GMMA\.",  # QGMMA: of fp8
     "hmma": r"\bHMMA\.",
     "tma": r"\bUTMA",
     "wide_loads": r"\bLDG\S*\.128",
@@ -45,9 +45,8 @@ Row = dict[str, Any]
 def rows() -> Iterator[tuple[str, str]]:
     """Every (kernel and configuration, target), by name."""
     for name, kernel in all_kernels().items():
-        for launch in kernel.launches():
-            for target in TARGETS:
-                yield f"{name}: {launch.name}", target
+        for target, launch in ((t, one) for t in TARGETS for one in kernel.launches(t)):
+            yield f"{name}: {launch.name}", target
 
 
 def compiled(configuration: str, target: str) -> Row:
@@ -56,21 +55,22 @@ def compiled(configuration: str, target: str) -> Row:
     from triton.backends.compiler import GPUTarget
 
     kernel, name = configuration.split(": ", 1)
-    launch = next(item for item in all_kernels()[kernel].launches() if item.name == name)
+    launch = next(item for item in all_kernels()[kernel].launches(target) if item.name == name)
+    config = launch.config
     source = triton.compiler.ASTSource(
         launch.function,
         signature={
             argument: launch.signature.get(argument, "constexpr")
             for argument in launch.function.arg_names
         },
-        constexprs=launch.constants,
+        constexprs={**launch.constants, **config.constants},
         attrs=_attributes(launch),
     )
-    options = {"num_warps": launch.warps, "num_stages": launch.stages}
+    options = {"num_warps": config.warps, "num_stages": config.stages}
     binary = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
     if target == "gfx942":
         return _read_gcn(binary.asm["amdgcn"], binary.metadata.shared)
-    return _read_cubin(binary.asm["cubin"], target, launch.warps, binary.metadata.shared)
+    return _read_cubin(binary.asm["cubin"], target, config.warps, binary.metadata.shared)
 
 
 def _attributes(launch: Launch) -> dict[tuple[int], list]:

@@ -8,16 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xtremely.kernels.configurations import Config, choose
+from xtremely.kernels.configurations import architecture as architecture_of
 from xtremely.kernels.guard import kernel_input, require
-from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+LIBRARY = Config({"LIBRARY": True}, warps=0)  # torch's own product, and GELU after it
+HOPPER = "sm_90"  # the one architecture whose copy engine (TMA) the persistent kernel is made for
+ALIGNMENT = 16  # bytes: where a matrix's rows must begin for it
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
     """x @ weight.T + bias, through the exact (erf) GELU if asked; sums and GELU in fp32.
 
-    A row's result has the same bits whatever other rows there are.
+    A row's result has the same bits whatever other rows there are, unless tuning found torch's
+    own product to be faster and it runs instead.
 
     Args:
         x: [M, K] fp32, fp16 or bf16; rows may be strided.
@@ -28,33 +34,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tenso
     Returns:
         [M, N], contiguous, the precision of ``x``.
     """
-    from xtremely.kernels import _linear
-
     _checked(x, weight, bias)
     for name, tensor in (("x", x), ("weight", weight), ("bias", bias)):
         kernel_input(name, tensor, PRECISIONS)
-    (rows, depth), columns = x.shape, len(weight)
-    out = torch.empty(rows, columns, dtype=x.dtype, device=x.device)
-    settings, warps, stages = _settings(x.dtype)
-    tiles = -(-rows // settings["BLOCK_M"]) * -(-columns // settings["BLOCK_N"])
-    if tiles:
-        _linear.multiply[tiles,](
-            x,
-            weight,
-            bias,
-            out,
-            rows,
-            columns,
-            depth,
-            x.stride(0),
-            weight.stride(0),
-            out.stride(0),
-            GELU=gelu,
-            **settings,
-            num_warps=warps,
-            num_stages=stages,
-        )
-    return out
+    config = _config(x.dtype, gelu, architecture_of(x.device))
+    if config == LIBRARY:
+        return linear_ref(x, weight, bias, gelu)
+    return product(x, weight, bias, gelu, config, _plain(x.dtype)[0])
 
 
 def linear_ref(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
@@ -65,6 +51,15 @@ def linear_ref(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> T
 
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    check_shapes(x, weight, bias)
+    require(
+        x.dtype == weight.dtype == bias.dtype,
+        f"x is {x.dtype}, weight {weight.dtype}, bias {bias.dtype}; they must be alike",
+    )
+
+
+def check_shapes(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Raise InputError unless they are [M, K], [N, K] and [N]."""
     require(
         x.ndim == weight.ndim == 2 and x.shape[1] == weight.shape[1],
         f"x is {tuple(x.shape)}, weight {tuple(weight.shape)}; expected [M, K] and [N, K]",
@@ -73,19 +68,135 @@ def _checked(x: Tensor, weight: Tensor, bias: Tensor) -> None:
         bias.shape == weight.shape[:1],
         f"bias has shape {tuple(bias.shape)}, expected ({len(weight)},)",
     )
-    require(
-        x.dtype == weight.dtype == bias.dtype,
-        f"x is {x.dtype}, weight {weight.dtype}, bias {bias.dtype}; they must be alike",
+
+
+def product(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    gelu: bool,
+    config: Config,
+    fallback: Config,
+    scales: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
+) -> Tensor:
+    """Launch a product with a persistent configuration or a plain one.
+
+    Args:
+        x: [M, K]; ``weight`` is [N, K], ``bias`` [N], of the result's precision.
+        gelu: as in ``linear``.
+        config: what was chosen.
+        fallback: the plain configuration for operands that a persistent one cannot take: ``fits``
+            decides by their rows' places in memory, never by how many rows there are.
+        scales: of the rows of ``x`` and of ``weight``, both [..] fp32.
+    """
+    from xtremely.kernels import _linear
+
+    (rows, depth), columns = x.shape, len(weight)
+    out = torch.empty(rows, columns, dtype=bias.dtype, device=x.device)
+    if is_persistent(config) and not all(map(fits, (x, weight, out))):
+        config = fallback
+    m, n, k = _blocks(config)
+    tiles = -(-rows // m) * -(-columns // n)
+    options = {"num_warps": config.warps, "num_stages": config.stages}
+    settings = {"GELU": gelu, **config.constants, **options}
+    if tiles and is_persistent(config):
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        # Where two programs fit on a multiprocessor they share it; else they follow each other.
+        _linear.multiply_persistent[min(tiles, 2 * _multiprocessors(x.device)),](
+            TensorDescriptor.from_tensor(x, [m, k]),
+            TensorDescriptor.from_tensor(weight, [n, k]),
+            bias,
+            *scales,
+            TensorDescriptor.from_tensor(out, [m, n // 2]),
+            rows,
+            columns,
+            depth,
+            **settings,
+        )
+    elif tiles:
+        _linear.multiply[tiles,](
+            x,
+            weight,
+            bias,
+            *scales,
+            out,
+            rows,
+            columns,
+            depth,
+            x.stride(0),
+            weight.stride(0),
+            out.stride(0),
+            DOT=_dot(x.dtype == torch.float32),
+            **settings,
+        )
+    return out
+
+
+def is_persistent(config: Config) -> bool:
+    """Whether it is one of the persistent kernel, whose operands come by TMA."""
+    return "FLATTEN" in config.constants
+
+
+def fits(matrix: Tensor) -> bool:
+    """Whether the copy engine can fetch tiles of the matrix where it lies."""
+    stride, step = matrix.stride()
+    return (
+        matrix.numel() > 0
+        and step == 1
+        and stride >= matrix.shape[1]
+        and stride * matrix.element_size() % ALIGNMENT == 0
+        and matrix.data_ptr() % ALIGNMENT == 0
     )
 
 
-def _settings(precision: torch.dtype) -> tuple[dict[str, Any], int, int]:
-    """Tile, warps and stages of a precision. Untuned: chosen by what compiles without spills."""
+def _blocks(config: Config) -> tuple[int, int, int]:
+    m, n, k = (config.constants[f"BLOCK_{side}"] for side in "MNK")
+    return m, n, k
+
+
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _dot(fp32: bool) -> str:
+    return "ieee" if fp32 else "tf32"  # which low precisions ignore
+
+
+def shape_class(precision: torch.dtype, gelu: bool) -> str:
+    """The name that a product's configuration goes by."""
+    return f"{'gelu ' if gelu else ''}{TYPES[precision]}"
+
+
+def _config(precision: torch.dtype, gelu: bool, architecture: str) -> Config:
+    default = _candidates(precision, gelu, architecture)[0]
+    return choose("linear", shape_class(precision, gelu), architecture, default)
+
+
+def _candidates(precision: torch.dtype, gelu: bool, architecture: str) -> tuple[Config, ...]:
+    """The default first; on Hopper it is untuned, chosen for what the kernel compiles to."""
+    persistent: tuple[Config, ...] = ()
+    if architecture == HOPPER and precision != torch.float32:  # fp32 has no matrix unit to feed
+        # GELU takes half as long as a product of depth 1024 takes the matrix unit. Small tiles
+        # leave a multiprocessor room for two programs, and one multiplies while one finishes.
+        small = (tiled(128, 128, 64, 8, 3, FLATTEN=True), tiled(128, 128, 64, 4, 3, FLATTEN=True))
+        large = (tiled(128, 256, 64, 8, 4, FLATTEN=True), tiled(128, 256, 64, 8, 3, FLATTEN=True))
+        persistent = (*small, *large) if gelu else (*large, *small)
+    return (*persistent, *_plain(precision), LIBRARY)
+
+
+def _plain(precision: torch.dtype) -> tuple[Config, ...]:
     if precision == torch.float32:
-        tile = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32, "GROUP": 8, "DOT": "ieee"}
-        return tile, 4, 2
-    tile = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "GROUP": 8, "DOT": "tf32"}
-    return tile, 8, 3
+        return (tiled(64, 64, 32, 4, 2), tiled(64, 128, 32, 8, 2), tiled(128, 128, 16, 8, 2))
+    return (tiled(128, 128, 64, 8, 3), tiled(128, 128, 64, 8, 4), tiled(64, 256, 64, 8, 4))
+
+
+def tiled(m: int, n: int, k: int, warps: int, stages: int, **more: Any) -> Config:
+    """A configuration of the product: its tile, and FLATTEN if it is persistent."""
+    constants = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8, **more}
+    return Config(constants, warps, stages)
 
 
 def make_inputs(
@@ -112,21 +223,62 @@ def cost(x: Tensor, weight: Tensor, **_: object) -> tuple[float, float]:
     return 2.0 * rows * depth * columns, float(values * x.element_size())
 
 
-def launches() -> list[Launch]:
-    """With and without GELU, in every precision."""
-    from xtremely.kernels import _linear
-
-    sizes = dict.fromkeys(("M", "N", "K", "stride_x", "stride_weight", "stride_out"), "i32")
+def launches(architecture: str) -> list[Launch]:
+    """With and without GELU, in every precision; torch's own product ships no code."""
     found = []
     for precision in PRECISIONS:
         kind = TYPES[precision]
-        signature = {**dict.fromkeys(("X", "WEIGHT", "BIAS", "OUT"), f"*{kind}"), **sizes}
-        settings, warps, stages = _settings(precision)
         for gelu in (False, True):
-            name = f"{'gelu ' if gelu else ''}{kind}"
-            constants = {**settings, "GELU": gelu}
-            found.append(Launch(name, _linear.multiply, signature, constants, warps, stages))
+            config, shape = _config(precision, gelu, architecture), shape_class(precision, gelu)
+            if config != LIBRARY:
+                found += launch(shape, kind, kind, gelu, config, _plain(precision)[0])
     return found
+
+
+def launch(
+    shape: str, operand: str, result: str, gelu: bool, config: Config, fallback: Config
+) -> list[Launch]:
+    """What ships for a shape class: a persistent configuration and its fallback, or a plain one.
+
+    ``operand`` and ``result`` are Triton's names of precisions.
+    """
+    from xtremely.kernels import _linear
+
+    signature = {"BIAS": f"*{result}", **dict.fromkeys("MNK", "i32")}
+    constants: dict[str, Any] = {"GELU": gelu}
+    scales = ("X_SCALE", "WEIGHT_SCALE")
+    if operand == result:
+        constants |= dict.fromkeys(scales)
+    else:
+        signature |= dict.fromkeys(scales, "*fp32")
+    matrices = {"X": f"*{operand}", "WEIGHT": f"*{operand}", "OUT": f"*{result}"}
+    strides = dict.fromkeys(("stride_x", "stride_weight", "stride_out"), "i32")
+    plain = {**signature, **matrices, **strides}, {**constants, "DOT": _dot(operand == "fp32")}
+    if not is_persistent(config):
+        return [Launch(shape, _linear.multiply, *plain, config)]
+    m, n, k = _blocks(config)
+    signature["X"] = f"tensordesc<{operand}[{m}, {k}]>"
+    signature["WEIGHT"] = f"tensordesc<{operand}[{n}, {k}]>"
+    signature["OUT"] = f"tensordesc<{result}[{m}, {n // 2}]>"
+    return [
+        Launch(shape, _linear.multiply_persistent, signature, constants, config),
+        Launch(f"plain {shape}", _linear.multiply, *plain, fallback),
+    ]
+
+
+def here() -> str:
+    """The architecture of this machine's GPU, on which tuning measures."""
+    return architecture_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def tunings() -> list[Tuning]:
+    """The feed-forward product of XLM-R large; candidates are those of this machine's GPU."""
+    case = {"rows": 32768, "depth": 1024, "columns": 4096}
+    return [
+        Tuning(shape_class(p, gelu), p, {**case, "gelu": gelu}, _candidates(p, gelu, here()))
+        for p in PRECISIONS
+        for gelu in (False, True)
+    ]
 
 
 KERNEL = Kernel(
@@ -147,4 +299,5 @@ KERNEL = Kernel(
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
+    tunings=tunings,
 )

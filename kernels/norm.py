@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xtremely.kernels.configurations import Config, architecture, choose
 from xtremely.kernels.guard import kernel_input, require
-from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 WIDEST = 8192  # a row is kept in the registers of one program
+WIDTHS = (384, 768, 1024)  # what compile checks and tuning look at
 
 
 def norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -28,14 +30,11 @@ def norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) 
     """
     from xtremely.kernels import _norm
 
-    _checked(x, residual, weight, bias)
-    for name, tensor in (("x", x), ("residual", residual), ("weight", weight), ("bias", bias)):
-        kernel_input(name, tensor, PRECISIONS)
+    check_for_kernel(x, residual, weight, bias)
     rows, width = x.shape
-    require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}; use norm_ref")
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
     if rows:
-        columns, warps = row_settings(width)
+        config = row_config("norm", width, x.dtype, architecture(x.device))
         _norm.add_norm[rows,](
             x,
             residual,
@@ -47,8 +46,8 @@ def norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) 
             out.stride(0),
             eps,
             H=width,
-            COLUMNS=columns,
-            num_warps=warps,
+            COLUMNS=row_columns(width),
+            num_warps=config.warps,
         )
     return out
 
@@ -73,10 +72,30 @@ def _checked(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
         )
 
 
-def row_settings(width: int) -> tuple[int, int]:
-    """Columns (a power of two) and warps of a program that keeps one row of ``width`` values."""
-    columns = 1 << max(0, width - 1).bit_length()
-    return columns, min(8, max(1, columns // 512))
+def check_for_kernel(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Raise InputError unless the kernel can take the arguments where they lie."""
+    _checked(x, residual, weight, bias)
+    for name, tensor in (("x", x), ("residual", residual), ("weight", weight), ("bias", bias)):
+        kernel_input(name, tensor, PRECISIONS)
+    width = x.shape[1]
+    require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}; use norm_ref")
+
+
+def row_columns(width: int) -> int:
+    """Columns (a power of two) of a program that keeps a row of ``width`` values."""
+    return 1 << max(0, width - 1).bit_length()
+
+
+def row_config(kernel: str, width: int, precision: torch.dtype, architecture: str) -> Config:
+    """Settings of a kernel that gives every row a program."""
+    default = row_candidates(width)[0]
+    return choose(kernel, f"{width} {TYPES[precision]}", architecture, default)
+
+
+def row_candidates(width: int) -> tuple[Config, ...]:
+    """Warps for a row of ``width`` values, the default first."""
+    default = min(8, max(1, row_columns(width) // 512))
+    return tuple(Config({}, warps) for warps in sorted((1, 2, 4, 8), key=lambda w: w != default))
 
 
 def make_inputs(precision: torch.dtype, device: torch.device, rows: int, width: int) -> Inputs:
@@ -99,8 +118,8 @@ def cost(x: Tensor, **_: object) -> tuple[float, float]:
     return 8.0 * x.numel(), 3.0 * x.numel() * x.element_size()
 
 
-def launches() -> list[Launch]:
-    """The hidden sizes of MiniLM, XLM-R base and large, in every precision."""
+def launches(architecture: str) -> list[Launch]:
+    """The widths of MiniLM, XLM-R base and large, in every precision."""
     from xtremely.kernels import _norm
 
     found = []
@@ -108,19 +127,21 @@ def launches() -> list[Launch]:
         kind = TYPES[precision]
         tensors = dict.fromkeys(("X", "RESIDUAL", "WEIGHT", "BIAS", "OUT"), f"*{kind}")
         strides = dict.fromkeys(("stride_x", "stride_residual", "stride_out"), "i32")
-        for width in (384, 768, 1024):
-            columns, warps = row_settings(width)
-            found.append(
-                Launch(
-                    f"{width} {kind}",
-                    _norm.add_norm,
-                    {**tensors, **strides, "eps": "fp32"},
-                    {"H": width, "COLUMNS": columns},
-                    warps,
-                    1,
-                )
-            )
+        signature = {**tensors, **strides, "eps": "fp32"}
+        for width in WIDTHS:
+            constants = {"H": width, "COLUMNS": row_columns(width)}
+            config = row_config("norm", width, precision, architecture)
+            found.append(Launch(f"{width} {kind}", _norm.add_norm, signature, constants, config))
     return found
+
+
+def tunings() -> list[Tuning]:
+    """Every width and precision, at a batch of 32,768 tokens."""
+    return [
+        Tuning(f"{width} {TYPES[p]}", p, {"rows": 32768, "width": width}, row_candidates(width))
+        for p in PRECISIONS
+        for width in WIDTHS
+    ]
 
 
 KERNEL = Kernel(
@@ -138,4 +159,5 @@ KERNEL = Kernel(
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
+    tunings=tunings,
 )

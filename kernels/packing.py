@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xtremely.kernels.guard import InputError
+from xtremely.kernels.guard import require
 
 SMALLEST_SLOT = 16  # rows of the smallest matrix product a tensor core does
 
@@ -85,8 +85,8 @@ class Layout:
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu"):
         self.lengths = tuple(int(length) for length in lengths)
-        if any(length < 0 for length in self.lengths):
-            raise InputError(f"a sequence has {min(self.lengths)} tokens; lengths are 0 or more")
+        shortest = min(self.lengths, default=0)
+        require(shortest >= 0, f"a sequence has {shortest} tokens; lengths are 0 or more")
         self.total, self.max_seqlen = sum(self.lengths), max(self.lengths, default=0)
         self.device = torch.device(device)
         self.cu_seqlens = cumulative(torch.tensor(self.lengths, dtype=torch.int64)).to(self.device)
@@ -95,6 +95,18 @@ class Layout:
     def to(self, device: torch.device) -> Layout:
         """The same layout on a device."""
         return self if device == self.device else Layout(self.lengths, device)
+
+    def require_rows(self, name: str, values: Tensor) -> None:
+        """Raise InputError unless the rows of ``values`` can be this layout's tokens."""
+        require(
+            len(values) == self.total,
+            f"{name} has {len(values)} rows, the layout's sequences have {self.total} tokens",
+        )
+        require(
+            values.device == self.cu_seqlens.device,
+            f"{name} is on {values.device}, the layout on {self.cu_seqlens.device}; move one to"
+            " the other's device",
+        )
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -172,16 +184,22 @@ class Layout:
 
 def pack(padded: Tensor, lengths: Tensor) -> Packed:
     """Drop the padding: [B, L, ...] with lengths [B] to a Packed of sum(lengths) rows."""
-    if lengths.numel() and int(lengths.max()) > padded.shape[1]:
-        raise ValueError(f"length {int(lengths.max())} exceeds the padded width {padded.shape[1]}")
-    keep = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
     longest = int(lengths.max()) if lengths.numel() else 0
+    require(
+        longest <= padded.shape[1], f"length {longest} exceeds the padded width {padded.shape[1]}"
+    )
+    keep = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
     return Packed(padded[keep], cumulative(lengths), longest)
 
 
 def unpack(packed: Packed, fill: float = 0.0) -> Tensor:
     """Back to [B, max_seqlen, ...], ``fill`` in the padding."""
     lengths = packed.cu_seqlens.diff()
+    sound = bool((lengths >= 0).all()) and int(packed.cu_seqlens[-1]) == len(packed.values)
+    require(
+        sound and int(packed.cu_seqlens[0]) == 0,
+        f"cu_seqlens must rise from 0 to the {len(packed.values)} rows; take it from a Layout",
+    )
     keep = torch.arange(packed.max_seqlen, device=lengths.device) < lengths[:, None]
     shape = (len(lengths), packed.max_seqlen, *packed.values.shape[1:])
     padded = packed.values.new_full(shape, fill)

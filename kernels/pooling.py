@@ -5,24 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xtremely.kernels.configurations import Config, architecture, choose
 from xtremely.kernels.guard import kernel_input, require, unknown
-from xtremely.kernels.norm import WIDEST, row_settings
+from xtremely.kernels.norm import WIDEST, WIDTHS, row_columns
 from xtremely.kernels.packing import Layout
-from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 POOLINGS = ("mean", "cls")
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-ROWS = 16  # rows that a program adds at a time
 
 
-def pool(values: Tensor, cu_seqlens: Tensor, pooling: str, unit: bool = False) -> Tensor:
+def pool(values: Tensor, layout: Layout, pooling: str, unit: bool = False) -> Tensor:
     """Mean over all of a sequence's tokens (specials included) or its first token.
 
     Sums are fp32. A sequence without tokens pools to zeros.
 
     Args:
         values: [T, H] packed hidden states, fp32, fp16 or bf16; rows may be strided.
-        cu_seqlens: [B + 1] int32 sequence borders.
+        layout: where the T tokens' B sequences lie.
         pooling: ``mean`` or ``cls``.
         unit: scale every vector to length 1 (a zero vector stays zero).
 
@@ -31,39 +31,39 @@ def pool(values: Tensor, cu_seqlens: Tensor, pooling: str, unit: bool = False) -
     """
     from xtremely.kernels import _pooling
 
-    _checked(values, cu_seqlens, pooling)
+    _checked(values, layout, pooling)
     kernel_input("values", values, PRECISIONS)
-    kernel_input("cu_seqlens", cu_seqlens, (torch.int32,))
-    width, sequences = values.shape[1], len(cu_seqlens) - 1
+    width, sequences = values.shape[1], len(layout.lengths)
     require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}; use pool_ref")
     out = torch.empty(sequences, width, dtype=torch.float32, device=values.device)
     if sequences:
-        columns, warps = row_settings(width)
+        shape = _shape(pooling, width, values.dtype)
+        config = _config(shape, width, architecture(values.device))
         _pooling.pool[sequences,](
             values,
-            cu_seqlens,
+            layout.cu_seqlens,
             out,
             values.stride(0),
             H=width,
-            COLUMNS=columns,
-            ROWS=ROWS,
+            COLUMNS=row_columns(width),
             MEAN=pooling == "mean",
             UNIT=unit,
-            num_warps=2 * warps,
+            **config.constants,
+            num_warps=config.warps,
         )
     return out
 
 
-def pool_ref(values: Tensor, cu_seqlens: Tensor, pooling: str, unit: bool = False) -> Tensor:
+def pool_ref(values: Tensor, layout: Layout, pooling: str, unit: bool = False) -> Tensor:
     """``pool`` in plain torch."""
-    _checked(values, cu_seqlens, pooling)
+    _checked(values, layout, pooling)
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    lengths = cu_seqlens.diff().long()
+    lengths = layout.cu_seqlens.diff().long()
     if pooling == "mean":
         sums = torch.segment_reduce(wide, "sum", lengths=lengths, axis=0, unsafe=True)
         pooled = sums / lengths.clamp(min=1)[:, None]
     elif len(values):
-        first = cu_seqlens[:-1].long().clamp(max=len(values) - 1)
+        first = layout.cu_seqlens[:-1].long().clamp(max=len(values) - 1)
         pooled = wide[first] * (lengths > 0)[:, None]
     else:
         pooled = wide.new_zeros(len(lengths), values.shape[1])
@@ -75,14 +75,11 @@ def normalise(vectors: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1, eps=1e-12)
 
 
-def _checked(values: Tensor, cu_seqlens: Tensor, pooling: str) -> None:
+def _checked(values: Tensor, layout: Layout, pooling: str) -> None:
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
     require(values.ndim == 2, f"values has shape {tuple(values.shape)}, expected [tokens, width]")
-    require(
-        cu_seqlens.ndim == 1 and len(cu_seqlens) >= 1,
-        f"cu_seqlens has shape {tuple(cu_seqlens.shape)}, expected [sequences + 1]",
-    )
+    layout.require_rows("values", values)
 
 
 def make_inputs(
@@ -95,40 +92,64 @@ def make_inputs(
 ) -> Inputs:
     """Random hidden states of sequences of the given lengths."""
     values = torch.randn(sum(lengths), width, device=device, dtype=precision)
-    borders = Layout(lengths, device).cu_seqlens
-    return {"values": values, "cu_seqlens": borders, "pooling": pooling, "unit": unit}
+    layout = Layout(lengths, device)
+    return {"values": values, "layout": layout, "pooling": pooling, "unit": unit}
 
 
-def cost(values: Tensor, cu_seqlens: Tensor, pooling: str, **_: object) -> tuple[float, float]:
+def cost(values: Tensor, layout: Layout, pooling: str, **_: object) -> tuple[float, float]:
     """An addition a value read; the result written in fp32."""
-    pooled = 4.0 * (len(cu_seqlens) - 1) * values.shape[1]
+    pooled = 4.0 * len(layout.lengths) * values.shape[1]
     read = float(values.numel()) if pooling == "mean" else pooled / 4
     return read if len(values) else 0.0, read * values.element_size() + pooled
 
 
-def launches() -> list[Launch]:
-    """Mean and CLS, normalised, for the hidden sizes of MiniLM, XLM-R base and large."""
+def _shape(pooling: str, width: int, precision: torch.dtype) -> str:
+    return f"{pooling} {width} {TYPES[precision]}"
+
+
+def _config(shape: str, width: int, architecture: str) -> Config:
+    return choose("pooling", shape, architecture, _candidates(width)[0])
+
+
+def _candidates(width: int) -> tuple[Config, ...]:
+    """Rows taken at a time and warps, the default first."""
+    default = (8, 2 * min(8, max(1, row_columns(width) // 512)))
+    others = ((rows, warps) for rows in (4, 8, 16) for warps in (2, 4, 8))
+    settings = dict.fromkeys((default, *others))
+    return tuple(Config({"ROWS": rows}, warps) for rows, warps in settings)
+
+
+def launches(architecture: str) -> list[Launch]:
+    """Mean and CLS, normalised, for the widths of MiniLM, XLM-R base and large."""
     from xtremely.kernels import _pooling
 
     found = []
     for precision in PRECISIONS:
-        kind = TYPES[precision]
-        signature = {"VALUES": f"*{kind}", "CU_SEQLENS": "*i32", "OUT": "*fp32"}
-        for width in (384, 768, 1024):
-            columns, warps = row_settings(width)
-            for mean in (True, False):
-                constants = {"H": width, "COLUMNS": columns, "ROWS": ROWS, "MEAN": mean}
-                found.append(
-                    Launch(
-                        f"{'mean' if mean else 'cls'} {width} {kind}",
-                        _pooling.pool,
-                        {**signature, "stride_values": "i32"},
-                        {**constants, "UNIT": True},
-                        2 * warps,
-                        1,
-                    )
-                )
+        values = f"*{TYPES[precision]}"
+        signature = {"VALUES": values, "CU_SEQLENS": "*i32", "OUT": "*fp32", "stride_values": "i32"}
+        for width in WIDTHS:
+            for pooling in POOLINGS:
+                shape = _shape(pooling, width, precision)
+                constants = {"H": width, "COLUMNS": row_columns(width), "UNIT": True}
+                constants["MEAN"] = pooling == "mean"
+                config = _config(shape, width, architecture)
+                found.append(Launch(shape, _pooling.pool, signature, constants, config))
     return found
+
+
+def tunings() -> list[Tuning]:
+    """Every width, pooling and precision, on 1,200 sequences of 27 tokens."""
+    return [
+        Tuning(
+            _shape(pooling, width, p),
+            p,
+            {"lengths": (27,) * 1200, "width": width, "pooling": pooling, "unit": True},
+            _candidates(width),
+        )
+        for p in PRECISIONS
+        for width in WIDTHS
+        for pooling in POOLINGS
+    ]
 
 
 KERNEL = Kernel(
@@ -143,4 +164,5 @@ KERNEL = Kernel(
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
+    tunings=tunings,
 )

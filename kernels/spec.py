@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import xtremely.kernels
+from xtremely.kernels.configurations import Config
 from xtremely.kernels.guard import require
 
 Inputs = dict[str, Any]
@@ -28,20 +30,40 @@ class Launch:
     """A jit function with fixed compile-time settings, as it ships.
 
     Attributes:
-        name: of the configuration, unique among the kernel's.
+        name: of the shape class, unique among the kernel's.
         function: the ``triton.jit`` function.
-        signature: argument name -> Triton type, ``constexpr`` for compile-time ones.
-        constants: values of the compile-time arguments.
-        warps: per program.
-        stages: of the software pipeline.
+        signature: type of every run-time argument, by name.
+        constants: values of the compile-time arguments that are not in ``config``.
+        config: the settings chosen for the architecture.
     """
 
     name: str
     function: Any
     signature: dict[str, str]
     constants: dict[str, Any]
-    warps: int
-    stages: int
+    config: Config
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A shape class, inputs that stand for it, and the settings to try.
+
+    Attributes:
+        shape: the class, as in ``launches``.
+        precision: of the inputs.
+        case: arguments of ``make_inputs``.
+        candidates: what to measure, the default among them.
+    """
+
+    shape: str
+    precision: torch.dtype
+    case: Inputs
+    candidates: tuple[Config, ...]
+
+
+def plain_values(out: Any, **_: Any) -> Tensor:
+    """A kernel's output is itself what the law of exactness judges."""
+    return out
 
 
 @dataclass(frozen=True)
@@ -55,7 +77,11 @@ class Kernel:
         cases: what conformance tests run, each the arguments of ``make_inputs``.
         make_inputs: (precision, device, **case) -> arguments of ``run``.
         cost: arguments of ``run`` -> floating-point operations and bytes that must be moved.
-        launches: every shipped configuration, for compile checks.
+        launches: architecture -> every shipped configuration, for compile checks.
+        tunings: what ``xtremely kernels tune`` measures.
+        values: (output, **inputs) -> the numbers that the law of exactness judges; for an output
+            of indices, say, the scores at those indices.
+        precisions: those it takes.
     """
 
     name: str
@@ -64,7 +90,10 @@ class Kernel:
     cases: tuple[Inputs, ...]
     make_inputs: Callable[..., Inputs]
     cost: Callable[..., tuple[float, float]]
-    launches: Callable[[], list[Launch]]
+    launches: Callable[[str], list[Launch]]
+    tunings: Callable[[], list[Tuning]]
+    values: Callable[..., Tensor] = plain_values
+    precisions: tuple[torch.dtype, ...] = tuple(TYPES)
 
 
 def all_kernels() -> dict[str, Kernel]:

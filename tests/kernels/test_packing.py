@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtremely.kernels.packing import Layout, Run, pack, unpack
+from xtremely.kernels.guard import InputError
+from xtremely.kernels.packing import Layout, Packed, Run, pack, unpack
 
 lengths_lists = st.lists(st.integers(0, 9), max_size=12)
 
@@ -36,5 +37,17 @@ def test_runs_join_equal_neighbours_and_skip_empty_ones():
 
 
 def test_a_length_beyond_the_padding_is_refused():
-    with pytest.raises(ValueError, match="length 4 exceeds the padded width 3"):
+    with pytest.raises(InputError, match="length 4 exceeds the padded width 3"):
         pack(torch.zeros(2, 3), torch.tensor([1, 4]))
+
+
+def test_a_negative_length_is_refused():
+    with pytest.raises(InputError, match="a sequence has -2 tokens; lengths are 0 or more"):
+        Layout([3, -2, 1])
+
+
+@pytest.mark.parametrize("borders", [[0, 3, 2, 4], [0, 2, 3], [1, 2, 4], [0, 2, 5]])
+def test_borders_that_do_not_rise_from_nothing_to_all_rows_are_refused(borders):
+    packed = Packed(torch.zeros(4, 2), torch.tensor(borders, dtype=torch.int32), 3)
+    with pytest.raises(InputError, match="cu_seqlens must rise from 0 to the 4 rows"):
+        unpack(packed)

@@ -1,0 +1,36 @@
+"""Row-wise quantisation to e4m3: the Triton code of ``quantise``, which ``norm_fp8`` uses too."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def quantised(row):
+    """A row (fp32) as e4m3 values, and its scale; see ``quantise`` for the rule."""
+    scale = tl.maximum(tl.div_rn(tl.max(tl.abs(row), 0), 448.0), 1.1754943508222875e-38)
+    scaled = row * tl.div_rn(1.0, scale)
+    # Adding 1.5 * 2**20 times a value's power of two (2**-6 for smaller ones) leaves e4m3's three
+    # bits behind the point, and the adder rounds as IEEE does. The conversion is then exact, in
+    # Triton's interpreter too, whose own rounding to e4m3 is wrong.
+    power = (scaled.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+    anchor = tl.maximum(power, 0.015625) * 1572864.0
+    return (scaled + anchor - anchor).to(tl.float8e4nv), scale
+
+
+@triton.jit
+def quantise_rows(
+    X,  # [T, H]
+    VALUES,  # [T, H]
+    SCALE,  # [T]
+    stride_x,
+    H: tl.constexpr,
+    COLUMNS: tl.constexpr,  # H, rounded up to a power of two
+):
+    """One row, read once and kept in registers."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, COLUMNS)
+    mask = at < H
+    x = tl.load(X + row * stride_x + at, mask=mask, other=0.0).to(tl.float32)
+    values, scale = quantised(x)
+    tl.store(VALUES + row * H + at, values, mask=mask)
+    tl.store(SCALE + row, scale)

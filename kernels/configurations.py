@@ -1,0 +1,74 @@
+"""Which compile-time settings a kernel runs with: its default, or what was measured to be faster.
+
+Every kernel names its shape classes (``short 64 bf16``) and gives each a default. ``tuned.json``
+beside this file holds what ``xtremely kernels tune`` found, by kernel, architecture and class. A
+class never depends on how many sequences or rows there are, so a batch's company changes no bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TABLE = Path(__file__).parent / "tuned.json"
+INTERPRETER = "interpreter"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compile-time settings of a launch.
+
+    Attributes:
+        constants: tile sizes and the like, by the jit function's argument names.
+        warps: per program.
+        stages: of the software pipeline.
+    """
+
+    constants: dict[str, Any]
+    warps: int
+    stages: int = 1
+
+
+_forced: dict[tuple[str, str], Config] = {}
+
+
+def choose(kernel: str, shape: str, architecture: str, default: Config) -> Config:
+    """The settings of a kernel's shape class on an architecture."""
+    if (kernel, shape) in _forced:
+        return _forced[kernel, shape]
+    found = read_table().get(kernel, {}).get(architecture, {}).get(shape)
+    return Config(found["constants"], found["warps"], found["stages"]) if found else default
+
+
+@contextmanager
+def forced(kernel: str, shape: str, config: Config) -> Iterator[None]:
+    """While it lasts, the shape class runs with these settings: how they are measured."""
+    _forced[kernel, shape] = config
+    try:
+        yield
+    finally:
+        del _forced[kernel, shape]
+
+
+@cache
+def architecture(device: torch.device) -> str:
+    """``sm_90``, ``gfx942``, ...; ``interpreter`` where kernels are not compiled."""
+    if device.type != "cuda":
+        return INTERPRETER
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        return str(properties.gcnArchName).split(":")[0]
+    return f"sm_{properties.major}{properties.minor}"
+
+
+@cache
+def read_table() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """Kernel -> architecture -> shape class -> settings, with where and when they were measured."""
+    return json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}

@@ -1,0 +1,134 @@
+"""Residual add and LayerNorm in one pass, the result also as fp8 rows for the product after it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xtremely.kernels.configurations import architecture as architecture_of
+from xtremely.kernels.norm import (
+    PRECISIONS,
+    WIDTHS,
+    check_for_kernel,
+    make_inputs,
+    norm_ref,
+    row_candidates,
+    row_columns,
+    row_config,
+)
+from xtremely.kernels.quantise import E4M3, has_e4m3, quantise_ref, require_e4m3
+from xtremely.kernels.spec import TYPES, Kernel, Launch, Tuning
+
+
+def norm_fp8(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``norm``, and what ``quantise`` makes of its result, without reading that again.
+
+    A post-norm encoder needs both: the result for the next residual add, its fp8 rows for the
+    next product.
+
+    Args:
+        x: [T, H] fp32, fp16 or bf16; rows may be strided.
+        residual: [T, H], the same precision.
+        weight: [H].
+        bias: [H].
+        eps: added to the variance.
+
+    Returns:
+        The result [T, H], the precision of ``x``; its rows as values [T, H] e4m3 and scales [T]
+        fp32, to the bit what ``quantise`` gives for the result. All contiguous.
+
+    Raises:
+        InputError: also on a device without e4m3.
+    """
+    from xtremely.kernels import _norm_fp8
+
+    check_for_kernel(x, residual, weight, bias)
+    require_e4m3(x.device)
+    rows, width = x.shape
+    out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
+    values = torch.empty(rows, width, dtype=E4M3, device=x.device)
+    scale = torch.empty(rows, dtype=torch.float32, device=x.device)
+    if rows:
+        config = row_config("norm_fp8", width, x.dtype, architecture_of(x.device))
+        _norm_fp8.add_norm_quantise[rows,](
+            x,
+            residual,
+            weight,
+            bias,
+            out,
+            values,
+            scale,
+            x.stride(0),
+            residual.stride(0),
+            eps,
+            H=width,
+            COLUMNS=row_columns(width),
+            num_warps=config.warps,
+        )
+    return out, values, scale
+
+
+def norm_fp8_ref(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``norm_fp8`` in plain torch."""
+    out = norm_ref(x, residual, weight, bias, eps)
+    return out, *quantise_ref(out)
+
+
+def cost(x: Tensor, **_: object) -> tuple[float, float]:
+    """About sixteen operations a value; two reads, a write, a byte a value, four bytes a row."""
+    return 16.0 * x.numel(), x.numel() * (3.0 * x.element_size() + 1.0) + 4.0 * len(x)
+
+
+def launches(architecture: str) -> list[Launch]:
+    """The widths of MiniLM, XLM-R base and large, where the architecture has e4m3."""
+    from xtremely.kernels import _norm_fp8
+
+    found = []
+    for precision in PRECISIONS if has_e4m3(architecture) else ():
+        kind = TYPES[precision]
+        tensors = dict.fromkeys(("X", "RESIDUAL", "WEIGHT", "BIAS", "OUT"), f"*{kind}")
+        rows = {"VALUES": "*fp8e4nv", "SCALE": "*fp32"}
+        strides = dict.fromkeys(("stride_x", "stride_residual"), "i32")
+        signature = {**tensors, **rows, **strides, "eps": "fp32"}
+        for width in WIDTHS:
+            constants = {"H": width, "COLUMNS": row_columns(width)}
+            config = row_config("norm_fp8", width, precision, architecture)
+            name = f"{width} {kind}"
+            found.append(Launch(name, _norm_fp8.add_norm_quantise, signature, constants, config))
+    return found
+
+
+def tunings() -> list[Tuning]:
+    """Every width and precision, at a batch of 32,768 tokens."""
+    return [
+        Tuning(f"{width} {TYPES[p]}", p, {"rows": 32768, "width": width}, row_candidates(width))
+        for p in PRECISIONS
+        for width in WIDTHS
+    ]
+
+
+def values(out: tuple[Tensor, Tensor, Tensor], **_: object) -> Tensor:
+    """LayerNorm's result; its fp8 rows follow from it to the bit, which has its own test."""
+    return out[0]
+
+
+KERNEL = Kernel(
+    name="norm_fp8",
+    run=norm_fp8,
+    ref=norm_fp8_ref,
+    cases=(
+        {"rows": 0, "width": 64},
+        {"rows": 1, "width": 1},
+        {"rows": 13, "width": 131},
+        {"rows": 3, "width": 1024},
+    ),
+    make_inputs=make_inputs,
+    cost=cost,
+    launches=launches,
+    tunings=tunings,
+    values=values,
+)

@@ -1,0 +1,242 @@
+"""The best answer spans of every packed sequence, from its tokens' start and end logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xtremely.kernels.configurations import Config, architecture, choose
+from xtremely.kernels.guard import kernel_input, require
+from xtremely.kernels.packing import Layout
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
+
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+MOST = 1024  # spans asked for, and tokens of a span: what one program holds at a time
+
+Spans = tuple[Tensor, Tensor, Tensor]
+
+
+def span(
+    logits: Tensor, may_begin: Tensor, may_end: Tensor, layout: Layout, best: int, longest: int
+) -> Spans:
+    """The ``best`` spans of every sequence by start logit + end logit, summed in fp32.
+
+    A span goes from a token that may begin one to the same or a later token of the sequence that
+    may end one, over ``longest`` tokens at most. Of equal spans the one that begins earlier comes
+    first, then the one that ends earlier. A sequence's result has the same bits whatever else is
+    in the batch.
+
+    Every legal span is looked at. The script of BERT and XTREME pairs the 20 likeliest starts with
+    the 20 likeliest ends among all tokens, illegal ones too, and so can miss spans, the very best
+    among them. It lets a span end at any token of the context, but begin only at a token that no
+    overlapping window shows with more context: hence two masks.
+
+    Args:
+        logits: [T, 2] fp32, fp16 or bf16, start and end logit of every token; rows may be strided.
+            A start or end logit of -inf or NaN begins or ends no span.
+        may_begin: [T] bool, the tokens at which a span may begin.
+        may_end: [T] bool, the tokens at which a span may end.
+        layout: where the T tokens' sequences lie; they may have any length.
+        best: spans wanted of each of the B sequences, 1 to 1024.
+        longest: tokens a span may have, 1 to 1024.
+
+    Returns:
+        Scores [B, best] fp32, best first, and the spans' first and last tokens [B, best] int32,
+        counted from the sequence's own start. Where a sequence has fewer legal spans, the rest of
+        its scores is -inf and the rest of its positions -1.
+
+    Raises:
+        InputError: what was got, what is legal.
+    """
+    from xtremely.kernels import _span
+
+    _checked(logits, may_begin, may_end, layout, best, longest)
+    kernel_input("logits", logits, PRECISIONS)
+    for name, mask in (("may_begin", may_begin), ("may_end", may_end)):
+        kernel_input(name, mask, (torch.bool,))
+    sequences = len(layout.lengths)
+    scores = torch.empty(sequences, best, dtype=torch.float32, device=logits.device)
+    begins = torch.empty(sequences, best, dtype=torch.int32, device=logits.device)
+    ends = torch.empty_like(begins)
+    if sequences:
+        config = _config(logits.dtype, architecture(logits.device))
+        _span.find[sequences,](
+            logits,
+            may_begin,
+            may_end,
+            layout.cu_seqlens,
+            scores,
+            begins,
+            ends,
+            logits.stride(0),
+            best,
+            longest,
+            **_constants(best, longest),
+            **config.constants,
+            num_warps=config.warps,
+        )
+    return scores, begins, ends
+
+
+def span_ref(
+    logits: Tensor, may_begin: Tensor, may_end: Tensor, layout: Layout, best: int, longest: int
+) -> Spans:
+    """``span`` in plain torch: all spans of each run of equal-length sequences, sorted."""
+    _checked(logits, may_begin, may_end, layout, best, longest)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    opening = wide[:, 0].masked_fill(~may_begin, -torch.inf)
+    closing = wide[:, 1].masked_fill(~may_end, -torch.inf)
+    scores = wide.new_full((len(layout.lengths), best), -torch.inf)
+    begins = torch.full_like(scores, -1, dtype=torch.int32)
+    ends = begins.clone()
+    filled = torch.tensor(layout.lengths).nonzero()[:, 0]
+    for run, held in zip(layout.runs, filled.split([r.count for r in layout.runs]), strict=True):
+        dense = run.count, run.length
+        first, last = (one[run.rows].view(dense) for one in (opening, closing))
+        found = _ranked(first, last, best, longest)
+        for out, one in zip((scores, begins, ends), found, strict=True):
+            ranks = min(best, one.shape[1])
+            out[held, :ranks] = one[:, :ranks].to(out.dtype)
+    return scores, begins, ends
+
+
+def _ranked(opening: Tensor, closing: Tensor, best: int, longest: int) -> Spans:
+    """Scores, begins and ends, each [count, spans], of the band above a diagonal, best first.
+
+    Only the begins of the best spans are looked at: each has one of the ``best`` highest rows.
+    """
+    width = min(longest, opening.shape[1])
+    windows = F.pad(closing, (0, width - 1), value=-torch.inf).unfold(1, width, 1)
+    band = opening[:, :, None] + windows
+    band = band.masked_fill(band.isnan(), -torch.inf)
+    rows = band.amax(dim=2).sort(dim=1, descending=True, stable=True).indices[:, :best]
+    rows = rows.sort(dim=1).values  # of equal spans the earlier begin stays first
+    band = band.gather(1, rows[:, :, None].expand(-1, -1, width)).flatten(1)
+    scores, at = band.sort(dim=1, descending=True, stable=True)
+    nowhere = scores == -torch.inf
+    begins = rows.gather(1, at // width)
+    ends = (begins + at % width).masked_fill(nowhere, -1)
+    return scores, begins.masked_fill(nowhere, -1), ends
+
+
+def _checked(
+    logits: Tensor, may_begin: Tensor, may_end: Tensor, layout: Layout, best: int, longest: int
+) -> None:
+    require(
+        logits.shape == (layout.total, 2),
+        f"logits has shape {tuple(logits.shape)}, expected ({layout.total}, 2): start and end logit"
+        " of every token of the layout's sequences",
+    )
+    for name, mask in (("may_begin", may_begin), ("may_end", may_end)):
+        require(
+            mask.dtype == torch.bool and mask.shape == (layout.total,),
+            f"{name} is {tuple(mask.shape)} {mask.dtype}, expected ({layout.total},) torch.bool",
+        )
+    devices = [one.device for one in (logits, may_begin, may_end, layout.cu_seqlens)]
+    require(
+        len(set(devices)) == 1,
+        "logits, may_begin, may_end and layout are on {}, {}, {} and {}; move them to one"
+        " device".format(*devices),
+    )
+    for name, number in (("best", best), ("longest", longest)):
+        require(1 <= number <= MOST, f"{name} is {number}; legal: 1 to {MOST}")
+
+
+def make_inputs(
+    precision: torch.dtype,
+    device: torch.device,
+    lengths: tuple[int, ...],
+    best: int,
+    longest: int,
+) -> Inputs:
+    """Random logits, and masks that rule out one token in five."""
+    total = sum(lengths)
+    return {
+        "logits": torch.randn(total, 2, device=device, dtype=precision),
+        "may_begin": torch.rand(total, device=device) < 0.8,
+        "may_end": torch.rand(total, device=device) < 0.8,
+        "layout": Layout(lengths, device),
+        "best": best,
+        "longest": longest,
+    }
+
+
+def cost(
+    logits: Tensor, layout: Layout, best: int, longest: int, **_: object
+) -> tuple[float, float]:
+    """An addition a span, legal or not; logits and masks read and the result written once."""
+    widths = ((length, min(length, longest)) for length in layout.lengths)
+    spans = sum(length * width - width * (width - 1) / 2 for length, width in widths)
+    read = layout.total * (2 * logits.element_size() + 2)
+    return float(spans), float(read + 12 * best * len(layout.lengths))
+
+
+def values(out: Spans, logits: Tensor, layout: Layout, **_: object) -> Tensor:
+    """Scores, and the logits added up in fp64 where the spans are: [2, B, best], 0 for no span."""
+    scores, begins, ends = out
+    there = begins >= 0
+    first, last = ((layout.cu_seqlens[:-1, None] + one)[there].long() for one in (begins, ends))
+    judged = scores.new_zeros(2, *scores.shape, dtype=torch.float64)
+    judged[0, there] = scores[there].double()
+    judged[1, there] = logits[first, 0].double() + logits[last, 1].double()
+    return judged
+
+
+def _constants(best: int, longest: int) -> dict[str, int]:
+    return {"SLOTS": 1 << (best - 1).bit_length(), "WINDOW": 1 << (longest - 1).bit_length()}
+
+
+def _config(precision: torch.dtype, architecture: str) -> Config:
+    return choose("span", TYPES[precision], architecture, _candidates()[0])
+
+
+def _candidates() -> tuple[Config, ...]:
+    """Begins taken at a time and warps, the default first."""
+    settings = ((512, 4), (512, 1), (512, 2), (512, 8), (256, 1), (256, 2), (256, 4))
+    return tuple(Config({"BLOCK": begins}, warps) for begins, warps in settings)
+
+
+def launches(architecture: str) -> list[Launch]:
+    """Every precision, for XTREME's 20 best spans of up to 30 tokens."""
+    from xtremely.kernels import _span
+
+    places = {"MAY_BEGIN": "*i1", "MAY_END": "*i1", "CU_SEQLENS": "*i32"}
+    results = {"SCORES": "*fp32", "BEGINS": "*i32", "ENDS": "*i32"}
+    sizes = dict.fromkeys(("row_stride", "best", "longest"), "i32")
+    return [
+        Launch(
+            TYPES[precision],
+            _span.find,
+            {"LOGITS": f"*{TYPES[precision]}", **places, **results, **sizes},
+            _constants(20, 30),
+            _config(precision, architecture),
+        )
+        for precision in PRECISIONS
+    ]
+
+
+def tunings() -> list[Tuning]:
+    """Every precision, on 1,200 full windows of XQuAD."""
+    case = {"lengths": (384,) * 1200, "best": 20, "longest": 30}
+    return [Tuning(TYPES[precision], precision, case, _candidates()) for precision in PRECISIONS]
+
+
+KERNEL = Kernel(
+    name="span",
+    run=span,
+    ref=span_ref,
+    cases=(
+        {"lengths": (), "best": 2, "longest": 3},
+        {"lengths": (0, 0), "best": 2, "longest": 3},
+        {"lengths": (1,), "best": 3, "longest": 30},
+        {"lengths": (7, 0, 33, 1), "best": 5, "longest": 1},
+        {"lengths": (61, 5), "best": 20, "longest": 30},
+        {"lengths": (1031,), "best": 20, "longest": 13},
+    ),
+    make_inputs=make_inputs,
+    cost=cost,
+    launches=launches,
+    tunings=tunings,
+    values=values,
+)
