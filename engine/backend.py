@@ -6,6 +6,7 @@ backend asked for by name either runs or says why it cannot; only ``auto`` choos
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -16,12 +17,24 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from xtremely.engine.batch import Batch
-from xtremely.engine.config import BERT_TYPES, ROBERTA_TYPES, encoder_config, read_json
-from xtremely.engine.encoder import Encoder
+from xtremely.engine.bert import Bert
+from xtremely.engine.config import (
+    BERT_TYPES,
+    PACKED_TYPES,
+    ROBERTA_TYPES,
+    ModernBertConfig,
+    encoder_config,
+    read_json,
+)
+from xtremely.engine.encoder import require_fits
+from xtremely.engine.fp8 import Fp8Bert
+from xtremely.engine.graphs import Graphs
+from xtremely.engine.modernbert import ModernBert
 from xtremely.engine.ops import TORCH, TRITON
 from xtremely.engine.weights import encoder_tensors
 from xtremely.kernels import packing
 from xtremely.kernels.guard import InputError, UsageError, require, require_kernels
+from xtremely.kernels.quantise import require_e4m3
 
 OPS = {"torch": TORCH, "triton": TRITON}
 BACKENDS = ("auto", *OPS)
@@ -29,7 +42,13 @@ BACKENDS = ("auto", *OPS)
 _UNLOADABLE = (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError)
 # A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
 INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# What activations are in; with fp8 the inputs of matrix products are rounded further.
+PRECISIONS = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.float16,
+}
 
 
 class Backend(Protocol):
@@ -39,7 +58,7 @@ class Backend(Protocol):
         name: what results call it.
         implementation: which encoder runs, where a backend has several.
         device: where it computes.
-        precision: fp32, fp16 or bf16.
+        precision: one of ``PRECISIONS``.
         layers: number of transformer layers.
         width: size of a hidden state.
         max_length: longest sequence in tokens.
@@ -67,7 +86,10 @@ class Backend(Protocol):
 
 
 class Packed:
-    """The packed encoder: in plain PyTorch the teacher of the others, or on Triton kernels."""
+    """The packed encoder: in plain PyTorch the teacher of the others, or on Triton kernels.
+
+    On a GPU the kernels of batches whose shape comes again are launched as one CUDA graph.
+    """
 
     implementation = "packed"
     padded = False
@@ -75,22 +97,36 @@ class Packed:
     def __init__(self, folder: Path, name: str, device: torch.device, precision: str):
         config = encoder_config(read_json(folder / "config.json"), folder)
         with torch.device("meta"):
-            encoder = Encoder(config)
+            encoder = ModernBert(config) if isinstance(config, ModernBertConfig) else Bert(config)
         encoder.load_state_dict(encoder_tensors(folder, config), assign=True)
-        self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
-        self.encoder.requires_grad_(False)
+        encoder.requires_grad_(False)
+        if precision == "fp8":
+            require(
+                isinstance(encoder, Bert),
+                f"{folder}: model type {config.model_type!r} does not run in fp8; legal:"
+                f" {', '.join(BERT_TYPES + ROBERTA_TYPES)}; use bf16",
+            )
+            self.encoder = Fp8Bert(encoder.float(), PRECISIONS[precision]).to(device).eval()
+        else:
+            self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
         self.name, self.ops = name, OPS[name]
         self.device, self.precision = device, precision
         self.layers, self.width = config.layers, config.hidden
         self.max_length, self.vocabulary = config.max_length, config.vocabulary
+        graphed = name == "triton" and device.type == "cuda"
+        self._run = Graphs(self.forward) if graphed else self.forward
+
+    def forward(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+        """The wanted hidden states of a batch, each [T, H], kernel by kernel."""
+        return self.encoder(batch, layers, self.ops)
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H]."""
-        return self.encoder(batch, layers, self.ops)
+        return self._run(batch, layers)
 
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
         """[T, H] hidden states to [B, H] fp32 vectors."""
-        return self.ops.pool(values, batch.cu_seqlens, pooling)
+        return self.ops.pool(values, batch.layout, pooling)
 
 
 class PaddedTransformers:
@@ -116,14 +152,7 @@ class PaddedTransformers:
             self.layers, self.width = config.num_hidden_layers, config.hidden_size
             self.vocabulary = config.vocab_size
             self.max_length = config.max_position_embeddings - _positions_not_used(model)
-        except (
-            ValueError,
-            KeyError,
-            OSError,
-            RuntimeError,
-            AttributeError,
-            SafetensorError,
-        ) as error:
+        except _UNLOADABLE as error:
             kind = read_json(folder / "config.json").get("model_type")
             reason = str(error).strip().split("\n")[0]
             raise InputError(
@@ -136,6 +165,7 @@ class PaddedTransformers:
         self.model = model.to(device).eval()
         self.device, self.precision = device, precision
         self.pad_id = getattr(config, "pad_token_id", None) or 0
+        self._typed = "token_type_ids" in inspect.signature(model.forward).parameters
         require(
             not getattr(config, "is_encoder_decoder", False) and self._looks_ahead(),
             f"{folder}: model type {config.model_type!r} is a decoder; only encoders run",
@@ -152,19 +182,24 @@ class PaddedTransformers:
     @torch.inference_mode()
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H], padding dropped again."""
-        ids = packing.unpack(
-            packing.Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen), self.pad_id
-        )
+        require_fits(batch, self.max_length)
+        ids = _padded(batch.input_ids, batch, self.pad_id)
         lengths = batch.cu_seqlens.diff()
         mask = torch.arange(batch.max_seqlen, device=ids.device) < lengths[:, None]
-        states = self.model(
-            input_ids=ids, attention_mask=mask.long(), output_hidden_states=True
-        ).hidden_states
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        if self._typed:
+            inputs["token_type_ids"] = _padded(batch.type_ids, batch)
+        states = self.model(**inputs, output_hidden_states=True).hidden_states
         return {layer: packing.pack(states[layer], lengths).values for layer in layers}
 
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
         """[T, H] hidden states to [B, H] fp32 vectors."""
-        return TORCH.pool(values, batch.cu_seqlens, pooling)
+        return TORCH.pool(values, batch.layout, pooling)
+
+
+def _padded(values: Tensor, batch: Batch, fill: int = 0) -> Tensor:
+    """A batch's [T] values as [B, L]."""
+    return packing.unpack(packing.Packed(values, batch.cu_seqlens, batch.max_seqlen), fill)
 
 
 def _positions_not_used(model: torch.nn.Module) -> int:
@@ -186,7 +221,8 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); or ``auto``, which
             is torch until the kernels have been measured to be faster.
         device: where to compute.
-        precision: fp32, fp16 or bf16.
+        precision: fp32, fp16 or bf16; fp8 for the BERT family (products in e4m3, the rest in
+            fp16; the torch backend imitates it slowly).
 
     Raises:
         UsageError: no such backend or precision.
@@ -198,22 +234,25 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         raise UsageError(f"precision {precision!r} is not known; legal: {', '.join(PRECISIONS)}")
     if backend == "triton":
         require_kernels(device)
+        if precision == "fp8":
+            require_e4m3(device)
     require(
         (folder / "config.json").exists(),
         f"{folder}: no config.json here; expected an ordinary Hugging Face model folder",
     )
     kind = read_json(folder / "config.json").get("model_type", "")
-    if kind in BERT_TYPES + ROBERTA_TYPES:
+    if kind in PACKED_TYPES:
         return Packed(folder, "triton" if backend == "triton" else "torch", device, precision)
     require(
         backend != "triton",
         f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"
         " --backend torch",
     )
+    require(precision != "fp8", f"{folder}: model type {kind!r} does not run in fp8; use bf16")
     require(
         _known_to_transformers(kind),
         f"{folder}: model type {kind!r} is unknown here and to this version of transformers;"
-        f" the packed encoder runs {', '.join(BERT_TYPES + ROBERTA_TYPES)},"
+        f" the packed encoder runs {', '.join(PACKED_TYPES)},"
         " transformers' own encoders run padded",
     )
     return PaddedTransformers(folder, device, precision)

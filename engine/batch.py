@@ -51,13 +51,9 @@ class Batch:
         """The same batch on a device; the order stays where results are put together."""
         if device.type == "cpu":
             return self
-        return Batch(
-            self.input_ids.to(device, non_blocking=True),
-            self.position_ids.to(device, non_blocking=True),
-            self.type_ids.to(device, non_blocking=True),
-            self.layout.to(device),
-            self.order,
-        )
+        ids = (self.input_ids, self.position_ids, self.type_ids)
+        moved = (tensor.pin_memory().to(device, non_blocking=True) for tensor in ids)
+        return Batch(*moved, self.layout.to(device), self.order)
 
 
 def plan(lengths: Sequence[int] | np.ndarray, budget: int) -> list[np.ndarray]:

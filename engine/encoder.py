@@ -1,84 +1,51 @@
-"""The BERT-family encoder on packed tokens."""
+"""What the packed encoders of all families are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from abc import abstractmethod
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from xtremely.engine.batch import Batch
-from xtremely.engine.config import EncoderConfig
+from xtremely.engine.config import AnyConfig
 from xtremely.engine.ops import Ops
-from xtremely.kernels.packing import Layout
-
-
-class Embeddings(nn.Module):
-    """Word + position + type, then LayerNorm."""
-
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        self.words = nn.Parameter(torch.empty(config.vocabulary, config.hidden))
-        self.positions = nn.Parameter(torch.empty(config.max_length, config.hidden))
-        self.types = nn.Parameter(torch.empty(config.types, config.hidden))
-        self.norm = nn.LayerNorm(config.hidden, config.eps)
-
-    def forward(self, batch: Batch, ops: Ops) -> Tensor:
-        """[T] ids to [T, H]."""
-        ids = (batch.input_ids, batch.position_ids, batch.type_ids)
-        tables = (self.words, self.positions, self.types)
-        return ops.embedding(*ids, *tables, self.norm.weight, self.norm.bias, self.norm.eps)
-
-
-class Layer(nn.Module):
-    """Attention and feed-forward, each followed by a residual add and LayerNorm."""
-
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        hidden, wide = config.hidden, config.intermediate
-        self.heads = config.heads
-        self.qkv = nn.Linear(hidden, 3 * hidden)
-        self.attention_out = nn.Linear(hidden, hidden)
-        self.attention_norm = nn.LayerNorm(hidden, config.eps)
-        self.up = nn.Linear(hidden, wide)
-        self.down = nn.Linear(wide, hidden)
-        self.norm = nn.LayerNorm(hidden, config.eps)
-
-    def forward(self, x: Tensor, layout: Layout, ops: Ops) -> Tensor:
-        """[T, H] to [T, H]; ``layout`` says where the sequences lie."""
-
-        def linear(module: nn.Linear, value: Tensor, gelu: bool = False) -> Tensor:
-            return ops.linear(value, module.weight, module.bias, gelu)
-
-        def norm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> Tensor:
-            return ops.norm(value, residual, module.weight, module.bias, module.eps)
-
-        mixed = ops.attention(linear(self.qkv, x), layout, self.heads)
-        x = norm(self.attention_norm, linear(self.attention_out, mixed), x)
-        return norm(self.norm, linear(self.down, linear(self.up, x, gelu=True)), x)
+from xtremely.kernels.guard import require
 
 
 class Encoder(nn.Module):
-    """Embeddings and a stack of layers, for inference: no dropout, no gradients kept.
+    """Embeddings and layers on packed tokens, for inference: no dropout, no gradients kept.
 
     Hidden state 0 is the embeddings' output, hidden state n the output of layer n, as in
     transformers' ``hidden_states``.
     """
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: AnyConfig):
         super().__init__()
         self.config = config
-        self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+
+    @abstractmethod
+    def states(self, batch: Batch, ops: Ops) -> Iterator[Tensor]:
+        """Hidden states 0, 1, ..., each [T, H], computed as they are asked for."""
 
     @torch.inference_mode()
     def forward(self, batch: Batch, layers: Collection[int], ops: Ops) -> dict[int, Tensor]:
-        """The wanted hidden states, each [T, H]; nothing above the highest is computed."""
+        """The wanted hidden states, each [T, H]; nothing above the highest is computed.
+
+        Raises:
+            InputError: a sequence is longer than the model can take.
+        """
+        require_fits(batch, self.config.max_length)
         wanted = set(layers)
-        x = self.embeddings(batch, ops)
-        states = {0: x} if 0 in wanted else {}
-        for number, layer in enumerate(self.layers[: max(wanted)], start=1):
-            x = layer(x, batch.layout, ops)
-            if number in wanted:
-                states[number] = x
-        return states
+        numbered = zip(range(max(wanted) + 1), self.states(batch, ops), strict=False)
+        return {number: state for number, state in numbered if number in wanted}
+
+
+def require_fits(batch: Batch, most: int) -> None:
+    """Raise InputError if a sequence has more than the ``most`` tokens that a model takes."""
+    require(
+        batch.max_seqlen <= most,
+        f"a sequence has {batch.max_seqlen} tokens, the model takes at most {most}; tokenise with"
+        " that max_length",
+    )

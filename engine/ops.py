@@ -12,9 +12,15 @@ from torch import Tensor
 
 from xtremely.kernels.attention import attention, attention_ref
 from xtremely.kernels.embedding import embedding, embedding_ref
+from xtremely.kernels.geglu import geglu, geglu_ref
 from xtremely.kernels.linear import linear, linear_ref
+from xtremely.kernels.linear_fp8 import linear_fp8, linear_fp8_ref
 from xtremely.kernels.norm import norm, norm_ref
+from xtremely.kernels.norm_fp8 import norm_fp8, norm_fp8_ref
 from xtremely.kernels.pooling import pool, pool_ref
+from xtremely.kernels.prenorm import prenorm, prenorm_ref
+from xtremely.kernels.quantise import quantise, quantise_ref
+from xtremely.kernels.span import Spans, span, span_ref
 
 Operation = Callable[..., Tensor]
 
@@ -26,9 +32,39 @@ class Ops:
     embedding: Operation
     attention: Operation
     linear: Operation
+    linear_fp8: Operation
     norm: Operation
+    norm_fp8: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    prenorm: Callable[..., tuple[Tensor, Tensor]]
+    quantise: Callable[..., tuple[Tensor, Tensor]]
+    geglu: Operation
     pool: Operation
+    span: Callable[..., Spans]
 
 
-TORCH = Ops(embedding_ref, attention_ref, linear_ref, norm_ref, pool_ref)
-TRITON = Ops(embedding, attention, linear, norm, pool)
+TORCH = Ops(
+    embedding=embedding_ref,
+    attention=attention_ref,
+    linear=linear_ref,
+    linear_fp8=linear_fp8_ref,
+    norm=norm_ref,
+    norm_fp8=norm_fp8_ref,
+    prenorm=prenorm_ref,
+    quantise=quantise_ref,
+    geglu=geglu_ref,
+    pool=pool_ref,
+    span=span_ref,
+)
+TRITON = Ops(
+    embedding=embedding,
+    attention=attention,
+    linear=linear,
+    linear_fp8=linear_fp8,
+    norm=norm,
+    norm_fp8=norm_fp8,
+    prenorm=prenorm,
+    quantise=quantise,
+    geglu=geglu,
+    pool=pool,
+    span=span,
+)

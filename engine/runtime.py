@@ -1,4 +1,4 @@
-"""The engine: a model, loaded once, turning text into embeddings."""
+"""The engine: a model, loaded once, turning text into embeddings or a head's outputs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import hashlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from xtremely.engine.backend import Backend, open_backend
-from xtremely.engine.batch import collate, plan
+from xtremely.engine.batch import Batch, collate, plan
 from xtremely.engine.conventions import Conventions, conventions, modules
+from xtremely.engine.heads import Head, load_head
 from xtremely.engine.models import locate
-from xtremely.engine.tokenize import Tokenizer
+from xtremely.engine.tokenize import Tokenizer, Tokens
+from xtremely.engine.transfer import Finish, to_host
 from xtremely.kernels.guard import UsageError, require
 from xtremely.kernels.pooling import POOLINGS, normalise
 
@@ -29,7 +32,7 @@ Progress = Callable[[int, int], None]  # (sentences done, tokens done) since the
 
 @dataclass
 class Work:
-    """What encoding a list of texts cost."""
+    """What running a list of sequences cost."""
 
     sentences: int = 0
     tokens: int = 0
@@ -54,6 +57,7 @@ class Engine:
 
     Attributes:
         name: the name the model was asked for by.
+        checkpoint: the fine-tuning of it that this is; None for the model itself.
         folder: where its files lie.
         backend: what computes.
         tokenizer: the model's own.
@@ -67,6 +71,7 @@ class Engine:
     tokenizer: Tokenizer
     conventions: Conventions
     token_budget: int
+    checkpoint: str | None = None
     _hash: str = field(default="", repr=False)
 
     @classmethod
@@ -167,7 +172,36 @@ class Engine:
         Returns:
             [N, layers, poolings, H] float32, not normalised, and what the pass cost.
         """
+        start = time.perf_counter()
+        tokens = self.tokens(texts, prompt=prompt, max_length=max_length)
+        tokenised = time.perf_counter() - start
+        vectors, work = self.pooled(tokens, layers=layers, poolings=poolings, progress=progress)
+        work.seconds += tokenised
+        return vectors, work
+
+    def tokens(
+        self, texts: Sequence[str], *, prompt: str | None = None, max_length: int | None = None
+    ) -> Tokens:
+        """Texts as sequences for the encoder; see ``embed`` for prompt and length."""
         require(not isinstance(texts, str), "texts is one string; pass a list of strings")
+        for place, text in enumerate(texts):
+            require(
+                isinstance(text, str),
+                f"text {place} is a {type(text).__name__}, expected a string",
+            )
+        prefix = self.conventions.default_prompt if prompt is None else prompt
+        limit = self.max_length if max_length is None else max_length
+        return self.tokenizer([prefix + text for text in texts], limit)
+
+    def pooled(
+        self,
+        tokens: Tokens,
+        *,
+        layers: Sequence[int],
+        poolings: Sequence[str],
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, Work]:
+        """``sweep`` for N sequences that are tokenised already."""
         require(len(layers) > 0 and len(poolings) > 0, "no layer or no pooling was asked for")
         for layer in layers:
             if not 0 <= layer <= self.backend.layers:
@@ -178,29 +212,74 @@ class Engine:
         for pooling in poolings:
             if pooling not in POOLINGS:
                 raise UsageError(f"pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}")
-        for place, text in enumerate(texts):
-            require(
-                isinstance(text, str),
-                f"text {place} is a {type(text).__name__}, expected a string",
-            )
-        start = time.perf_counter()
-        prefix = self.conventions.default_prompt if prompt is None else prompt
-        limit = self.max_length if max_length is None else max_length
-        tokens = self.tokenizer([prefix + text for text in texts], limit)
-        shape = (len(texts), len(layers), len(poolings), self.backend.width)
+        shape = (len(tokens), len(layers), len(poolings), self.backend.width)
         out = torch.empty(shape, dtype=torch.float32)
-        work = Work(sentences=len(texts), tokens=len(tokens.ids), truncated=tokens.truncated)
+
+        def pool(states: dict[int, Tensor], batch: Batch) -> Finish:
+            pooled = [
+                self.backend.pool(states[layer], batch, pooling)
+                for layer in layers
+                for pooling in poolings
+            ]
+            copied = to_host(torch.stack(pooled, dim=1))
+
+            def finish() -> None:
+                out[batch.order] = copied().view(len(batch.order), *shape[1:])
+
+            return finish
+
+        work = self.run(tokens, layers, pool, progress)
+        return out.numpy(), work
+
+    def head(self, kind: str, labels: Collection[str] = ()) -> Head:
+        """The task head that the model's folder holds, see ``heads.load_head``."""
+        return load_head(self.folder, self.backend, kind, labels)
+
+    def predict(
+        self,
+        head: Head,
+        tokens: Tokens,
+        take: Callable[[Tensor, Batch], Finish | None],
+        progress: Progress | None = None,
+    ) -> Work:
+        """A head's outputs for tokenised sequences.
+
+        Args:
+            head: of this engine.
+            tokens: N sequences, from ``tokenizer``.
+            take: gets each batch's outputs, [B, C] or [T, C] fp32 on the backend's device, and the
+                batch, whose ``order`` says which sequences they are of; see ``run``.
+            progress: see ``Progress``.
+        """
+        last = self.backend.layers
+        return self.run(
+            tokens, [last], lambda states, batch: take(head(states[last], batch), batch), progress
+        )
+
+    def run(
+        self,
+        tokens: Tokens,
+        layers: Collection[int],
+        take: Callable[[dict[int, Tensor], Batch], Finish | None],
+        progress: Progress | None = None,
+    ) -> Work:
+        """Every sequence through the encoder once; ``take`` gets each batch's hidden states.
+
+        What ``take`` returns is called when the device has been given the next batch: while the
+        host waits for one batch's results (``transfer.to_host``), the device computes another. A
+        batch that does not fit into the device's memory comes again in smaller ones, and so do
+        all after it.
+        """
+        start = time.perf_counter()
+        work = Work(sentences=len(tokens), tokens=len(tokens.ids), truncated=tokens.truncated)
         queue = plan(tokens.lengths, self.token_budget)[::-1]
+        finish: Finish | None = None
         while queue:
             indices = queue.pop()
             batch = collate(tokens, indices)
             try:
                 batch = batch.to(self.backend.device)
-                states = self.backend.hidden(batch, layers)
-                for i, layer in enumerate(layers):
-                    for j, pooling in enumerate(poolings):
-                        pooled = self.backend.pool(states[layer], batch, pooling)
-                        out[batch.order, i, j] = pooled.to("cpu")
+                left_to_do = take(self.backend.hidden(batch, layers), batch)
             except torch.OutOfMemoryError:
                 if len(indices) == 1:
                     raise
@@ -208,12 +287,17 @@ class Engine:
                 left = np.concatenate([indices, *queue[::-1]])
                 queue = [left[part] for part in plan(tokens.lengths[left], self.token_budget)][::-1]
                 continue
+            if finish is not None:
+                finish()
+            finish = left_to_do
             width = batch.max_seqlen * len(indices) if self.backend.padded else batch.tokens
             work.computed_tokens += width
             if progress is not None:
                 progress(len(indices), batch.tokens)
+        if finish is not None:
+            finish()
         work.seconds = time.perf_counter() - start
-        return out.numpy(), work
+        return work
 
     def _shrink(self, tokens: int) -> None:
         """Halve the token budget after a batch of ``tokens`` did not fit, saying so."""

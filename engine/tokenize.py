@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from xtremely.engine.template import Template, shares
 from xtremely.kernels.guard import InputError, require
 
 CACHED_TOKENS = 8_000_000  # 32 MB of ids kept for texts that come again
@@ -16,13 +17,13 @@ CACHED_TOKENS = 8_000_000  # 32 MB of ids kept for texts that come again
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of N texts end to end.
+    """Token ids of N sequences (a text each, or several joined) end to end.
 
     Attributes:
         ids: [T] int32.
         types: [T] uint8, token types.
-        offsets: [N + 1] int64; text n is ``ids[offsets[n]:offsets[n + 1]]``.
-        truncated: how many of the texts were longer than the limit.
+        offsets: [N + 1] int64; sequence n is ``ids[offsets[n]:offsets[n + 1]]``.
+        truncated: how many of the sequences were longer than the limit.
     """
 
     ids: np.ndarray
@@ -30,9 +31,26 @@ class Tokens:
     offsets: np.ndarray
     truncated: int
 
+    @classmethod
+    def of(cls, sequences: Iterable[tuple[np.ndarray, np.ndarray]], truncated: int = 0) -> Tokens:
+        """From the ids and token types of every sequence."""
+        ids, types = [], []
+        for one, kinds in sequences:
+            ids.append(one)
+            types.append(kinds)
+        offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+        np.cumsum([len(one) for one in ids], out=offsets[1:])
+        none = np.zeros(0, dtype=np.int32)
+        return cls(
+            np.concatenate([none, *ids]),
+            np.concatenate([none.astype(np.uint8), *types]),
+            offsets,
+            truncated,
+        )
+
     @property
     def lengths(self) -> np.ndarray:
-        """[N] tokens of each text, specials included."""
+        """[N] tokens of each sequence, specials included."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -42,9 +60,17 @@ class Tokens:
 class Tokenizer:
     """A model folder's own fast tokenizer, with a memory of what it has seen.
 
+    Texts are tokenised without special tokens and joined by id, so a text that stands in many
+    sequences is tokenised once.
+
     Args:
         folder: a Hugging Face model folder.
         max_length: longest sequence the encoder takes, specials included.
+
+    Attributes:
+        single: the special tokens around one text.
+        pair: those around two.
+        unknown: the id of the unknown token; None for a tokenizer without one.
     """
 
     def __init__(self, folder: Path, max_length: int):
@@ -60,9 +86,13 @@ class Tokenizer:
         )
         self.max_length = max_length
         self.vocabulary = len(loaded)
-        self._backend = loaded.backend_tokenizer
-        self._backend.no_padding()
-        self._backend.no_truncation()
+        self.unknown: int | None = loaded.unk_token_id
+        self.backend = loaded.backend_tokenizer
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        typed = "token_type_ids" in loaded.model_input_names
+        self.single = Template.read(self.backend.encode("a"), typed)
+        self.pair = Template.read(self.backend.encode("a", "a"), typed)
         self._seen: OrderedDict[str, np.ndarray] = OrderedDict()
         self._seen_tokens = 0
 
@@ -73,26 +103,44 @@ class Tokenizer:
             texts: N strings; an empty one becomes the special tokens alone.
             max_length: a shorter limit than the encoder's.
         """
-        limit = self.max_length if max_length is None else max_length
-        require(
-            2 <= limit <= self.max_length,
-            f"max_length {limit} is not between 2 and the encoder's {self.max_length}",
-        )
-        rows = self._rows(texts)
-        long = [place for place, row in enumerate(rows) if len(row) > limit]
-        for place in long:
-            # The closing special token stays: cut before it.
-            rows[place] = np.concatenate([rows[place][: limit - 1], rows[place][-1:]])
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        ids = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
-        return Tokens(ids, np.zeros(len(ids), dtype=np.uint8), offsets, len(long))
+        room = self._room(self.single, max_length)
+        rows = self.rows(texts)
+        long = sum(len(row) > room for row in rows)
+        return Tokens.of((self.single.join(row[:room]) for row in rows), long)
 
-    def _rows(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Full token ids of every text; texts seen before come from memory."""
+    def pairs(
+        self, first: Sequence[str], second: Sequence[str], max_length: int | None = None
+    ) -> Tokens:
+        """Tokenise pairs of texts; where both do not fit, the longer one is cut first.
+
+        Args:
+            first: N strings.
+            second: N strings.
+            max_length: a shorter limit than the encoder's.
+        """
+        room = self._room(self.pair, max_length)
+        rows = self.rows([*first, *second])
+        both = list(zip(rows[: len(first)], rows[len(first) :], strict=True))
+        long = sum(len(a) + len(b) > room for a, b in both)
+        kept = ((a, b, shares(len(a), len(b), room)) for a, b in both)
+        return Tokens.of((self.pair.join(a[:m], b[:n]) for a, b, (m, n) in kept), long)
+
+    def _room(self, template: Template, max_length: int | None) -> int:
+        """Tokens that a sequence has for texts."""
+        limit = self.max_length if max_length is None else max_length
+        least = template.specials
+        require(
+            least <= limit <= self.max_length,
+            f"max_length {limit} is not between {least} and the encoder's {self.max_length}",
+        )
+        return limit - least
+
+    def rows(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of every text, no specials, nothing cut; texts seen before come from memory."""
         known = {text: self._seen[text] for text in texts if text in self._seen}
         fresh = list(dict.fromkeys(text for text in texts if text not in known))
-        for text, encoding in zip(fresh, self._backend.encode_batch_fast(fresh), strict=True):
+        encodings = self.backend.encode_batch_fast(fresh, add_special_tokens=False)
+        for text, encoding in zip(fresh, encodings, strict=True):
             known[text] = np.asarray(encoding.ids, dtype=np.int32)
             self._seen[text] = known[text]
             self._seen_tokens += len(known[text])

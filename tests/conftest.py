@@ -49,6 +49,20 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def steady_products(monkeypatch):
+    """Without a GPU: the interpreter's products are numpy's, whose rounding of a row depends on
+    where in the matrix the row stands. In fp64, rounded once, it does not.
+    """
+    product = np.matmul
+
+    def steady(a, b, dtype):
+        return product(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
+
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(np, "matmul", steady)
+
+
 @pytest.fixture(scope="session")
 def sentences() -> list[str]:
     """A few dozen real sentences in many scripts, of lengths from one word up."""
@@ -69,13 +83,13 @@ def save_tokenizer(folder: Path) -> None:
     )
 
 
-def save_tiny(folder: Path, kind: str, **changes) -> Path:
+def save_tiny(folder: Path, kind: str, auto: str = "AutoModel", **changes) -> Path:
     """A tiny random model of a transformers architecture, as an ordinary folder."""
-    from transformers import AutoConfig, AutoModel
+    import transformers
 
     torch.manual_seed(1)
-    config = AutoConfig.for_model(kind, **{**TINY, **changes})
-    model = AutoModel.from_config(config)
+    config = transformers.AutoConfig.for_model(kind, **{**TINY, **changes})
+    model = getattr(transformers, auto).from_config(config)
     for parameter in model.parameters():  # biases and norms away from their trivial start
         parameter.data += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(folder)
@@ -85,10 +99,10 @@ def save_tiny(folder: Path, kind: str, **changes) -> Path:
 
 @pytest.fixture(scope="session")
 def make_tiny(tmp_path_factory):
-    """Makes tiny random models: architecture and changed settings in, folder out."""
+    """Makes tiny random models: architecture, kind of model and changed settings in, folder out."""
 
-    def make(kind: str, **changes) -> Path:
-        return save_tiny(tmp_path_factory.mktemp("tiny") / kind, kind, **changes)
+    def make(kind: str, auto: str = "AutoModel", **changes) -> Path:
+        return save_tiny(tmp_path_factory.mktemp("tiny") / kind, kind, auto, **changes)
 
     return make
 

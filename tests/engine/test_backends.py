@@ -10,12 +10,14 @@ from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+FAMILIES = {"bert": {}, "modernbert": {"local_attention": 20}}
 
 
 @pytest.fixture(scope="module")
-def kernel_model(make_tiny):
-    """A tiny model whose heads have a size that the kernels take."""
-    return make_tiny("bert", hidden_size=64, num_attention_heads=2, num_hidden_layers=2)
+def kernel_model(make_tiny, request):
+    """A tiny model whose heads have a size that the kernels take, of each family."""
+    return make_tiny(request.param, **SIZES, **FAMILIES[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,7 @@ def few(sentences):
     return [sentences[0], "x", "one " * 18, sentences[12], ""]
 
 
+@pytest.mark.parametrize("kernel_model", FAMILIES, indirect=True)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_triton_gives_every_hidden_state_that_torch_gives(kernel_model, few, precision):
     engines = [
@@ -40,21 +43,11 @@ def test_triton_gives_every_hidden_state_that_torch_gives(kernel_model, few, pre
     assert engines[1].backend.name == "triton"
 
 
-@pytest.fixture
-def steady_products(monkeypatch):
-    """Without a GPU: the interpreter's products are numpy's, whose rounding of a row depends on
-    where in the matrix the row stands. In fp64, rounded once, it does not.
-    """
-    product = np.matmul
-
-    def steady(a, b, dtype):
-        return product(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
-
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(np, "matmul", steady)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize(
+    ("kernel_model", "pooling"),
+    [("bert", "cls"), ("modernbert", "mean")],
+    indirect=["kernel_model"],
+)
 def test_a_sentence_has_the_same_bits_in_any_company(kernel_model, few, pooling, steady_products):
     """Batch invariance of the Triton backend: alone, in a batch, in another order."""
     engine = Engine.load(str(kernel_model), backend="triton", device=DEVICE, precision="fp16")

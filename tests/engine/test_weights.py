@@ -2,9 +2,11 @@ import json
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from xtremely.engine.backend import open_backend
+from xtremely.engine.weights import MODERN_WORDS
 from xtremely.kernels.guard import InputError
 
 QUERY = "encoder.layer.1.attention.self.query.weight"
@@ -24,8 +26,6 @@ def change(folder, edit):
 
 
 def load(folder):
-    import torch
-
     return open_backend(folder, "torch", torch.device("cpu"), "fp32")
 
 
@@ -54,8 +54,6 @@ def test_a_tensor_of_another_shape_is_an_error_that_names_both(folder):
 
 
 def test_weights_in_several_files_load_through_their_index(folder):
-    import torch
-
     whole = load(folder).encoder.state_dict()
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors)
@@ -104,6 +102,42 @@ def test_a_configuration_the_encoder_cannot_follow_is_refused(folder, key, value
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(InputError, match=complaint):
         load(folder)
+
+
+@pytest.fixture
+def modern(make_tiny):
+    """A tiny ModernBERT that a test may damage."""
+    return make_tiny("modernbert", local_attention=20)
+
+
+MODERN_DAMAGE = {
+    "missing": (
+        lambda t: t.pop("layers.1.attn_norm.weight"),
+        r"lacks the tensors layers\.1\.attn_n",
+    ),
+    "last norm": (lambda t: t.pop("final_norm.weight"), r"lacks the tensors final_norm\.weight"),
+    "words": (lambda t: t.pop(MODERN_WORDS), "no tensor named .*embeddings.tok_embeddings.weight"),
+    "extra": (
+        lambda t: t.update({"layers.0.attn_norm.weight": torch.ones(48)}),
+        r"does not use layers\.0\.attn_norm\.weight",
+    ),
+    "a bias that is switched off": (
+        lambda t: t.update({"layers.2.mlp.Wo.bias": torch.ones(48)}),
+        r"does not use layers\.2\.mlp\.Wo\.bias",
+    ),
+    "misshapen": (
+        lambda t: t.update({"layers.0.mlp.Wi.weight": torch.ones(96, 48)}),
+        r"Wi.weight is \(96, 48\), config.json says \(192, 48\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", MODERN_DAMAGE)
+def test_a_modernbert_checkpoint_is_strict_too(modern, damage):
+    edit, complaint = MODERN_DAMAGE[damage]
+    change(modern, edit)
+    with pytest.raises(InputError, match=complaint):
+        load(modern)
 
 
 def test_a_broken_configuration_file_is_named(folder):

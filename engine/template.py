@@ -1,0 +1,73 @@
+"""How texts become one sequence: the special tokens around them, and what is cut when too long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Template:
+    """The special tokens that a tokenizer puts before, between and after texts.
+
+    Attributes:
+        ids: one stretch more than there are texts, each int32.
+        types: their token types, uint8.
+        text_types: the token type of each text.
+    """
+
+    ids: tuple[np.ndarray, ...]
+    types: tuple[np.ndarray, ...]
+    text_types: tuple[int, ...]
+
+    @classmethod
+    def read(cls, encoding: Any, typed: bool) -> Template:
+        """The template behind an encoding of one or two texts of at least one token each.
+
+        Args:
+            encoding: of the ``tokenizers`` library, special tokens added.
+            typed: whether the model is given token types; else they are all 0.
+        """
+        ids = np.asarray(encoding.ids, dtype=np.int32)
+        types = np.asarray(encoding.type_ids, dtype=np.uint8) * typed
+        owners = np.array([-1 if owner is None else owner for owner in encoding.sequence_ids])
+        places = [np.flatnonzero(owners == text) for text in range(encoding.n_sequences)]
+        starts = [*(place[0] for place in places), len(ids)]
+        ends = [0, *(place[-1] + 1 for place in places)]
+        stretches = [slice(end, start) for end, start in zip(ends, starts, strict=True)]
+        return cls(
+            tuple(ids[stretch] for stretch in stretches),
+            tuple(types[stretch] for stretch in stretches),
+            tuple(int(types[place[0]]) for place in places),
+        )
+
+    @property
+    def specials(self) -> int:
+        """Number of special tokens."""
+        return sum(map(len, self.ids))
+
+    def join(self, *texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and token types of one sequence, from the ids of its texts."""
+        ids, types = [self.ids[0]], [self.types[0]]
+        following = zip(self.ids[1:], self.types[1:], strict=True)
+        for text, kind, (special, kinds) in zip(texts, self.text_types, following, strict=True):
+            ids += [text, special]
+            types += [np.full(len(text), kind, dtype=np.uint8), kinds]
+        return np.concatenate(ids), np.concatenate(types)
+
+
+def shares(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens two texts may keep so that both fit into ``room`` of them.
+
+    The longer one is cut first, at most down to the shorter; then both to a half of the room, of
+    which an odd token goes to the longer one (to the second, where they are equal). This is what
+    the ``tokenizers`` library calls ``longest_first``.
+    """
+    short, long = min(first, second), max(first, second)
+    if short + long > room:
+        if short > room // 2:
+            short = room // 2
+        long = room - short
+    return (long, short) if first > second else (short, long)

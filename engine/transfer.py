@@ -1,0 +1,52 @@
+"""What a host does while a GPU computes: copies nobody waits for, and the next piece of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+# What is left to do with a batch when its results have reached the host.
+Finish = Callable[[], None]
+
+
+def to_host(tensor: Tensor) -> Callable[[], Tensor]:
+    """Start copying a tensor to the host; calling the result waits for the copy and gives it."""
+    if tensor.device.type == "cpu":
+        return lambda: tensor
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copy.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return copy
+
+    return wait
+
+
+def prepared(
+    make: Callable[[Item], Made], items: Iterable[Item], device: torch.device
+) -> Iterator[Made]:
+    """``make`` of every item (tokenising, say), on a GPU one item ahead of who uses them.
+
+    On a CPU each is made when it is asked for: the cores have enough to do.
+    """
+    if device.type == "cpu":
+        yield from map(make, items)
+        return
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        ahead = None
+        for item in items:
+            ahead, ready = worker.submit(make, item), ahead
+            if ready is not None:
+                yield ready.result()
+        if ahead is not None:
+            yield ahead.result()
