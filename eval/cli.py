@@ -1,4 +1,4 @@
-"""The command line: ``xtremely eval``, ``encode``, ``tasks``, ``models``, ``kernels``.
+"""The command line: ``xtremely eval``, ``score``, ``encode``, ``tasks``, ``models``, ``kernels``.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
 standard error.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ Backend = Annotated[
     str, typer.Option(help="auto, torch or triton; a backend named never degrades.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="fp32, fp16 or bf16.")]
+Precision = Annotated[str, typer.Option(help="fp32, fp16, bf16 or (BERT family) fp8.")]
 Pooling = Annotated[
     str | None, typer.Option(help="mean or cls (default: the profile's or the model's own).")
 ]
@@ -67,6 +68,13 @@ def _complain_as_notes() -> None:
 def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for results; a run started again goes on.")],
     model: Model = "e5-small-4bit",
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the model fine-tuned for tasks that need a head: xnli, pawsx, udpos,"
+            " panx, squad, tydiqa, xcopa (default: the model itself has the head)."
+        ),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option(help="Names separated by commas, or 'all' (default: mini without data)."),
@@ -97,8 +105,10 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a model on tasks; writes results.json, submission/ and report.html."""
+    from xtremely.engine.runtime import Engine
     from xtremely.eval import planning, runner
     from xtremely.eval.display import ProgressWatcher, print_summary
+    from xtremely.eval.evaluation import Evaluation
     from xtremely.eval.report import write_report
     from xtremely.eval.results import write_results
 
@@ -113,15 +123,14 @@ def evaluate(
         limit=limit,
     )
     runner.check_writable(out)
-    engine = _engine(model, backend, device, precision)
-    cells, missing = planning.plan_cells(
-        engine, chosen, data_root, settings, _split(languages), named
+    load = partial(Engine.load, backend=backend, device=device, precision=precision)
+    whole = Evaluation(
+        model, load, chosen, data_root, settings, checkpoints, _split(languages), named
     )
-    with ProgressWatcher(len(cells), quiet) as watcher:
-        results = [runner.run_cell(engine, cell, settings, out, watcher) for cell in cells]
+    with ProgressWatcher(quiet) as watcher:
+        results, notes = whole.run(out, watcher)
     records = runner.assemble(out, results)
     write_results(out / "results.json", records)
-    notes = [f"{gone.task} has no data for {gone.language}" for gone in missing]
     write_report(out / "report.html", records, notes)
     if not quiet:
         print_summary(records, notes, out)
@@ -145,7 +154,7 @@ def _tasks(names: str | None, data_root: Path | None) -> tuple[list, bool]:
 
 
 def _check_root(data_root: Path | None) -> None:
-    from xtremely.eval.readers import is_hub
+    from xtremely.eval.hub import is_hub
 
     if data_root is not None and not is_hub(data_root) and not data_root.is_dir():
         raise UsageError(f"--data-root {data_root}: there is no such folder")
@@ -155,6 +164,28 @@ def _engine(model: str, backend: str, device: str, precision: str):  # noqa: ANN
     from xtremely.engine.runtime import Engine
 
     return Engine.load(model, backend=backend, device=device, precision=precision)
+
+
+@app.command()
+def score(
+    predictions: Annotated[
+        Path, typer.Argument(help="A submission: TASK/test-LL.tsv, or .json for answers.")
+    ],
+    labels: Annotated[Path, typer.Argument(help="The gold labels under the same names.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Every metric of every language, as JSON.")
+    ] = False,
+) -> None:
+    """Score a submission folder as XTREME's own script does; needs no model."""
+    from xtremely.eval.display import print_scores
+    from xtremely.eval.results import dumps
+    from xtremely.eval.score import score_folder
+
+    scores = score_folder(predictions, labels)
+    if as_json:
+        typer.echo(dumps(scores), nl=False)
+    else:
+        print_scores(scores)
 
 
 @app.command()
@@ -210,14 +241,38 @@ def list_models() -> None:
     print_models()
 
 
-@app.command("kernels")
+kernels = typer.Typer(help="The Triton kernels: what they compile to, and tuning them.")
+app.add_typer(kernels, name="kernels")
+
+
+@kernels.callback(invoke_without_command=True)
 def list_kernels(
+    context: typer.Context,
     target: Annotated[str, typer.Option(help="sm_80, sm_90 or gfx942.")] = "sm_90",
 ) -> None:
     """What the Triton kernels compile to: registers, spills, matrix instructions."""
-    from xtremely.eval.display import print_kernels
+    from xtremely.eval.kernel_tables import print_kernels
 
-    print_kernels(target)
+    if context.invoked_subcommand is None:
+        print_kernels(target)
+
+
+@kernels.command("tune")
+def tune_kernels(
+    only: Annotated[
+        str | None, typer.Option(help="Kernels separated by commas (default: all).")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, bf16, or several: fp16,bf16.")
+    ] = "fp16,bf16",
+    out: Annotated[
+        Path | None, typer.Option(help="The table to write (default: the package's own).")
+    ] = None,
+) -> None:
+    """Measure every kernel's settings on this GPU and keep the fastest."""
+    from xtremely.eval.kernel_tables import print_tuning
+
+    print_tuning(_split(only), _split(precision) or [], out)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -25,12 +26,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from xtremely.eval.overview import Overview, overviews
 from xtremely.eval.planning import Cell
-from xtremely.eval.readers import Missing
 from xtremely.eval.results import Record, summarise
 from xtremely.eval.runner import Watcher
+from xtremely.eval.score import AVERAGE, GROUPS, TASKS, headline
 from xtremely.eval.task import Task
-from xtremely.kernels.guard import unknown
 
 MOST_ROWS = 40
 
@@ -76,13 +77,12 @@ def encoding_progress(lines: int, quiet: bool) -> Iterator[Callable[[int, int], 
 class ProgressWatcher(Watcher):
     """Two bars: cells of the run, sentences of the cell being encoded."""
 
-    def __init__(self, cells: int, quiet: bool):
+    def __init__(self, quiet: bool):
         self._bars = _bars(quiet)
-        self._run = self._bars.add_task("all tasks and languages", total=cells, tokens=0)
+        self._run = self._bars.add_task("all tasks and languages", total=0, tokens=0)
         self._cell = self._bars.add_task("", total=None, tokens=0, visible=False)
 
     def __enter__(self) -> ProgressWatcher:
-        self._bars.start()
         return self
 
     def __exit__(
@@ -92,9 +92,15 @@ class ProgressWatcher(Watcher):
         trace: TracebackType | None,
     ) -> None:
         self._bars.update(self._cell, visible=False)
-        self._bars.stop()
+        if self._bars.live.is_started:
+            self._bars.stop()
         if kind is KeyboardInterrupt:
             note("interrupted; the same command goes on from here")
+
+    def plan(self, cells: list[Cell]) -> None:
+        """Count more cells to come; the bars appear with the first."""
+        self._bars.start()
+        self._bars.update(self._run, total=(self._bars.tasks[self._run].total or 0) + len(cells))
 
     def begin(self, cell: Cell, sentences: int) -> None:
         """Show a fresh bar for the cell."""
@@ -118,32 +124,14 @@ class ProgressWatcher(Watcher):
 
 
 def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
-    """The run's table, and where the rest is."""
+    """The run's table, what keeps its scores from being compared, and where the rest is."""
     console = Console()
     rows = summarise(records)
     shown = rows if len(rows) <= MOST_ROWS else _near_headline(rows)
-    model = records[0]["model"]
-    title = f"{escape(model)}: mean over languages"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("task", "direction", "scoring", "layer", "metric"):
-        table.add_column(name)
-    table.add_column("score", justify="right")
-    table.add_column("langs", justify="right")
-    for row in shown:
-        centred = " centred" if row["centring"] == "mean" else ""
-        table.add_row(
-            f"{row['task']} {row['split']}",
-            row["direction"],
-            row["scoring"] + (f", {row['retrieval']}" if row["retrieval"] else ""),
-            f"{row['layer']} {row['pooling']}{centred}",
-            row["metric"],
-            "–" if row["score"] is None else f"{row['score']:.2f}",
-            str(row["languages"]),
-            style="bold" if row["headline"] else None,
-        )
-    console.print(table)
+    chosen = any(not row["headline"] for row in rows)
+    console.print(_settings(records[0]["model"], shown, chosen))
     remarks = [
-        "bold: the setting that the benchmark scores",
+        *["bold: the setting that the benchmark scores"] * chosen,
         *(f"{len(rows) - len(shown)} more settings in the report" for _ in [0] if shown != rows),
         *_caveats(records),
         *notes,
@@ -151,6 +139,39 @@ def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
     ]
     for remark in remarks:
         console.print(remark, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _settings(model: str, rows: list[Record], chosen: bool) -> Table:
+    """A row per setting; how translations were found only where they were looked for."""
+    table = _table(f"{escape(model)}: mean over languages")
+    matched = any(row["direction"] for row in rows)
+    for name in ("task", *(("direction", "scoring", "layer") if matched else ()), "metric"):
+        table.add_column(name)
+    table.add_column("score", justify="right")
+    table.add_column("langs", justify="right")
+    for row in rows:
+        elsewhere = "" if row["benchmark"] == "XTREME" else f", {row['benchmark']}"
+        table.add_row(
+            f"{row['task']} {row['split']}{elsewhere}",
+            *(_matching(row) if matched else ()),
+            row["metric"],
+            _points(row["score"]),
+            str(row["languages"]),
+            style="bold" if chosen and row["headline"] else None,
+        )
+    return table
+
+
+def _matching(row: Record) -> tuple[str, str, str]:
+    """Direction, scoring and layer; empty where a head answered."""
+    if row["direction"] is None:
+        return "", "", ""
+    centred = " centred" if row["centring"] == "mean" else ""
+    return (
+        row["direction"],
+        row["scoring"] + (f", {row['retrieval']}" if row["retrieval"] else ""),
+        f"{row['layer']} {row['pooling']}{centred}",
+    )
 
 
 def _near_headline(rows: list[Record]) -> list[Record]:
@@ -168,21 +189,78 @@ def _near_headline(rows: list[Record]) -> list[Record]:
 
 
 def _caveats(records: list[Record]) -> list[str]:
-    """What keeps a score from being compared with published ones."""
-    found: dict[str, None] = {}
+    """XTREME's average of what ran, and what keeps a score from being set beside published ones."""
+    tables = overviews(records)
+    found = dict.fromkeys(line for table in tables for line in _reserved(table))
+    covered = {(c.task.name, code) for table in tables for c in table.columns for code in c.records}
     for record in records:
         settings, task = record["settings"], record["task"]
-        if settings["benchmark"] != "XTREME":
-            found[f"{task}: {settings['benchmark']}"] = None
-        if settings["limit"] is not None:
-            found[f"{task}: limited to {settings['limit']} sentences, not the benchmark"] = None
-        if "not_comparable" in settings:
-            found[f"{task}: {settings['not_comparable']}"] = None
+        if (task, record["language"]) not in covered:
+            if settings["limit"] is not None:
+                found[f"{task}: limited to {settings['limit']} examples, not the benchmark"] = None
+            if "not_comparable" in settings:
+                found[f"{task}: {settings['not_comparable']}"] = None
         if record["details"].get("threshold_from") == record["split"]:
             found[f"{task}, {record['split']}: threshold tuned on the gold it is scored on"] = None
         if record["score"] is None:
             found[f"{task}, {record['split']}: labels not public, predictions only"] = None
     return list(found)
+
+
+def _reserved(table: Overview) -> Iterator[str]:
+    """The average over the tasks that were scored, and every reservation about it."""
+    partial = ", partial" if table.partial else ""
+    tasks = f"{len(table.columns)} of {len(TASKS)} tasks"
+    absent = f"; no score for {', '.join(table.absent)}" if table.absent else ""
+    yield f"XTREME{partial}: {_points(table.average)} on average over {tasks}{absent}"
+    for column in table.columns:
+        if column.reservations:
+            yield f"{column.task.name}: {'; '.join(column.reservations)}"
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """A submission's scores: means by task, languages by task, groups, and what is missing."""
+    console = Console()
+    tasks = scores["tasks"]
+    console.print(_task_means(tasks))
+    console.print(_language_scores(tasks))
+    totals = [(group, GROUPS[group], scores["groups"].get(group)) for group in GROUPS]
+    for name, members, value in [*totals, ("all nine tasks", TASKS, scores["all_task"])]:
+        missing = ", ".join(member for member in members if member not in tasks)
+        remark = f"  ({missing} missing)" if missing else ""
+        console.print(f"{name}: {_points(value)}{remark}", highlight=False, soft_wrap=True)
+
+
+def _task_means(tasks: dict[str, Any]) -> Table:
+    table = _table("means over languages")
+    columns = ("accuracy", "f1", "precision", "recall", "exact_match")
+    table.add_column("task")
+    for name in ("langs", *columns, "score"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for name, scored in tasks.items():
+        average = scored[AVERAGE]
+        values = [*map(average.get, columns), headline(average)]
+        table.add_row(name, str(len(scored) - 1), *map(_points, values))
+    return table
+
+
+def _language_scores(tasks: dict[str, Any]) -> Table:
+    table = _table("score by language")
+    table.add_column()
+    for name in tasks:
+        table.add_column(name, justify="right")
+    for code in sorted({code for scored in tasks.values() for code in scored} - {AVERAGE}):
+        found = [scored.get(code) for scored in tasks.values()]
+        table.add_row(code, *(_points(headline(one) if one else None, 1) for one in found))
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def _points(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def print_tasks(tasks: list[Task], data_root: Path | None) -> None:
@@ -193,25 +271,34 @@ def print_tasks(tasks: list[Task], data_root: Path | None) -> None:
         console.print(f"  source: {task.source}; licence: {task.licence}", highlight=False)
         console.print("  files: " + "; ".join(task.layouts), highlight=False, markup=False)
         if data_root is None and not task.packaged:
-            console.print(f"  languages: {' '.join(task.languages)}", highlight=False)
+            listed = _codes(task, (*task.languages, *task.more_languages))
+            console.print(f"  languages: {listed}", highlight=False)
             continue
-        there, absent = [], []
-        for code in task.languages:
-            try:
-                splits = task.read(data_root, code)
-                there.append(code if len(task.splits) == 1 else f"{code} ({', '.join(splits)})")
-            except Missing:
-                absent.append(code)
+        by_splits: dict[tuple[str, ...], list[str]] = {}
+        for code in (*task.languages, *task.more_languages):
+            by_splits.setdefault(tuple(task.splits_there(data_root, code)), []).append(code)
+        absent = by_splits.pop((), [])
+        there = "; ".join(
+            " ".join(codes) + f" ({', '.join(splits)})" * (len(task.splits) > 1)
+            for splits, codes in by_splits.items()
+        )
         where = "" if task.packaged else f" in {data_root}"
-        console.print(f"  data found{where}: {' '.join(there) or 'none'}", highlight=False)
+        console.print(f"  data found{where}: {there or 'none'}", highlight=False)
         if absent:
-            console.print(f"  [yellow]no data: {' '.join(absent)}[/]", highlight=False)
+            console.print(f"  [yellow]no data: {_codes(task, absent)}[/]", highlight=False)
+
+
+def _codes(task: Task, codes: Collection[str]) -> str:
+    """Language codes, XTREME-R's apart."""
+    own = " ".join(code for code in codes if code in task.languages)
+    further = " ".join(code for code in codes if code in task.more_languages)
+    return "; ".join(filter(None, (own, f"XTREME-R's {further}" * bool(further))))
 
 
 def print_models() -> None:
     """Packaged models and the architectures that run."""
     from xtremely.engine.bundled import MODELS
-    from xtremely.engine.config import BERT_TYPES, ROBERTA_TYPES
+    from xtremely.engine.config import PACKED_TYPES
     from xtremely.engine.models import cache_folder
 
     console = Console()
@@ -221,26 +308,7 @@ def print_models() -> None:
         console.print(f"[bold]{name}[/]  {text} ({state})", highlight=False)
     console.print(
         "Any Hugging Face folder or hub name: "
-        f"{', '.join(BERT_TYPES + ROBERTA_TYPES)} run packed; other encoders that transformers"
+        f"{', '.join(PACKED_TYPES)} run packed; other encoders that transformers"
         " knows run padded.",
         highlight=False,
     )
-
-
-def print_kernels(target: str) -> None:
-    """The record of compiled kernels for one target."""
-    from xtremely.kernels.inspection import TARGETS, read_record
-
-    if target not in TARGETS:
-        raise unknown("target", target, TARGETS)
-    record = read_record()
-    rows = {name: row[target] for name, row in record["table"].items()}
-    columns = list(next(iter(rows.values())))
-    title = f"compiled for {target} by Triton {record['triton']}, not run"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("kernel: configuration")
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
-    for name, row in rows.items():
-        table.add_row(name, *(str(row[column]) for column in columns))
-    Console().print(table)

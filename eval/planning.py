@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from xtremely.engine.heads import Head
 from xtremely.engine.runtime import Engine
+from xtremely.eval.examples import Comparable, Parallel, part
+from xtremely.eval.predicting import METHODS
 from xtremely.eval.readers import Missing, text_hash
-from xtremely.eval.retrieval import Space, limited
-from xtremely.eval.task import Task
-from xtremely.kernels.guard import UsageError, require
+from xtremely.eval.retrieval import Space, Spaces, limited
+from xtremely.eval.task import Labelling, Matching, Reading, Task
+from xtremely.kernels.guard import InputError, UsageError, require
 from xtremely.kernels.pooling import POOLINGS
 
 PROFILES = ("model", "script", "paper")
@@ -41,14 +44,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One task in one language: its data and the spaces to score."""
+    """One task in one language: its data, and what evaluates it.
+
+    Attributes:
+        task: as this run evaluates it.
+        language: its code.
+        splits: the data.
+        how: the spaces to compare (retrieval), or the head that answers (other kinds).
+        max_length: most tokens of a sequence.
+        data_hash: of the data.
+        token_budget: most tokens of a batch.
+    """
 
     task: Task
     language: str
     splits: dict[str, Any]
-    spaces: list[Space]
-    headline: Space
-    prompt: str
+    how: Spaces | Head
     max_length: int
     data_hash: str
     token_budget: int
@@ -69,59 +80,101 @@ def plan_cells(
         tasks: what to run.
         data_root: where the data lies.
         settings: what the user asked for.
-        languages: only these; a task that lacks one of them leaves it out, but a language that
-            no task knows, or whose data is missing, is an error. None takes what data there is.
-        named: whether the tasks were asked for by name; then one without any data is an error.
+        languages: only these; a task that lacks one of them leaves it out. None takes all.
+        named: whether the tasks were asked for by name; then a task without any data is an error,
+            and so is a language asked for that has none.
 
     Returns:
-        The cells in order, and the languages whose data is not there.
+        The cells in order, and the languages of the benchmark whose data is not there.
     """
-    known = {code for task in tasks for code in task.languages}
-    for code in languages or ():
+    if languages is not None:
+        _check_languages(tasks, languages)
+    cells: list[Cell] = []
+    missing: list[Missing] = []
+    for task in tasks:
+        every = (*task.languages, *task.more_languages)
+        wanted = [code for code in every if languages is None or code in languages]
+        found_before = len(cells)
+        for code in wanted:
+            try:
+                splits = task.load(data_root, code)
+            except Missing as absent:
+                if named and languages is not None:
+                    raise
+                if code in task.languages:
+                    missing.append(absent)
+                continue
+            cells.append(_cell(engine, task, code, splits, settings))
+        if wanted and len(cells) == found_before and named:
+            raise missing[-1]
+    return cells, missing
+
+
+def _check_languages(tasks: list[Task], languages: list[str]) -> None:
+    """Raise UsageError for a language that none of the tasks has."""
+    known = {code for task in tasks for code in (*task.languages, *task.more_languages)}
+    for code in languages:
         if code not in known:
             raise UsageError(
                 f"language {code!r} is in none of the tasks {', '.join(t.name for t in tasks)};"
                 f" legal: {', '.join(sorted(known))}"
             )
-    cells: list[Cell] = []
-    missing: list[Missing] = []
-    for task in tasks:
-        wanted = [code for code in task.languages if languages is None or code in languages]
-        found_before = len(cells)
-        for code in wanted:
-            try:
-                splits = task.read(data_root, code)
-            except Missing as absent:
-                if languages is not None:
-                    raise
-                missing.append(absent)
-                continue
-            cells.append(_cell(engine, task, code, splits, settings))
-        if wanted and len(cells) == found_before and named:
-            raise missing[-1]
-    if missing and not cells:
-        raise missing[0]
-    require(bool(cells), "nothing to do: none of the languages is in any of the tasks")
-    return cells, missing
 
 
 def _cell(
     engine: Engine, task: Task, code: str, splits: dict[str, Any], settings: Settings
 ) -> Cell:
+    if settings.profile not in PROFILES:
+        raise UsageError(f"profile {settings.profile!r} is not known; legal: {', '.join(PROFILES)}")
+    how: Spaces | Head
+    if isinstance(task.rules, Matching):
+        how = _spaces(engine, task.rules, settings)
+        own = settings.profile == "model"
+        longest = engine.max_length if own else engine.backend.max_length
+    else:
+        how = _head(engine, task)
+        longest = engine.backend.max_length
+    if isinstance(task.rules, Reading) and settings.profile != "model":
+        task = replace(task, rules=replace(task.rules, wording="words"))
     if settings.limit is not None:
-        if settings.limit < 2:
-            raise UsageError(f"--limit {settings.limit} is too small; at least 2")
-        splits = {name: limited(data, settings.limit) for name, data in splits.items()}
+        splits = {name: _limited(data, settings.limit) for name, data in splits.items()}
+    texts = {name: {**asdict(data), "notes": None} for name, data in splits.items()}
+    return Cell(
+        task,
+        code,
+        splits,
+        how,
+        min(task.max_length, longest),
+        text_hash(texts),
+        engine.token_budget,
+    )
+
+
+def _limited(data: Any, limit: int) -> Any:
+    if limit < 2:
+        raise UsageError(f"--limit {limit} is too small; at least 2")
+    if isinstance(data, (Parallel, Comparable)):
+        return limited(data, limit)
+    return part(data, slice(limit))
+
+
+def _head(engine: Engine, task: Task) -> Head:
+    """The head that the model must have for the task."""
+    labels = task.rules.labels if isinstance(task.rules, Labelling) else ()
+    try:
+        return engine.head(METHODS[task.kind].head, labels)
+    except InputError as error:
+        raise type(error)(f"task {task.name!r}: {error}") from error
+
+
+def _spaces(engine: Engine, rules: Matching, settings: Settings) -> Spaces:
     depth, own = engine.backend.layers, engine.conventions
     if settings.profile == "model":
         layer, pooling, prompt = depth, own.pooling, own.default_prompt
-        max_length = engine.max_length
-    elif settings.profile in PROFILES:
-        published = task.profiles[settings.profile]
-        layer = depth if settings.layers else published.layer(depth, settings.profile)
-        pooling, prompt, max_length = published.pooling, "", engine.backend.max_length
     else:
-        raise UsageError(f"profile {settings.profile!r} is not known; legal: {', '.join(PROFILES)}")
+        published = rules.profiles[settings.profile]
+        layer = depth if settings.layers else published.layer(depth, settings.profile)
+        pooling, prompt = published.pooling, ""
     layers = _layers(settings.layers, depth) if settings.layers else [layer]
     poolings = list(settings.poolings or (pooling,))
     for name, legal, given in (
@@ -134,19 +187,15 @@ def _cell(
     # The first token's embedding is the same whatever the text: layer 0 has no CLS to compare.
     pairs = [(a, b) for a in layers for b in poolings if (a, b) != (0, "cls")]
     require(bool(pairs), "layer 0 with cls pooling is the same vector for every text")
-    spaces = [Space(a, b, c) for a, b in pairs for c in settings.centrings]
     headline = Space(
         layer if layer in layers else layers[-1],
         pooling if pooling in poolings else poolings[-1],
         settings.centrings[0],
     )
-    if settings.prompt is not None:
-        prompt = settings.prompt
-    texts = {name: {**asdict(data), "notes": None} for name, data in splits.items()}
-    data_hash = text_hash(texts)
-    max_length = min(task.max_length, max_length)
-    return Cell(
-        task, code, splits, spaces, headline, prompt, max_length, data_hash, engine.token_budget
+    return Spaces(
+        [Space(a, b, c) for a, b in pairs for c in settings.centrings],
+        headline,
+        prompt if settings.prompt is None else settings.prompt,
     )
 
 
@@ -154,8 +203,8 @@ def _layers(spec: str, depth: int) -> list[int]:
     if spec == "all":
         return list(range(depth + 1))
     layers = []
-    for part in spec.split(","):
-        text = part.strip()
+    for name in spec.split(","):
+        text = name.strip()
         number = depth if text == "last" else int(text) if text.isdecimal() else -1
         if not 0 <= number <= depth:
             raise UsageError(

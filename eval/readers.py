@@ -9,13 +9,13 @@ import bz2
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from xtremely.kernels.guard import InputError, require
 
-HUB = "hub:"
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 
 
@@ -40,16 +40,13 @@ def existing(path: Path) -> Path | None:
     return None
 
 
-def locate(
-    task: str, language: str, layouts: Sequence[Sequence[Path]], optional: Sequence[Path] = ()
-) -> tuple[int, list[Path]]:
+def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple[int, list[Path]]:
     """The first layout whose files are all there: its number and the files.
 
     Args:
         task: for the complaint.
         language: for the complaint.
         layouts: alternatives, each a list of files that belong together.
-        optional: files of the layouts whose presence alone does not make a layout.
 
     Raises:
         Missing: no layout has any of its files.
@@ -57,18 +54,14 @@ def locate(
     """
     for number, files in enumerate(layouts):
         found = [existing(path) for path in files]
-        if all(found):
-            return number, [path for path in found if path]
-        present = [
-            path
-            for path, wanted in zip(found, files, strict=True)
-            if path and wanted not in optional
-        ]
+        present = [path for path in found if path]
+        if len(present) == len(files):
+            return number, present
         absent = [path for path, there in zip(files, found, strict=True) if not there]
         require(
             not present,
             f"task {task!r}, language {language!r}: {present[0] if present else ''} is there"
-            f" but {absent[0] if absent else ''} is missing; they belong together",
+            f" but {absent[0]} is missing; they belong together",
         )
     raise Missing(task, language, [files[0] for files in layouts])
 
@@ -82,9 +75,33 @@ def read_lines(path: Path) -> list[str]:
     try:
         with _OPENERS.get(path.suffix, open)(path, "rb") as file:
             data = file.read()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     return split_lines(data, str(path))
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
+    lines = read_lines(path)
+    require(bool(lines), f"{path}: the file is empty")
+    return _parsed("\n".join(lines), path, 1)
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The values in a file of one JSON value a line."""
+    lines = read_lines(path)
+    require(bool(lines), f"{path}: the file is empty")
+    return [_parsed(line, path, number) for number, line in enumerate(lines, start=1)]
+
+
+def _parsed(text: str, path: Path, line: int) -> Any:
+    """The JSON value in a text that begins at a line of a file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}:{line + error.lineno - 1}: broken JSON ({error.msg}, column {error.colno})"
+        ) from error
 
 
 def split_lines(data: bytes, where: str) -> list[str]:
@@ -160,76 +177,6 @@ def read_id_pairs(path: Path, x_ids: Iterable[str], en_ids: Iterable[str]) -> se
         pairs.add((fields[0], fields[1]))
     require(bool(pairs), f"{path}: the file is empty")
     return pairs
-
-
-def read_hub_pairs(root: Path, config: str, split: str) -> tuple[list[str], list[str]] | None:
-    """Sentence pairs in the hub's ``google/xtreme`` schema: (foreign, English), None if absent.
-
-    Columns source_sentence, target_sentence, source_lang, target_lang; a configuration per task
-    and language.
-
-    Args:
-        root: ``hub:owner/name`` for the hub itself, or a copy of the dataset repository (a folder
-            per configuration with a parquet file per split).
-        config: ``tatoeba.afr``, ``bucc18.de``.
-        split: ``validation`` or ``test``.
-    """
-    if is_hub(root):
-        rows, where = _from_hub(str(root).removeprefix(HUB), config, split), f"{root} {config}"
-    else:
-        files = [str(path) for path in sorted((root / config).glob(f"{split}-*.parquet"))]
-        rows, where = _from_parquet(files, split), files[0] if files else ""
-    if rows is None:
-        return None
-    wanted = ("source_sentence", "target_sentence", "source_lang", "target_lang")
-    absent = [name for name in wanted if name not in rows.column_names]
-    require(
-        not absent,
-        f"{where}: no column {', '.join(absent)}; the hub's schema has {', '.join(wanted)}",
-    )
-    foreign, english = [], []
-    for number, row in enumerate(rows, start=1):
-        for name in wanted[:2]:
-            text = row[name]
-            require(
-                isinstance(text, str) and bool(text.strip()),
-                f"{where}: row {number} has no text in {name}; every row must hold a pair",
-            )
-        swap = row["source_lang"] in ("en", "eng")
-        a, b = row["source_sentence"], row["target_sentence"]
-        foreign.append(b if swap else a)
-        english.append(a if swap else b)
-    return foreign, english
-
-
-def is_hub(root: Path) -> bool:
-    """Whether a data root names a dataset on the hub instead of a folder."""
-    return str(root).startswith(HUB)
-
-
-def _from_hub(name: str, config: str, split: str) -> Any | None:
-    from datasets import get_dataset_config_names, load_dataset
-
-    try:
-        if config not in get_dataset_config_names(name):
-            return None
-        return load_dataset(name, config, split=split)
-    except Exception as error:  # datasets has many kinds for: not there, not reachable
-        raise InputError(
-            f"{HUB}{name}, {config}, {split}: the hub did not give it ({error}); check the name and"
-            " the connection, or pass a folder with the data"
-        ) from error
-
-
-def _from_parquet(files: list[str], split: str) -> Any | None:
-    if not files:
-        return None
-    from datasets import load_dataset
-
-    try:
-        return load_dataset("parquet", data_files={split: files}, split=split)
-    except Exception as error:  # datasets wraps reader errors in many kinds
-        raise InputError(f"{files[0]}: not readable as parquet ({error})") from error
 
 
 def text_hash(*parts: object) -> str:

@@ -1,8 +1,10 @@
 """Records of scores: what one says, how a run keeps them, and their summary.
 
 A record is a flat dictionary, one per model, task, language, split, direction, layer, pooling,
-centring, scoring and retrieval. ``results.json`` is ``{"records": [...]}`` in the run's order and
-holds no dates: the same run gives the same file, timings aside.
+centring, scoring and retrieval (the last six None where a head answers); ``settings`` in it is the
+protocol, which may differ between the languages of a task. ``results.json`` is
+``{"records": [...]}`` in the run's order and holds no dates: the same run gives the same file,
+timings aside.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ Record = dict[str, Any]
 
 # The only keys that differ between two runs of the same thing.
 TIMINGS = ("seconds", "tokens_per_second", "search_seconds")
-# What tells two rows of the summary table apart, beside the language.
-SETTING = ("task", "split", "direction", "layer", "pooling", "centring", "scoring", "retrieval")
+# What tells variants of one cell apart, and two rows of the summary table.
+VARIANT = ("direction", "layer", "pooling", "centring", "scoring", "retrieval")
+SETTING = ("task", "benchmark", "split", *VARIANT)
 LIBRARIES = ("xtremely", "torch", "transformers", "tokenizers", "faiss-cpu", "faiss-gpu", "numpy")
 
 
@@ -50,18 +53,52 @@ def without_timings(records: Iterable[Record]) -> list[Record]:
     return [{k: v for k, v in record.items() if k not in TIMINGS} for record in records]
 
 
+def groups(records: Iterable[Record], *keys: str) -> dict[tuple, list[Record]]:
+    """Records with equal values of ``keys`` together, in order of appearance.
+
+    A key that is none of a record's own is one of its ``settings``.
+    """
+    found: dict[tuple, list[Record]] = {}
+    for record in records:
+        values = [record[key] if key in record else record["settings"][key] for key in keys]
+        found.setdefault(tuple(values), []).append(record)
+    return found
+
+
+def distinct(records: Iterable[Record], key: str) -> list[Any]:
+    """The values of a key, in order of appearance."""
+    return [value for (value,) in groups(records, key)]
+
+
+def settings_of(records: Iterable[Record], key: str) -> list[tuple[Any, str]]:
+    """What a protocol setting was, with the languages it was so for where they differ.
+
+    Returns:
+        Pairs of a value, None where there was no such setting, and text: empty, or `` (de, fr)``.
+    """
+    holders: dict[str, dict[str, None]] = {}
+    everyone: dict[str, None] = {}
+    for record in records:
+        value = json.dumps(record["settings"].get(key), ensure_ascii=False)
+        holders.setdefault(value, {})[record["language"]] = None
+        everyone[record["language"]] = None
+    return [
+        (json.loads(value), "" if len(codes) == len(everyone) else f" ({', '.join(codes)})")
+        for value, codes in holders.items()
+    ]
+
+
 def summarise(records: Iterable[Record]) -> list[Record]:
     """One row per setting: the mean over languages, as XTREME averages a task.
+
+    Languages that another benchmark added to a task are rows of their own.
 
     Returns:
         Rows with the keys of ``SETTING``, ``metric``, ``score`` (None where nothing could be
         scored), ``languages`` (how many were scored), ``unscored`` and ``headline``.
     """
-    groups: dict[tuple, list[Record]] = {}
-    for record in records:
-        groups.setdefault(tuple(record[key] for key in SETTING), []).append(record)
     rows = []
-    for key, group in groups.items():
+    for key, group in groups(records, *SETTING).items():
         scores = [record["score"] for record in group if record["score"] is not None]
         rows.append(
             {

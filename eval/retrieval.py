@@ -8,12 +8,14 @@ setting that the benchmark scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from xtremely.eval.task import Comparable, Parallel, Side, Task
+from xtremely.eval.examples import Comparable, Parallel, Side
+from xtremely.eval.scored import Scored
+from xtremely.eval.task import Matching, Task
 from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
 from xtremely.retrieval.mining import (
     RETRIEVALS,
@@ -38,21 +40,54 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One scored variant: what of a record depends on the task's kind."""
+class Spaces:
+    """The ways of making vectors that are compared.
+
+    Attributes:
+        every: all of them.
+        headline: the one that the benchmark scores.
+        prompt: text before every sentence.
+    """
+
+    every: list[Space]
+    headline: Space
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched(Scored):
+    """One way of finding translations, scored."""
 
     space: Space
-    split: str
     direction: str
     scoring: str
-    retrieval: str | None
-    score: float | None
-    n: int
-    details: dict[str, Any] = field(default_factory=dict)
-    prediction: list[str] | None = None
+    retrieval: str | None = None
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """What tells it from other variants of its cell, by the record's keys."""
+        return {
+            "direction": self.direction,
+            "layer": self.space.layer,
+            "pooling": self.space.pooling,
+            "centring": self.space.centring,
+            "scoring": self.scoring,
+            "retrieval": self.retrieval,
+        }
 
 
 Vectors = Callable[[Space], tuple[np.ndarray, np.ndarray]]
+
+
+def is_headline(one: Matched, task: Task, space: Space) -> bool:
+    """Whether the variant is the one that the benchmark scores, in the space that it is about."""
+    assert isinstance(task.rules, Matching)
+    return (
+        one.space == space
+        and one.direction == task.rules.direction
+        and one.scoring == task.rules.scoring
+        and one.retrieval in (None, "max")
+    )
 
 
 def texts_of(data: Parallel | Comparable) -> tuple[list[str], list[str]]:
@@ -71,12 +106,12 @@ def neighbourhood(task: Task, vectors: Vectors, space: Space) -> Bitext:
     """Mutual neighbours of the two sides in a space, as the task defines them."""
     centre = space.centring == "mean"
     x, en = (unit_rows(side, centre) for side in vectors(space))
-    return mutual_neighbours(x, en, task.neighbours, task.candidates)
+    return mutual_neighbours(x, en, task.rules.neighbours, task.rules.candidates)
 
 
 def score_parallel(
     task: Task, splits: dict[str, Parallel], vectors: dict[str, Vectors], spaces: list[Space]
-) -> Iterator[Scored]:
+) -> Iterator[Matched]:
     """Accuracy of finding each sentence's translation, both directions, cosine and ratio."""
     for split, data in splits.items():
         for space in spaces:
@@ -84,17 +119,16 @@ def score_parallel(
             for direction, seen in (("x->en", bitext), ("en->x", swapped(bitext))):
                 for scoring in SCORINGS:
                     found, _ = best_match(seen, scoring)
-                    yield Scored(
-                        space,
-                        split,
-                        direction,
-                        scoring,
-                        None,
-                        _accuracy(found, data.en_to_x, direction),
-                        len(found),
-                        prediction=_in_submission_order(data, found)
+                    yield Matched(
+                        split=split,
+                        score=_accuracy(found, data.en_to_x, direction),
+                        n=len(found),
+                        submission=_in_submission_order(data, found)
                         if direction == "en->x"
                         else None,
+                        space=space,
+                        direction=direction,
+                        scoring=scoring,
                     )
 
 
@@ -116,7 +150,7 @@ def _in_submission_order(data: Parallel, found: np.ndarray) -> list[str]:
 
 def score_comparable(
     task: Task, splits: dict[str, Comparable], vectors: dict[str, Vectors], spaces: list[Space]
-) -> Iterator[Scored]:
+) -> Iterator[Matched]:
     """F1 of mined pairs; the threshold comes from the first split's gold and stays."""
     for space in spaces:
         thresholds: dict[tuple[str, str], float] = {}
@@ -161,7 +195,7 @@ def _mined(
     data: Comparable,
     threshold: float | None,
     tuned_on: str | None,
-) -> Scored:
+) -> Matched:
     scoring, retrieval = key
     kept = [] if threshold is None else [pair for score, pair in scored if score >= threshold]
     details: dict[str, Any] = {
@@ -175,16 +209,16 @@ def _mined(
         result = quality(set(kept), data.gold)
         score = result.f1
         details |= {"precision": result.precision, "recall": result.recall}
-    return Scored(
-        space,
-        split,
-        MINED_DIRECTION[retrieval],
-        scoring,
-        retrieval,
-        score,
-        len(data.gold) if data.gold is not None else len(data.x.ids),
-        details,
-        prediction=[f"{x}\t{en}" for x, en in sorted(kept)],
+    return Matched(
+        split=split,
+        score=score,
+        n=len(data.gold) if data.gold is not None else len(data.x.ids),
+        details=details,
+        submission=[f"{x}\t{en}" for x, en in sorted(kept)],
+        space=space,
+        direction=MINED_DIRECTION[retrieval],
+        scoring=scoring,
+        retrieval=retrieval,
     )
 
 

@@ -1,9 +1,10 @@
-"""Running tasks: read, embed through the store, score, keep; resumable at any point.
+"""Running tasks: read, embed or predict piece by piece, score, keep; resumable at any point.
 
 A run is a list of cells, one per task and language. A finished cell is a file named by
 everything that decides its content (model, data, settings, backend, versions); starting a run
-again takes it as it is. Inside a cell, embeddings go to a store shard by shard, and the shards
-are cut the same way every time, so an interrupted run computes what an undisturbed one does.
+again takes it as it is. Inside a cell, embeddings go to a store shard by shard and predictions to
+files part by part, always cut at the same places, so an interrupted run computes what an
+undisturbed one does.
 """
 
 from __future__ import annotations
@@ -13,28 +14,37 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xtremely.engine.heads import Head
 from xtremely.engine.runtime import Engine, Work
+from xtremely.engine.transfer import prepared
+from xtremely.eval.examples import Comparable, Parallel
 from xtremely.eval.planning import Cell, Settings
-from xtremely.eval.results import Record, dumps, library_versions
+from xtremely.eval.predicting import METHODS, PART, predict
+from xtremely.eval.results import VARIANT, Record, dumps, library_versions
 from xtremely.eval.retrieval import (
-    Scored,
+    Matched,
     Space,
+    Spaces,
+    is_headline,
     score_comparable,
     score_parallel,
     texts_of,
 )
-from xtremely.eval.task import Comparable, Parallel
+from xtremely.eval.score import headline
+from xtremely.eval.scored import Scored, Submission
+from xtremely.eval.task import Matching
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval.store import Store, remove_leftovers, write_atomic
 
 SHARD_ROWS = 4096
-SCORERS: dict[str, Callable[..., Iterator[Scored]]] = {
+SCORERS: dict[str, Callable[..., Iterator[Matched]]] = {
     "retrieve": score_parallel,
     "mine": score_comparable,
 }
@@ -43,8 +53,11 @@ SCORERS: dict[str, Callable[..., Iterator[Scored]]] = {
 class Watcher:
     """What a run tells whoever watches it; the command line draws it."""
 
+    def plan(self, cells: list[Cell]) -> None:
+        """So many more cells are to come."""
+
     def begin(self, cell: Cell, sentences: int) -> None:
-        """A cell's encoding starts."""
+        """A cell starts, with so many sentences (questions, pairs) to encode."""
 
     def encoded(self, sentences: int, tokens: int) -> None:
         """So many more sentences and tokens are done (tokens 0: they were done before)."""
@@ -59,7 +72,7 @@ def run_cell(
     """Evaluate a cell, or take it as it was finished before.
 
     Returns:
-        {"records": [...], "submission": {file name: lines}}.
+        {"records": [...], "submission": {file name: lines, or answers by question id}}.
     """
     identity = _identity(engine, cell, settings)
     name = f"{cell.task.name}.{cell.language}.{_digest(identity)[:16]}"
@@ -69,25 +82,63 @@ def run_cell(
         shutil.rmtree(out / "work" / name, ignore_errors=True)
         watcher.end(cell, finished["records"], resumed=True)
         return finished
-    layers = sorted({space.layer for space in cell.spaces})
-    poolings = sorted({space.pooling for space in cell.spaces})
-    sentences = sum(len(side) for data in cell.splits.values() for side in texts_of(data))
-    watcher.begin(cell, sentences)
-    work, vectors, shards = Work(), {}, out / "work" / name
-    for split, data in cell.splits.items():
-        store = _encode(engine, data, layers, poolings, cell, shards / split, watcher, work)
-        vectors[split] = _columns(store, layers, poolings, len(texts_of(data)[0]))
-    start = time.perf_counter()
-    scored = list(SCORERS[cell.task.kind](cell.task, cell.splits, vectors, cell.spaces))
-    searched = time.perf_counter() - start
+    work, folder = Work(), out / "work" / name
+    run = _matched if isinstance(cell.how, Spaces) else _answered
+    scored, seconds = run(engine, cell, folder, watcher, work)
     result: dict[str, Any] = {
-        "records": [_record(cell, one, work, searched, identity) for one in scored],
+        "records": [_record(cell, one, work, seconds, identity) for one in scored],
         "submission": _submission(cell, scored),
     }
     write_atomic(path, dumps(result).encode("utf-8"))
-    shutil.rmtree(shards, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     watcher.end(cell, result["records"], resumed=False)
     return result
+
+
+def _matched(
+    engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
+) -> tuple[list[Scored], float]:
+    """Translations found in every space, and the seconds that finding them took."""
+    assert isinstance(cell.how, Spaces)
+    spaces, vectors = cell.how, {}
+    watcher.begin(cell, sum(len(side) for data in cell.splits.values() for side in texts_of(data)))
+    for split, data in cell.splits.items():
+        store = _encode(engine, data, cell, spaces, folder / split, watcher, work)
+        vectors[split] = _columns(store, spaces, len(texts_of(data)[0]))
+    start = time.perf_counter()
+    found = list(SCORERS[cell.task.kind](cell.task, cell.splits, vectors, spaces.every))
+    seconds = time.perf_counter() - start
+    return [
+        replace(one, headline=is_headline(one, cell.task, spaces.headline)) for one in found
+    ], seconds
+
+
+def _answered(
+    engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
+) -> tuple[list[Scored], float]:
+    """Predictions of the cell's head, and the seconds that scoring them took."""
+    assert isinstance(cell.how, Head)
+    task, method = cell.task, METHODS[cell.task.kind]
+    scored, seconds = [], 0.0
+    watcher.begin(cell, sum(map(len, cell.splits.values())))
+    for split, data in cell.splits.items():
+        predictions, cost = predict(
+            engine, cell.how, task, data, cell.max_length, folder / split, watcher.encoded
+        )
+        work.add(cost)
+        start = time.perf_counter()
+        values = method.measure(task, cell.language, data, predictions) if data.labelled else {}
+        seconds += time.perf_counter() - start
+        scored.append(
+            Scored(
+                split=split,
+                score=headline(values) if values else None,
+                n=len(data),
+                details=values,
+                submission=method.submission(data, predictions),
+            )
+        )
+    return scored, seconds
 
 
 def _finished(path: Path) -> dict[str, Any] | None:
@@ -102,39 +153,52 @@ def _finished(path: Path) -> dict[str, Any] | None:
 def _encode(
     engine: Engine,
     data: Parallel | Comparable,
-    layers: list[int],
-    poolings: list[str],
     cell: Cell,
+    spaces: Spaces,
     folder: Path,
     watcher: Watcher,
     work: Work,
 ) -> Store:
     """Both sides of a split into a store, shards that are already there left alone."""
     x, en = texts_of(data)
+    layers, poolings = _layers_and_poolings(spaces)
     texts = x + en
     store = Store(folder, len(texts), SHARD_ROWS)
+    missing: dict[int, slice] = {}
     for number, rows in enumerate(store.shards()):
         note = store.note(number)
         if note is None:
-            values, cost = engine.sweep(
-                texts[rows],
-                layers=layers,
-                poolings=poolings,
-                prompt=cell.prompt,
-                max_length=cell.max_length,
-                progress=watcher.encoded,
-            )
-            store.write(number, values, work=asdict(cost))
+            missing[number] = rows
         else:
-            cost = Work(**note["work"])
             watcher.encoded(rows.stop - rows.start, 0)
+            work.add(Work(**note["work"]))
+    tokenise = partial(engine.tokens, prompt=spaces.prompt, max_length=cell.max_length)
+    parts = (texts[rows] for rows in missing.values())
+    start = time.perf_counter()
+    for number, tokens in zip(
+        missing, prepared(tokenise, parts, engine.backend.device), strict=True
+    ):
+        values, cost = engine.pooled(
+            tokens, layers=layers, poolings=poolings, progress=watcher.encoded
+        )
+        now = time.perf_counter()
+        cost.seconds, start = now - start, now
+        store.write(number, values, work=asdict(cost))
         work.add(cost)
     return store
 
 
+def _layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
+    """What the store holds of every text, in this order."""
+    layers = sorted({space.layer for space in spaces.every})
+    return layers, sorted({space.pooling for space in spaces.every})
+
+
 def _columns(
-    store: Store, layers: list[int], poolings: list[str], split_at: int
+    store: Store, spaces: Spaces, split_at: int
 ) -> Callable[[Space], tuple[np.ndarray, np.ndarray]]:
+    layers, poolings = _layers_and_poolings(spaces)
+
     def vectors(space: Space) -> tuple[np.ndarray, np.ndarray]:
         rows = store.column(layers.index(space.layer), poolings.index(space.pooling))
         return rows[:split_at], rows[split_at:]
@@ -145,31 +209,55 @@ def _columns(
 def _identity(engine: Engine, cell: Cell, settings: Settings) -> dict[str, Any]:
     """Everything that decides a cell's content."""
     backend, task = engine.backend, cell.task
+    own = _matching(cell) if isinstance(cell.how, Spaces) else _answering(cell)
     return {
         "model": engine.name,
+        "checkpoint": engine.checkpoint,
         "model_hash": engine.model_hash,
         "data_hash": cell.data_hash,
         "backend": backend.name,
         "device": backend.device.type,
         "precision": backend.precision,
         "versions": library_versions(),
+        "notes": {split: data.notes for split, data in cell.splits.items()},
+        **own,
         "settings": {
-            "benchmark": task.benchmark,
+            "benchmark": task.benchmark_of(cell.language),
             "profile": settings.profile,
             "encoder": backend.implementation,
-            "prompt": cell.prompt,
             "max_length": cell.max_length,
-            "normalised": True,
-            "neighbours": task.neighbours,
-            "candidates": task.candidates,
             "limit": settings.limit,
             "token_budget": cell.token_budget,
+            **own["settings"],
+        },
+    }
+
+
+def _matching(cell: Cell) -> dict[str, Any]:
+    """What decides how translations are found."""
+    task, spaces = cell.task, cell.how
+    assert isinstance(task.rules, Matching) and isinstance(spaces, Spaces)
+    return {
+        "settings": {
+            "prompt": spaces.prompt,
+            "normalised": True,
+            "neighbours": task.rules.neighbours,
+            "candidates": task.rules.candidates,
             "shard_rows": SHARD_ROWS,
         },
-        "scored": [task.kind, task.metric, task.direction, task.scoring],
-        "notes": {split: data.notes for split, data in cell.splits.items()},
-        "spaces": [asdict(space) for space in cell.spaces],
-        "headline": asdict(cell.headline),
+        "scored": [task.kind, task.metric, task.rules.direction, task.rules.scoring],
+        "spaces": [asdict(space) for space in spaces.every],
+        "headline": asdict(spaces.headline),
+    }
+
+
+def _answering(cell: Cell) -> dict[str, Any]:
+    """What decides how a head answers, beside the model's folder."""
+    task = cell.task
+    return {
+        "settings": {"head": METHODS[task.kind].head, "part": PART},
+        "scored": [task.kind, task.metric],
+        "rules": asdict(task.rules),
     }
 
 
@@ -183,19 +271,16 @@ def _record(
     task, notes = cell.task, cell.splits[one.split].notes
     return {
         "model": identity["model"],
+        "checkpoint": identity["checkpoint"],
         "task": task.name,
         "language": cell.language,
         "split": one.split,
-        "direction": one.direction,
-        "layer": one.space.layer,
-        "pooling": one.space.pooling,
-        "centring": one.space.centring,
-        "scoring": one.scoring,
-        "retrieval": one.retrieval,
+        **dict.fromkeys(VARIANT),
+        **one.variant,
         "metric": task.metric,
         "score": one.score,
         "n": one.n,
-        "headline": _is_headline(cell, one),
+        "headline": one.headline,
         "details": one.details,
         "seconds": work.seconds,
         "search_seconds": searched,
@@ -211,31 +296,26 @@ def _record(
     }
 
 
-def _is_headline(cell: Cell, one: Scored) -> bool:
-    """Whether this variant is the one that the benchmark's protocol scores."""
-    return (
-        one.space == cell.headline
-        and one.direction == cell.task.direction
-        and one.scoring == cell.task.scoring
-        and one.retrieval in (None, "max")
-    )
-
-
-def _submission(cell: Cell, scored: list[Scored]) -> dict[str, list[str]]:
+def _submission(cell: Cell, scored: list[Scored]) -> dict[str, Submission]:
     """Prediction files in XTREME's layout, of the setting that the benchmark scores."""
     return {
-        f"{cell.task.name}/{one.split}-{cell.language}.tsv": one.prediction
+        f"{cell.task.name}/{one.split}-{cell.language}{_suffix(one.submission)}": one.submission
         for one in scored
-        if _is_headline(cell, one) and one.prediction is not None
+        if one.headline and one.submission is not None
     }
+
+
+def _suffix(content: Submission) -> str:
+    return ".json" if isinstance(content, dict) else ".tsv"
 
 
 def assemble(out: Path, results: list[dict]) -> list[Record]:
     """All cells' records in order; the submission folder holds this run's predictions only."""
     shutil.rmtree(out / "submission", ignore_errors=True)
     for result in results:
-        for name, lines in result["submission"].items():
-            text = "".join(f"{line}\n" for line in lines)
+        for name, content in result["submission"].items():
+            lines = isinstance(content, list)
+            text = "".join(f"{line}\n" for line in content) if lines else dumps(content)
             write_atomic(out / "submission" / name, text.encode("utf-8"))
     return [record for result in results for record in result["records"]]
 

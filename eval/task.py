@@ -1,7 +1,7 @@
 """What a task is, and how the tasks are found.
 
 A task is one frozen value, ``TASK``, in one file of ``eval/tasks``. Facts that decide a score
-(languages, layers, pooling, neighbours, lengths) stand there and nowhere else.
+(languages, labels, layers, pooling, neighbours, lengths) stand there and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from xtremely.eval.examples import Examples
+from xtremely.eval.readers import Missing
 from xtremely.kernels.guard import UsageError, require, unknown
-
-KINDS = ("retrieve", "mine")
 
 
 @dataclass(frozen=True)
@@ -42,38 +42,65 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Parallel:
-    """Two sides of aligned sentences (kind ``retrieve``).
+class Matching:
+    """How translations are found (kinds ``retrieve`` and ``mine``).
 
-    ``en_to_x[i]`` is the row of x that translates English row i; None where the distribution
-    hides it (predictions are made, no score is).
+    Attributes:
+        direction: the direction that the benchmark scores.
+        scoring: the scoring that the benchmark uses.
+        profiles: published settings by name.
+        neighbours: k of the margin.
+        candidates: nearest sentences among which a match is chosen; None for all.
     """
 
-    x: list[str]
-    en: list[str]
-    en_to_x: list[int] | None
-    notes: dict[str, Any] = field(default_factory=dict)
+    direction: str
+    scoring: str
+    profiles: dict[str, Setting]
+    neighbours: int = 4
+    candidates: int | None = None
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a comparable corpus: sentences with their ids."""
+class Labelling:
+    """What is said of a text pair (kind ``pair``), of every word (``tag``) or option (``choice``).
 
-    ids: list[str]
-    texts: list[str]
+    Attributes:
+        labels: the classes, in the order of a new head's outputs; empty for ``choice``.
+    """
+
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Comparable:
-    """Two piles of sentences with some translations among them (kind ``mine``).
+class Reading:
+    """How answers are found in a context (kind ``span``).
 
-    ``gold`` holds (x id, English id) pairs; None where the distribution hides them.
+    Attributes:
+        normaliser: whose normalisation the metrics use, ``squad`` or ``mlqa``.
+        question_length: tokens at which a question is cut.
+        stride: tokens that a window starts after the one before it.
+        best: answers kept per question.
+        longest: tokens of an answer at most.
+        wording: how an answer's tokens become text, one of ``decode.WORDINGS``.
     """
 
-    x: Side
-    en: Side
-    gold: set[tuple[str, str]] | None
-    notes: dict[str, Any] = field(default_factory=dict)
+    normaliser: str
+    question_length: int = 64
+    stride: int = 128
+    best: int = 20
+    longest: int = 30
+    wording: str = "offsets"
+
+
+# Kind of a task -> its rules.
+KINDS = {
+    "retrieve": Matching,
+    "mine": Matching,
+    "pair": Labelling,
+    "tag": Labelling,
+    "choice": Labelling,
+    "span": Reading,
+}
 
 
 @dataclass(frozen=True)
@@ -84,20 +111,22 @@ class Task:
         name: what the command line calls it.
         title: one line for people.
         kind: how it is evaluated, one of ``KINDS``.
-        languages: every language it is defined for, listed only here.
-        read: (root, language) -> {split: data}; root None for data inside the package.
-        splits: splits in the order they are evaluated; thresholds come from the first.
+        languages: every language that the benchmark averages over, listed only here.
+        find: (root, language, split) -> what reads the examples. It only looks which files are
+            there, and raises Missing where there are none.
+        splits: splits that are evaluated, in this order. Mining takes all that are there, its
+            threshold from the first; other kinds stop at the first whose answers are known.
         metric: the name of its score.
-        direction: the direction that the benchmark scores.
-        scoring: the scoring that the benchmark uses.
-        profiles: published settings by name.
+        rules: of its kind.
         benchmark: what a score may be compared with.
         licence: of the data.
         source: where the data comes from.
-        layouts: the file layouts that ``read`` knows, for people.
+        layouts: the file layouts that ``find`` knows, for people.
+        checkpoint: the fine-tuning whose head answers, e.g. ``squad``; None for retrieval, which
+            takes the encoder as it is.
+        more_languages: those that XTREME-R adds; evaluated where there is data, not averaged.
+        more_splits: those to train on, in the languages that have them.
         max_length: tokens at which texts are cut.
-        neighbours: k of the margin.
-        candidates: nearest sentences among which a match is chosen; None for all.
         packaged: whether the data comes with the package.
     """
 
@@ -105,20 +134,68 @@ class Task:
     title: str
     kind: str
     languages: tuple[str, ...]
-    read: Callable[[Path | None, str], dict[str, Any]]
+    find: Callable[[Path, str, str], Callable[[], Examples]]
     splits: tuple[str, ...]
     metric: str
-    direction: str
-    scoring: str
-    profiles: dict[str, Setting]
+    rules: Matching | Labelling | Reading
     benchmark: str
     licence: str
     source: str
     layouts: tuple[str, ...]
+    checkpoint: str | None = None
+    more_languages: tuple[str, ...] = ()
+    more_splits: tuple[str, ...] = ()
     max_length: int = 512
-    neighbours: int = 4
-    candidates: int | None = None
     packaged: bool = False
+
+    def benchmark_of(self, language: str) -> str:
+        """What a language's score may be compared with."""
+        return self.benchmark if language in self.languages else "XTREME-R's further languages"
+
+    def read(self, root: Path | None, language: str, split: str) -> Examples:
+        """The examples of any split; ``root`` may be None if they come with the package.
+
+        Raises:
+            Missing: there are none.
+            InputError: they cannot be used; file and line are named.
+        """
+        return self._find(root, language, split)()
+
+    def splits_there(self, root: Path | None, language: str) -> list[str]:
+        """The splits that ``load`` would look at and find, without reading them."""
+        found = []
+        for split in self.splits:
+            with suppress(Missing):
+                self._find(root, language, split)
+                found.append(split)
+        return found
+
+    def load(self, root: Path | None, language: str) -> dict[str, Examples]:
+        """The splits to evaluate.
+
+        Raises:
+            Missing: there is none.
+        """
+        found: dict[str, Examples] = {}
+        places: list[str] = []
+        for split in self.splits:
+            try:
+                found[split] = self.read(root, language, split)
+            except Missing as missing:
+                places += missing.places
+                continue
+            if self.kind != "mine" and found[split].labelled:
+                break
+        if not found:
+            raise Missing(self.name, language, places)
+        return found
+
+    def _find(self, root: Path | None, language: str, split: str) -> Callable[[], Examples]:
+        require(root is not None or self.packaged, f"task {self.name!r} needs --data-root")
+        legal = (*self.splits, *self.more_splits)
+        if split not in legal:
+            raise unknown(f"split of {self.name}", split, legal)
+        return self.find(root or Path(), language, split)
 
 
 def all_tasks() -> dict[str, Task]:
@@ -128,7 +205,10 @@ def all_tasks() -> dict[str, Task]:
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
         found = importlib.import_module(f"xtremely.eval.tasks.{module.name}").TASK
         require(found.name not in tasks, f"two files declare the task {found.name!r}")
-        require(found.kind in KINDS, f"task {found.name!r} has unknown kind {found.kind!r}")
+        require(
+            isinstance(found.rules, KINDS.get(found.kind, ())),
+            f"task {found.name!r}: {type(found.rules).__name__} are no rules of {found.kind!r}",
+        )
         tasks[found.name] = found
     return tasks
 

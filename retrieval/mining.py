@@ -6,6 +6,7 @@ both directions, threshold tuned for F1 on the development gold and frozen for t
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,8 +89,8 @@ def _each_once(pairs: Pairs, size_x: int, size_y: int) -> Pairs:
     return Pairs(pairs.x[kept], pairs.y[kept], pairs.scores[kept])
 
 
-def quality(found: set[tuple[str, str]], gold: set[tuple[str, str]]) -> Quality:
-    """F1, precision and recall of a set of id pairs, 0 to 100."""
+def quality(found: Set[Hashable], gold: Set[Hashable]) -> Quality:
+    """F1, precision and recall of a set (id pairs, spans), 0 to 100."""
     right = len(found & gold)
     precision = 100 * right / len(found) if found else 0.0
     recall = 100 * right / len(gold) if gold else 0.0

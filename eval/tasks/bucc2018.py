@@ -6,38 +6,24 @@ and its training-gold part "test" (gold removed). The threshold is tuned on dev 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from xtremely.eval import readers
-from xtremely.eval.task import Comparable, Setting, Side, Task
+from xtremely.eval import hub, readers
+from xtremely.eval.examples import Comparable, Side
+from xtremely.eval.task import Matching, Setting, Task
 from xtremely.kernels.guard import require
 
 NAME = "bucc2018"
 RELEASE_NAMES = {"dev": "sample", "test": "training"}
-HUB_SPLITS = {"dev": "validation", "test": "test"}
 
 
-def read(root: Path | None, code: str) -> dict[str, Comparable]:
-    """The splits that are there, from XTREME's download folder, BUCC's release or the hub's."""
-    require(root is not None, f"task {NAME!r} needs --data-root")
-    assert root is not None
-    found: dict[str, Comparable] = {}
-    places: list[str] = []
-    for split in TASK.splits:
-        pairs = readers.read_hub_pairs(root, f"bucc18.{code}", HUB_SPLITS[split])
-        if pairs:
-            found[split] = _from_pairs(code, *pairs)
-            continue
-        try:
-            found[split] = _from_files(root, code, split)
-        except readers.Missing as missing:
-            places += missing.places
-    if not found:
-        raise readers.Missing(NAME, code, places)
-    return found
-
-
-def _from_files(root: Path, code: str, split: str) -> Comparable:
+def find(root: Path, code: str, split: str) -> Callable[[], Comparable]:
+    """A split, from XTREME's download folder, BUCC's release or the hub's."""
+    table = hub.find(NAME, code, root, [f"bucc18.{code}"], split)
+    if table:
+        return partial(_from_hub, table, code)
     release = f"{code}-en.{RELEASE_NAMES[split]}"
     stems = [
         root / NAME / f"{code}-en.{split}",
@@ -47,18 +33,23 @@ def _from_files(root: Path, code: str, split: str) -> Comparable:
     ]
     layouts = [[stem.with_name(f"{stem.name}.{side}") for side in (code, "en")] for stem in stems]
     layout, (x_file, en_file) = readers.locate(NAME, code, layouts)
+    return partial(_from_files, x_file, en_file, stems[layout], split)
+
+
+def _from_files(x_file: Path, en_file: Path, stem: Path, split: str) -> Comparable:
     x, en = Side(*readers.read_identified(x_file)), Side(*readers.read_identified(en_file))
-    gold_file = readers.existing(stems[layout].with_name(f"{stems[layout].name}.gold"))
+    gold_file = readers.existing(stem.with_name(f"{stem.name}.gold"))
     gold = readers.read_id_pairs(gold_file, x.ids, en.ids) if gold_file else None
     require(
         gold is not None or split == "test",
-        f"{stems[layout]}.gold is missing; the threshold is tuned on it",
+        f"{stem}.gold is missing; the threshold is tuned on it",
     )
     return Comparable(x, en, gold, {"layout": "BUCC files"})
 
 
-def _from_pairs(code: str, foreign: list[str], english: list[str]) -> Comparable:
+def _from_hub(table: hub.Table, code: str) -> Comparable:
     """The hub keeps the gold pairs only: no distractors, so no score of this is XTREME's."""
+    foreign, english = hub.translations(table)
     x_ids = [f"{code}-{n:09d}" for n in range(1, len(foreign) + 1)]
     en_ids = [f"en-{n:09d}" for n in range(1, len(english) + 1)]
     return Comparable(
@@ -74,17 +65,20 @@ TASK = Task(
     title="bitext mining in comparable corpora",
     kind="mine",
     languages=("de", "fr", "ru", "zh"),
-    read=read,
+    find=find,
     splits=("dev", "test"),
     metric="f1",
-    direction="both",
-    scoring="ratio",
-    profiles={
-        # scripts/run_bucc2018.sh (no --num_layers, so a 24-layer model gives layer 20); the
-        # paper used mean pooling (pull request 104).
-        "script": Setting({12: 8, 24: 20}, "cls"),
-        "paper": Setting({12: 8, 24: 20}, "mean"),
-    },
+    rules=Matching(
+        direction="both",
+        scoring="ratio",
+        profiles={
+            # scripts/run_bucc2018.sh (no --num_layers, so a 24-layer model gives layer 20); the
+            # paper used mean pooling (pull request 104).
+            "script": Setting({12: 8, 24: 20}, "cls"),
+            "paper": Setting({12: 8, 24: 20}, "mean"),
+        },
+        candidates=4,
+    ),
     benchmark="XTREME",
     licence="not stated by the source",
     source="https://comparable.limsi.fr/bucc2018",
@@ -93,5 +87,4 @@ TASK = Task(
         "bucc2018/LL-en/LL-en.{sample,training}.{LL,en,gold}",
         "bucc18.LL/{validation,test}-*.parquet",
     ),
-    candidates=4,
 )

@@ -8,21 +8,28 @@ model is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from xtremely.eval import readers
+from xtremely.eval.examples import Parallel
 from xtremely.eval.languages import codes
-from xtremely.eval.task import Parallel, Task
+from xtremely.eval.task import Task
 from xtremely.eval.tasks.tatoeba import TASK as TATOEBA
 
 NAME = "mini"
 FOLDER = Path(__file__).parent.parent / "mini"
 
 
-def read(root: Path | None, code: str) -> dict[str, Parallel]:
+def find(root: Path, code: str, split: str) -> Callable[[], Parallel]:
     """The suite inside the package; ``root`` is not used."""
+    return partial(_read, code)
+
+
+def _read(code: str) -> Parallel:
     x, en = readers.read_aligned(FOLDER / f"{code}.txt", FOLDER / "en.txt")
-    return {"test": Parallel(x, en, list(range(len(x))), {"layout": "package"})}
+    return Parallel(x, en, list(range(len(x))), {"layout": "package"})
 
 
 TASK = Task(
@@ -32,12 +39,10 @@ TASK = Task(
     languages=codes(
         "ar bg bn de el es fa fi fr he hi hu id ja ka kk ko ml ru sw ta te th tr vi zh"
     ),
-    read=read,
+    find=find,
     splits=("test",),
     metric="accuracy",
-    direction="en->x",
-    scoring="cosine",
-    profiles=TATOEBA.profiles,
+    rules=TATOEBA.rules,
     benchmark="mini suite, not XTREME",
     licence="Apache-2.0",
     source="written for this project",

@@ -7,12 +7,14 @@ download script copies the foreign file and sorts the English one, which hides t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from xtremely.eval import readers
+from xtremely.eval import hub, readers
+from xtremely.eval.examples import Parallel
 from xtremely.eval.languages import codes, language
-from xtremely.eval.task import Parallel, Setting, Task
-from xtremely.kernels.guard import require
+from xtremely.eval.task import Matching, Setting, Task
 
 NAME = "tatoeba"
 # Where LASER's file names say the individual language instead of ISO 639-3's macrolanguage.
@@ -24,24 +26,30 @@ def file_code(code: str) -> str:
     return FILE_CODES.get(code, language(code).iso3)
 
 
-def read(root: Path | None, code: str) -> dict[str, Parallel]:
-    """The test set of a language, from LASER's files, XTREME's download folder or the hub's."""
-    require(root is not None, f"task {NAME!r} needs --data-root")
-    assert root is not None
+def find(root: Path, code: str, split: str) -> Callable[[], Parallel]:
+    """The test set (the only split), from LASER's files, XTREME's download folder or the hub's."""
     long = file_code(code)
-    from_hub = readers.read_hub_pairs(root, f"tatoeba.{long}", "validation")
-    if from_hub:
-        x, en = from_hub
-        return {"test": Parallel(x, en, list(range(len(x))), {"layout": "hub"})}
+    table = hub.find(NAME, code, root, [f"tatoeba.{long}"], "validation")
+    if table:
+        return partial(_from_hub, table)
     stem = f"tatoeba.{long}-eng"
     folders = (root / NAME, root, root / "data" / NAME / "v1")
     laser = [(folder / f"{stem}.{long}", folder / f"{stem}.eng") for folder in folders]
     download = (root / NAME / f"{code}-en.{code}", root / NAME / f"{code}-en.en")
     layout, (x_file, en_file) = readers.locate(NAME, code, [*laser, download])
+    return partial(_from_files, x_file, en_file, aligned=layout < len(laser))
+
+
+def _from_hub(table: hub.Table) -> Parallel:
+    x, en = hub.translations(table)
+    return Parallel(x, en, list(range(len(x))), {"layout": "hub"})
+
+
+def _from_files(x_file: Path, en_file: Path, aligned: bool) -> Parallel:
     x, en = readers.read_aligned(x_file, en_file)
-    if layout < len(laser):
-        return {"test": Parallel(x, en, list(range(len(x))), {"layout": "LASER"})}
-    return {"test": Parallel(x, en, None, {"layout": "XTREME download, alignment hidden"})}
+    if aligned:
+        return Parallel(x, en, list(range(len(x))), {"layout": "LASER"})
+    return Parallel(x, en, None, {"layout": "XTREME download, alignment hidden"})
 
 
 TASK = Task(
@@ -52,16 +60,18 @@ TASK = Task(
         "af ar bg bn de el es et eu fa fi fr he hi hu id it ja"
         " jv ka kk ko ml mr nl pt ru sw ta te th tl tr ur vi zh"
     ),
-    read=read,
+    find=find,
     splits=("test",),
     metric="accuracy",
-    direction="en->x",
-    scoring="cosine",
-    profiles={
-        # scripts/run_tatoeba.sh; and what pull request 104 found to match the paper's table.
-        "script": Setting({12: 8, 24: 14}, "mean"),
-        "paper": Setting({12: 8, 24: 10}, "mean"),
-    },
+    rules=Matching(
+        direction="en->x",
+        scoring="cosine",
+        profiles={
+            # scripts/run_tatoeba.sh; and what pull request 104 found to match the paper's table.
+            "script": Setting({12: 8, 24: 14}, "mean"),
+            "paper": Setting({12: 8, 24: 10}, "mean"),
+        },
+    ),
     benchmark="XTREME",
     licence="CC BY 2.0 FR",
     source="https://github.com/facebookresearch/LASER (data/tatoeba/v1)",
@@ -70,4 +80,5 @@ TASK = Task(
         "tatoeba/LL-en.{LL,en}",
         "tatoeba.XXX/validation-*.parquet",
     ),
+    more_languages=codes("az lt pl ro uk"),
 )

@@ -1,6 +1,5 @@
 """The command line as a user meets it: what it prints, what it writes, how it fails."""
 
-import io
 import json
 import shutil
 import subprocess
@@ -10,23 +9,6 @@ import numpy as np
 import pytest
 
 from xtremely.engine.runtime import Engine
-from xtremely.eval.cli import main
-
-
-@pytest.fixture
-def xtremely(capsys, monkeypatch):
-    """Runs the command line in this process: arguments in; exit code, stdout, stderr out."""
-    monkeypatch.setenv("COLUMNS", "400")
-
-    def run(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-            sys.exit(0)
-        streams = capsys.readouterr()
-        return stop.value.code or 0, streams.out, streams.err
-
-    return run
 
 
 @pytest.fixture

@@ -13,17 +13,6 @@ from xtremely.kernels.guard import InputError, UsageError
 TATOEBA, BUCC = find_task("tatoeba"), find_task("bucc2018")
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def test_lines_end_at_line_feeds_only(write):
     path = write("a", "one\u2028still one\nzwei\x0bzwei\r\n\ufefftrois")
     assert readers.read_lines(path) == ["one\u2028still one", "zwei\x0bzwei", "\ufefftrois"]
@@ -47,6 +36,13 @@ def test_a_truncated_archive_is_named(write, suffix, press):
         readers.read_lines(path)
 
 
+def test_a_damaged_archive_is_named(write):
+    data = bytearray(gzip.compress(b"some words " * 500))
+    data[30:60] = bytes(30)
+    with pytest.raises(InputError, match="x.gz: cannot be read"):
+        readers.read_lines(write("x.gz", bytes(data)))
+
+
 def test_invalid_utf8_is_named_with_its_line(write):
     with pytest.raises(InputError, match=r"a:3: not UTF-8 \(byte 0xff\)"):
         readers.read_lines(write("a", b"one\ntwo\nthr\xffee\n"))
@@ -68,6 +64,24 @@ def test_unequal_line_counts_name_both_files_and_counts(write):
         readers.read_aligned(x, en)
 
 
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"a":\n [1, 2\n}', r"a.json:3: broken JSON \(Expecting ',' delimiter, column 1\)"),
+        ("", "a.json: the file is empty"),
+    ],
+)
+def test_json_that_is_none_is_named(write, content, complaint):
+    with pytest.raises(InputError, match=complaint):
+        readers.read_json(write("a.json", content))
+
+
+def test_a_line_that_is_no_json_is_named(write):
+    path = write("a.jsonl", '{"a": 1}\n{"a": \n')
+    with pytest.raises(InputError, match=r"a.jsonl:2: broken JSON"):
+        readers.read_json_lines(path)
+
+
 def laser(write, folder="tatoeba/"):
     write(f"{folder}tatoeba.deu-eng.deu", "eins\nzwei\ndrei\n")
     write(f"{folder}tatoeba.deu-eng.eng", "one\ntwo\nthree\n")
@@ -76,7 +90,7 @@ def laser(write, folder="tatoeba/"):
 @pytest.mark.parametrize("folder", ["tatoeba/", "", "data/tatoeba/v1/"])
 def test_tatoeba_in_lasers_files(write, tmp_path, folder):
     laser(write, folder)
-    data = TATOEBA.read(tmp_path, "de")["test"]
+    data = TATOEBA.load(tmp_path, "de")["test"]
     assert (data.x, data.en) == (["eins", "zwei", "drei"], ["one", "two", "three"])
     assert data.en_to_x == [0, 1, 2]
 
@@ -84,28 +98,28 @@ def test_tatoeba_in_lasers_files(write, tmp_path, folder):
 def test_tatoeba_in_xtremes_download_folder_has_no_alignment(write, tmp_path):
     write("tatoeba/de-en.de", "eins\nzwei\ndrei\n")
     write("tatoeba/de-en.en", "one\nthree\ntwo\n")
-    assert TATOEBA.read(tmp_path, "de")["test"].en_to_x is None
+    assert TATOEBA.load(tmp_path, "de")["test"].en_to_x is None
 
 
 @pytest.mark.parametrize(("code", "file"), [("zh", "cmn"), ("fa", "pes"), ("sw", "swh")])
 def test_laser_names_some_languages_its_own_way(write, tmp_path, code, file):
     write(f"tatoeba/tatoeba.{file}-eng.{file}", "a\n")
     write(f"tatoeba/tatoeba.{file}-eng.eng", "b\n")
-    assert TATOEBA.read(tmp_path, code)["test"].x == ["a"]
+    assert TATOEBA.load(tmp_path, code)["test"].x == ["a"]
 
 
 def test_a_missing_language_says_which_task_and_where_it_looked(tmp_path):
     with pytest.raises(
         readers.Missing, match=r"task 'tatoeba', language 'de'.*tatoeba\.deu-eng\.deu;.*de-en\.de"
     ):
-        TATOEBA.read(tmp_path, "de")
+        TATOEBA.load(tmp_path, "de")
 
 
 def test_half_of_a_pair_is_an_error_not_a_missing_language(write, tmp_path):
     laser(write)
     (tmp_path / "tatoeba/tatoeba.deu-eng.eng").unlink()
     with pytest.raises(InputError, match=r"deu-eng.deu is there.*deu-eng.eng is missing") as caught:
-        TATOEBA.read(tmp_path, "de")
+        TATOEBA.load(tmp_path, "de")
     assert not isinstance(caught.value, readers.Missing)
 
 
@@ -133,7 +147,7 @@ def bucc(write, stem="bucc2018/de-en.dev", **changes):
 )
 def test_bucc_in_all_its_layouts(write, tmp_path, stem, split):
     bucc(write, stem)
-    splits = BUCC.read(tmp_path, "de")
+    splits = BUCC.load(tmp_path, "de")
     assert list(splits) == [split]
     data = splits[split]
     assert (data.x.ids, data.en.texts) == (["de-1", "de-2"], ["Two.", "Three.", "One."])
@@ -143,7 +157,7 @@ def test_bucc_in_all_its_layouts(write, tmp_path, stem, split):
 def test_bucc_test_without_gold_is_for_prediction_only(write, tmp_path):
     bucc(write)
     bucc(write, "bucc2018/de-en.test", gold=None)
-    splits = BUCC.read(tmp_path, "de")
+    splits = BUCC.load(tmp_path, "de")
     assert splits["dev"].gold and splits["test"].gold is None
 
 
@@ -162,15 +176,7 @@ def test_bucc_test_without_gold_is_for_prediction_only(write, tmp_path):
 def test_bucc_files_with_faults_are_named(write, tmp_path, changes, complaint):
     bucc(write, **changes)
     with pytest.raises(InputError, match=complaint):
-        BUCC.read(tmp_path, "de")
-
-
-def hub(tmp_path, config, split, rows):
-    from datasets import Dataset
-
-    folder = tmp_path / config
-    folder.mkdir(exist_ok=True)
-    Dataset.from_list(rows).to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+        BUCC.load(tmp_path, "de")
 
 
 def hub_row(x, en, lang, english="en"):
@@ -182,17 +188,17 @@ def hub_row(x, en, lang, english="en"):
     }
 
 
-def test_tatoeba_in_the_hubs_schema(tmp_path):
+def test_tatoeba_in_the_hubs_schema(parquet, tmp_path):
     rows = [hub_row("een", "one", "afr", "eng"), hub_row("twee", "two", "afr", "eng")]
-    hub(tmp_path, "tatoeba.afr", "validation", rows)
-    data = TATOEBA.read(tmp_path, "af")["test"]
+    parquet("tatoeba.afr", "validation", rows)
+    data = TATOEBA.load(tmp_path, "af")["test"]
     assert (data.x, data.en, data.en_to_x) == (["een", "twee"], ["one", "two"], [0, 1])
 
 
-def test_bucc_in_the_hubs_schema_is_marked_as_not_the_benchmark(tmp_path):
-    hub(tmp_path, "bucc18.de", "validation", [hub_row("Eins.", "One.", "de")])
-    hub(tmp_path, "bucc18.de", "test", [hub_row("Zwei.", "Two.", "de"), hub_row("3", "3!", "de")])
-    splits = BUCC.read(tmp_path, "de")
+def test_bucc_in_the_hubs_schema_is_marked_as_not_the_benchmark(parquet, tmp_path):
+    parquet("bucc18.de", "validation", [hub_row("Eins.", "One.", "de")])
+    parquet("bucc18.de", "test", [hub_row("Zwei.", "Two.", "de"), hub_row("3", "3!", "de")])
+    splits = BUCC.load(tmp_path, "de")
     assert list(splits) == ["dev", "test"]
     assert splits["test"].gold == {
         ("de-000000001", "en-000000001"),
@@ -201,47 +207,54 @@ def test_bucc_in_the_hubs_schema_is_marked_as_not_the_benchmark(tmp_path):
     assert "not XTREME" in splits["dev"].notes["not_comparable"]
 
 
-def test_the_hub_is_read_by_name_and_configuration(tmp_path, monkeypatch):
-    """A dataset repository on disk goes through the same call as one on the hub."""
+def test_the_hub_is_read_by_name_configuration_and_split(parquet, tmp_path, monkeypatch):
+    """A dataset repository on disk goes through the same calls as one on the hub."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     repository = tmp_path / "xtreme"
     repository.mkdir()
-    hub(repository, "tatoeba.afr", "validation", [hub_row("een", "one", "afr", "eng")])
+    for config, x, code in (("tatoeba.afr", "een", "afr"), ("bucc18.de", "eins", "de")):
+        parquet(config, "validation", [hub_row(x, "one", code, "eng")], root=repository)
     (repository / "README.md").write_text(
-        "---\nconfigs:\n- config_name: tatoeba.afr\n  data_files:\n"
-        "  - split: validation\n    path: tatoeba.afr/validation-*\n---\n"
+        "---\nconfigs:\n"
+        + "".join(
+            f"- config_name: {config}\n  data_files:\n"
+            f"  - split: validation\n    path: {config}/validation-*\n"
+            for config in ("tatoeba.afr", "bucc18.de")
+        )
+        + "---\n"
     )
-    data = TATOEBA.read(Path(f"hub:{repository}"), "af")["test"]
+    root = Path(f"hub:{repository}")
+    data = TATOEBA.load(root, "af")["test"]
     assert (data.x, data.en) == (["een"], ["one"])
-    with pytest.raises(readers.Missing):
-        TATOEBA.read(Path(f"hub:{repository}"), "de")
+    assert list(BUCC.load(root, "de")) == ["dev"]
+    with pytest.raises(readers.Missing, match=r"hub:.*tatoeba\.deu, validation"):
+        TATOEBA.load(root, "de")
 
 
 def test_a_hub_that_cannot_be_reached_is_said_with_the_remedy():
     with pytest.raises(InputError, match="the hub did not give it.*or pass a folder"):
-        TATOEBA.read(Path("hub:google/xtreme"), "af")
+        TATOEBA.load(Path("hub:google/xtreme"), "af")
 
 
-def test_a_parquet_file_of_another_schema_is_named(tmp_path):
-    hub(tmp_path, "tatoeba.afr", "validation", [{"source_sentence": "a", "text": "b"}])
+def test_a_parquet_file_of_another_schema_is_named(parquet, tmp_path):
+    parquet("tatoeba.afr", "validation", [{"source_sentence": "a", "text": "b"}])
     with pytest.raises(InputError, match="no column target_sentence, source_lang, target_lang"):
-        TATOEBA.read(tmp_path, "af")
+        TATOEBA.load(tmp_path, "af")
 
 
 @pytest.mark.parametrize("nothing", ["", None])
-def test_a_parquet_row_without_text_is_named(tmp_path, nothing):
+def test_a_parquet_row_without_text_is_named(parquet, tmp_path, nothing):
     rows = [hub_row("a", "b", "afr"), hub_row("c", nothing, "afr")]
-    hub(tmp_path, "tatoeba.afr", "validation", rows)
+    parquet("tatoeba.afr", "validation", rows)
     with pytest.raises(InputError, match="row 2 has no text in target_sentence"):
-        TATOEBA.read(tmp_path, "af")
+        TATOEBA.load(tmp_path, "af")
 
 
-def test_a_broken_parquet_file_is_named(tmp_path):
-    hub(tmp_path, "tatoeba.afr", "validation", [hub_row("a", "b", "afr")])
-    path = tmp_path / "tatoeba.afr/validation-00000-of-00001.parquet"
+def test_a_broken_parquet_file_is_named(parquet, tmp_path):
+    path = parquet("tatoeba.afr", "validation", [hub_row("a", "b", "afr")])
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match="not readable as parquet"):
-        TATOEBA.read(tmp_path, "af")
+        TATOEBA.load(tmp_path, "af")
 
 
 def test_an_unknown_task_gets_the_nearest_name():
@@ -249,7 +262,7 @@ def test_an_unknown_task_gets_the_nearest_name():
         find_task("tatoba")
 
 
-def test_the_same_text_has_the_same_hash_whatever_the_format(write, tmp_path, tiny_bert):
+def test_the_same_text_has_the_same_hash_whatever_the_format(write, parquet, tmp_path, tiny_bert):
     from xtremely.engine.runtime import Engine
     from xtremely.eval.planning import Settings, plan_cells
 
@@ -258,10 +271,10 @@ def test_the_same_text_has_the_same_hash_whatever_the_format(write, tmp_path, ti
         return plan_cells(engine, [TATOEBA], root, Settings(), ["de"])[0][0].data_hash
 
     laser(write)
-    data = TATOEBA.read(tmp_path, "de")["test"]
+    data = TATOEBA.load(tmp_path, "de")["test"]
     (tmp_path / "hub").mkdir()
     rows = [hub_row(x, en, "deu", "eng") for x, en in zip(data.x, data.en, strict=True)]
-    hub(tmp_path / "hub", "tatoeba.deu", "validation", rows)
+    parquet("tatoeba.deu", "validation", rows, root=tmp_path / "hub")
     first = cell_hash(tmp_path)
     assert cell_hash(tmp_path / "hub") == first
     write("tatoeba/tatoeba.deu-eng.deu", "eins\nzwei\nvier\n")

@@ -32,7 +32,7 @@ def test_tatoeba_accuracy(e5, tmp_path, code):
 
 def test_all_tatoeba_files_and_the_bucc_dev_set_are_read():
     tatoeba = find_task("tatoeba")
-    sizes = {code: len(tatoeba.read(DATA, code)["test"].x) for code in tatoeba.languages}
+    sizes = {code: len(tatoeba.load(DATA, code)["test"].x) for code in tatoeba.languages}
     assert (len(sizes), sum(sizes.values())) == (36, 31692)
-    dev = find_task("bucc2018").read(DATA, "zh")["dev"]
+    dev = find_task("bucc2018").load(DATA, "zh")["dev"]
     assert (len(dev.x.ids), len(dev.en.ids), len(dev.gold)) == (8624, 13589, 257)

@@ -1,11 +1,14 @@
 """The page of a run: right numbers, honest labels, nothing loaded from elsewhere."""
 
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from xtremely.eval.report import write_report
+from xtremely.eval.score import TASKS
+from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
@@ -15,6 +18,7 @@ def record(**changes):
     settings = {"benchmark": "XTREME", "profile": "model", "limit": None, "prompt": "query: "}
     base = {
         "model": "some-model",
+        "checkpoint": None,
         "task": "tatoeba",
         "language": "de",
         "split": "test",
@@ -60,6 +64,36 @@ def mined(**changes):
             **changes,
         }
     )
+
+
+def answered(task, language, details, score, **changes):
+    """A record of a head: no setting of retrieval, every metric in the details."""
+    found = find_task(task)
+    return record(
+        **{
+            "checkpoint": found.checkpoint,
+            "task": task,
+            "language": language,
+            **dict.fromkeys(("direction", "layer", "pooling", "centring", "scoring")),
+            "metric": found.metric,
+            "score": score,
+            "details": details,
+            "model_hash": (found.checkpoint or "a")[0] * 64,
+            **changes,
+            "settings": {"head": "some kind of", "max_length": found.max_length}
+            | changes.get("settings", {}),
+        }
+    )
+
+
+def read(language, exact, f1, **changes):
+    details = {"exact_match": exact, "f1": f1}
+    return answered("xquad", language, details, (exact + f1) / 2, **changes)
+
+
+def tagged(language, f1, **changes):
+    details = {"f1": f1, "precision": f1 + 1, "recall": f1 - 1, "accuracy": f1 + 9}
+    return answered("udpos", language, details, f1, **changes)
 
 
 class Page(HTMLParser):
@@ -144,7 +178,7 @@ def test_languages_stand_by_family_then_from_best_to_worst(page):
     [
         ({"benchmark": "mini suite, not XTREME"}, "not XTREME: mini suite"),
         ({"benchmark": "XTREME-R"}, "not XTREME: XTREME-R"),
-        ({"limit": 20}, "limited to 20 sentences"),
+        ({"limit": 20}, "limited to 20 examples"),
         ({"not_comparable": "no distractors"}, "not comparable: no distractors"),
     ],
 )
@@ -234,10 +268,20 @@ def test_long_tables_are_folded(page):
 
 
 def test_models_of_one_name_are_told_apart(page):
-    found = page([record(), record(precision="fp16", score=80.0)])
-    assert "some-model (aaaaaaaaaaaa, torch, cpu, fp32)" in found.text
-    assert "some-model (aaaaaaaaaaaa, torch, cpu, fp16)" in found.text
+    found = page([record(), record(precision="fp16", score=80.0), record(model="another")])
+    assert "some-model (fp32), some-model (fp16), another" in found.text
     assert "90.0 accuracy, German only" in found.text and "80.0 accuracy, German only" in found.text
+    found = page([record(), record(model_hash="c" * 64)])
+    assert "some-model (aaaaaaaaaaaa), some-model (cccccccccccc)" in found.text
+
+
+def test_checkpoints_of_a_model_are_one_model_with_a_hash_each(page):
+    found = page([record(), tagged("de", 80.0), read("de", 60.0, 70.0)])
+    assert "some-model (" not in found.text
+    text = f"model hash {'a' * 64} checkpoint udpos {'u' * 64} checkpoint squad {'s' * 64}"
+    assert text in found.text
+    found = page([tagged("de", 80.0), tagged("fr", 70.0, model_hash="x" * 64)])
+    assert "some-model (uuuuuuuuuuuu), some-model (xxxxxxxxxxxx)" in found.text
 
 
 def test_settings_that_differ_between_languages_name_them(page):
@@ -245,19 +289,144 @@ def test_settings_that_differ_between_languages_name_them(page):
         record(settings={"layout": "LASER"}),
         record(language="fr", settings={"layout": "hub"}),
     ]
-    assert "layout LASER (de), hub (fr)" in page(records).text
+    assert "layout LASER (tatoeba (de)), hub (tatoeba (fr))" in page(records).text
+
+
+def test_settings_that_differ_between_tasks_name_them(page):
+    found = page([record(), tagged("de", 80.0), read("de", 60.0, 70.0)])
+    assert "max length 128 (udpos), 384 (xquad)" in found.rows
+    assert "prompt query:" in found.rows
+
+
+def test_a_page_begins_with_the_xtreme_table(page):
+    found = page(
+        [
+            record(language="zh", score=70.0),
+            record(language="de", score=90.0),
+            tagged("de", 80.0),
+            tagged("en", 60.0),
+            tagged("zh", 40.0, split="dev"),
+        ]
+    )
+    # udpos: (80 + 60 + 40) / 3, tatoeba: (90 + 70) / 2
+    assert "70.0 average over the 2 of 9 tasks that ran partial" in found.text
+    assert "No score for xnli, pawsx, panx, xquad, mlqa, tydiqa, bucc2018." in found.text
+    for row in (
+        "tagging 60.0 * retrieval 80.0 *",
+        "language udpos tatoeba",
+        "mean 60.0 * 80.0 *",
+        "languages 3 of 33 2 of 36",
+        "split dev, test test",
+        "Indo-European mean 70.0 90.0",
+        "English 60.0",
+        "German 80.0 90.0",
+        "Mandarin Sino-Tibetan 40.0 70.0",
+    ):
+        assert row in found.rows
+    assert "udpos: 3 of 33 languages; the dev split, not test (zh)" in found.text
+    assert "tatoeba: 2 of 36 languages" in found.text
+
+
+def test_a_language_without_a_score_is_a_dash_and_one_that_the_task_lacks_is_empty(page):
+    rows = page([tagged("de", 80.0), record(), record(language="jv"), record(language="kk")]).rows
+    assert "Kazakh Turkic – 90.0" in rows and "Javanese Austronesian 90.0" in rows
+
+
+def test_only_all_nine_tasks_in_all_languages_are_not_partial(page):
+    records = [
+        answered(task, code, {}, 50.0, split="dev" if task == "tydiqa" else "test")
+        for task in TASKS
+        for code in find_task(task).languages
+    ]
+    found = page(records)
+    assert "50.0 average over all nine tasks" in found.text
+    assert "partial" not in found.badges and "Not XTREME's overall score" not in found.text
+    assert "partial" in page(records[1:]).badges
+
+
+def test_what_is_not_xtreme_has_no_xtreme_table(page):
+    found = page([record(task="mini", settings={"benchmark": "mini suite, not XTREME"})])
+    assert 'id="xtreme"' not in found.source and "average over" not in found.text
+
+
+def test_every_metric_of_a_head_stands_in_card_table_and_chart(page):
+    found = page([read("de", 60.0, 70.0), read("zh", 50.0, 52.0)])
+    assert "58.0 mean of exact match and F1, mean of 2 languages" in found.text
+    assert "exact match 55.0, F1 61.0" in found.text
+    assert "language script n mean of exact match and F1 exact match F1" in found.rows
+    assert "German Indo-European Latin 1,000 65.0 60.0 70.0" in found.rows
+    assert "some kind of head, checkpoint squad" in found.text
+    (chart,) = charts(found)
+    drawn = [
+        dict(zip(d["y"], d["x"], strict=True)) for d in json.loads(chart)["data"] if "text" in d
+    ]
+    assert drawn == [
+        {0: 70.0, 1: 52.0},
+        {0: 60.0, 1: 50.0},
+        {0: 65.0, 1: 51.0},  # what is scored is drawn last, on top
+    ]
+
+
+def test_tagging_has_its_token_accuracy_beside_f1(page):
+    found = page([tagged("de", 80.0)])
+    assert "language script n F1 precision recall token accuracy" in found.rows
+    assert "German Indo-European Latin 1,000 80.0 81.0 79.0 89.0" in found.rows
+
+
+def test_heads_have_no_settings_of_retrieval(page):
+    found = page([tagged("de", 80.0), read("de", 60.0, 70.0)])
+    assert "task split metric score languages" in found.rows
+    assert "udpos test F1 80.0 1" in found.rows
+    for nonsense in ("None", "layer", "pooling", "cosine"):
+        assert nonsense not in found.text, nonsense
+
+
+def test_heads_and_retrieval_share_a_page(page):
+    found = page([record(), mined(), tagged("de", 80.0)])
+    head = "task split direction layer pooling centring scoring metric score languages"
+    assert head in found.rows and "None" not in found.text
+    assert "tatoeba test en → x 12 mean none cosine accuracy 90.0 1" in found.rows
+    assert "udpos test F1 80.0 1" in found.rows
+    assert "Mandarin both, max ratio 90.0 91.3 81.7 1.0625 dev 66 77 99" in found.rows
+    (row,) = re.findall(r'<tr class="headline">\s*<td>udpos</td>.*?</tr>', found.source, re.S)
+    assert row.count("<td") == 11  # as many as the head, so that a click sorts the right column
+
+
+def test_hidden_answers_have_no_metrics(page):
+    found = page([tagged("de", 80.0), answered("udpos", "fr", {}, None)])
+    assert "French Indo-European Latin 1,000 – – – –" in found.rows
+    assert "German only" in found.text and "token accuracy 89.0" in found.text
+
+
+def test_languages_that_another_benchmark_adds_stand_apart(page):
+    further = {"benchmark": "XTREME-R's further languages"}
+    found = page([tagged("de", 80.0), tagged("lt", 20.0, settings=further)])
+    assert "80.0 F1, German only" in found.text and "20.0 F1, Lithuanian only" in found.text
+    assert "1 of 33 languages" in found.badges and "1 of 5 languages" in found.badges
+    assert "not XTREME: XTREME-R's further languages" in found.badges
 
 
 def test_missing_languages_are_listed(page):
     found = page([record()], ["tatoeba jv: no file <jv>"])
-    assert "No data for 1 language" in found.text and "tatoeba jv: no file <jv>" in found.text
+    assert "Not everything was run" in found.text and "tatoeba jv: no file <jv>" in found.text
 
 
 def test_hostile_text_stays_text(page):
     found = page(
         [
             record(model=HOSTILE, pooling=HOSTILE, layer=1, settings={"benchmark": HOSTILE}),
-            record(model=HOSTILE, pooling=HOSTILE, layer=2, settings={"prompt": HOSTILE}),
+            record(model=HOSTILE, pooling=HOSTILE, layer=2, settings={"benchmark": HOSTILE}),
+            record(model=HOSTILE, settings={"prompt": HOSTILE, "not_comparable": HOSTILE}),
+            answered(
+                "xquad",
+                "de",
+                {HOSTILE: 1.0},
+                50.0,
+                model=HOSTILE,
+                metric=HOSTILE,
+                checkpoint=HOSTILE,
+                settings={"head": HOSTILE},
+            ),
         ],
         [HOSTILE],
     )
@@ -270,5 +439,6 @@ def test_nothing_is_loaded_from_elsewhere(page):
     found = page([record(), mined()])
     loads = [attrs[key] for _, attrs in found.tags for key in ("src", "href") if key in attrs]
     assert loads and all(target.startswith("#") for target in loads)
+    assert {target[1:] for target in loads} <= {attrs.get("id") for _, attrs in found.tags}
     assert "default-src 'none'" in found.source
     assert "Plotly" in found.source

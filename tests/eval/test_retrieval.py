@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xtremely.eval.examples import Comparable, Parallel, Side
 from xtremely.eval.retrieval import (
     Space,
     limited,
@@ -10,7 +11,7 @@ from xtremely.eval.retrieval import (
     score_parallel,
     texts_of,
 )
-from xtremely.eval.task import Comparable, Parallel, Side, find_task
+from xtremely.eval.task import find_task
 
 SPACE = Space(1, "mean", "none")
 TATOEBA, BUCC = find_task("tatoeba"), find_task("bucc2018")
@@ -55,7 +56,7 @@ def test_predictions_follow_the_sorted_english_lines_as_xtreme_writes_them():
     found = by_key(score_parallel(TATOEBA, {"test": parallel(None)}, vectors, [SPACE]))
     one = found["test", "en->x", "cosine", None]
     # English "b", "a", "c" sorts to rows 1, 0, 2, which translate x rows 1, 0, 2.
-    assert (one.prediction, one.score) == (["1", "0", "2"], None)
+    assert (one.submission, one.score) == (["1", "0", "2"], None)
 
 
 def comparable(x_texts, en_texts, gold):
@@ -87,7 +88,7 @@ def test_the_threshold_lies_between_the_last_true_and_the_first_false_pair():
     assert one.score == 100
     assert one.details["threshold"] == pytest.approx((cos(2) + cos(12)) / 2, abs=1e-6)
     assert (one.details["threshold_from"], one.details["predicted"]) == ("dev", 2)
-    assert one.prediction == ["x0\te0", "x1\te1"]
+    assert one.submission == ["x0\te0", "x1\te1"]
 
 
 def test_the_threshold_of_dev_is_frozen_for_test():
@@ -105,14 +106,14 @@ def test_a_test_set_without_gold_gets_predictions_and_no_score():
     one = mined(DEV, test, DEV_VECTORS, vectors_of([0, 90], [1, 91]))[
         "test", "both", "cosine", "max"
     ]
-    assert (one.score, one.prediction) == (None, ["x0\te0", "x1\te1"])
+    assert (one.score, one.submission) == (None, ["x0\te0", "x1\te1"])
 
 
 def test_without_any_gold_there_is_no_threshold_and_nothing_is_predicted():
     test = comparable("ab", "AB", None)
     vectors = {"test": vectors_of([0, 90], [1, 91])}
     for one in score_comparable(BUCC, {"test": test}, vectors, [SPACE]):
-        assert (one.score, one.prediction) == (None, [])
+        assert (one.score, one.submission) == (None, [])
         assert one.details["threshold"] is one.details["threshold_from"] is None
 
 
@@ -121,7 +122,7 @@ def test_sentences_that_occur_twice_are_searched_once_and_lose_their_ids():
     assert texts_of(dev) == (["a", "b"], ["A", "B"])
     one = mined(dev, None, vectors_of([0, 50], [0, 52]), None)["dev", "both", "cosine", "max"]
     # Only x1 keeps its id: one of three gold pairs can be found.
-    assert one.prediction == ["x1\te1"]
+    assert one.submission == ["x1\te1"]
     assert (one.details["precision"], one.details["recall"]) == (100, pytest.approx(100 / 3))
 
 

@@ -111,16 +111,16 @@ def test_a_broken_cell_file_is_computed_again(engine, tmp_path, rubbish):
 def test_an_interrupted_cell_goes_on_from_its_last_shard(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "SHARD_ROWS", 50)
     expected, _ = run(engine, tmp_path / "undisturbed", languages=["de"])
-    sweep, calls = engine.sweep, []
+    pooled, calls = engine.pooled, []
 
     def dies_in_the_third_shard(*arguments, **options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return sweep(*arguments, **options)
+        return pooled(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "sweep", dies_in_the_third_shard)
+        patch.setattr(engine, "pooled", dies_in_the_third_shard)
         with pytest.raises(KeyboardInterrupt):
             run(engine, tmp_path / "out", languages=["de"])
     records, watcher = run(engine, tmp_path / "out", languages=["de"])
@@ -134,14 +134,14 @@ def test_profiles_decide_layer_pooling_and_prompt(make_tiny, tmp_path):
     twelve = Engine.load(str(make_tiny("bert", num_hidden_layers=12)))
     for profile, layer in (("model", 12), ("script", 8), ("paper", 8)):
         cells, _ = plan_cells(twelve, [MINI], None, Settings(profile=profile), ["de"])
-        assert (cells[0].headline.layer, cells[0].headline.pooling) == (layer, "mean")
+        assert (cells[0].how.headline.layer, cells[0].how.headline.pooling) == (layer, "mean")
 
 
 def test_a_profile_without_a_layer_for_this_depth_asks_for_one(engine):
     with pytest.raises(UsageError, match="this one has 3; name a layer with --layers"):
         plan_cells(engine, [MINI], None, Settings(profile="script"), ["de"])
     cells, _ = plan_cells(engine, [MINI], None, Settings(profile="script", layers="2"), ["de"])
-    assert cells[0].headline.layer == 2
+    assert cells[0].how.headline.layer == 2
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,7 @@ def test_a_limited_run_says_so(engine, tmp_path):
 def record(language, score, **changes):
     base = dict.fromkeys(("task", "split", "layer", "pooling", "centring", "retrieval"), "same")
     base |= {"direction": "en->x", "scoring": "cosine", "metric": "accuracy", "headline": True}
+    base |= {"settings": {"benchmark": "XTREME"}}
     return {**base, "language": language, "score": score, **changes}
 
 

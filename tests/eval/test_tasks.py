@@ -4,8 +4,8 @@ import unicodedata
 
 import pytest
 
-from xtremely.eval.languages import LANGUAGES, XTREME, grouped, language
-from xtremely.eval.task import all_tasks
+from xtremely.eval.languages import LANGUAGES, XTREME, codes, grouped, language
+from xtremely.eval.task import Matching, all_tasks
 from xtremely.kernels.guard import UsageError
 
 TASKS = all_tasks()
@@ -14,25 +14,64 @@ TASKS = all_tasks()
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_a_task_is_completely_declared(task):
     assert task.languages and len(set(task.languages)) == len(task.languages)
-    assert set(task.languages) <= set(LANGUAGES)
+    assert {*task.languages, *task.more_languages} <= set(LANGUAGES)
+    assert not {*task.languages} & {*task.more_languages}
     assert task.licence and task.source and task.layouts and task.title
-    assert {"script", "paper"} <= set(task.profiles)
+    if isinstance(task.rules, Matching):
+        assert {"script", "paper"} <= set(task.rules.profiles) and task.checkpoint is None
+    else:
+        assert task.checkpoint
 
 
 def test_the_benchmark_facts():
     assert len(TASKS["tatoeba"].languages) == 36
     assert set(TASKS["tatoeba"].languages) == set(XTREME) - {"en", "ms", "my", "yo"}
     assert TASKS["bucc2018"].languages == ("de", "fr", "ru", "zh")
-    script = {name: TASKS[name].profiles["script"] for name in ("tatoeba", "bucc2018")}
+    script = {name: TASKS[name].rules.profiles["script"] for name in ("tatoeba", "bucc2018")}
     assert script["tatoeba"].layers == {12: 8, 24: 14} and script["tatoeba"].pooling == "mean"
     assert script["bucc2018"].layers == {12: 8, 24: 20} and script["bucc2018"].pooling == "cls"
-    assert TASKS["bucc2018"].profiles["paper"].pooling == "mean"
-    assert (TASKS["tatoeba"].direction, TASKS["bucc2018"].scoring) == ("en->x", "ratio")
+    assert TASKS["bucc2018"].rules.profiles["paper"].pooling == "mean"
+    assert (TASKS["tatoeba"].rules.direction, TASKS["bucc2018"].rules.scoring) == ("en->x", "ratio")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "further"),
+    [
+        ("xnli", 15, ""),
+        ("pawsx", 7, ""),
+        ("udpos", 33, "lt pl ro uk wo"),
+        ("panx", 40, "az gu lt pa pl qu ro uk"),
+        ("xquad", 11, "ro"),
+        ("mlqa", 7, ""),
+        ("tydiqa", 9, ""),
+        ("tatoeba", 36, "az lt pl ro uk"),
+        ("xcopa", 11, ""),
+    ],
+)
+def test_the_languages_of_xtreme_and_xtreme_r(name, count, further):
+    assert len(TASKS[name].languages) == count
+    assert " ".join(TASKS[name].more_languages) == further
+    assert {*TASKS[name].languages} <= {*XTREME, "ht", "qu"}
+
+
+def test_the_labels_and_rules_of_the_benchmark():
+    labels = {name: TASKS[name].rules.labels for name in ("xnli", "pawsx", "udpos", "panx")}
+    assert labels["xnli"] == ("contradiction", "entailment", "neutral")
+    assert labels["pawsx"] == ("0", "1")
+    assert len(labels["udpos"]) == len({*labels["udpos"]}) == 17
+    assert {*labels["panx"]} == {"O"} | {f"{a}-{b}" for a in "BI" for b in ("PER", "ORG", "LOC")}
+    normalisers = {name: TASKS[name].rules.normaliser for name in ("xquad", "mlqa", "tydiqa")}
+    assert normalisers == {"xquad": "squad", "mlqa": "mlqa", "tydiqa": "squad"}
+    assert set(TASKS["panx"].languages) == set(XTREME)
+    assert set(TASKS["udpos"].languages) == set(XTREME) - {*codes("bn jv ka ml ms my sw")}
+    assert [TASKS[name].checkpoint for name in ("xquad", "mlqa", "tydiqa")] == [
+        "squad", "squad", "tydiqa",
+    ]  # fmt: skip
 
 
 def test_a_depth_without_published_layer_asks_for_one():
     with pytest.raises(UsageError, match="models of 12, 24 layers, this one has 6.*--layers"):
-        TASKS["tatoeba"].profiles["script"].layer(6, "script")
+        TASKS["tatoeba"].rules.profiles["script"].layer(6, "script")
 
 
 def test_the_language_table():
@@ -53,6 +92,18 @@ def test_an_unknown_language_is_refused():
         language("xx")
 
 
+def test_what_is_there_is_listed_without_reading_it(xtremely, tmp_path):
+    for file in ("panx/dev-de.tsv", "panx/test-de.tsv", "panx/test-yo.tsv", "panx/test-ro.tsv"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("not a file of this task\tat\tall")
+    code, shown, _ = xtremely("tasks", "--data-root", tmp_path)
+    panx = shown[shown.index("panx  ") : shown.index("pawsx  ")]
+    assert code == 0
+    assert f"data found in {tmp_path}: de (test, dev); yo ro (test)" in panx
+    assert "no data: af ar bg" in panx and "zh; XTREME-R's az gu lt pa pl qu uk" in panx
+    assert TASKS["panx"].source in panx and TASKS["panx"].licence in panx
+
+
 MINI = TASKS["mini"]
 SCRIPTS = {"Japanese": ("HIRAGANA", "KATAKANA", "CJK"), "Han": ("CJK",), "Hangul": ("HANGUL",)}
 
@@ -66,7 +117,7 @@ def test_the_mini_suite_is_as_wide_as_it_says():
 
 @pytest.mark.parametrize("code", MINI.languages)
 def test_a_mini_file_is_sixty_different_sentences_in_its_script(code):
-    data = MINI.read(None, code)["test"]
+    data = MINI.load(None, code)["test"]
     assert len(data.x) == len(set(data.x)) == len(set(data.en)) == 60
     script = language(code).script
     wanted = SCRIPTS.get(script, (script.upper(),))
@@ -80,7 +131,7 @@ def test_a_mini_file_is_sixty_different_sentences_in_its_script(code):
 def test_the_default_model_finds_the_mini_suite_aligned(e5, code):
     from xtremely.retrieval.margin import best_match, mutual_neighbours, swapped
 
-    data = MINI.read(None, code)["test"]
+    data = MINI.load(None, code)["test"]
     bitext = mutual_neighbours(e5.embed(data.x), e5.embed(data.en), candidates=None)
     for seen in (bitext, swapped(bitext)):
         found, _ = best_match(seen, "ratio")

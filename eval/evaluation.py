@@ -1,0 +1,120 @@
+"""A whole run: every task by the model that answers it, one model after the other.
+
+Retrieval takes the model as it is. The other tasks need a head, which a fine-tuned checkpoint of
+the model brings: a folder of checkpoints holds one for every fine-tuning that tasks name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xtremely.engine.heads import NoHead
+from xtremely.engine.runtime import Engine
+from xtremely.eval.planning import Cell, Settings, plan_cells
+from xtremely.eval.readers import Missing
+from xtremely.eval.runner import Watcher, run_cell
+from xtremely.eval.task import Task
+from xtremely.kernels.guard import UsageError, require
+
+Load = Callable[[str], Engine]  # a model's name or folder -> the engine
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is to be run.
+
+    Attributes:
+        model: its name or folder.
+        load: loads it, and its checkpoints, where and as the user wants.
+        tasks: what to evaluate.
+        data_root: where the data lies.
+        settings: what the user asked for.
+        checkpoints: folder with a fine-tuned model for every fine-tuning; None if ``model`` has
+            the head itself.
+        languages: only these; None for all with data.
+        named: whether the tasks were asked for by name: one that cannot run is then an error.
+    """
+
+    model: str
+    load: Load
+    tasks: list[Task]
+    data_root: Path | None
+    settings: Settings
+    checkpoints: Path | None = None
+    languages: list[str] | None = None
+    named: bool = True
+
+    def run(self, out: Path, watcher: Watcher) -> tuple[list[dict[str, Any]], list[str]]:
+        """Evaluate all tasks.
+
+        Returns:
+            The cells' results in order (see ``runner.run_cell``), and sentences about what was
+            left out.
+
+        Raises:
+            UsageError: an unknown language or setting, or a checkpoint that is not there.
+            InputError: data or a head that cannot be used, or nothing is left to do.
+        """
+        results: list[dict[str, Any]] = []
+        notes: list[str] = []
+        absent: list[Missing] = []
+        for checkpoint, tasks in self._by_checkpoint(notes):
+            engine = self._engine(checkpoint)
+            cells, missing = self._plan(engine, tasks, notes)
+            absent += missing
+            watcher.plan(cells)
+            results += [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
+        if absent and not results:
+            raise absent[0]
+        reasons = f" ({'; '.join(notes)})" if notes else ""
+        require(bool(results), f"nothing to do: no task has these languages{reasons}")
+        lacking: dict[str, list[str]] = {}
+        for gone in absent:
+            lacking.setdefault(gone.task, []).append(gone.language)
+        notes += [f"{task} has no data for {', '.join(codes)}" for task, codes in lacking.items()]
+        return results, notes
+
+    def _by_checkpoint(self, notes: list[str]) -> Iterator[tuple[str | None, list[Task]]]:
+        """The tasks that one model answers together, the model itself first."""
+        groups: dict[str | None, list[Task]] = {}
+        for task in self.tasks:
+            groups.setdefault(task.checkpoint if self.checkpoints else None, []).append(task)
+        for name in sorted(filter(None, groups)):
+            folder = Path(self.checkpoints or "", name)
+            if folder.is_dir():
+                continue
+            whose = ", ".join(task.name for task in groups.pop(name))
+            complaint = f"{whose}: no checkpoint, {folder} does not exist"
+            if self.named:
+                raise UsageError(f"{complaint}; train one and put it there")
+            notes.append(complaint)
+        return iter(sorted(groups.items(), key=lambda group: group[0] or ""))
+
+    def _engine(self, checkpoint: str | None) -> Engine:
+        if checkpoint is None or self.checkpoints is None:
+            return self.load(self.model)
+        engine = self.load(str(self.checkpoints / checkpoint))
+        return replace(engine, name=Path(self.model).name, checkpoint=checkpoint)
+
+    def _plan(
+        self, engine: Engine, tasks: list[Task], notes: list[str]
+    ) -> tuple[list[Cell], list[Missing]]:
+        """All tasks of an engine; with every task wanted, those it has no head for are left out."""
+        cells: list[Cell] = []
+        missing: list[Missing] = []
+        for task in tasks:
+            try:
+                planned, gone = plan_cells(
+                    engine, [task], self.data_root, self.settings, self.languages, self.named
+                )
+            except NoHead as error:
+                if self.named:
+                    raise
+                notes.append(str(error))
+                continue
+            cells += planned
+            missing += gone
+        return cells, missing

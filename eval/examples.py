@@ -1,0 +1,200 @@
+"""What tasks are made of: examples of one language and split, by kind of task.
+
+Answers are None where a distribution hides them: predictions are then made, and no score is.
+``notes`` says which layout the examples came from and what a reader had to count or repair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
+
+
+class Examples(Protocol):
+    """What every kind of examples has."""
+
+    notes: dict[str, Any]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the answers are known."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Two sides of aligned sentences (kind ``retrieve``).
+
+    ``en_to_x[i]`` is the row of x that translates English row i.
+    """
+
+    x: list[str]
+    en: list[str]
+    en_to_x: list[int] | None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the alignment is known."""
+        return self.en_to_x is not None
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparable corpus: sentences with their ids."""
+
+    ids: list[str]
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Two piles of sentences with some translations among them (kind ``mine``).
+
+    ``gold`` holds (x id, English id) pairs.
+    """
+
+    x: Side
+    en: Side
+    gold: set[tuple[str, str]] | None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the translations are known."""
+        return self.gold is not None
+
+    def __len__(self) -> int:
+        """Number of foreign sentences."""
+        return len(self.x.ids)
+
+
+@dataclass(frozen=True)
+class TextPairs:
+    """Pairs of texts and what holds between them (kind ``pair``)."""
+
+    first: list[str]
+    second: list[str]
+    labels: list[str] | None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels are known."""
+        return self.labels is not None
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.first)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """Sentences as words, and a tag for every word (kind ``tag``).
+
+    A word may be empty, where the source has white space for a word.
+    """
+
+    words: list[list[str]]
+    tags: list[list[str]] | None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the tags are known."""
+        return self.tags is not None
+
+    def __len__(self) -> int:
+        """Number of sentences."""
+        return len(self.words)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question on a context.
+
+    Attributes:
+        id: unique in its file.
+        text: the question.
+        context: row of the context in ``Questions.contexts``.
+        answers: the right answers, all equally right; empty where they are hidden.
+        starts: character offset of each answer in the context, as the file has it.
+    """
+
+    id: str
+    text: str
+    context: int
+    answers: tuple[str, ...] = ()
+    starts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions whose answers are parts of contexts (kind ``span``); contexts are shared."""
+
+    contexts: list[str]
+    questions: list[Question]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the answers are known."""
+        return any(question.answers for question in self.questions)
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return len(self.questions)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A text and options of which one fits (kind ``choice``).
+
+    Attributes:
+        texts: what is continued or asked about, the question included.
+        options: per example, the same number for all.
+        answers: row of the right option.
+        notes: see the module.
+    """
+
+    texts: list[str]
+    options: list[tuple[str, ...]]
+    answers: list[int] | None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the right options are known."""
+        return self.answers is not None
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.texts)
+
+
+Answerable = TextPairs | Tagged | Questions | Choices
+
+
+def part(examples: Answerable, rows: slice) -> Answerable:
+    """Some of the examples that a head answers, and of contexts those that they need."""
+    if isinstance(examples, Questions):
+        questions = examples.questions[rows]
+        places = {row: n for n, row in enumerate(dict.fromkeys(q.context for q in questions))}
+        return replace(
+            examples,
+            contexts=[examples.contexts[row] for row in places],
+            questions=[replace(q, context=places[q.context]) for q in questions],
+        )
+    columns = {one.name: getattr(examples, one.name) for one in fields(examples)}
+    kept: dict[str, Any] = {
+        name: column[rows] for name, column in columns.items() if isinstance(column, list)
+    }
+    return replace(examples, **kept)

@@ -1,0 +1,141 @@
+"""The hub's tables: a dataset repository by name (``hub:owner/name``), or a copy of it on disk.
+
+A copy is laid out as the repositories are: a folder per configuration with a parquet file or more
+per split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.readers import Missing
+from xtremely.kernels.guard import InputError, require
+
+HUB = "hub:"
+# Names of splits that are others on the hub.
+SPLITS = {"dev": "validation", "val": "validation"}
+
+
+def is_hub(root: Path) -> bool:
+    """Whether a data root names a dataset on the hub instead of a folder."""
+    return str(root).startswith(HUB)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one configuration and split, not read yet.
+
+    Attributes:
+        name: for complaints.
+        load: reads the rows.
+    """
+
+    name: str
+    load: Callable[[], Any]
+
+    def columns(self, *wanted: str) -> list[list[Any]]:
+        """The wanted columns, classes by their names ("" for a hidden one).
+
+        Raises:
+            InputError: unreadable, empty, or a column is absent.
+        """
+        rows = self.load()
+        absent = [name for name in wanted if name not in rows.column_names]
+        require(
+            not absent,
+            f"{self.name}: no column {', '.join(absent)}; the hub's schema has {', '.join(wanted)}",
+        )
+        require(len(rows) > 0, f"{self.name}: the table is empty")
+        values = rows.select_columns(list(wanted))[:]
+        return [_named(values[name], rows.features[name]) for name in wanted]
+
+    def place(self, row: int) -> str:
+        """Names a row, counted from 0, in a complaint."""
+        return f"{self.name}: row {row + 1}"
+
+
+def find(task: str, language: str, root: Path, configs: Sequence[str], split: str) -> Table | None:
+    """The first of the configurations that is there; None if the root is a folder without any.
+
+    Args:
+        task: for the complaint.
+        language: for the complaint.
+        root: ``hub:owner/name``, or a folder.
+        configs: names of the same table in several repositories.
+        split: ours or the hub's name.
+
+    Raises:
+        Missing: the hub's repository has none of them.
+        InputError: the hub does not answer.
+    """
+    split = SPLITS.get(split, split)
+    if is_hub(root):
+        return _on_hub(task, language, str(root).removeprefix(HUB), configs, split)
+    for config in configs:
+        files = [str(path) for path in sorted((root / config).glob(f"{split}-*.parquet"))]
+        if files:
+            return Table(files[0], partial(_from_parquet, files, split))
+    return None
+
+
+def translations(table: Table) -> tuple[list[str], list[str]]:
+    """Foreign and English sentences of ``google/xtreme``'s tatoeba and bucc18 tables."""
+    texts, languages = ("source_sentence", "target_sentence"), ("source_lang", "target_lang")
+    source, target, code, _ = table.columns(*texts, *languages)
+    for row, pair in enumerate(zip(source, target, strict=True)):
+        for name, text in zip(texts, pair, strict=True):
+            require(
+                isinstance(text, str) and bool(text.strip()),
+                f"{table.place(row)} has no text in {name}; every row must hold a pair",
+            )
+    swapped = [name in ("en", "eng") for name in code]
+    foreign = [b if swap else a for a, b, swap in zip(source, target, swapped, strict=True)]
+    english = [a if swap else b for a, b, swap in zip(source, target, swapped, strict=True)]
+    return foreign, english
+
+
+def _on_hub(task: str, language: str, name: str, configs: Sequence[str], split: str) -> Table:
+    from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
+
+    known = _ask(get_dataset_config_names, name)
+    for config in configs:
+        if config in known and split in _ask(get_dataset_split_names, name, config):
+            load = partial(_ask, load_dataset, name, config, split=split)
+            return Table(f"{HUB}{name} {config}", load)
+    raise Missing(task, language, [f"{HUB}{name} {config}, {split}" for config in configs])
+
+
+def _ask(question: Callable[..., Any], name: str, *config: str, **split: str) -> Any:
+    """What the hub answers about a repository."""
+    try:
+        return question(name, *config, **split)
+    except Exception as error:  # datasets has many kinds for: not there, not reachable
+        what = " ".join((f"{HUB}{name}", *config, *split.values()))
+        raise InputError(
+            f"{what}: the hub did not give it ({error}); check the name and the connection, or"
+            " pass a folder with the data"
+        ) from error
+
+
+def _from_parquet(files: list[str], split: str) -> Any:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset("parquet", data_files={split: files}, split=split)
+    except Exception as error:  # datasets wraps reader errors in many kinds
+        raise InputError(f"{files[0]}: not readable as parquet ({error})") from error
+
+
+def _named(values: list[Any], feature: Any) -> list[Any]:
+    """Class numbers, alone or in lists, as names; anything else as it is."""
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    if names is None:
+        return values
+    legible = dict(enumerate(names))
+    if hasattr(feature, "feature"):
+        return [[legible.get(number, "") for number in row] for row in values]
+    return [legible.get(number, "") for number in values]

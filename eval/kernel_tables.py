@@ -1,0 +1,65 @@
+"""What the command line shows of the Triton kernels: what they compile to, what tuning finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from xtremely.kernels import tuning
+from xtremely.kernels.configurations import TABLE, read_table
+from xtremely.kernels.guard import require, unknown
+from xtremely.kernels.inspection import TARGETS, read_record
+from xtremely.kernels.spec import TYPES, all_kernels
+
+WIDTH = 150  # of a table that is not cut where it is piped
+
+
+def print_kernels(target: str) -> None:
+    """The record of compiled kernels for one target."""
+    if target not in TARGETS:
+        raise unknown("target", target, TARGETS)
+    record = read_record()
+    rows = {name: row[target] for name, row in record["table"].items()}
+    columns = list(next(iter(rows.values())))
+    title = f"compiled for {target} by Triton {record['triton']}, not run"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("kernel: class", no_wrap=True)
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    table.add_column("settings", no_wrap=True)
+    tuned = read_table()
+    for name, row in rows.items():
+        kernel, shape = name.split(": ", 1)
+        measured = tuned.get(kernel, {}).get(target, {}).get(shape)
+        origin = f"tuned {measured['date']} on {measured['device']}" if measured else "untuned"
+        table.add_row(name, *(str(row[column]) for column in columns), origin)
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    console.print(table)
+
+
+def print_tuning(names: list[str] | None, precisions: list[str], out: Path | None) -> None:
+    """Tune the kernels on this machine's GPU, a line a shape class, and keep the table."""
+    known = all_kernels()
+    legal_precisions = {name: precision for precision, name in TYPES.items()}
+    for what, given, legal in (
+        ("kernel", names or (), known),
+        ("precision", precisions, legal_precisions),
+    ):
+        for name in given:
+            if name not in legal:
+                raise unknown(what, name, legal)
+    require(
+        torch.cuda.is_available(),
+        "tuning measures on a GPU and this machine has none; untuned kernels run with defaults",
+    )
+    device, console = torch.device("cuda"), Console()
+    chosen = [known[name] for name in names or known]
+    wanted = tuple(legal_precisions[name] for name in precisions)
+    for tried in tuning.tune(chosen, wanted, device):
+        tuning.keep(tried, device, out or TABLE)
+        console.print(tuning.line(tried))

@@ -1,0 +1,169 @@
+"""XTREME's metrics, 0 to 100, from plain predictions and gold.
+
+The definitions are those of XTREME's evaluate.py (github.com/google-research/xtreme at 838c13b):
+seqeval 0.0.12 for tagging, SQuAD v1.1's normalisation for XQuAD and TyDiQA, MLQA's own for MLQA.
+Where they look odd they are kept, since published figures were made with them.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache, partial
+from itertools import pairwise
+from operator import eq
+
+from xtremely.kernels.guard import require, unknown
+from xtremely.retrieval.mining import quality
+
+Metrics = dict[str, float]
+Sentences = Sequence[Sequence[str]]
+
+
+def accuracy(predicted: Sequence[str], gold: Sequence[str]) -> Metrics:
+    """Share of predictions that are the gold string."""
+    _require_one_each(predicted, gold)
+    right = sum(map(eq, predicted, gold))
+    return {"accuracy": 100 * right / len(gold)}
+
+
+def pairs(predicted: set[tuple[str, str]], gold: set[tuple[str, str]]) -> Metrics:
+    """F1, precision and recall of a set of pairs of ids."""
+    return asdict(quality(predicted, gold))
+
+
+def tagging(predicted: Sentences, gold: Sentences) -> Metrics:
+    """F1, precision and recall of spans over a whole file, and the accuracy of its tags.
+
+    Tags are compared within a sentence for the accuracy: what a prediction has too little is
+    wrong, what it has too much is ignored. Spans are numbered through (see ``spans``).
+    """
+    _require_one_each(predicted, gold)
+    require(any(gold), "the gold sentences have no tag")
+    right = sum(sum(map(eq, *both)) for both in zip(predicted, gold, strict=True))
+    return {
+        **asdict(quality(spans(predicted), spans(gold))),
+        "accuracy": 100 * right / sum(map(len, gold)),
+    }
+
+
+def _require_one_each(predicted: Sequence, gold: Sequence) -> None:
+    require(
+        len(predicted) == len(gold) > 0,
+        f"{len(predicted)} predictions for {len(gold)} examples; one for each is needed",
+    )
+
+
+def spans(sentences: Sentences) -> set[tuple[str, int, int]]:
+    """The spans (type, begin, end) that seqeval 0.0.12 sees in a file of tags.
+
+    A span is an unbroken run of tags of one type, where B and S begin a new one and E and S end
+    it, told by a tag's first letter. An I after O opens a span. Bare parts of speech are their own
+    types, so equal neighbours are one span, except SCONJ and SYM: their S makes each its own span.
+
+    Begin and end count the tags of the whole file, plus one between sentences, as seqeval does: a
+    tag too few shifts every later span.
+    """
+    tags = ["O"]
+    for sentence in sentences:
+        tags += sentence
+        tags.append("O")
+    borders = [n for n, (before, tag) in enumerate(pairwise(tags)) if _parted(before, tag)]
+    runs = pairwise(borders)
+    return {(_type(tags[end]), begin, end) for begin, end in runs if tags[end] != "O"}
+
+
+@cache
+def _parted(before: str, tag: str) -> bool:
+    """Whether two neighbouring tags lie in different spans, or one of them in none."""
+    return _type(before) != _type(tag) or before[0] in "ES" or tag[0] in "BS"
+
+
+@cache
+def _type(tag: str) -> str:
+    return tag.rsplit("-", 1)[-1]
+
+
+def answers(
+    predicted: Mapping[str, str],
+    gold: Mapping[str, Sequence[str]],
+    tokens: Callable[[str], list[str]],
+) -> Metrics:
+    """Exact match and token F1 of answers, each the best over a question's gold answers.
+
+    Args:
+        predicted: question id -> answer; a question without one scores 0.
+        gold: question id -> the texts that answer it, at least one.
+        tokens: the normalisation, see ``answer_tokens``.
+    """
+    require(bool(gold), "there is no question to score")
+    exact = overlap = 0.0
+    for name, texts in gold.items():
+        if name in predicted:
+            found = tokens(predicted[name])
+            references = [tokens(text) for text in texts]
+            exact += found in references
+            overlap += max(_token_f1(found, reference) for reference in references)
+    return {"exact_match": 100 * exact / len(gold), "f1": 100 * overlap / len(gold)}
+
+
+def _token_f1(found: list[str], reference: list[str]) -> float:
+    """F1 of two bags of tokens; 0 when both are empty."""
+    common = (Counter(found) & Counter(reference)).total()
+    return 2 * common / (len(found) + len(reference)) if common else 0.0
+
+
+def answer_tokens(normaliser: str, language: str) -> Callable[[str], list[str]]:
+    """What makes the tokens of an answer in a language: ``squad``'s rules or ``mlqa``'s."""
+    if normaliser not in ("squad", "mlqa"):
+        raise unknown("normaliser", normaliser, ("squad", "mlqa"))
+    return squad_tokens if normaliser == "squad" else partial(mlqa_tokens, language=language)
+
+
+_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# What counts as an article. In Arabic it goes wherever its letters stand, inside words too; Hindi
+# and Chinese have none.
+_ARTICLES = {
+    "ar": "ال",
+    "de": r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
+    "en": r"\b(?:a|an|the)\b",
+    "es": r"\b(?:un|una|unos|unas|el|la|los|las)\b",
+    "hi": None,
+    "vi": r"\b(?:của|là|cái|chiếc|những)\b",
+    "zh": None,
+}
+
+
+def squad_tokens(text: str) -> list[str]:
+    """Words without ASCII punctuation and English articles, whatever the language.
+
+    Other punctuation stays, and a text without spaces is one token.
+    """
+    return _without_articles(text.lower().translate(_ASCII_PUNCTUATION), "en").split()
+
+
+def mlqa_tokens(text: str, language: str) -> list[str]:
+    """Words without any punctuation and the language's articles; every ideograph is a word in zh.
+
+    Raises:
+        UsageError: MLQA does not have the language.
+    """
+    if language not in _ARTICLES:
+        raise unknown("language of MLQA", language, _ARTICLES)
+    bare = "".join(sign for sign in text.lower() if not _is_punctuation(sign))
+    words = _without_articles(bare, language)
+    return (re.sub("([一-龥])", r" \1 ", words) if language == "zh" else words).split()
+
+
+def _without_articles(text: str, language: str) -> str:
+    pattern = _ARTICLES[language]
+    return re.sub(pattern, " ", text) if pattern else text
+
+
+@cache
+def _is_punctuation(sign: str) -> bool:
+    return sign in string.punctuation or unicodedata.category(sign).startswith("P")

@@ -1,0 +1,123 @@
+"""Reading questions on contexts: SQuAD's JSON in its variants, and the hub's tables of it.
+
+What is odd is kept and counted in the notes: ``unmatched_answers`` (an answer's offset does not
+point at its text; remarked on once for a file) and ``empty_questions``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.examples import Question, Questions
+from xtremely.eval.hub import Table
+from xtremely.eval.readers import read_json
+from xtremely.kernels.guard import InputError, require
+
+# Id, question, context, answers and their offsets, as they stand.
+Row = tuple[Any, Any, Any, list[Any], list[Any]]
+
+
+def read_squad(path: Path, prefix: str = "", **notes: Any) -> Questions:
+    """A file of SQuAD's JSON, compressed or not.
+
+    It has ``data`` (or is what this holds), ``paragraphs`` with ``context`` and ``qas``, questions
+    with ``id``, ``question`` and ``answers``, answers with ``text`` and ``answer_start``; anything
+    else is ignored. Where all answers are empty, they are hidden.
+
+    Args:
+        path: the file.
+        prefix: take questions whose id begins so, of a file of several languages.
+        notes: kept beside the counts.
+
+    Raises:
+        InputError: broken JSON, another structure, no question, an id that occurs twice, or a
+            question without an answer where others have one.
+    """
+    document = read_json(path)
+    return _questions(_rows(document), str(path), prefix, notes)
+
+
+def squad_rows(table: Table, prefix: str = "", **notes: Any) -> Questions:
+    """The questions of a table of the hub; see ``read_squad``."""
+    columns = table.columns("id", "question", "context", "answers")
+    rows = (
+        (*row, answers["text"], answers["answer_start"])
+        for *row, answers in zip(*columns, strict=True)
+    )
+    return _questions(rows, table.name, prefix, notes)
+
+
+def _rows(document: Any) -> Iterator[Row]:
+    for article in document["data"] if isinstance(document, dict) else document:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                answers = question["answers"]
+                yield (
+                    question["id"],
+                    question["question"],
+                    paragraph["context"],
+                    [answer["text"] for answer in answers],
+                    [answer["answer_start"] for answer in answers],
+                )
+
+
+def _questions(rows: Iterable[Row], source: str, prefix: str, notes: dict[str, Any]) -> Questions:
+    try:
+        found = [row for row in rows if row[0].startswith(prefix)]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{source}: not SQuAD's structure ({error!r}); legal: data, paragraphs with context and"
+            " qas, questions with id, question and answers, answers with text and answer_start"
+        ) from error
+    require(bool(found), f"{source}: no question" + f" with an id in {prefix}" * bool(prefix))
+    contexts: dict[str, int] = {}
+    questions: dict[str, Question] = {}
+    for name, text, context, answers, starts in found:
+        where = f"{source}: question {name!r}"
+        require(name not in questions, f"{where}: the id occurs twice; answers go by id")
+        _check_types(where, [text, context, *answers], starts)
+        known = [(answer, at) for answer, at in zip(answers, starts, strict=True) if answer]
+        questions[name] = Question(
+            id=name,
+            text=text,
+            context=contexts.setdefault(context, len(contexts)),
+            answers=tuple(answer for answer, _ in known),
+            starts=tuple(at for _, at in known),
+        )
+    hidden = [name for name, question in questions.items() if not question.answers]
+    require(
+        len(hidden) in (0, len(questions)),
+        f"{source}: {len(hidden)} of {len(questions)} questions have no answer, the first is"
+        f" {hidden[0] if hidden else ''!r}; legal: all have one, or none has",
+    )
+    made = Questions(list(contexts), list(questions.values()), notes)
+    _count_oddities(made, source)
+    return made
+
+
+def _check_types(where: str, texts: list[Any], starts: list[Any]) -> None:
+    for text in texts:
+        require(isinstance(text, str), f"{where}: {text!r} stands where a text must")
+    for start in starts:
+        require(type(start) is int, f"{where}: answer_start is {start!r}; legal: a whole number")
+
+
+def _count_oddities(made: Questions, source: str) -> None:
+    unmatched = sum(
+        start < 0 or not made.contexts[question.context].startswith(answer, start)
+        for question in made.questions
+        for answer, start in zip(question.answers, question.starts, strict=True)
+    )
+    empty = sum(not question.text.strip() for question in made.questions)
+    if empty:
+        made.notes["empty_questions"] = empty
+    if unmatched:
+        made.notes["unmatched_answers"] = unmatched
+        warnings.warn(
+            f"{source}: {unmatched} answers do not stand in the context at their offset; they are"
+            " kept, and scored by their text",
+            stacklevel=2,
+        )

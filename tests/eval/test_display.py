@@ -1,0 +1,89 @@
+"""What the command line prints after a run: the table, the average, and what it is worth."""
+
+import json
+import shutil
+from statistics import fmean
+
+import pytest
+
+from xtremely.eval.task import find_task
+
+PANX = find_task("panx")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(make_tiny, tmp_path_factory):
+    """A folder with one fine-tuned checkpoint: of PAN-X."""
+    labels = dict(enumerate(PANX.rules.labels))
+    tagger = make_tiny("bert", "AutoModelForTokenClassification", id2label=labels)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    shutil.copytree(tagger, folder / "panx")
+    return folder
+
+
+@pytest.fixture
+def data(write, tmp_path):
+    """Tatoeba in German; PAN-X in German and Lithuanian, and in Chinese with hidden test tags."""
+    write("data/tatoeba/tatoeba.deu-eng.deu", "eins\nzwei\ndrei\n")
+    write("data/tatoeba/tatoeba.deu-eng.eng", "one\ntwo\nthree\n")
+    for name in ("test-de", "test-lt", "dev-zh"):
+        write(f"data/panx/{name}.tsv", "Berlin\tB-LOC\nist\tO\n\nAnna\tB-PER\n\n")
+    write("data/panx/test-zh.tsv", "Berlin\nist\n\nAnna\n\n")
+    return tmp_path / "data"
+
+
+def test_a_run_of_all_tasks_shows_each_and_an_average_of_what_ran(
+    xtremely, tiny_bert, checkpoints, data, tmp_path
+):
+    out = tmp_path / "out"
+    code, shown, errors = xtremely(
+        "eval", "--model", tiny_bert, "--checkpoints", checkpoints, "--tasks", "all",
+        "--data-root", data, "--out", out,
+    )  # fmt: skip
+    assert code == 0, errors
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "task direction scoring layer metric score langs" in lines
+    records = json.loads((out / "results.json").read_text())["records"]
+    scores = {(r["task"], r["language"], r["split"]): r["score"] for r in records if r["headline"]}
+    tatoeba = scores["tatoeba", "de", "test"]
+    german, chinese = scores["panx", "de", "test"], scores["panx", "zh", "dev"]
+    assert f"tatoeba test en->x cosine 3 mean accuracy {tatoeba:.2f} 1" in lines
+    assert f"panx test f1 {german:.2f} 1" in lines and f"panx dev f1 {chinese:.2f} 1" in lines
+    lithuanian = scores["panx", "lt", "test"]
+    assert f"panx test, XTREME-R's further languages f1 {lithuanian:.2f} 1" in lines
+    average = fmean([tatoeba, fmean([german, chinese])])
+    assert (
+        f"XTREME, partial: {average:.2f} on average over 2 of 9 tasks;"
+        " no score for xnli, pawsx, udpos, xquad, mlqa, tydiqa, bucc2018"
+    ) in lines
+    assert "panx: 2 of 40 languages; the dev split, not test (zh)" in lines
+    assert "panx, test: labels not public, predictions only" in lines
+    assert "bold: the setting that the benchmark scores" in lines
+    assert any(line.startswith("xnli: no checkpoint") for line in lines)
+    assert "None" not in shown
+    page = (out / "report.html").read_text()
+    assert "average over the 2 of 9 tasks that ran" in page
+
+
+def test_where_only_heads_answer_there_are_no_settings_of_retrieval(
+    xtremely, checkpoints, data, tmp_path
+):
+    code, shown, errors = xtremely(
+        "eval", "--model", checkpoints / "panx", "--tasks", "panx", "--languages", "de",
+        "--limit", "2", "--data-root", data, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0, errors
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "task metric score langs" in lines
+    assert "panx: 1 of 40 languages; limited to 2 examples" in lines
+    assert "bold" not in shown
+
+
+def test_what_is_not_xtreme_has_no_average(xtremely, tiny_bert, tmp_path):
+    code, shown, errors = xtremely(
+        "eval", "--model", tiny_bert, "--languages", "de", "--limit", "5", "--out", tmp_path / "out"
+    )
+    assert code == 0, errors
+    assert "mini test, mini suite, not XTREME" in shown
+    assert "mini: limited to 5 examples, not the benchmark" in shown
+    assert "on average over" not in shown

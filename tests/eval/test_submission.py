@@ -1,0 +1,194 @@
+"""Reading submissions: what is scored as it stands, what is remarked on, what is refused."""
+
+import json
+
+import pytest
+
+from xtremely.eval import submission
+from xtremely.kernels.guard import InputError
+
+POS = ("NOUN", "VERB", "DET")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Writes predictions and gold, gives their paths; anything but text is written as JSON."""
+
+    def write(predicted, gold):
+        paths = tmp_path / "predicted", tmp_path / "gold"
+        for path, content in zip(paths, (predicted, gold), strict=True):
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return paths
+
+    return write
+
+
+def squad(**answers):
+    """SQuAD's JSON with a paragraph a question."""
+    paragraphs = [
+        {"context": "", "qas": [{"id": name, "answers": [{"text": text} for text in texts]}]}
+        for name, texts in answers.items()
+    ]
+    return {"data": [{"title": "", "paragraphs": paragraphs}]}
+
+
+def test_labels_are_stripped(files):
+    read = submission.read_labels(*files(" 0\r\n1 \n", "0\n0\n"), ("0", "1"))
+    assert read == (["0", "1"], ["0", "0"])
+
+
+@pytest.mark.parametrize(
+    ("predicted", "complaint"),
+    [
+        ("0\n2\n", r"predicted:2: '2' is not a label of this task; legal: 0, 1$"),
+        ("0\n", r"predicted: 1 lines, .*gold has 2"),
+        ("0\n1\n1\n", r"predicted: 3 lines, .*gold has 2"),
+        ("0\n\n1\n", r"predicted:2: '' is not a label"),
+        ("", r"predicted: the file is empty"),
+    ],
+)
+def test_labels_that_cannot_be_scored(files, predicted, complaint):
+    with pytest.raises(InputError, match=complaint):
+        submission.read_labels(*files(predicted, "0\n1\n"), ("0", "1"))
+
+
+def test_sentences_end_at_blank_lines(files):
+    predicted, gold = submission.read_tags(
+        *files("NOUN\n\nDET\nNOUN", "VERB\n \nDET\nVERB\n\n"), POS
+    )
+    assert predicted == [["NOUN"], ["DET", "NOUN"]]
+    assert gold == [["VERB"], ["DET", "VERB"]]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "complaint"),
+    [
+        ("NOUN\n\n\nDET\nNOUN\n", "3 sentences, .*gold has 2; the blank line 3 closes no sentence"),
+        (
+            "NOUN\n\nDET\nNOUN\n\n\n",
+            "3 sentences, .*gold has 2; the blank line 6 closes no sentence",
+        ),
+        ("\nNOUN\n\nDET\nNOUN\n", "3 sentences, .*gold has 2; the blank line 1 closes no sentence"),
+        ("NOUN\nDET\nNOUN\n", "1 sentences, .*gold has 2; a blank line must close every sentence"),
+        ("NOUN\n\nDET\nNUON\n", r"predicted:4: 'NUON' is not a label.*legal: DET, NOUN, VERB$"),
+        ("Haus\tNOUN\n\nDET\nNOUN\n", r"predicted:1: 'Haus\\tNOUN' is not a label"),
+    ],
+)
+def test_tags_that_cannot_be_scored(files, predicted, complaint):
+    with pytest.raises(InputError, match=complaint):
+        submission.read_tags(*files(predicted, "NOUN\n\nDET\nNOUN\n"), POS)
+
+
+def test_a_sentence_one_tag_short_is_scored_and_remarked_on(files):
+    both = files("NOUN\n\nDET\n\nVERB\n", "NOUN\n\nDET\nNOUN\n\nVERB\n")
+    with pytest.warns(UserWarning, match=r"predicted:3: sentence 2 has 1 tags, .* have 2 \(1 such"):
+        predicted, _ = submission.read_tags(*both, POS)
+    assert predicted == [["NOUN"], ["DET"], ["VERB"]]
+
+
+def test_two_blank_lines_that_make_up_for_a_missing_sentence_are_remarked_on(files):
+    both = files("NOUN\n\n\nVERB\n", "NOUN\n\nDET\n\nVERB\n")
+    with pytest.warns(UserWarning, match=r"predicted:3: sentence 2 has 0 tags, the labels have 1"):
+        predicted, _ = submission.read_tags(*both, POS)
+    assert predicted == [["NOUN"], [], ["VERB"]]
+
+
+def test_gold_may_hold_labels_that_the_task_does_not_declare(files):
+    with pytest.warns(UserWarning, match=r"gold: 1 labels that the task does not declare.* '_'"):
+        predicted, _ = submission.read_tags(*files("_\nNOUN\n", "_\nVERB\n"), POS)
+    assert predicted == [["_", "NOUN"]]
+
+
+def test_rows_are_numbers(files):
+    assert submission.read_rows(*files("12\n0\n", "3\n0\n")) == (["12", "0"], ["3", "0"])
+    with pytest.raises(
+        InputError, match=r"predicted:1: '\[12\]' is no row .*legal: a number from 0"
+    ):
+        submission.read_rows(*files("[12]\n0\n", "3\n0\n"))
+    with pytest.raises(InputError, match=r"1 lines, .*gold has 2"):
+        submission.read_rows(*files("12\n", "3\n0\n"))
+
+
+def test_a_pair_given_twice_counts_once(files):
+    both = files("de-2\ten-1\nde-1\ten-1\nde-2\ten-1\n", "de-1\ten-1\n")
+    assert submission.read_pairs(*both) == (
+        {("de-1", "en-1"), ("de-2", "en-1")},
+        {("de-1", "en-1")},
+    )
+
+
+def test_no_pair_at_all_is_remarked_on(files):
+    with pytest.warns(UserWarning, match="no pair predicted; scores 0"):
+        assert submission.read_pairs(*files("", "de-1\ten-1\n"))[0] == set()
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gold", "complaint"),
+    [
+        ("de-1 en-1\n", "de-1\ten-1\n", "predicted:1: 1 columns, expected id TAB id"),
+        ("de-1\ten-1\n1.1\tde-2\ten-2\n", "de-1\ten-1\n", "predicted:2: 3 columns"),
+        ("de-1\ten-1\n\n", "de-1\ten-1\n", "predicted:2: 1 columns"),
+        ("de-1\ten-1\n", "", "gold: the file is empty"),
+    ],
+)
+def test_pairs_that_cannot_be_scored(files, predicted, gold, complaint):
+    with pytest.raises(InputError, match=complaint):
+        submission.read_pairs(*files(predicted, gold))
+
+
+@pytest.mark.parametrize("key", ["with data", "without"])
+def test_answers_and_their_gold(files, key):
+    gold = squad(q1=["x", "the x"], q2=["北京"])
+    both = files({"q1": "y", "q2": ""}, gold if key == "with data" else gold["data"])
+    assert submission.read_answers(*both) == (
+        {"q1": "y", "q2": ""},
+        {"q1": ["x", "the x"], "q2": ["北京"]},
+    )
+
+
+def test_questions_without_an_answer_are_counted(files):
+    with pytest.warns(UserWarning, match="2 of 3 questions have no answer .* first is 'q1'"):
+        found, _ = submission.read_answers(*files({"q2": "x"}, squad(q1=["x"], q2=["x"], q3=["x"])))
+    assert found == {"q2": "x"}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "complaint"),
+    [
+        ({"q1": "x", "q7": "x"}, "predicted: an answer to 'q7', an id of no question in .*gold"),
+        ({"q1": None}, "the answer to 'q1' is null; legal: a string"),
+        (["x"], "not a JSON object"),
+        ('{"q1":\n"x" "y"}\n', "predicted:2: broken JSON"),
+    ],
+)
+def test_answers_that_cannot_be_scored(files, predicted, complaint):
+    with pytest.raises(InputError, match=complaint):
+        submission.read_answers(*files(predicted, squad(q1=["x"])))
+
+
+@pytest.mark.parametrize(
+    ("gold", "complaint"),
+    [
+        ({"articles": []}, r"gold: not SQuAD's JSON \(KeyError\('data'\)\)"),
+        ([{"paragraphs": [{"qas": [{"id": "q1"}]}]}], r"gold: not SQuAD's JSON"),
+        (3, "gold: not SQuAD's JSON"),
+        (squad(q1=["x"])["data"] * 2, "gold: id 'q1' occurs twice"),
+        (squad(q1=["x"], q2=[]), "gold: question 'q2' has no gold answer"),
+        (squad(), "gold: holds no question"),
+    ],
+)
+def test_gold_that_cannot_be_scored_against(files, gold, complaint):
+    with pytest.raises(InputError, match=complaint):
+        submission.read_answers(*files({"q1": "x"}, gold))
+
+
+def test_every_missing_file_is_named(tmp_path):
+    predictions, labels = tmp_path / "p", tmp_path / "l"
+    for place in (predictions / "xnli/test-ar.tsv", labels / "xnli/test-bg.tsv"):
+        place.parent.mkdir(parents=True)
+        place.write_text("entailment\n")
+    with pytest.raises(InputError, match="'xnli' is scored on all of its 2 languages") as caught:
+        submission.locate(predictions, labels, "xnli", ("ar", "bg"), ".tsv")
+    assert str(caught.value).endswith(
+        f"missing: {labels / 'xnli/test-ar.tsv'}, {predictions / 'xnli/test-bg.tsv'}"
+    )
