@@ -4,11 +4,12 @@
     python -m xtremely.bench.gpu --only attention    one stage
 
 Stages: conformance (the kernels' tests on this GPU; a kernel that fails gets no speed line),
-roofs (this card's copy and matrix-product rates, measured), attention, rows (norm, embedding,
-pooling), linear, encoder. Lengths are those of XTREME's texts (``lengths.json``); padding never
-counts as work. After every stage the result is written, so an interrupted run keeps what it has.
-Needs torch, triton, transformers, numpy and pytest. Without a GPU it says what it would do and
-exits with 3.
+tuning (the kernels whose settings matter most; what wins is used by the stages after it),
+attention, rows (the kernels bound by memory), linear, topk, span, encoder. The card's copy and
+matrix-product rates are measured before the first comparison. Lengths are those of XTREME's texts
+(``lengths.json``); padding never counts as work. After every stage the result is written, so an
+interrupted run keeps what it has. Needs torch, triton, transformers, numpy and pytest. Without a
+GPU it says what it would do and exits with 3.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +31,27 @@ import torch
 from xtremely.bench import gpu_peers as peers
 from xtremely.bench import machine
 from xtremely.engine.batch import Batch
+from xtremely.engine.bert import Bert
 from xtremely.engine.config import EncoderConfig
-from xtremely.engine.encoder import Encoder
+from xtremely.engine.fp8 import Fp8Bert
+from xtremely.engine.graphs import Graphs
 from xtremely.engine.ops import TORCH, TRITON
+from xtremely.kernels import tuning as tuner
+from xtremely.kernels.configurations import read_table
 from xtremely.kernels.packing import Layout
 from xtremely.kernels.spec import all_kernels
 
 RESULTS = Path(__file__).parent / "results"
 TESTS = Path(__file__).parent.parent / "tests" / "kernels" / "test_conformance.py"
 HISTOGRAMS = json.loads((Path(__file__).parent / "lengths.json").read_text(encoding="utf-8"))
+# Attention's published figures are of sequences of one length.
+DENSE = {"512 tokens": {"512": 1}}
 TOKENS = 32768  # of a batch
 # XLM-R base and large: hidden, heads, intermediate, layers.
 SHAPES = {"base": (768, 12, 3072, 12), "large": (1024, 16, 4096, 24)}
 WORDS = 32_000  # random ids need no larger table, and the real one's size changes no speed
+TUNED = ("attention", "linear", "linear_fp8", "norm", "topk")
+MINED = (50_000, 200_000)  # sentences a side
 
 Row = dict[str, Any]
 Timer = Callable[[Callable[[], Any]], float]
@@ -47,7 +59,8 @@ Timer = Callable[[Callable[[], Any]], float]
 
 def lengths_of(task: str, tokens: int) -> list[int]:
     """Sequence lengths as ``task`` has them, ``tokens`` in all or a little less, longest first."""
-    counts = {int(length): count for length, count in HISTOGRAMS[task].items()}
+    histogram = (HISTOGRAMS | DENSE)[task]
+    counts = {int(length): count for length, count in histogram.items()}
     mean = sum(n * c for n, c in counts.items()) / sum(counts.values())
     scale = tokens / mean / sum(counts.values())
     drawn, owed = [], 0.0
@@ -56,13 +69,6 @@ def lengths_of(task: str, tokens: int) -> list[int]:
         drawn += [length] * int(owed)
         owed -= int(owed)
     return drawn
-
-
-def milliseconds(call: Callable[[], Any]) -> float:
-    """Median time of a call on the GPU, caches flushed between calls."""
-    from triton.testing import do_bench
-
-    return float(do_bench(call, quantiles=[0.5]))
 
 
 def compare(
@@ -102,10 +108,10 @@ def roofs(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:
 
 
 def attention(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """Attention on every task's lengths, base and large."""
+    """Attention on every task's lengths and on sequences of 512 tokens, base and large."""
     kernel, found = all_kernels()["attention"], []
     for shape, (hidden, heads, *_) in SHAPES.items():
-        for task in HISTOGRAMS:
+        for task in HISTOGRAMS | DENSE:
             lengths = tuple(lengths_of(task, TOKENS))
             inputs = kernel.make_inputs(
                 precision, device, lengths=lengths, heads=heads, dim=hidden // heads
@@ -117,13 +123,15 @@ def attention(device: torch.device, precision: torch.dtype, roof: Row, timer: Ti
 
 
 def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The kernels bound by memory: norm, embedding, pooling."""
+    """The kernels bound by memory: norms, embedding, gated GELU, pooling."""
     found = []
     for shape, (hidden, *_) in SHAPES.items():
         lengths = tuple(lengths_of("bucc2018", TOKENS))
         cases = {
             "norm": {"rows": TOKENS, "width": hidden},
+            "prenorm": {"rows": TOKENS, "width": hidden},
             "embedding": {"tokens": TOKENS, "width": hidden},
+            "geglu": {"rows": TOKENS, "width": hidden * 3 // 2},
             "pooling": {"lengths": lengths, "width": hidden, "pooling": "mean", "unit": True},
         }
         for name, case in cases.items():
@@ -136,21 +144,43 @@ def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
 
 
 def linear(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The four matrix products of a layer, the second last with GELU."""
-    kernel, found = all_kernels()["linear"], []
-    for shape, (hidden, _, wide, _) in SHAPES.items():
-        for depth, columns, gelu in (
-            (hidden, 3 * hidden, False),
-            (hidden, hidden, False),
-            (hidden, wide, True),
-            (wide, hidden, False),
-        ):
-            case = {"rows": TOKENS, "depth": depth, "columns": columns, "gelu": gelu}
-            inputs = kernel.make_inputs(precision, device, **case)
-            contenders = peers.linear(kernel, inputs)
-            result = compare(contenders, *kernel.cost(**inputs), roof, timer)
-            found.append({"shape": shape, "case": case, "rows": result})
+    """The four matrix products of a layer, the third with GELU; in 16 bits and in fp8."""
+    found = []
+    for name, contenders in (("linear", peers.linear), ("linear_fp8", peers.linear_fp8)):
+        kernel = all_kernels()[name]
+        for shape, (hidden, _, wide, _) in SHAPES.items():
+            for depth, columns, gelu in (
+                (hidden, 3 * hidden, False),
+                (hidden, hidden, False),
+                (hidden, wide, True),
+                (wide, hidden, False),
+            ):
+                case = {"rows": TOKENS, "depth": depth, "columns": columns, "gelu": gelu}
+                inputs = kernel.make_inputs(precision, device, **case)
+                rows = contenders(**inputs)
+                result = compare(rows, *kernel.cost(**inputs), roof, timer)
+                found.append({"kernel": name, "shape": shape, "case": case, "rows": result})
     return found
+
+
+def topk(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
+    """The four nearest of 200,000 keys for 50,000 queries; exact ones too, and both directions."""
+    kernel, found = all_kernels()["topk"], []
+    for shape, (hidden, *_) in SHAPES.items():
+        case = {"rows": MINED[0], "columns": MINED[1], "depth": hidden, "k": 4}
+        inputs = kernel.make_inputs(precision, device, **case)
+        result = compare(peers.topk(**inputs), *kernel.cost(**inputs), roof, timer)
+        found.append({"shape": shape, "case": case, "rows": result})
+    return found
+
+
+def span(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
+    """The 20 best answers of windows of 384 tokens."""
+    kernel = all_kernels()["span"]
+    case = {"lengths": (384,) * max(1, TOKENS // 384), "best": 20, "longest": 30}
+    inputs = kernel.make_inputs(precision, device, **case)
+    result = compare(peers.twins(kernel, inputs), *kernel.cost(**inputs), roof, timer)
+    return [{"case": f"{len(case['lengths'])} windows of 384", "rows": result}]
 
 
 def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
@@ -158,17 +188,13 @@ def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Time
     found = []
     for shape, (hidden, heads, wide, layers) in SHAPES.items():
         config = EncoderConfig("bert", layers, hidden, heads, wide, WORDS, 0, 514, 2, 1e-5, 1)
-        with torch.device(device):
-            model = Encoder(config).to(precision).requires_grad_(False).eval()
-            for parameter in model.parameters():
-                parameter.normal_(std=0.02)
+        own = _encoders(config, device, precision)
         for task in HISTOGRAMS:
             batch = _batch(lengths_of(task, TOKENS), device)
             flop = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * wide) * batch.tokens
             flop += 4.0 * layers * hidden * sum(n * n for n in batch.layout.lengths)
             contenders = {
-                "xtremely triton": lambda m=model, b=batch: m(b, [m.config.layers], TRITON),
-                "xtremely torch": lambda m=model, b=batch: m(b, [m.config.layers], TORCH),
+                **{name: partial(run, batch) for name, run in own.items()},
                 **peers.encoder(config, batch, device, precision),
             }
             result = compare(contenders, flop, 0, roof, timer)
@@ -177,6 +203,35 @@ def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Time
                     row["tokens_s"] = round(batch.tokens / row["ms"] * 1e3)
             found.append({"shape": shape, "task": task, "tokens": batch.tokens, "rows": result})
     return found
+
+
+def _encoders(
+    config: EncoderConfig, device: torch.device, precision: torch.dtype
+) -> dict[str, Callable[[Batch], Any]]:
+    """Our encoder of random weights: on the kernels, as a graph, in fp8, and in plain torch."""
+    with torch.device(device):
+        model = Bert(config).requires_grad_(False).eval()
+        for parameter in model.parameters():
+            parameter.normal_(std=0.02)
+    eight, last = Fp8Bert(deepcopy(model), precision), [config.layers]
+    model = model.to(precision)
+
+    def forward(batch: Batch, layers: Collection[int]) -> Any:
+        return model(batch, layers, TRITON)
+
+    kept: list[Graphs] = []
+
+    def graphed(batch: Batch) -> Any:
+        if not kept:
+            kept.append(Graphs(forward))
+        return kept[0](batch, last)
+
+    return {
+        "xtremely triton": lambda batch: forward(batch, last),
+        "xtremely triton, as a CUDA graph": graphed,
+        "xtremely triton, fp8": lambda batch: eight(batch, last, TRITON),
+        "xtremely torch": lambda batch: model(batch, last, TORCH),
+    }
 
 
 def _batch(lengths: list[int], device: torch.device) -> Batch:
@@ -191,39 +246,58 @@ def _batch(lengths: list[int], device: torch.device) -> Batch:
     ).to(device)
 
 
-STAGES = {"attention": attention, "rows": rows, "linear": linear, "encoder": encoder}
+STAGES = {
+    "attention": attention,
+    "rows": rows,
+    "linear": linear,
+    "topk": topk,
+    "span": span,
+    "encoder": encoder,
+}
 # The kernels whose conformance a stage's speed lines depend on.
 KERNELS = {
     "attention": {"attention"},
-    "rows": {"norm", "embedding", "pooling"},
-    "linear": {"linear"},
-    "encoder": {"attention", "norm", "embedding", "linear"},
+    "rows": {"norm", "prenorm", "embedding", "geglu", "pooling"},
+    "linear": {"linear", "linear_fp8"},
+    "topk": {"topk"},
+    "span": {"span"},
+    "encoder": {"attention", "norm", "norm_fp8", "quantise", "embedding", "linear", "linear_fp8"},
 }
 
 
 def conformance() -> Row:
-    """The kernels' own tests on this GPU."""
-    command = [sys.executable, "-m", "pytest", "-rf", "--no-header", "--tb=line", str(TESTS)]
+    """The kernels' own tests on this GPU, a process a kernel: most of it is compiling."""
+    with ThreadPoolExecutor() as pool:
+        results = dict(zip(all_kernels(), pool.map(tests_of, all_kernels()), strict=True))
+    broken = [name for name, (code, _) in results.items() if code]
+    return {"broken": broken, "failed": {name: results[name][1][-2000:] for name in broken}}
+
+
+def tests_of(kernel: str, *options: str) -> tuple[int, str]:
+    """Exit code and output of the tests of one kernel."""
+    fixed = ("-rf", "--no-header", "--tb=line", "-k", f"[{kernel}-")
+    command = [sys.executable, "-m", "pytest", *fixed, *options, str(TESTS)]
     done = subprocess.run(command, capture_output=True, text=True)
-    return {"exit": done.returncode, **broken_kernels(done.stdout, done.returncode)}
+    return done.returncode, done.stdout
 
 
-def broken_kernels(output: str, code: int) -> Row:
-    """The failed tests and their kernels; all kernels where the tests did not even run."""
-    failed = [line for line in output.splitlines() if line.startswith("FAILED")]
-    broken = [name for name in all_kernels() if any(f"[{name}-" in line for line in failed)]
-    if code and not broken:
-        broken = list(all_kernels())
-    return {"broken": broken, "failed": failed, "tail": output[-2000:]}
+def tuning(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:
+    """Tune and keep the winners in the package's table, which the stages after it use."""
+    lines = []
+    kernels = [all_kernels()[name] for name in TUNED]
+    for tried in tuner.tune(kernels, (precision,), device, timer):
+        tuner.keep(tried, device)
+        lines.append(tuner.line(tried))
+    return {"lines": lines, "table": read_table()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stages; 3 without a GPU, 1 if a kernel fails its tests."""
     parser = argparse.ArgumentParser(prog="python -m xtremely.bench.gpu", description=__doc__)
-    parser.add_argument("--only", choices=("conformance", *STAGES), help="one stage")
+    parser.add_argument("--only", choices=("conformance", "tuning", *STAGES), help="one stage")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the result")
     given = parser.parse_args(arguments)
-    chosen = [given.only] if given.only else [*STAGES]
+    chosen = [given.only] if given.only else ["tuning", *STAGES]
     stages = list(dict.fromkeys(["conformance", *chosen]))
     if not torch.cuda.is_available():
         print(f"no CUDA device; on one, this would run: {', '.join(stages)}")
@@ -244,11 +318,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stage in stages:
         if stage == "conformance":
             document[stage] = conformance()
+        elif stage == "tuning":
+            document[stage] = tuning(device, precision, tuner.milliseconds)
         elif withheld := KERNELS[stage] & set(document["conformance"]["broken"]):
             document[stage] = f"withheld: {', '.join(sorted(withheld))} failed conformance"
         else:
-            roof = document.setdefault("roofs", roofs(device, precision, milliseconds))
-            document[stage] = STAGES[stage](device, precision, roof, milliseconds)
+            roof = document.setdefault("roofs", roofs(device, precision, tuner.milliseconds))
+            document[stage] = STAGES[stage](device, precision, roof, tuner.milliseconds)
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         print(f"{stage}: {json.dumps(document[stage])}")
     broken = document["conformance"]["broken"]

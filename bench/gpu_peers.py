@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from xtremely.engine.batch import Batch
 from xtremely.engine.config import EncoderConfig
 from xtremely.kernels.packing import Layout, Packed, pack, unpack
-from xtremely.kernels.spec import Kernel
+from xtremely.kernels.spec import Kernel, all_kernels
 
 Contenders = dict[str, Callable[[], Any]]
 
@@ -86,10 +86,67 @@ def twins(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
     }
 
 
-def linear(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
+def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Contenders:
     """``twins``, and the bare library product without GELU."""
-    bare = (inputs["x"], inputs["weight"], inputs["bias"])
-    return {**twins(kernel, inputs), "F.linear alone": lambda: F.linear(*bare)}
+    inputs = {"x": x, "weight": weight, "bias": bias, "gelu": gelu}
+    found = twins(all_kernels()["linear"], inputs)
+    return {**found, "F.linear alone": lambda: F.linear(x, weight, bias)}
+
+
+def topk(x: Tensor, y: Tensor, k: int) -> Contenders:
+    """The kernel for one side, for both, and provably exact; torch's product and topk; FAISS."""
+    from xtremely.kernels.exact import topk_both_exact, topk_exact
+    from xtremely.kernels.topk import topk as one_way
+    from xtremely.kernels.topk import topk_both
+
+    exact_x, exact_y = x.float(), y.float()
+
+    def product_and_topk(queries: Tensor, keys: Tensor) -> list[Tensor]:
+        return [torch.topk(rows @ keys.T, k).indices for rows in queries.split(4096)]
+
+    def faiss() -> object:
+        import faiss
+
+        resources = faiss.StandardGpuResources()
+        return faiss.knn_gpu(
+            resources,
+            exact_x.cpu().numpy(),
+            exact_y.cpu().numpy(),
+            k,
+            metric=faiss.METRIC_INNER_PRODUCT,
+        )
+
+    compiled = torch.compile(product_and_topk)
+    return {
+        "xtremely, rows": lambda: one_way(x, y, k),
+        "xtremely, both sides": lambda: topk_both(x, y, k),
+        "xtremely, exact rows": lambda: topk_exact(exact_x, exact_y, k),
+        "xtremely, exact both sides": lambda: topk_both_exact(exact_x, exact_y, k),
+        "matmul and topk, rows": lambda: product_and_topk(x, y),
+        "matmul and topk compiled, rows": lambda: compiled(x, y),
+        "matmul and topk in fp32, rows": lambda: product_and_topk(exact_x, exact_y),
+        "faiss.knn_gpu in fp32, rows": faiss,
+    }
+
+
+def linear_fp8(
+    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, gelu: bool
+) -> Contenders:
+    """The kernel, torch's scaled product of fp8 rows, and the library product in 16 bits."""
+    from xtremely.kernels.linear_fp8 import linear_fp8 as ours
+
+    wide_x, wide_weight = x.to(bias.dtype), weight.to(bias.dtype)
+
+    def scaled() -> Tensor:
+        return torch._scaled_mm(
+            x, weight.T, x_scale[:, None], weight_scale[None], bias=bias, out_dtype=bias.dtype
+        )
+
+    return {
+        "xtremely": lambda: ours(x, x_scale, weight, weight_scale, bias, gelu),
+        "torch._scaled_mm alone": scaled,
+        "F.linear alone, 16 bits": lambda: F.linear(wide_x, wide_weight, bias),
+    }
 
 
 def encoder(

@@ -52,7 +52,7 @@ def tatoeba(data_root: Path | None, n: int, seed: int = 0) -> Workload:
     languages = 0
     for code in tatoeba_task.TASK.languages:
         try:
-            pairs = tatoeba_task.read(data_root, code)["test"]
+            pairs = tatoeba_task.TASK.read(data_root, code, "test")
         except readers.Missing:
             continue
         pool += pairs.x + pairs.en

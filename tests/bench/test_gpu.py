@@ -32,14 +32,20 @@ def test_rates_and_shares_of_the_roofs_by_hand():
     assert bad == {"name": "bad", "unavailable": "ZeroDivisionError: division by zero"}
 
 
-def test_a_kernel_that_fails_its_tests_is_named_and_the_others_are_not():
-    output = "FAILED tests/a.py::test_a_kernel[norm-5-48-float32] - AssertionError\n1 failed"
-    assert gpu.broken_kernels(output, 1)["broken"] == ["norm"]
-    assert gpu.broken_kernels("9 passed", 0)["broken"] == []
+def test_a_kernel_is_broken_when_its_tests_fail_or_do_not_run(monkeypatch):
+    codes = {"norm": (1, "E  too large an error"), "linear": (2, "ERROR collecting")}
+    monkeypatch.setattr(gpu, "tests_of", lambda name: codes.get(name, (0, "passed")))
+    found = gpu.conformance()
+    assert set(found["broken"]) == {"norm", "linear"}
+    assert found["failed"]["norm"] == "E  too large an error"
 
 
-def test_tests_that_did_not_run_vouch_for_no_kernel():
-    assert set(gpu.broken_kernels("ERROR collecting", 2)["broken"]) >= {"attention", "linear"}
+def test_a_kernels_tests_are_its_own():
+    code, output = gpu.tests_of("pooling", "--collect-only")
+    names = [line for line in output.splitlines() if "::" in line]
+    assert code == 0 and names
+    assert all("[pooling-" in name for name in names)
+    assert any("float32" in name or "fp32" in name for name in names)
 
 
 def test_every_stage_names_kernels_that_exist():
@@ -61,6 +67,8 @@ def test_every_stage_times_our_kernels_and_at_least_one_peer(stage, monkeypatch)
     monkeypatch.setattr(gpu, "SHAPES", {"tiny": (64, 2, 96, 1)})
     monkeypatch.setattr(gpu, "TOKENS", 70)
     monkeypatch.setattr(gpu, "HISTOGRAMS", {"bucc2018": {"3": 4, "11": 4}})
+    monkeypatch.setattr(gpu, "DENSE", {})
+    monkeypatch.setattr(gpu, "MINED", (30, 50))
     monkeypatch.setattr(torch, "compile", lambda function: function)
     for result in gpu.STAGES[stage](CPU, torch.float16, {"copy": 1e9, "product": 1e9}, once):
         timed = {row["name"] for row in result["rows"] if "ms" in row}
