@@ -23,7 +23,7 @@ def print_kernels(target: str) -> None:
     if target not in TARGETS:
         raise unknown("target", target, TARGETS)
     record = read_record()
-    rows = {name: row[target] for name, row in record["table"].items()}
+    rows = {name: row[target] for name, row in record["table"].items() if target in row}
     columns = list(next(iter(rows.values())))
     title = f"compiled for {target} by Triton {record['triton']}, not run"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -32,9 +32,14 @@ def print_kernels(target: str) -> None:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     table.add_column("settings", no_wrap=True)
     tuned = read_table()
+    classes = {
+        f"{name}: {launch.name}": launch.shape or launch.name
+        for name, kernel in all_kernels().items()
+        for launch in kernel.launches(target)
+    }
     for name, row in rows.items():
-        kernel, shape = name.split(": ", 1)
-        measured = tuned.get(kernel, {}).get(target, {}).get(shape)
+        kernel = name.split(": ", 1)[0]
+        measured = tuned.get(kernel, {}).get(target, {}).get(classes.get(name, ""))
         origin = f"tuned {measured['date']} on {measured['device']}" if measured else "untuned"
         table.add_row(name, *(str(row[column]) for column in columns), origin)
     console = Console()

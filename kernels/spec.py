@@ -30,11 +30,12 @@ class Launch:
     """A jit function with fixed compile-time settings, as it ships.
 
     Attributes:
-        name: of the shape class, unique among the kernel's.
+        name: unique among the kernel's; that of its shape class unless ``shape`` is given.
         function: the ``triton.jit`` function.
         signature: type of every run-time argument, by name.
         constants: values of the compile-time arguments that are not in ``config``.
         config: the settings chosen for the architecture.
+        shape: the shape class, where several launches share one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Launch:
     signature: dict[str, str]
     constants: dict[str, Any]
     config: Config
+    shape: str | None = None
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def test_an_interrupted_run_says_that_it_goes_on(xtremely, tiny_bert, out, monke
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Engine, "sweep", interrupt)
+    monkeypatch.setattr(Engine, "pooled", interrupt)
     code, _, errors = xtremely("eval", "--model", tiny_bert, "--languages", "de", "--out", out)
     assert code != 0 and "interrupted; the same command goes on from here" in errors
 

@@ -39,7 +39,7 @@ def test_nothing_spills_on_hopper(configuration):
     assert TABLE[configuration]["sm_90"]["spills"] == 0
 
 
-@pytest.mark.parametrize("name", [n for n in HALF if n.startswith(("attention", "linear"))])
+@pytest.mark.parametrize("name", [n for n in HALF if n.startswith(("attention", "linear", "topk"))])
 def test_matrix_products_use_the_matrix_units(name):
     units = {"sm_80": "hmma", "sm_90": "hgmma", "gfx942": "mfma"}
     for target, row in TABLE[name].items():

@@ -1,0 +1,112 @@
+"""A whole run: which model answers which task, what is left out, and what the result says."""
+
+import json
+
+import pytest
+
+from xtremely.engine.runtime import Engine
+from xtremely.eval.evaluation import Evaluation
+from xtremely.eval.planning import Settings
+from xtremely.eval.runner import Watcher
+from xtremely.eval.task import find_task
+from xtremely.kernels.guard import InputError, UsageError
+
+PANX, PAWSX, TATOEBA = find_task("panx"), find_task("pawsx"), find_task("tatoeba")
+
+
+@pytest.fixture(scope="module")
+def base(make_tiny):
+    return make_tiny("bert")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(make_tiny):
+    """A folder with a fine-tuned model for PAN-X only."""
+    labels = dict(enumerate(PANX.rules.labels))
+    tagger = make_tiny("bert", "AutoModelForTokenClassification", id2label=labels)
+    return tagger.rename(tagger.parent / "panx").parent
+
+
+@pytest.fixture
+def root(write):
+    """Tatoeba and PAN-X in German, PAWS-X in French."""
+    write("data/tatoeba/tatoeba.deu-eng.deu", "eins\nzwei\ndrei vier\n")
+    write("data/tatoeba/tatoeba.deu-eng.eng", "one\ntwo\nthree four\n")
+    write("data/panx/test-de.tsv", "Anna\tB-PER\nruft\tO\n\nBerlin\tB-LOC\n\n")
+    return write("data/pawsx/dev-fr.tsv", "a b\tb a\t1\nc d\te f\t0\n").parent.parent
+
+
+def evaluation(base, root, **changes):
+    loaded = []
+
+    def load(model):
+        loaded.append(model)
+        return Engine.load(model)
+
+    options = {"tasks": [TATOEBA, PANX], "data_root": root, "settings": Settings(), **changes}
+    return Evaluation(str(base), load, **options), loaded
+
+
+def records(results):
+    return [record for result in results for record in result["records"]]
+
+
+def test_the_model_answers_retrieval_and_its_checkpoints_the_rest(
+    base, checkpoints, root, tmp_path
+):
+    whole, loaded = evaluation(base, root, checkpoints=checkpoints)
+    results, notes = whole.run(tmp_path / "out", Watcher())
+    assert loaded == [str(base), str(checkpoints / "panx")]
+    found = {(r["task"], r["model"], r["checkpoint"]) for r in records(results)}
+    assert found == {("tatoeba", base.name, None), ("panx", base.name, "panx")}
+    assert len({r["model_hash"] for r in records(results)}) == 2
+    assert any(note.startswith("panx has no data for af, ar, bg") for note in notes)
+
+
+def test_a_model_with_a_head_answers_its_task_itself(checkpoints, root, tmp_path):
+    whole, loaded = evaluation(checkpoints / "panx", root, tasks=[PANX])
+    (result,), _ = whole.run(tmp_path / "out", Watcher())
+    assert [r["checkpoint"] for r in result["records"]] == [None]
+    assert set(result["submission"]) == {"panx/test-de.tsv"}
+
+
+def test_a_checkpoint_that_is_not_there_is_an_error_or_a_note(base, checkpoints, root, tmp_path):
+    tasks = [TATOEBA, PAWSX]
+    whole, _ = evaluation(base, root, tasks=tasks, checkpoints=checkpoints)
+    with pytest.raises(UsageError, match="pawsx: no checkpoint, .*pawsx does not exist; train one"):
+        whole.run(tmp_path / "out", Watcher())
+    whole, _ = evaluation(base, root, tasks=tasks, checkpoints=checkpoints, named=False)
+    results, notes = whole.run(tmp_path / "out", Watcher())
+    assert {r["task"] for r in records(results)} == {"tatoeba"}
+    assert any(note.startswith("pawsx: no checkpoint") for note in notes)
+
+
+def test_a_model_without_the_head_is_an_error_or_a_note(base, root, tmp_path):
+    whole, _ = evaluation(base, root)
+    with pytest.raises(InputError, match="task 'panx': .* token classification head is needed"):
+        whole.run(tmp_path / "out", Watcher())
+    whole, _ = evaluation(base, root, named=False)
+    results, notes = whole.run(tmp_path / "out", Watcher())
+    assert {r["task"] for r in records(results)} == {"tatoeba"}
+    assert any("token classification head is needed" in note for note in notes)
+
+
+def test_nothing_to_do_says_why(base, root, tmp_path):
+    whole, _ = evaluation(base, root, tasks=[PANX], named=False)
+    with pytest.raises(InputError, match="nothing to do.*head is needed"):
+        whole.run(tmp_path / "out", Watcher())
+    whole, _ = evaluation(base, root, tasks=[PAWSX], languages=["ja"])
+    with pytest.raises(InputError):
+        whole.run(tmp_path / "out", Watcher())
+
+
+def test_every_task_in_one_command(xtremely, base, checkpoints, root, tmp_path):
+    out = tmp_path / "out"
+    options = ("--data-root", root, "--checkpoints", checkpoints, "--out", out)
+    code, shown, _ = xtremely("eval", "--model", base, "--tasks", "all", *options)
+    assert code == 0
+    assert "panx" in shown and "tatoeba" in shown and "pawsx: no checkpoint" in shown
+    found = json.loads((out / "results.json").read_text())["records"]
+    assert {r["task"] for r in found} == {"tatoeba", "panx"}
+    assert (out / "submission/panx/test-de.tsv").read_text().count("\n\n") == 2
+    assert (out / "report.html").stat().st_size > 10_000
