@@ -76,7 +76,7 @@ PLANS = {
     "udpos": Plan("udpos", read("udpos", "train"), 6000, 2),
     "panx": Plan("panx", read("panx", "train"), 4000, 2),
     "xnli": Plan("xnli", snli, 8000, 1),
-    "pawsx": Plan("pawsx", read("pawsx", "dev"), 2000, 2),
+    "pawsx": Plan("pawsx", read("pawsx", "dev"), 2000, 1),
     "squad": Plan("xquad", squad, 1500, 1),
     "tydiqa": Plan("tydiqa", read("tydiqa", "train"), 1000, 1),
 }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from xtremely.bench import encoders, memory, workloads
+from xtremely.bench import encoders, workloads
 from xtremely.bench.harness import Contender, Row, Spread, measure, others_share, row_json
 from xtremely.bench.machine import busy_seconds, slug
 from xtremely.engine.config import EncoderConfig
@@ -275,10 +276,13 @@ def test_a_data_root_without_the_texts_is_an_error(read, tmp_path):
         read(tmp_path, 5)
 
 
-def test_memory_of_a_command_is_measured_and_its_exit_code_kept(capfd):
+def test_memory_of_a_command_is_measured_and_its_exit_code_kept():
+    """In a process of its own: a child's peak begins with what its parent held."""
     code = "import sys; block = bytearray(200_000_000); print('hello'); sys.exit(3)"
-    assert memory.main(["--", sys.executable, "-c", code]) == 3
-    lines = capfd.readouterr().out.splitlines()
+    command = [sys.executable, "-m", "xtremely.bench.memory", "--", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 3
+    lines = done.stdout.splitlines()
     assert lines[0] == "hello"
     measured = json.loads(lines[-1])
     assert 200 < measured["peak_mb"] < 2000 and measured["exit"] == 3
