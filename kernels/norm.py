@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,11 +56,12 @@ def norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) 
 
 def norm_ref(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """``norm`` in plain torch."""
-    _checked(x, residual, weight, bias)
+    check_shapes(x, residual, weight, bias)
     return F.layer_norm(x + residual, x.shape[-1:], weight, bias, eps)
 
 
-def _checked(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
+def check_shapes(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Raise InputError unless the arguments belong together."""
     require(x.ndim == 2, f"x has shape {tuple(x.shape)}, expected [tokens, width]")
     require(
         residual.shape == x.shape and residual.dtype == x.dtype,
@@ -74,11 +77,11 @@ def _checked(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
 
 def check_for_kernel(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
     """Raise InputError unless the kernel can take the arguments where they lie."""
-    _checked(x, residual, weight, bias)
+    check_shapes(x, residual, weight, bias)
     for name, tensor in (("x", x), ("residual", residual), ("weight", weight), ("bias", bias)):
         kernel_input(name, tensor, PRECISIONS)
     width = x.shape[1]
-    require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}; use norm_ref")
+    require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}; use the twin")
 
 
 def row_columns(width: int) -> int:
@@ -135,12 +138,15 @@ def launches(architecture: str) -> list[Launch]:
     return found
 
 
-def tunings() -> list[Tuning]:
+def row_tunings(
+    widths: tuple[int, ...] = WIDTHS,
+    candidates: Callable[[int], tuple[Config, ...]] = row_candidates,
+) -> list[Tuning]:
     """Every width and precision, at a batch of 32,768 tokens."""
     return [
-        Tuning(f"{width} {TYPES[p]}", p, {"rows": 32768, "width": width}, row_candidates(width))
+        Tuning(f"{width} {TYPES[p]}", p, {"rows": 32768, "width": width}, candidates(width))
         for p in PRECISIONS
-        for width in WIDTHS
+        for width in widths
     ]
 
 
@@ -159,5 +165,5 @@ KERNEL = Kernel(
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
-    tunings=tunings,
+    tunings=row_tunings,
 )

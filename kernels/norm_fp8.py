@@ -12,12 +12,12 @@ from xtremely.kernels.norm import (
     check_for_kernel,
     make_inputs,
     norm_ref,
-    row_candidates,
     row_columns,
     row_config,
+    row_tunings,
 )
 from xtremely.kernels.quantise import E4M3, has_e4m3, quantise_ref, require_e4m3
-from xtremely.kernels.spec import TYPES, Kernel, Launch, Tuning
+from xtremely.kernels.spec import TYPES, Kernel, Launch
 
 
 def norm_fp8(
@@ -102,15 +102,6 @@ def launches(architecture: str) -> list[Launch]:
     return found
 
 
-def tunings() -> list[Tuning]:
-    """Every width and precision, at a batch of 32,768 tokens."""
-    return [
-        Tuning(f"{width} {TYPES[p]}", p, {"rows": 32768, "width": width}, row_candidates(width))
-        for p in PRECISIONS
-        for width in WIDTHS
-    ]
-
-
 def values(out: tuple[Tensor, Tensor, Tensor], **_: object) -> Tensor:
     """LayerNorm's result; its fp8 rows follow from it to the bit, which has its own test."""
     return out[0]
@@ -129,6 +120,6 @@ KERNEL = Kernel(
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
-    tunings=tunings,
+    tunings=row_tunings,
     values=values,
 )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from xtremely.kernels.configurations import Config, architecture, choose
-from xtremely.kernels.guard import kernel_input, require
-from xtremely.kernels.norm import WIDEST, WIDTHS, row_columns
-from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
-
-PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+from xtremely.kernels.norm import (
+    PRECISIONS,
+    WIDTHS,
+    check_for_kernel,
+    check_shapes,
+    make_inputs,
+    row_columns,
+    row_tunings,
+)
+from xtremely.kernels.spec import TYPES, Kernel, Launch
 
 
 def prenorm(
@@ -32,13 +39,8 @@ def prenorm(
     """
     from xtremely.kernels import _prenorm
 
-    _checked(x, residual, weight, bias)
-    for name, tensor in (("x", x), ("residual", residual), ("weight", weight), ("bias", bias)):
-        kernel_input(name, tensor, PRECISIONS)
+    check_for_kernel(x, residual, weight, bias)
     rows, width = x.shape
-    require(
-        width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}; use prenorm_ref"
-    )
     total = torch.empty(rows, width, dtype=x.dtype, device=x.device)
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
     if rows:
@@ -66,23 +68,9 @@ def prenorm_ref(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """``prenorm`` in plain torch."""
-    _checked(x, residual, weight, bias)
+    check_shapes(x, residual, weight, bias)
     total = x + residual
     return total, F.layer_norm(total, total.shape[-1:], weight, bias, eps)
-
-
-def _checked(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
-    require(x.ndim == 2, f"x has shape {tuple(x.shape)}, expected [tokens, width]")
-    require(
-        residual.shape == x.shape and residual.dtype == x.dtype,
-        f"residual is {tuple(residual.shape)} {residual.dtype}, x {tuple(x.shape)} {x.dtype};"
-        " they must be alike",
-    )
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        require(
-            tensor.shape == x.shape[-1:],
-            f"{name} has shape {tuple(tensor.shape)}, expected {tuple(x.shape[-1:])}",
-        )
 
 
 def _config(width: int, precision: torch.dtype, architecture: str) -> Config:
@@ -101,21 +89,6 @@ def _candidates(width: int) -> tuple[Config, ...]:
 def both(answer: tuple[Tensor, Tensor], **_: object) -> Tensor:
     """The sum and its norm side by side."""
     return torch.cat(answer, dim=1)
-
-
-def make_inputs(precision: torch.dtype, device: torch.device, rows: int, width: int) -> Inputs:
-    """Random rows; off-centre, so that the mean matters."""
-
-    def rand(*shape: int) -> Tensor:
-        return torch.randn(*shape, device=device, dtype=precision)
-
-    return {
-        "x": rand(rows, width) + 1,
-        "residual": rand(rows, width),
-        "weight": rand(width),
-        "bias": rand(width),
-        "eps": 1e-5,
-    }
 
 
 def cost(x: Tensor, **_: object) -> tuple[float, float]:
@@ -140,15 +113,6 @@ def launches(architecture: str) -> list[Launch]:
     return found
 
 
-def tunings() -> list[Tuning]:
-    """Every width and precision, at a batch of 32,768 tokens."""
-    return [
-        Tuning(f"{width} {TYPES[p]}", p, {"rows": 32768, "width": width}, _candidates(width))
-        for p in PRECISIONS
-        for width in WIDTHS
-    ]
-
-
 KERNEL = Kernel(
     name="prenorm",
     run=prenorm,
@@ -163,6 +127,6 @@ KERNEL = Kernel(
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
-    tunings=tunings,
+    tunings=partial(row_tunings, candidates=_candidates),
     values=both,
 )

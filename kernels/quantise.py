@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from xtremely.kernels.configurations import INTERPRETER
 from xtremely.kernels.configurations import architecture as architecture_of
 from xtremely.kernels.guard import kernel_input, require
-from xtremely.kernels.norm import WIDEST, row_candidates, row_columns, row_config
-from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
+from xtremely.kernels.norm import PRECISIONS, WIDEST, row_columns, row_config, row_tunings
+from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
 
-PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 E4M3 = torch.float8_e4m3fn
 LARGEST = 448.0  # of e4m3
 SMALLEST = 2.0**-126  # scale: it and its reciprocal are normal fp32 numbers
@@ -119,15 +120,6 @@ def launches(architecture: str) -> list[Launch]:
     return found
 
 
-def tunings() -> list[Tuning]:
-    """Every width and precision, at a batch of 32,768 tokens."""
-    return [
-        Tuning(f"{width} {TYPES[p]}", p, {"rows": 32768, "width": width}, row_candidates(width))
-        for p in PRECISIONS
-        for width in WIDTHS
-    ]
-
-
 def values(out: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
     """What the values and scales stand for."""
     quantised, scale = out
@@ -148,6 +140,6 @@ KERNEL = Kernel(
     make_inputs=make_inputs,
     cost=cost,
     launches=launches,
-    tunings=tunings,
+    tunings=partial(row_tunings, WIDTHS),
     values=values,
 )
