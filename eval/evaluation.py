@@ -105,16 +105,23 @@ class Evaluation:
         """All tasks of an engine; with every task wanted, those it has no head for are left out."""
         cells: list[Cell] = []
         missing: list[Missing] = []
+        headless: list[str] = []
         for task in tasks:
             try:
                 planned, gone = plan_cells(
                     engine, [task], self.data_root, self.settings, self.languages, self.named
                 )
-            except NoHead as error:
+            except NoHead:
                 if self.named:
                     raise
-                notes.append(str(error))
+                headless.append(task.name)
                 continue
             cells += planned
             missing += gone
+        if headless:
+            whose = engine.checkpoint or engine.name
+            notes.append(
+                f"{whose} has no head for {', '.join(headless)}; --checkpoints takes a folder of"
+                " fine-tuned models"
+            )
         return cells, missing
