@@ -20,6 +20,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
 gpu:
+	$(PYTHON) -c "import xtremely.bench.gpu" 2>/dev/null || $(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
 	$(PYTHON) -m xtremely.bench.gpu
 
 lint: $(READY)

@@ -3,21 +3,23 @@
     python -m xtremely.bench.gpu                     everything; make gpu is the same
     python -m xtremely.bench.gpu --only attention    one stage
 
-Stages: conformance (the kernels' tests on this GPU; a kernel that fails gets no speed line),
-tuning (the kernels whose settings matter most; what wins is used by the stages after it),
-attention, rows (the kernels bound by memory), linear, topk, span, encoder. The card's copy and
-matrix-product rates are measured before the first comparison. Lengths are those of XTREME's texts
+Stages: tuning (the kernels whose settings matter most; what wins is used from then on),
+conformance (the kernels' tests on this GPU; a kernel that fails gets no speed line), attention,
+rows (the kernels bound by memory), linear, topk, span, encoder. The card's copy and matrix-product
+rates are measured before the first comparison. Lengths are those of XTREME's texts
 (``lengths.json``); padding never counts as work. After every stage the result is written, so an
-interrupted run keeps what it has. Needs torch, triton, transformers, numpy and pytest. Without a
-GPU it says what it would do and exits with 3.
+interrupted run keeps what it has; after eight minutes nothing more is timed. Needs torch, triton,
+transformers, numpy and pytest. Without a GPU it says what it would do and exits with 3.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -37,7 +39,7 @@ from xtremely.engine.fp8 import Fp8Bert
 from xtremely.engine.graphs import Graphs
 from xtremely.engine.ops import TORCH, TRITON
 from xtremely.kernels import tuning as tuner
-from xtremely.kernels.configurations import read_table
+from xtremely.kernels.configurations import architecture, read_table
 from xtremely.kernels.packing import Layout
 from xtremely.kernels.spec import all_kernels
 
@@ -52,6 +54,8 @@ SHAPES = {"base": (768, 12, 3072, 12), "large": (1024, 16, 4096, 24)}
 WORDS = 32_000  # random ids need no larger table, and the real one's size changes no speed
 TUNED = ("attention", "linear", "linear_fp8", "norm", "topk")
 MINED = (50_000, 200_000)  # sentences a side
+
+_deadline = [math.inf]  # on time.monotonic, after which nothing more is timed
 
 Row = dict[str, Any]
 Timer = Callable[[Callable[[], Any]], float]
@@ -76,7 +80,12 @@ def compare(
 ) -> list[Row]:
     """A row a contender; one that cannot run says why."""
     rows = []
+    if torch.cuda.is_available():
+        torch._dynamo.reset()  # what is compiled is compiled for these shapes
     for name, call in contenders.items():
+        if time.monotonic() > _deadline[0]:
+            rows.append({"name": name, "unavailable": "out of time"})
+            continue
         try:
             call()
             taken = timer(call)
@@ -259,7 +268,7 @@ KERNELS = {
     "attention": {"attention"},
     "rows": {"norm", "prenorm", "embedding", "geglu", "pooling"},
     "linear": {"linear", "linear_fp8"},
-    "topk": {"topk"},
+    "topk": {"topk", "rescore"},
     "span": {"span"},
     "encoder": {"attention", "norm", "norm_fp8", "quantise", "embedding", "linear", "linear_fp8"},
 }
@@ -267,8 +276,10 @@ KERNELS = {
 
 def conformance() -> Row:
     """The kernels' own tests on this GPU, a process a kernel: most of it is compiling."""
+    here = architecture(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    names = [name for name, kernel in all_kernels().items() if kernel.launches(here)]
     with ThreadPoolExecutor() as pool:
-        results = dict(zip(all_kernels(), pool.map(tests_of, all_kernels()), strict=True))
+        results = dict(zip(names, pool.map(tests_of, names), strict=True))
     broken = [name for name, (code, _) in results.items() if code]
     return {"broken": broken, "failed": {name: results[name][1][-2000:] for name in broken}}
 
@@ -296,9 +307,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m xtremely.bench.gpu", description=__doc__)
     parser.add_argument("--only", choices=("conformance", "tuning", *STAGES), help="one stage")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the result")
+    parser.add_argument("--minutes", type=float, default=8, help="after which nothing is timed")
     given = parser.parse_args(arguments)
-    chosen = [given.only] if given.only else ["tuning", *STAGES]
-    stages = list(dict.fromkeys(["conformance", *chosen]))
+    stages = ["tuning", "conformance", *STAGES]  # what is tuned is tested before it is compared
+    if given.only:
+        stages = list(dict.fromkeys(["conformance", given.only]))
     if not torch.cuda.is_available():
         print(f"no CUDA device; on one, this would run: {', '.join(stages)}")
         return 3
@@ -311,10 +324,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "tokens": TOKENS,
         "torch": torch.__version__,
     }
+    _deadline[0] = time.monotonic() + 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"gpu-{machine.slug(name)}-{document['date']}.json"
     if path.exists():  # stages measured before are kept; what runs now replaces its own
         document = {**json.loads(path.read_text(encoding="utf-8")), **document}
+    roof: Row = {}
     for stage in stages:
         if stage == "conformance":
             document[stage] = conformance()
@@ -323,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif withheld := KERNELS[stage] & set(document["conformance"]["broken"]):
             document[stage] = f"withheld: {', '.join(sorted(withheld))} failed conformance"
         else:
-            roof = document.setdefault("roofs", roofs(device, precision, tuner.milliseconds))
+            roof = document["roofs"] = roof or roofs(device, precision, tuner.milliseconds)
             document[stage] = STAGES[stage](device, precision, roof, tuner.milliseconds)
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         print(f"{stage}: {json.dumps(document[stage])}")

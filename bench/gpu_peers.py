@@ -15,6 +15,8 @@ from xtremely.engine.config import EncoderConfig
 from xtremely.kernels.packing import Layout, Packed, pack, unpack
 from xtremely.kernels.spec import Kernel, all_kernels
 
+PADDED = 128  # sequences of a padded batch of the peers
+
 Contenders = dict[str, Callable[[], Any]]
 
 
@@ -100,6 +102,7 @@ def topk(x: Tensor, y: Tensor, k: int) -> Contenders:
     from xtremely.kernels.topk import topk_both
 
     exact_x, exact_y = x.float(), y.float()
+    host_x, host_y = exact_x.cpu().numpy(), exact_y.cpu().numpy()
 
     def product_and_topk(queries: Tensor, keys: Tensor) -> list[Tensor]:
         return [torch.topk(rows @ keys.T, k).indices for rows in queries.split(4096)]
@@ -110,8 +113,8 @@ def topk(x: Tensor, y: Tensor, k: int) -> Contenders:
         resources = faiss.StandardGpuResources()
         return faiss.knn_gpu(
             resources,
-            exact_x.cpu().numpy(),
-            exact_y.cpu().numpy(),
+            host_x,
+            host_y,
             k,
             metric=faiss.METRIC_INNER_PRODUCT,
         )
@@ -125,7 +128,7 @@ def topk(x: Tensor, y: Tensor, k: int) -> Contenders:
         "matmul and topk, rows": lambda: product_and_topk(x, y),
         "matmul and topk compiled, rows": lambda: compiled(x, y),
         "matmul and topk in fp32, rows": lambda: product_and_topk(exact_x, exact_y),
-        "faiss.knn_gpu in fp32, rows": faiss,
+        "faiss.knn_gpu in fp32, rows, from host memory": faiss,
     }
 
 
@@ -152,12 +155,16 @@ def linear_fp8(
 def encoder(
     config: EncoderConfig, batch: Batch, device: torch.device, precision: torch.dtype
 ) -> Contenders:
-    """transformers' BertModel of the same size with random weights, on the same ids, padded."""
+    """transformers' BertModel of the same size with random weights, sorted and padded."""
     from transformers import BertConfig, BertModel
 
     ids = unpack(Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen))
-    lengths = batch.cu_seqlens.diff()
-    mask = (torch.arange(batch.max_seqlen, device=device) < lengths[:, None]).long()
+    parts = []  # longest sequences first: each part is padded to its own longest
+    for start in range(0, len(ids), PADDED):
+        lengths = batch.layout.lengths[start : start + PADDED]
+        sizes = torch.tensor(lengths, device=device)
+        mask = (torch.arange(lengths[0], device=device) < sizes[:, None]).long()
+        parts.append((ids[start : start + PADDED, : lengths[0]].contiguous(), mask, sizes))
 
     def model(attention: str) -> BertModel:
         settings = BertConfig(
@@ -178,8 +185,12 @@ def encoder(
         def call() -> Tensor:
             if not made:
                 made["model"] = torch.compile(model(attention)) if compiled else model(attention)
-            states = made["model"](input_ids=ids, attention_mask=mask).last_hidden_state
-            return pack(states, lengths).values
+            return torch.cat(
+                [
+                    pack(made["model"](part, attention_mask=mask).last_hidden_state, sizes).values
+                    for part, mask, sizes in parts
+                ]
+            )
 
         return call
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,6 +86,11 @@ class Backend(Protocol):
         ...
 
 
+def _current(device: torch.device) -> AbstractContextManager:
+    """Triton and CUDA graphs launch on the current GPU, which need not be the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 class Packed:
     """The packed encoder: in plain PyTorch the teacher of the others, or on Triton kernels.
 
@@ -122,11 +128,13 @@ class Packed:
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H]."""
-        return self._run(batch, layers)
+        with _current(self.device):
+            return self._run(batch, layers)
 
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
         """[T, H] hidden states to [B, H] fp32 vectors."""
-        return self.ops.pool(values, batch.layout, pooling)
+        with _current(self.device):
+            return self.ops.pool(values, batch.layout, pooling)
 
 
 class PaddedTransformers:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xtremely.engine.tokenize import Tokens
 from xtremely.kernels.guard import require
-from xtremely.kernels.packing import Layout
+from xtremely.kernels.packing import Layout, to_device
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Batch:
         if device.type == "cpu":
             return self
         ids = (self.input_ids, self.position_ids, self.type_ids)
-        moved = (tensor.pin_memory().to(device, non_blocking=True) for tensor in ids)
+        moved = (to_device(tensor, device) for tensor in ids)
         return Batch(*moved, self.layout.to(device), self.order)
 
 

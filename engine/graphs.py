@@ -64,8 +64,12 @@ class _Recorder:
         forward(batch, layers)  # compiles what is not compiled yet; a recording must not
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            states = forward(batch, layers)
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                states = forward(batch, layers)
+        except RuntimeError:  # no memory for it, say: this shape is launched kernel by kernel
+            torch.cuda.synchronize()
+            return lambda other: forward(other, layers)
 
         def replay(other: Batch) -> States:
             for name in ("input_ids", "position_ids", "type_ids"):

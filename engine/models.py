@@ -57,3 +57,8 @@ def _from_hub(model: str) -> Path:
             f"{model}: not a folder here, and the hub did not give it"
             f" ({type(error).__name__}); check the name and the connection, or pass a folder"
         ) from error
+
+
+def display_name(model: str) -> str:
+    """What results call a model: the name it was asked for by, of a folder its own name."""
+    return Path(model).resolve().name if Path(model).exists() else model

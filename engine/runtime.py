@@ -18,7 +18,7 @@ from xtremely.engine.backend import Backend, open_backend
 from xtremely.engine.batch import Batch, collate, plan
 from xtremely.engine.conventions import Conventions, conventions, modules
 from xtremely.engine.heads import Head, load_head
-from xtremely.engine.models import locate
+from xtremely.engine.models import display_name, locate
 from xtremely.engine.tokenize import Tokenizer, Tokens
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.kernels.guard import UsageError, require
@@ -108,7 +108,7 @@ class Engine:
         )
         budget = token_budget or TOKEN_BUDGET.get(place.type, TOKEN_BUDGET["cpu"])
         require(budget >= 1, f"token_budget {budget} must be at least 1")
-        name = model if not Path(model).exists() else Path(model).resolve().name
+        name = display_name(model)
         return cls(name, folder, loaded, tokenizer, conventions(folder, name), budget)
 
     @property

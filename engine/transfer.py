@@ -23,7 +23,7 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     copy.copy_(tensor, non_blocking=True)
     arrived = torch.cuda.Event()
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(tensor.device))
 
     def wait() -> Tensor:
         arrived.synchronize()

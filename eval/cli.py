@@ -59,7 +59,7 @@ def _complain_as_notes() -> None:
 
     def show(message, category, filename, lineno, file=None, line=None):  # noqa: ANN001
         if category is not DeprecationWarning and category is not FutureWarning:
-            console.print(f"[yellow]note:[/] {message}", highlight=False)
+            console.print(f"[yellow]note:[/] {_plain(message)}", highlight=False, soft_wrap=True)
 
     warnings.showwarning = show
 
@@ -114,6 +114,8 @@ def evaluate(
 
     chosen, named = _tasks(tasks, data_root)
     _check_root(data_root)
+    if checkpoints is not None and not checkpoints.is_dir():
+        raise UsageError(f"--checkpoints {checkpoints}: there is no such folder")
     settings = planning.Settings(
         profile=profile,
         layers=layers,

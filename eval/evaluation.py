@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.engine.heads import NoHead
+from xtremely.engine.models import display_name
 from xtremely.engine.runtime import Engine
-from xtremely.eval.planning import Cell, Settings, plan_cells
+from xtremely.eval.planning import Cell, Settings, check_languages, plan_cells
 from xtremely.eval.readers import Missing
 from xtremely.eval.runner import Watcher, run_cell
 from xtremely.eval.task import Task
@@ -48,7 +49,10 @@ class Evaluation:
     named: bool = True
 
     def run(self, out: Path, watcher: Watcher) -> tuple[list[dict[str, Any]], list[str]]:
-        """Evaluate all tasks.
+        """Read all data and settle all settings, then evaluate all tasks.
+
+        A model is loaded for each of the two, unless one answers everything: only one is held at
+        a time.
 
         Returns:
             The cells' results in order (see ``runner.run_cell``), and sentences about what was
@@ -58,19 +62,25 @@ class Evaluation:
             UsageError: an unknown language or setting, or a checkpoint that is not there.
             InputError: data or a head that cannot be used, or nothing is left to do.
         """
-        results: list[dict[str, Any]] = []
+        if self.languages is not None:
+            check_languages(self.tasks, self.languages)
         notes: list[str] = []
         absent: list[Missing] = []
+        planned: dict[str | None, list[Cell]] = {}
+        engine: Engine | None = None
         for checkpoint, tasks in self._by_checkpoint(notes):
-            engine = self._engine(checkpoint)
-            cells, missing = self._plan(engine, tasks, notes)
+            engine = self._engine(checkpoint, engine)
+            planned[checkpoint], missing = self._plan(engine, tasks, notes)
             absent += missing
-            watcher.plan(cells)
-            results += [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
-        if absent and not results:
+        if absent and not any(planned.values()):
             raise absent[0]
         reasons = f" ({'; '.join(notes)})" if notes else ""
-        require(bool(results), f"nothing to do: no task has these languages{reasons}")
+        require(any(planned.values()), f"nothing to do: no task has these languages{reasons}")
+        watcher.plan([cell for cells in planned.values() for cell in cells])
+        results: list[dict[str, Any]] = []
+        for checkpoint, cells in planned.items():
+            engine = self._engine(checkpoint, engine)
+            results += [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
         lacking: dict[str, list[str]] = {}
         for gone in absent:
             lacking.setdefault(gone.task, []).append(gone.language)
@@ -93,11 +103,14 @@ class Evaluation:
             notes.append(complaint)
         return iter(sorted(groups.items(), key=lambda group: group[0] or ""))
 
-    def _engine(self, checkpoint: str | None) -> Engine:
+    def _engine(self, checkpoint: str | None, loaded: Engine | None) -> Engine:
+        """The model or a checkpoint of it; the one that is ``loaded`` if it is that."""
+        if loaded is not None and loaded.checkpoint == checkpoint:
+            return loaded
         if checkpoint is None or self.checkpoints is None:
             return self.load(self.model)
         engine = self.load(str(self.checkpoints / checkpoint))
-        return replace(engine, name=Path(self.model).name, checkpoint=checkpoint)
+        return replace(engine, name=display_name(self.model), checkpoint=checkpoint)
 
     def _plan(
         self, engine: Engine, tasks: list[Task], notes: list[str]

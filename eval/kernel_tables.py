@@ -67,4 +67,5 @@ def print_tuning(names: list[str] | None, precisions: list[str], out: Path | Non
     wanted = tuple(legal_precisions[name] for name in precisions)
     for tried in tuning.tune(chosen, wanted, device):
         tuning.keep(tried, device, out or TABLE)
-        console.print(tuning.line(tried))
+        console.print(tuning.line(tried), highlight=False, soft_wrap=True)
+    console.print("keep the record true: python -m xtremely.kernels.inspection --write")

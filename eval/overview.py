@@ -51,7 +51,7 @@ class Column:
     @property
     def reservations(self) -> list[str]:
         """Why the mean is not to be set beside a published one; empty if it may be."""
-        scored, own = self.records.values(), _own_split(self.task)
+        scored, own = self.records.values(), self.task.own_split
         found = []
         if len(scored) < len(self.task.languages):
             found.append(f"{len(scored)} of {len(self.task.languages)} languages")
@@ -150,11 +150,6 @@ def overviews(records: Iterable[Record]) -> list[Overview]:
 
 def _chosen(task: Task, records: list[Record]) -> dict[str, Record]:
     """A record of each of the benchmark's languages, of its own split where that was scored."""
-    own = _own_split(task)
+    own = task.own_split
     found = {r["language"]: r for r in sorted(records, key=lambda r: r["split"] == own)}
     return {code: found[code] for code in task.languages if code in found}
-
-
-def _own_split(task: Task) -> str:
-    """The benchmark's: mining tunes on the first, the others fall back on what follows it."""
-    return task.splits[-1] if task.kind == "mine" else task.splits[0]

@@ -87,8 +87,6 @@ def plan_cells(
     Returns:
         The cells in order, and the languages of the benchmark whose data is not there.
     """
-    if languages is not None:
-        _check_languages(tasks, languages)
     cells: list[Cell] = []
     missing: list[Missing] = []
     for task in tasks:
@@ -110,7 +108,7 @@ def plan_cells(
     return cells, missing
 
 
-def _check_languages(tasks: list[Task], languages: list[str]) -> None:
+def check_languages(tasks: list[Task], languages: list[str]) -> None:
     """Raise UsageError for a language that none of the tasks has."""
     known = {code for task in tasks for code in (*task.languages, *task.more_languages)}
     for code in languages:

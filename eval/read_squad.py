@@ -79,6 +79,10 @@ def _questions(rows: Iterable[Row], source: str, prefix: str, notes: dict[str, A
         where = f"{source}: question {name!r}"
         require(name not in questions, f"{where}: the id occurs twice; answers go by id")
         _check_types(where, [text, context, *answers], starts)
+        require(
+            len(answers) == len(starts),
+            f"{where}: {len(answers)} answers and {len(starts)} places where they start",
+        )
         known = [(answer, at) for answer, at in zip(answers, starts, strict=True) if answer]
         questions[name] = Question(
             id=name,

@@ -36,6 +36,8 @@ def read_tagged(path: Path, legal: Sequence[str], prefixed: bool = False, **note
     filled = [line for line in lines if line]
     require(bool(filled), f"{path}: the file is empty")
     tabs = 1 if any("\t" in line for line in filled) else 0
+    if not tabs and all(line.count(" ") == 1 for line in filled):
+        raise InputError(f"{path}: columns are parted by spaces; expected word TAB tag")
     if {line.count("\t") for line in filled} != {tabs}:
         where, line = _first(path, lines, lambda line: line.count("\t") != tabs)
         raise InputError(f"{where}: {_fault(line)}; expected word TAB tag")

@@ -94,10 +94,20 @@ def read_json_lines(path: Path) -> list[Any]:
     return [_parsed(line, path, number) for number, line in enumerate(lines, start=1)]
 
 
+def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    """A JSON object; plain JSON would silently take the last of equal keys."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path}: {twice!r} occurs twice in one object")
+    return found
+
+
 def _parsed(text: str, path: Path, line: int) -> Any:
     """The JSON value in a text that begins at a line of a file."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}:{line + error.lineno - 1}: broken JSON ({error.msg}, column {error.colno})"

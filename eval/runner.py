@@ -297,9 +297,14 @@ def _record(
 
 
 def _submission(cell: Cell, scored: list[Scored]) -> dict[str, Submission]:
-    """Prediction files in XTREME's layout, of the setting that the benchmark scores."""
+    """Prediction files in XTREME's layout, of the setting that the benchmark scores.
+
+    XTREME calls the split that it scores "test", whatever the distribution calls it.
+    """
+    names = {cell.task.own_split: "test"}
     return {
-        f"{cell.task.name}/{one.split}-{cell.language}{_suffix(one.submission)}": one.submission
+        f"{cell.task.name}/{names.get(one.split, one.split)}-{cell.language}"
+        f"{_suffix(one.submission)}": one.submission
         for one in scored
         if one.headline and one.submission is not None
     }

@@ -132,6 +132,12 @@ def _check_labels(
 ) -> None:
     """Every prediction must be a label of the task, or one that the gold file has all the same."""
     undeclared = sorted({*truth} - legal)
+    columns = [label for label in undeclared if "\t" in label]
+    require(
+        not columns,
+        f"{gold}: {columns[0] if columns else ''!r} is no label but a line of the data set; gold"
+        " has the label alone on each line, as the predictions do",
+    )
     if undeclared:
         _note(
             f"{gold}: {len(undeclared)} labels that the task does not declare, kept as they are:"
@@ -183,6 +189,8 @@ def _on_empty(sentences: list[list[str]]) -> str:
 def _pairs(path: Path) -> set[tuple[str, str]]:
     pairs = set()
     for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
         fields = line.strip().split("\t")
         require(len(fields) == 2, f"{path}:{number}: {len(fields)} columns, expected id TAB id")
         pairs.add((fields[0], fields[1]))
@@ -205,5 +213,9 @@ def _gold_answers(path: Path) -> dict[str, list[str]]:
         ) from error
     require(bool(asked), f"{path}: holds no question")
     for name, texts in asked.items():
-        require(bool(texts), f"{path}: question {name!r} has no gold answer to be scored against")
-    return asked
+        require(
+            all(isinstance(text, str) for text in texts) and any(texts),
+            f"{path}: question {name!r} has no gold answer to be scored against (answers"
+            f" {json.dumps(texts)}); are the answers hidden?",
+        )
+    return {name: [text for text in texts if text] for name, texts in asked.items()}

@@ -170,6 +170,11 @@ class Task:
                 found.append(split)
         return found
 
+    @property
+    def own_split(self) -> str:
+        """The benchmark's: mining tunes on the first, other kinds fall back on those after it."""
+        return self.splits[-1] if self.kind == "mine" else self.splits[0]
+
     def load(self, root: Path | None, language: str) -> dict[str, Examples]:
         """The splits to evaluate.
 

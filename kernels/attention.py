@@ -310,8 +310,14 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """Sequences of 26 and of 235 tokens, as BUCC's and XQuAD's are on average."""
-    lengths = {"short": (26,) * 1200, "long": (235,) * 140}
+    """Short sequences as Tatoeba, PAN-X, BUCC and XNLI have them, long ones as XQuAD has them.
+
+    A tile of short sequences also decides which sequences are short, so they are mixed.
+    """
+    lengths = {
+        "short": (60,) * 150 + (45,) * 200 + (26,) * 300 + (20,) * 300 + (11,) * 300,
+        "long": (384,) * 20 + (235,) * 105,
+    }
     found = []
     for shape in SHIPPED:
         case = {"lengths": lengths[shape.kind], "heads": 1024 // shape.dim, "dim": shape.dim}

@@ -45,6 +45,13 @@ class Run:
         return slice(self.start, self.start + self.count * self.length)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device, without waiting for what the device is doing."""
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def cumulative(lengths: Tensor) -> Tensor:
     """Lengths [B] to cu_seqlens [B + 1] int32."""
     cu = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
@@ -89,7 +96,8 @@ class Layout:
         require(shortest >= 0, f"a sequence has {shortest} tokens; lengths are 0 or more")
         self.total, self.max_seqlen = sum(self.lengths), max(self.lengths, default=0)
         self.device = torch.device(device)
-        self.cu_seqlens = cumulative(torch.tensor(self.lengths, dtype=torch.int64)).to(self.device)
+        borders = cumulative(torch.tensor(self.lengths, dtype=torch.int64))
+        self.cu_seqlens = to_device(borders, self.device)
         self._tiles: dict[tuple[str, int], Any] = {}
 
     def to(self, device: torch.device) -> Layout:
@@ -163,10 +171,8 @@ class Layout:
             table = torch.cat([table, torch.full((missing, slot), -1)])
             rows.append(table.view(-1, block))
             slots += [slot] * len(rows[-1])
-        return ShortTiles(
-            torch.cat(rows).to(self.device, torch.int32),
-            torch.tensor(slots, dtype=torch.int32, device=self.device),
-        )
+        tables = (torch.cat(rows).to(torch.int32), torch.tensor(slots, dtype=torch.int32))
+        return ShortTiles(*(to_device(table, self.device) for table in tables))
 
     def _long_tiles(self, above: int, block: int) -> Tensor | None:
         sequences = [
@@ -179,7 +185,7 @@ class Layout:
             for length, start in sorted(sequences, key=lambda item: (-item[0], item[1]))
             for row in range(start, start + length, block)
         ]
-        return torch.tensor(tiles, dtype=torch.int32, device=self.device) if tiles else None
+        return to_device(torch.tensor(tiles, dtype=torch.int32), self.device) if tiles else None
 
 
 def pack(padded: Tensor, lengths: Tensor) -> Packed:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from xtremely.engine.runtime import Engine
+from xtremely.eval import submission
 from xtremely.eval.evaluation import Evaluation
 from xtremely.eval.planning import Settings
 from xtremely.eval.runner import Watcher
@@ -56,7 +57,8 @@ def test_the_model_answers_retrieval_and_its_checkpoints_the_rest(
 ):
     whole, loaded = evaluation(base, root, checkpoints=checkpoints)
     results, notes = whole.run(tmp_path / "out", Watcher())
-    assert loaded == [str(base), str(checkpoints / "panx")]
+    panx = str(checkpoints / "panx")
+    assert loaded == [str(base), panx, str(base), panx]  # to plan, then to run; never both held
     found = {(r["task"], r["model"], r["checkpoint"]) for r in records(results)}
     assert found == {("tatoeba", base.name, None), ("panx", base.name, "panx")}
     assert len({r["model_hash"] for r in records(results)}) == 2
@@ -66,6 +68,7 @@ def test_the_model_answers_retrieval_and_its_checkpoints_the_rest(
 def test_a_model_with_a_head_answers_its_task_itself(checkpoints, root, tmp_path):
     whole, loaded = evaluation(checkpoints / "panx", root, tasks=[PANX])
     (result,), _ = whole.run(tmp_path / "out", Watcher())
+    assert len(loaded) == 1
     assert [r["checkpoint"] for r in result["records"]] == [None]
     assert set(result["submission"]) == {"panx/test-de.tsv"}
 
@@ -110,3 +113,49 @@ def test_every_task_in_one_command(xtremely, base, checkpoints, root, tmp_path):
     assert {r["task"] for r in found} == {"tatoeba", "panx"}
     assert (out / "submission/panx/test-de.tsv").read_text().count("\n\n") == 2
     assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_a_language_need_not_be_in_every_task(base, root, tmp_path):
+    bucc = find_task("bucc2018")
+    whole, _ = evaluation(base, root, tasks=[TATOEBA, bucc], languages=["de", "sw"], named=False)
+    results, _ = whole.run(tmp_path / "out", Watcher())
+    assert {(r["task"], r["language"]) for r in records(results)} == {("tatoeba", "de")}
+    whole, _ = evaluation(base, root, tasks=[TATOEBA, bucc], languages=["de", "xx"])
+    with pytest.raises(UsageError, match="'xx' is in none of the tasks tatoeba, bucc2018"):
+        whole.run(tmp_path / "out", Watcher())
+
+
+def test_nothing_is_computed_before_everything_is_read(base, checkpoints, root, write, tmp_path):
+    write("data/panx/test-zh.tsv", "a\tB-PER\nb\tNOUN\n\n")
+    whole, _ = evaluation(base, root, checkpoints=checkpoints)
+    with pytest.raises(InputError, match="test-zh.tsv:2"):
+        whole.run(tmp_path / "out", Watcher())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_checkpoints_must_be_there(xtremely, base, root, tmp_path):
+    options = ("--data-root", root, "--checkpoints", tmp_path / "none", "--out", tmp_path / "out")
+    code, _, errors = xtremely("eval", "--model", base, "--tasks", "all", *options)
+    assert code == 2 and "there is no such folder" in errors
+
+
+def test_what_a_run_writes_can_be_scored(xtremely, make_tiny, write, tmp_path):
+    """TyDiQA's only split is dev; XTREME and the scorer call it test."""
+    gold = (
+        '{"data": [{"paragraphs": [{"context": "one two three", "qas": [{"id": "en-1",'
+        ' "question": "what?", "answers": [{"text": "two", "answer_start": 4}]}]}]}]}'
+    )
+    name = "tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.en.dev.json"
+    root = write(f"data/{name}", gold).parents[2]
+    model = make_tiny("bert", "AutoModelForQuestionAnswering", max_position_embeddings=512)
+    out = tmp_path / "out"
+    code, _, errors = xtremely(
+        "eval", "--model", model, "--tasks", "tydiqa", "--data-root", root, "--out", out
+    )
+    assert code == 0, errors
+    predicted = json.loads((out / "submission/tydiqa/test-en.json").read_text())
+    assert set(predicted) == {"en-1"}
+    write("gold/tydiqa/test-en.json", gold)
+    files = submission.locate(out / "submission", tmp_path / "gold", "tydiqa", ["en"], ".json")
+    guess, truth = submission.read_answers(*files["en"])
+    assert (guess, truth) == (predicted, {"en-1": ["two"]})

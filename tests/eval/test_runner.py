@@ -6,7 +6,7 @@ import pytest
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval import runner
-from xtremely.eval.planning import Settings, plan_cells
+from xtremely.eval.planning import Settings, check_languages, plan_cells
 from xtremely.eval.readers import Missing
 from xtremely.eval.results import summarise, without_timings
 from xtremely.eval.runner import Watcher, assemble, run_cell
@@ -163,7 +163,7 @@ def test_settings_that_do_not_exist_are_refused_before_any_work(engine, settings
 
 def test_languages_nobody_knows_and_languages_without_data(engine, tmp_path):
     with pytest.raises(UsageError, match="language 'xx' is in none of the tasks mini"):
-        plan_cells(engine, [MINI], None, Settings(), ["xx"])
+        check_languages([MINI], ["de", "xx"])
     with pytest.raises(Missing, match="'tatoeba', language 'de'"):
         plan_cells(engine, [TATOEBA], tmp_path, Settings(), ["de"])
     with pytest.raises(Missing):

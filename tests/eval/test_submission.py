@@ -117,6 +117,11 @@ def test_a_pair_given_twice_counts_once(files):
     )
 
 
+def test_blank_lines_are_no_pairs(files):
+    pair = {("de-1", "en-1")}
+    assert submission.read_pairs(*files("de-1\ten-1\n\n", "de-1\ten-1\n")) == (pair, pair)
+
+
 def test_no_pair_at_all_is_remarked_on(files):
     with pytest.warns(UserWarning, match="no pair predicted; scores 0"):
         assert submission.read_pairs(*files("", "de-1\ten-1\n"))[0] == set()
@@ -127,7 +132,6 @@ def test_no_pair_at_all_is_remarked_on(files):
     [
         ("de-1 en-1\n", "de-1\ten-1\n", "predicted:1: 1 columns, expected id TAB id"),
         ("de-1\ten-1\n1.1\tde-2\ten-2\n", "de-1\ten-1\n", "predicted:2: 3 columns"),
-        ("de-1\ten-1\n\n", "de-1\ten-1\n", "predicted:2: 1 columns"),
         ("de-1\ten-1\n", "", "gold: the file is empty"),
     ],
 )
@@ -192,3 +196,18 @@ def test_every_missing_file_is_named(tmp_path):
     assert str(caught.value).endswith(
         f"missing: {labels / 'xnli/test-ar.tsv'}, {predictions / 'xnli/test-bg.tsv'}"
     )
+
+
+def test_gold_that_is_no_gold_is_refused(files):
+    with pytest.raises(InputError, match="is no label but a line of the data set"):
+        submission.read_labels(*files("0\n1\n", "a b\tb a\nc\td\n"), ("0", "1"))
+    hidden = squad(q1=[""])
+    with pytest.raises(InputError, match="no gold answer.*are the answers hidden"):
+        submission.read_answers(*files({"q1": ""}, hidden))
+    with pytest.raises(InputError, match="no gold answer"):
+        submission.read_answers(*files({"q1": "3"}, squad(q1=[3])))
+
+
+def test_an_id_answered_twice_is_refused(files):
+    with pytest.raises(InputError, match="'q1' occurs twice"):
+        submission.read_answers(*files('{"q1": "x", "q1": "y"}', squad(q1=["x"])))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xtremely.kernels import configurations
 from xtremely.kernels import linear_fp8 as fp8
 from xtremely.kernels import quantise as quantise_module
 from xtremely.kernels.configurations import forced
@@ -25,6 +26,7 @@ from xtremely.kernels.linear import (
 from xtremely.kernels.linear_fp8 import linear_fp8, linear_fp8_ref
 from xtremely.kernels.numerics import assert_no_worse_than_plain, three_answers
 from xtremely.kernels.quantise import E4M3, quantise_ref
+from xtremely.kernels.spec import all_kernels
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HALF = torch.float16
@@ -109,7 +111,14 @@ def test_where_the_library_was_faster_it_runs(gelu):
     assert torch.equal(got, F.gelu(expected) if gelu else expected)
 
 
-def test_hopper_ships_the_persistent_kernel_with_a_plain_one_for_other_rows():
+def test_the_cases_reach_the_persistent_kernel():
+    for kernel in (all_kernels()["linear"], all_kernels()["linear_fp8"]):
+        given = [kernel.make_inputs(HALF, torch.device(DEVICE), **case) for case in kernel.cases]
+        assert any(fits(one["x"]) and fits(one["weight"]) and len(one["x"]) > 128 for one in given)
+
+
+def test_hopper_ships_the_persistent_kernel_with_a_plain_one_for_other_rows(monkeypatch):
+    monkeypatch.setattr(configurations, "read_table", dict)  # untuned
     for ships in (launches, fp8.launches):
         shipped = {one.name: one.config for one in ships("sm_90") if "fp32" not in one.name}
         for name, config in shipped.items():
