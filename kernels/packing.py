@@ -47,9 +47,9 @@ class Run:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on a device, without waiting for what the device is doing."""
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()  # only from there can the GPU fetch it on its own
+    return tensor.to(device, non_blocking=True)
 
 
 def cumulative(lengths: Tensor) -> Tensor:
