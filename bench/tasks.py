@@ -146,7 +146,7 @@ def answering_peer(folder: Path, task: Task, examples: Questions, sort: bool) ->
                         task.rules.longest,
                     )
                     offsets, text = encoded["offset_mapping"][i], contexts[owners[i]]
-                    answer = text[offsets[span[0]][0] : offsets[span[1]][1]]
+                    answer = text[offsets[span[0]][0] : offsets[span[1]][1]].strip()
                     best[owners[i]] = max(best.get(owners[i], (-np.inf, "")), (score, answer))
         return [best[i][1] for i in range(len(texts))]
 
