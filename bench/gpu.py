@@ -3,10 +3,10 @@
     python -m xtremely.bench.gpu                     everything; make gpu is the same
     python -m xtremely.bench.gpu --only attention    one stage
 
-Stages: tuning (the kernels whose settings matter most; what wins is used from then on),
-conformance (the kernels' tests on this GPU; a kernel that fails gets no speed line), attention,
-rows (the kernels bound by memory), linear, topk, span, encoder. The card's copy and matrix-product
-rates are measured before the first comparison. Lengths are those of XTREME's texts
+Stages: rehearsal (everything is compiled, on all cores), tuning (settings that win are used from
+then on), conformance (the kernels' tests on this GPU; a kernel that fails gets no speed line),
+attention, rows (the kernels bound by memory), linear, topk, span, encoder. The card's copy and
+matrix-product rates are measured before the first comparison. Lengths are those of XTREME's texts
 (``lengths.json``); padding never counts as work. After every stage the result is written, so an
 interrupted run keeps what it has; after eight minutes nothing more is timed. Needs torch, triton,
 transformers, numpy and pytest. Without a GPU it says what it would do and exits with 3.
@@ -16,272 +16,45 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from xtremely.bench import gpu_peers as peers
-from xtremely.bench import machine
-from xtremely.engine.batch import Batch
-from xtremely.engine.bert import Bert
-from xtremely.engine.config import EncoderConfig
-from xtremely.engine.fp8 import Fp8Bert
-from xtremely.engine.graphs import Graphs
-from xtremely.engine.ops import TORCH, TRITON
+from xtremely.bench import gpu_stages, machine
+from xtremely.bench.gpu_stages import KERNELS, STAGES, Row, Timer, roofs
 from xtremely.kernels import tuning as tuner
 from xtremely.kernels.configurations import architecture, read_table
-from xtremely.kernels.packing import Layout
-from xtremely.kernels.spec import all_kernels
+from xtremely.kernels.spec import Kernel, all_kernels
 
 RESULTS = Path(__file__).parent / "results"
 TESTS = Path(__file__).parent.parent / "tests" / "kernels" / "test_conformance.py"
-HISTOGRAMS = json.loads((Path(__file__).parent / "lengths.json").read_text(encoding="utf-8"))
-# Attention's published figures are of sequences of one length.
-DENSE = {"512 tokens": {"512": 1}}
-TOKENS = 32768  # of a batch
-# XLM-R base and large: hidden, heads, intermediate, layers.
-SHAPES = {"base": (768, 12, 3072, 12), "large": (1024, 16, 4096, 24)}
-WORDS = 32_000  # random ids need no larger table, and the real one's size changes no speed
-TUNED = ("attention", "linear", "linear_fp8", "norm", "topk")
-MINED = (50_000, 200_000)  # sentences a side
-
-_deadline = [math.inf]  # on time.monotonic, after which nothing more is timed
-
-Row = dict[str, Any]
-Timer = Callable[[Callable[[], Any]], float]
-
-
-def lengths_of(task: str, tokens: int) -> list[int]:
-    """Sequence lengths as ``task`` has them, ``tokens`` in all or a little less, longest first."""
-    histogram = (HISTOGRAMS | DENSE)[task]
-    counts = {int(length): count for length, count in histogram.items()}
-    mean = sum(n * c for n, c in counts.items()) / sum(counts.values())
-    scale = tokens / mean / sum(counts.values())
-    drawn, owed = [], 0.0
-    for length in sorted(counts, reverse=True):
-        owed += counts[length] * scale
-        drawn += [length] * int(owed)
-        owed -= int(owed)
-    return drawn
-
-
-def compare(
-    contenders: dict[str, Callable[[], Any]], flop: float, moved: float, roofs: Row, timer: Timer
-) -> list[Row]:
-    """A row a contender; one that cannot run says why."""
-    rows = []
-    if torch.cuda.is_available():
-        torch._dynamo.reset()  # what is compiled is compiled for these shapes
-    for name, call in contenders.items():
-        if time.monotonic() > _deadline[0]:
-            rows.append({"name": name, "unavailable": "out of time"})
-            continue
-        try:
-            call()
-            taken = timer(call)
-        except Exception as error:  # a peer that this card or version has not is no failure
-            rows.append({"name": name, "unavailable": f"{type(error).__name__}: {error}"[:200]})
-            continue
-        seconds = taken / 1e3
-        rows.append(
-            {
-                "name": name,
-                "ms": round(taken, 4),
-                "gb_s": round(moved / seconds / 1e9, 1),
-                "tflop_s": round(flop / seconds / 1e12, 2),
-                "of_copy": round(moved / seconds / roofs["copy"], 3) if roofs else None,
-                "of_product": round(flop / seconds / roofs["product"], 3) if roofs else None,
-            }
-        )
-    return rows
-
-
-def roofs(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:
-    """Bytes and operations a second that this card reaches here and now."""
-    source = torch.empty(1 << 28, dtype=precision, device=device)
-    target = torch.empty_like(source)
-    copy = 2 * source.numel() * source.element_size() / timer(lambda: target.copy_(source)) * 1e3
-    a = torch.randn(8192, 8192, dtype=precision, device=device)
-    product = 2 * 8192**3 / timer(lambda: a @ a) * 1e3
-    return {"copy": copy, "product": product}
-
-
-def attention(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """Attention on every task's lengths and on sequences of 512 tokens, base and large."""
-    kernel, found = all_kernels()["attention"], []
-    for shape, (hidden, heads, *_) in SHAPES.items():
-        for task in HISTOGRAMS | DENSE:
-            lengths = tuple(lengths_of(task, TOKENS))
-            inputs = kernel.make_inputs(
-                precision, device, lengths=lengths, heads=heads, dim=hidden // heads
-            )
-            contenders = peers.attention(**inputs)
-            rows = compare(contenders, *kernel.cost(**inputs), roof, timer)
-            found.append({"shape": shape, "task": task, "sequences": len(lengths), "rows": rows})
-    return found
-
-
-def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The kernels bound by memory: norms, embedding, gated GELU, pooling."""
-    found = []
-    for shape, (hidden, *_) in SHAPES.items():
-        lengths = tuple(lengths_of("bucc2018", TOKENS))
-        cases = {
-            "norm": {"rows": TOKENS, "width": hidden},
-            "prenorm": {"rows": TOKENS, "width": hidden},
-            "embedding": {"tokens": TOKENS, "width": hidden},
-            "geglu": {"rows": TOKENS, "width": hidden * 3 // 2},
-            "pooling": {"lengths": lengths, "width": hidden, "pooling": "mean", "unit": True},
-        }
-        for name, case in cases.items():
-            kernel = all_kernels()[name]
-            inputs = kernel.make_inputs(precision, device, **case)
-            contenders = peers.twins(kernel, inputs)
-            result = compare(contenders, *kernel.cost(**inputs), roof, timer)
-            found.append({"shape": shape, "kernel": name, "rows": result})
-    return found
-
-
-def linear(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The four matrix products of a layer, the third with GELU; in 16 bits and in fp8."""
-    found = []
-    for name, contenders in (("linear", peers.linear), ("linear_fp8", peers.linear_fp8)):
-        kernel = all_kernels()[name]
-        for shape, (hidden, _, wide, _) in SHAPES.items():
-            for depth, columns, gelu in (
-                (hidden, 3 * hidden, False),
-                (hidden, hidden, False),
-                (hidden, wide, True),
-                (wide, hidden, False),
-            ):
-                case = {"rows": TOKENS, "depth": depth, "columns": columns, "gelu": gelu}
-                inputs = kernel.make_inputs(precision, device, **case)
-                rows = contenders(**inputs)
-                result = compare(rows, *kernel.cost(**inputs), roof, timer)
-                found.append({"kernel": name, "shape": shape, "case": case, "rows": result})
-    return found
-
-
-def topk(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The four nearest of 200,000 keys for 50,000 queries; exact ones too, and both directions."""
-    kernel, found = all_kernels()["topk"], []
-    for shape, (hidden, *_) in SHAPES.items():
-        case = {"rows": MINED[0], "columns": MINED[1], "depth": hidden, "k": 4}
-        inputs = kernel.make_inputs(precision, device, **case)
-        result = compare(peers.topk(**inputs), *kernel.cost(**inputs), roof, timer)
-        found.append({"shape": shape, "case": case, "rows": result})
-    return found
-
-
-def span(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The 20 best answers of windows of 384 tokens."""
-    kernel = all_kernels()["span"]
-    case = {"lengths": (384,) * max(1, TOKENS // 384), "best": 20, "longest": 30}
-    inputs = kernel.make_inputs(precision, device, **case)
-    result = compare(peers.twins(kernel, inputs), *kernel.cost(**inputs), roof, timer)
-    return [{"case": f"{len(case['lengths'])} windows of 384", "rows": result}]
-
-
-def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The whole encoder with random weights, real sizes; tokens a second."""
-    found = []
-    for shape, (hidden, heads, wide, layers) in SHAPES.items():
-        config = EncoderConfig("bert", layers, hidden, heads, wide, WORDS, 0, 514, 2, 1e-5, 1)
-        own = _encoders(config, device, precision)
-        for task in HISTOGRAMS:
-            batch = _batch(lengths_of(task, TOKENS), device)
-            flop = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * wide) * batch.tokens
-            flop += 4.0 * layers * hidden * sum(n * n for n in batch.layout.lengths)
-            contenders = {
-                **{name: partial(run, batch) for name, run in own.items()},
-                **peers.encoder(config, batch, device, precision),
-            }
-            result = compare(contenders, flop, 0, roof, timer)
-            for row in result:
-                if "ms" in row:
-                    row["tokens_s"] = round(batch.tokens / row["ms"] * 1e3)
-            found.append({"shape": shape, "task": task, "tokens": batch.tokens, "rows": result})
-    return found
-
-
-def _encoders(
-    config: EncoderConfig, device: torch.device, precision: torch.dtype
-) -> dict[str, Callable[[Batch], Any]]:
-    """Our encoder of random weights: on the kernels, as a graph, in fp8, and in plain torch."""
-    with torch.device(device):
-        model = Bert(config).requires_grad_(False).eval()
-        for parameter in model.parameters():
-            parameter.normal_(std=0.02)
-    eight, last = Fp8Bert(deepcopy(model), precision), [config.layers]
-    model = model.to(precision)
-
-    def forward(batch: Batch, layers: Collection[int]) -> Any:
-        return model(batch, layers, TRITON)
-
-    kept: list[Graphs] = []
-
-    def graphed(batch: Batch) -> Any:
-        if not kept:
-            kept.append(Graphs(forward))
-        return kept[0](batch, last)
-
-    return {
-        "xtremely triton": lambda batch: forward(batch, last),
-        "xtremely triton, as a CUDA graph": graphed,
-        "xtremely triton, fp8": lambda batch: eight(batch, last, TRITON),
-        "xtremely torch": lambda batch: model(batch, last, TORCH),
-    }
-
-
-def _batch(lengths: list[int], device: torch.device) -> Batch:
-    total = sum(lengths)
-    positions = torch.cat([torch.arange(n) for n in lengths])
-    return Batch(
-        torch.randint(WORDS, (total,)),
-        positions,
-        torch.zeros(total, dtype=torch.int64),
-        Layout(lengths),
-        torch.arange(len(lengths)),
-    ).to(device)
-
-
-STAGES = {
-    "attention": attention,
-    "rows": rows,
-    "linear": linear,
-    "topk": topk,
-    "span": span,
-    "encoder": encoder,
-}
-# The kernels whose conformance a stage's speed lines depend on.
-KERNELS = {
-    "attention": {"attention"},
-    "rows": {"norm", "prenorm", "embedding", "geglu", "pooling"},
-    "linear": {"linear", "linear_fp8"},
-    "topk": {"topk", "rescore"},
-    "span": {"span"},
-    "encoder": {"attention", "norm", "norm_fp8", "quantise", "embedding", "linear", "linear_fp8"},
-}
 
 
 def conformance() -> Row:
     """The kernels' own tests on this GPU, a process a kernel: most of it is compiling."""
-    here = architecture(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    names = [name for name, kernel in all_kernels().items() if kernel.launches(here)]
+    names = launched()
     with ThreadPoolExecutor() as pool:
         results = dict(zip(names, pool.map(tests_of, names), strict=True))
     broken = [name for name, (code, _) in results.items() if code]
-    return {"broken": broken, "failed": {name: results[name][1][-2000:] for name in broken}}
+    return {
+        "passed": {name: results[name][1].strip().split("\n")[-1] for name in names},
+        "broken": broken,
+        "failed": {name: results[name][1][-4000:] for name in broken},
+    }
+
+
+def launched() -> list[str]:
+    """Kernels that run on this machine's kind of GPU."""
+    here = architecture(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return [name for name, kernel in all_kernels().items() if kernel.launches(here)]
 
 
 def tests_of(kernel: str, *options: str) -> tuple[int, str]:
@@ -292,46 +65,129 @@ def tests_of(kernel: str, *options: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def classes(precision: torch.dtype) -> Iterator[tuple[str, Kernel]]:
+    """Every kernel's shape classes, one at a time, by name."""
+    for name in launched():
+        kernel = all_kernels()[name]
+        for one in kernel.tunings():
+            if one.precision == precision:
+                yield f"{name}: {one.shape}", replace(kernel, tunings=lambda one=one: [one])
+
+
 def tuning(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:
     """Tune and keep the winners in the package's table, which the stages after it use."""
-    lines = []
-    kernels = [all_kernels()[name] for name in TUNED]
-    for tried in tuner.tune(kernels, (precision,), device, timer):
-        tuner.keep(tried, device)
-        lines.append(tuner.line(tried))
-    return {"lines": lines, "table": read_table()}
+    lines, tries = [], []
+    for _, kernel in classes(precision):
+        for tried in tuner.tune([kernel], (precision,), device, timer):
+            tuner.keep(tried, device)
+            lines.append(tuner.line(tried))
+            tries += [
+                {"kernel": one.kernel, "shape": one.shape, "ms": one.ms, "trouble": one.trouble}
+                | {**one.config.constants, "warps": one.config.warps, "stages": one.config.stages}
+                for one in tried
+            ]
+    return {"lines": lines, "tried": tries, "table": read_table()}
+
+
+def once(call: object) -> float:
+    """A timer for rehearsals: what is called has been called before, and that was all."""
+    return 1.0
+
+
+def rehearse(part: str, device: torch.device, precision: torch.dtype) -> None:
+    """Do one part of a stage once, untimed, so that all it needs is compiled and on disk."""
+    stage, _, one = part.partition("/")
+    if stage == "conformance":
+        code, output = tests_of(one)
+        if code:
+            sys.exit(output[-2000:])
+    elif stage == "tuning":
+        list(tuner.tune([dict(classes(precision))[one]], (precision,), device, once))
+    else:
+        gpu_stages.SHAPES = {one: gpu_stages.SHAPES[one]}
+        STAGES[stage](device, precision, {}, once)
+
+
+def rehearsal(stages: Sequence[str], precision: torch.dtype) -> Row:
+    """Rehearse all parts of the stages, a process each, as many at a time as there are cores."""
+    shapes = reversed(gpu_stages.SHAPES)  # what takes longest comes first
+    parts = [f"{stage}/{shape}" for shape in shapes for stage in STAGES if stage in stages]
+    if "conformance" in stages:
+        parts += [f"conformance/{name}" for name in launched()]
+    if "tuning" in stages:
+        parts += [f"tuning/{name}" for name, _ in classes(precision)]
+
+    def run(part: str) -> tuple[float, str]:
+        start = time.monotonic()
+        command = [sys.executable, "-m", "xtremely.bench.gpu", "--rehearse", part]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return round(time.monotonic() - start, 1), done.stderr[-2000:] if done.returncode else ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = dict(zip(parts, pool.map(run, parts), strict=True))
+    return {
+        "seconds": {part: seconds for part, (seconds, _) in results.items()},
+        "trouble": {part: trouble for part, (_, trouble) in results.items() if trouble},
+    }
+
+
+def lines(stage: str, found: object) -> Iterator[str]:
+    """What a stage found, for people."""
+    if not isinstance(found, list):
+        yield f"{stage}: {json.dumps(found)[:2000]}"
+        return
+    for result in found:
+        labels = {name: value for name, value in result.items() if name != "rows"}
+        yield f"{stage} {', '.join(map(str, labels.values()))}"
+        for row in result["rows"]:
+            if "ms" not in row:
+                yield f"    {row['name']:44} {row['unavailable'][:90]}"
+                continue
+            shown = (
+                f"{row['ms']:10.4f} ms {row['gb_s']:8.0f} GB/s {row['tflop_s']:8.1f} TFLOP/s"
+                f" {100 * (row['of_copy'] or 0):5.0f} % {100 * (row['of_product'] or 0):5.0f} %"
+            )
+            tokens = f" {row['tokens_s']:10,} tokens/s" if "tokens_s" in row else ""
+            yield f"    {row['name']:44} {shown}{tokens} {row['peak_mb'] or 0:8.0f} MB"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stages; 3 without a GPU, 1 if a kernel fails its tests."""
     parser = argparse.ArgumentParser(prog="python -m xtremely.bench.gpu", description=__doc__)
-    parser.add_argument("--only", choices=("conformance", "tuning", *STAGES), help="one stage")
+    choices = ("conformance", "tuning", *STAGES)
+    parser.add_argument("--only", choices=choices, action="append", help="a stage; may be repeated")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the result")
     parser.add_argument("--minutes", type=float, default=8, help="after which nothing is timed")
+    parser.add_argument("--rehearse", help=argparse.SUPPRESS)  # this command calls itself with it
     given = parser.parse_args(arguments)
     stages = ["tuning", "conformance", *STAGES]  # what is tuned is tested before it is compared
     if given.only:
-        stages = list(dict.fromkeys(["conformance", given.only]))
+        stages = [stage for stage in stages if stage in ("conformance", *given.only)]
     if not torch.cuda.is_available():
         print(f"no CUDA device; on one, this would run: {', '.join(stages)}")
         return 3
-    device, precision = torch.device("cuda"), torch.bfloat16
+    start, device, precision = time.monotonic(), torch.device("cuda"), torch.bfloat16
+    if given.rehearse:
+        rehearse(given.rehearse, device, precision)
+        return 0
     name = torch.cuda.get_device_name()
     document: Row = {
         "device": name,
         "date": datetime.now(UTC).date().isoformat(),
         "precision": "bf16",
-        "tokens": TOKENS,
+        "tokens": gpu_stages.TOKENS,
         "torch": torch.__version__,
     }
-    _deadline[0] = time.monotonic() + 60 * given.minutes
+    gpu_stages.deadline[0] = start + 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"gpu-{machine.slug(name)}-{document['date']}.json"
     if path.exists():  # stages measured before are kept; what runs now replaces its own
         document = {**json.loads(path.read_text(encoding="utf-8")), **document}
     roof: Row = {}
-    for stage in stages:
-        if stage == "conformance":
+    for stage in ("rehearsal", *stages):
+        if stage == "rehearsal":
+            document[stage] = rehearsal(stages, precision)
+        elif stage == "conformance":
             document[stage] = conformance()
         elif stage == "tuning":
             document[stage] = tuning(device, precision, tuner.milliseconds)
@@ -340,8 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             roof = document["roofs"] = roof or roofs(device, precision, tuner.milliseconds)
             document[stage] = STAGES[stage](device, precision, roof, tuner.milliseconds)
+        document.setdefault("finished", {})[stage] = round(time.monotonic() - start, 1)
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(f"{stage}: {json.dumps(document[stage])}")
+        print("\n".join(lines(stage, document[stage])), flush=True)
     broken = document["conformance"]["broken"]
     print(json.dumps({"file": path.name, "device": name, "broken": broken}))
     return 1 if broken else 0

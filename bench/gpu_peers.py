@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ PADDED = 128  # sequences of a padded batch of the peers
 Contenders = dict[str, Callable[[], Any]]
 
 
-def attention(qkv: Tensor, layout: Layout, heads: int) -> Contenders:
+def attention(qkv: Tensor, layout: Layout, heads: int, flex: bool = True) -> Contenders:
     """The kernel, its twin, and torch's attentions; the padded ones are given padded inputs."""
     from xtremely.kernels.attention import attention as ours
     from xtremely.kernels.attention import attention_ref
@@ -47,15 +49,17 @@ def attention(qkv: Tensor, layout: Layout, heads: int) -> Contenders:
         parts = qkv.view(-1, 3, heads, dim).unbind(1)
         return varlen_attn(*parts, borders, borders, longest, longest)
 
-    return {
+    contenders = {
         "xtremely": lambda: ours(qkv, layout, heads),
         "twin: sdpa by runs of equal length": lambda: attention_ref(qkv, layout, heads),
         "torch varlen": varlen,
         "sdpa padded, flash, unmasked": padded_with(SDPBackend.FLASH_ATTENTION, False),
         "sdpa padded, cudnn, masked": padded_with(SDPBackend.CUDNN_ATTENTION, True),
         "sdpa padded, efficient, masked": padded_with(SDPBackend.EFFICIENT_ATTENTION, True),
-        "flex, block-diagonal": _flex(qkv, layout, heads, dim),
     }
+    if flex:  # compiled anew for every layout
+        contenders["flex, block-diagonal"] = _flex(qkv, layout, heads, dim)
+    return contenders
 
 
 def _flex(qkv: Tensor, layout: Layout, heads: int, dim: int) -> Callable[[], Tensor]:
@@ -133,40 +137,54 @@ def topk(x: Tensor, y: Tensor, k: int) -> Contenders:
 
 
 def linear_fp8(
-    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, gelu: bool
+    x: Tensor,
+    x_scale: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor,
+    gelu: bool,
+    out_scale: Tensor | None = None,
 ) -> Contenders:
     """The kernel, torch's scaled product of fp8 rows, and the library product in 16 bits."""
     from xtremely.kernels.linear_fp8 import linear_fp8 as ours
 
+    arguments = (x, x_scale, weight, weight_scale, bias, gelu, out_scale)
     wide_x, wide_weight = x.to(bias.dtype), weight.to(bias.dtype)
 
-    def scaled() -> Tensor:
-        return torch._scaled_mm(
-            x, weight.T, x_scale[:, None], weight_scale[None], bias=bias, out_dtype=bias.dtype
-        )
+    def scaled(fast: bool) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            return torch._scaled_mm(
+                x,
+                weight.T,
+                x_scale[:, None],
+                weight_scale[None],
+                bias=bias,
+                out_dtype=bias.dtype,
+                use_fast_accum=fast,
+            )
+
+        return call
 
     return {
-        "xtremely": lambda: ours(x, x_scale, weight, weight_scale, bias, gelu),
-        "torch._scaled_mm alone": scaled,
+        "xtremely": lambda: ours(*arguments),
+        "torch._scaled_mm alone": scaled(False),
+        "torch._scaled_mm alone, fast sums": scaled(True),
         "F.linear alone, 16 bits": lambda: F.linear(wide_x, wide_weight, bias),
     }
 
 
-def encoder(
-    config: EncoderConfig, batch: Batch, device: torch.device, precision: torch.dtype
-) -> Contenders:
-    """transformers' BertModel of the same size with random weights, sorted and padded."""
-    from transformers import BertConfig, BertModel
+class Encoders:
+    """transformers' BertModel of a size, made once with random weights, and who runs it how.
 
-    ids = unpack(Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen))
-    parts = []  # longest sequences first: each part is padded to its own longest
-    for start in range(0, len(ids), PADDED):
-        lengths = batch.layout.lengths[start : start + PADDED]
-        sizes = torch.tensor(lengths, device=device)
-        mask = (torch.arange(lengths[0], device=device) < sizes[:, None]).long()
-        parts.append((ids[start : start + PADDED, : lengths[0]].contiguous(), mask, sizes))
+    Args:
+        config: the size.
+        device: where it runs.
+        precision: of weights and activations.
+    """
 
-    def model(attention: str) -> BertModel:
+    def __init__(self, config: EncoderConfig, device: torch.device, precision: torch.dtype):
+        from transformers import BertConfig, BertModel
+
         settings = BertConfig(
             vocab_size=config.vocabulary,
             hidden_size=config.hidden,
@@ -174,28 +192,96 @@ def encoder(
             num_attention_heads=config.heads,
             intermediate_size=config.intermediate,
             max_position_embeddings=config.max_length,
-            attn_implementation=attention,
         )
-        return BertModel(settings, add_pooling_layer=False).to(device, precision).eval()
+        with torch.device(device):
+            self.model = BertModel(settings, add_pooling_layer=False).to(precision).eval()
+        self.device = device
 
-    def padded(attention: str, compiled: bool = False) -> Callable[[], Tensor]:
-        made: dict[str, Any] = {}
+    def on(self, batch: Batch, compiled: bool) -> Contenders:
+        """Contenders for a batch; transformers' are given its sequences sorted and padded."""
+        parts = self._padded(batch)
 
-        @torch.inference_mode()
+        def padded(attention: str, run: Callable[..., Any]) -> Callable[[], Tensor]:
+            @torch.inference_mode()
+            def call() -> Tensor:
+                self.model.set_attn_implementation(attention)
+                return torch.cat(
+                    [
+                        pack(run(part, attention_mask=mask).last_hidden_state, sizes).values
+                        for part, mask, sizes in parts
+                    ]
+                )
+
+            return call
+
+        names = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+        found: Contenders = {
+            f"transformers {name}, padded": padded(attention, self.model)
+            for name, attention in names.items()
+        }
+        if compiled:
+            found["transformers sdpa, layers compiled, padded"] = self._compiled(padded)
+        found["sentence-transformers, tokenising too"] = self._sentences(batch)
+        return found
+
+    def _compiled(self, padded: Callable[..., Callable[[], Tensor]]) -> Callable[[], Tensor]:
+        """Layer by layer, all from one compilation, for any length."""
+        copy, made = deepcopy(self.model), []
+
         def call() -> Tensor:
             if not made:
-                made["model"] = torch.compile(model(attention)) if compiled else model(attention)
-            return torch.cat(
-                [
-                    pack(made["model"](part, attention_mask=mask).last_hidden_state, sizes).values
-                    for part, mask, sizes in parts
-                ]
+                copy.set_attn_implementation("sdpa")
+                for layer in copy.encoder.layer:
+                    layer.compile(dynamic=True)
+                made.append(padded("sdpa", copy))
+            return made[0]()
+
+        return call
+
+    def _padded(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
+        ids = unpack(Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen))
+        parts = []  # longest sequences first: each part is padded to its own longest
+        for start in range(0, len(ids), PADDED):
+            lengths = batch.layout.lengths[start : start + PADDED]
+            sizes = torch.tensor(lengths, device=self.device)
+            mask = (torch.arange(lengths[0], device=self.device) < sizes[:, None]).long()
+            parts.append((ids[start : start + PADDED, : lengths[0]].contiguous(), mask, sizes))
+        return parts
+
+    def _sentences(self, batch: Batch) -> Callable[[], Tensor]:
+        """``SentenceTransformer.encode`` of as many sentences of as many words."""
+        made: list[Any] = []
+        texts = [" ".join(["word"] * max(1, n - 2)) for n in batch.layout.lengths]
+
+        def call() -> Tensor:
+            if not made:
+                made.append(_sentence_transformer(self.model, self.device))
+            self.model.set_attn_implementation("sdpa")
+            return made[0].encode(
+                texts, batch_size=PADDED, convert_to_tensor=True, show_progress_bar=False
             )
 
         return call
 
-    return {
-        "transformers sdpa, padded": padded("sdpa"),
-        "transformers eager, padded": padded("eager"),
-        "transformers sdpa, compiled, padded": padded("sdpa", compiled=True),
-    }
+
+def _sentence_transformer(model: Any, device: torch.device) -> Any:
+    """sentence-transformers around a model, with a tokenizer of one word."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = {word: place for place, word in enumerate(("[PAD]", "[CLS]", "[SEP]", "word"))}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="word"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    small = BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        BertModel(small).save_pretrained(folder)
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="[PAD]", model_max_length=512
+        ).save_pretrained(folder)
+        transformer = Transformer(folder)
+    transformer.model = model
+    pooling = Pooling(model.config.hidden_size, "mean")
+    return SentenceTransformer(modules=[transformer, pooling], device=str(device))

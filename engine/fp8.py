@@ -1,8 +1,8 @@
 """The BERT family with its matrix products in fp8: weights rounded once, activations row by row.
 
 Everything else (embeddings, attention, residual adds, norms) stays in 16 bits. A product's inputs
-come out of the norm before it already rounded; only attention's and GELU's results take a pass of
-their own.
+come out of the norm or of the product before it already rounded; only attention's results take a
+pass of their own.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from xtremely.engine.bert import Bert, Layer
 from xtremely.engine.encoder import Encoder
 from xtremely.engine.ops import Ops
 from xtremely.kernels.packing import Layout
-from xtremely.kernels.quantise import quantise_ref
+from xtremely.kernels.quantise import LARGEST, quantise_ref
 
 Rows = tuple[Tensor, Tensor]  # values [T, H] e4m3, and a scale a row [T]
+
+ROUNDED_UP = 1 + 2.0**-4  # by how much rounding to e4m3 can lengthen a row
 
 
 class Fp8Linear(nn.Module):
@@ -36,10 +38,23 @@ class Fp8Linear(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", linear.bias.detach().to(precision))
+        longest = (weight.float() * scale[:, None]).norm(dim=1).max()
+        self.longest, self.largest = float(longest), float(self.bias.abs().max())
 
-    def forward(self, rows: Rows, ops: Ops, gelu: bool = False) -> Tensor:
+    def forward(self, rows: Rows, ops: Ops) -> Tensor:
         """[T, K] rows to [T, N]."""
-        return ops.linear_fp8(*rows, self.weight, self.scale, self.bias, gelu)
+        return ops.linear_fp8(*rows, self.weight, self.scale, self.bias)
+
+    def gelu(self, rows: Rows, lengths: Tensor, ops: Ops) -> Rows:
+        """[T, K] rows, of unrounded lengths [T], through the product and GELU to [T, N] rows.
+
+        No value of the product exceeds its row's length times the longest row of weights (Cauchy
+        and Schwarz), and GELU makes none larger: that gives the result's scales.
+        """
+        most = lengths * (ROUNDED_UP * self.longest) + self.largest
+        scales = most / LARGEST
+        product = (*rows, self.weight, self.scale, self.bias)
+        return ops.linear_fp8(*product, gelu=True, out_scale=scales), scales
 
 
 class Fp8Layer(nn.Module):
@@ -56,14 +71,19 @@ class Fp8Layer(nn.Module):
     def forward(self, x: Tensor, rows: Rows, layout: Layout, ops: Ops) -> tuple[Tensor, Rows]:
         """[T, H] and its fp8 rows to the same."""
 
-        def norm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> tuple[Tensor, Rows]:
-            out, *found = ops.norm_fp8(value, residual, module.weight, module.bias, module.eps)
-            return out, tuple(found)
+        def norm(
+            module: nn.LayerNorm, value: Tensor, residual: Tensor
+        ) -> tuple[Tensor, Rows, Tensor]:
+            parts = (module.weight, module.bias, module.eps)
+            out, values, scales, lengths = ops.norm_fp8(value, residual, *parts)
+            return out, (values, scales), lengths
 
         mixed = ops.attention(self.qkv(rows, ops), layout, self.heads)
-        x, rows = norm(self.attention_norm, self.attention_out(ops.quantise(mixed), ops), x)
-        wide = self.up(rows, ops, gelu=True)
-        return norm(self.norm, self.down(ops.quantise(wide), ops), x)
+        mixed = self.attention_out(ops.quantise(mixed), ops)
+        x, rows, lengths = norm(self.attention_norm, mixed, x)
+        wide = self.up.gelu(rows, lengths, ops)
+        x, rows, _ = norm(self.norm, self.down(wide, ops), x)
+        return x, rows
 
 
 class Fp8Bert(Encoder):

@@ -34,7 +34,7 @@ class Ops:
     linear: Operation
     linear_fp8: Operation
     norm: Operation
-    norm_fp8: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    norm_fp8: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
     prenorm: Callable[..., tuple[Tensor, Tensor]]
     quantise: Callable[..., tuple[Tensor, Tensor]]
     geglu: Operation

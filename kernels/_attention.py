@@ -1,7 +1,8 @@
 """Attention over packed sequences: the Triton code of ``attention``.
 
 Both kernels read the fused projection's output in place: a row holds queries, keys and values of
-all heads one after the other. The softmax is in base 2, its scale folded into the logits.
+all heads one after the other. Programs that run together take the heads of one tile, so that they
+read whole rows. The softmax is in base 2; scaling and taking off the maximum are one operation.
 
 With RoPE, queries and keys are turned as they are loaded. Angle i turns dimension i against
 dimension i + DIM / 2, so both are taken as two halves, and the logits are the sum of two products
@@ -11,6 +12,8 @@ of half the depth: nothing moves between the halves.
 import triton
 import triton.language as tl
 
+from xtremely.kernels._exp2 import exp2
+
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; finite, so that it can be subtracted
 
 
@@ -18,7 +21,7 @@ LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; finite, so that it can
 def attend_short(
     QKV,  # [T, 3, HEADS, DIM]
     ROWS,  # [tiles, BLOCK] rows of T, -1 for none
-    SLOTS,  # [tiles] rows of a slot
+    SHIFTS,  # [tiles] logarithm of a slot's rows
     ROPE,  # [positions, DIM] cosines, then sines, of DIM / 2 angles; None without RoPE
     OUT,  # [T, HEADS, DIM]
     stride_qkv,
@@ -32,28 +35,28 @@ def attend_short(
     DOT: tl.constexpr,  # "ieee" for fp32, else "tf32" (which low precisions ignore)
 ):
     """A tile of several short sequences, one head: K and V are read once, no loop."""
-    tile, head = tl.program_id(0), tl.program_id(1)
+    tile, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
     at, d = tl.arange(0, BLOCK), tl.arange(0, DIM_BLOCK)
     rows = tl.load(ROWS + tile * BLOCK + at)
-    slot = tl.load(SLOTS + tile)
+    shift = tl.load(SHIFTS + tile)
     there = rows >= 0
     row = tl.where(there, rows, 0).to(tl.int64)[:, None]
     source = QKV + row * stride_qkv + head * DIM
-    position = at % slot
+    position = at & ((1 << shift) - 1)
     q = _take(source, position, there[:, None], ROPE, DIM, DIM_BLOCK)
     k = _take(source + HEADS * DIM, position, there[:, None], ROPE, DIM, DIM_BLOCK)
     mask = there[:, None] & (d < DIM)[None, :]
     v = tl.load(source + 2 * HEADS * DIM + d[None, :], mask=mask, other=0.0)
-    logits = _products(q, k, ROPE, DOT) * scale
-    own = (at[:, None] // slot == at[None, :] // slot) & there[None, :]
+    products = _products(q, k, ROPE, DOT)
+    slot = at >> shift
+    own = slot[:, None] == tl.where(there, slot, -1)[None, :]
     if WINDOW is not None:
         own &= tl.abs(at[:, None] - at[None, :]) <= WINDOW
-    logits = tl.where(own, logits, float("-inf"))
-    top = tl.max(logits, 1)
-    top = tl.where(there, top, 0.0)  # a row that is nobody's sees nothing
-    weights = tl.exp2(logits - top[:, None])
+    products = tl.where(own, products, float("-inf"))
+    top = tl.where(there, tl.max(products, 1), 0.0)  # a row that is nobody's sees nothing
+    weights = exp2(products * scale - (top * scale)[:, None])
     total = tl.where(there, tl.sum(weights, 1), 1.0)
-    mixed = tl.dot(weights.to(v.dtype), v, input_precision=DOT) / total[:, None]
+    mixed = tl.dot(weights.to(v.dtype), v, input_precision=DOT) * (1.0 / total)[:, None]
     target = OUT + row * stride_out + head * DIM + d[None, :]
     tl.store(target, mixed.to(OUT.dtype.element_ty), mask=mask)
 
@@ -76,7 +79,7 @@ def attend_long(
     DOT: tl.constexpr,
 ):
     """A tile of query rows of one long sequence, one head: keys in blocks, online softmax."""
-    tile, head = tl.program_id(0), tl.program_id(1)
+    tile, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
     first = tl.load(TILES + tile * 4)
     last = tl.load(TILES + tile * 4 + 1)
     begin = tl.load(TILES + tile * 4 + 2)
@@ -97,16 +100,16 @@ def attend_long(
             source = base + key.to(tl.int64)[:, None] * stride_qkv
             everywhere = tl.full([1, 1], 1, tl.int1)
             k, v = _keys_values(source, key - begin, everywhere, ROPE, HEADS, DIM, DIM_BLOCK)
-            logits = _products(q, k, ROPE, DOT) * scale
-            top, total, mixed = _absorb(logits, v, top, total, mixed, DOT)
+            products = _products(q, k, ROPE, DOT)
+            top, total, mixed = _absorb(products, v, scale, top, total, mixed, DOT)
         if whole < end:  # the last keys, fewer than a block: the only ones that need a mask
             key = whole + keys
             source = base + key.to(tl.int64)[:, None] * stride_qkv
             valid = key < end
             k, v = _keys_values(source, key - begin, valid[:, None], ROPE, HEADS, DIM, DIM_BLOCK)
-            logits = _products(q, k, ROPE, DOT) * scale
-            logits = tl.where(valid[None, :], logits, float("-inf"))
-            top, total, mixed = _absorb(logits, v, top, total, mixed, DOT)
+            products = _products(q, k, ROPE, DOT)
+            products = tl.where(valid[None, :], products, float("-inf"))
+            top, total, mixed = _absorb(products, v, scale, top, total, mixed, DOT)
     else:
         stop = tl.minimum(end, last + WINDOW)
         for start in range(tl.maximum(begin, first - WINDOW), stop, BLOCK_KEYS):
@@ -114,16 +117,17 @@ def attend_long(
             source = base + key.to(tl.int64)[:, None] * stride_qkv
             valid = key < stop
             k, v = _keys_values(source, key - begin, valid[:, None], ROPE, HEADS, DIM, DIM_BLOCK)
-            logits = _products(q, k, ROPE, DOT) * scale
+            products = _products(q, k, ROPE, DOT)
             seen_by_all = (start >= last - 1 - WINDOW) & (start + BLOCK_KEYS <= first + WINDOW + 1)
             if not (seen_by_all & (start + BLOCK_KEYS <= stop)):
                 row_at = tl.minimum(at, last - 1)[:, None]  # idle rows see what the last one does
                 near = tl.abs(row_at - key[None, :]) <= WINDOW
-                logits = tl.where(near & valid[None, :], logits, float("-inf"))
-            top, total, mixed = _absorb(logits, v, top, total, mixed, DOT)
+                products = tl.where(near & valid[None, :], products, float("-inf"))
+            top, total, mixed = _absorb(products, v, scale, top, total, mixed, DOT)
     target = OUT + row * stride_out + head * DIM + d[None, :]
     mask = inside & (d < DIM)[None, :]
-    tl.store(target, (mixed / total[:, None]).to(OUT.dtype.element_ty), mask=mask)
+    mixed = mixed * (1.0 / total)[:, None]
+    tl.store(target, mixed.to(OUT.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -171,11 +175,11 @@ def _products(q, k, ROPE, DOT: tl.constexpr):
 
 
 @triton.jit
-def _absorb(logits, v, top, total, mixed, DOT: tl.constexpr):
+def _absorb(products, v, scale, top, total, mixed, DOT: tl.constexpr):
     """The running maximum, sum of weights and weighted values after one more block of keys."""
-    higher = tl.maximum(top, tl.max(logits, 1))
-    weights = tl.exp2(logits - higher[:, None])
-    shrink = tl.exp2(top - higher)
+    higher = tl.maximum(top, tl.max(products, 1) * scale)
+    weights = exp2(products * scale - higher[:, None])
+    shrink = exp2(top - higher)
     total = total * shrink + tl.sum(weights, 1)
     mixed = mixed * shrink[:, None]
     mixed = tl.dot(weights.to(v.dtype), v, mixed, input_precision=DOT)

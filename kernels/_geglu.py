@@ -1,7 +1,28 @@
-"""Gated GELU: the Triton code of ``geglu``."""
+"""Gated GELU: the Triton code of ``geglu``, and GELU itself, which ``linear`` uses too.
+
+For results of 16 bits GELU is computed as max(x, 0) - |x| Phi(-|x|) with the logarithm of Phi, the
+normal distribution, as a polynomial: nearly a parabola, so five terms suffice. On all of fp32 it is
+within 1.3e-6 of exact GELU, and within 0.06 % of it above -4, at a third of ``erf``'s operations.
+"""
 
 import triton
 import triton.language as tl
+
+from xtremely.kernels._exp2 import exp2
+
+
+@triton.jit
+def gelu(x, EXACT: tl.constexpr):
+    """GELU of fp32 values, by ``erf`` if EXACT, else to more than 16 bits' precision."""
+    if EXACT:
+        return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    else:
+        size = tl.abs(x)
+        power = size * -4.4893333e-4 + 6.9657363e-3
+        power = power * size - 5.1675745e-2
+        power = power * size - 4.5997176e-1
+        power = power * size - 1.1509033
+        return tl.maximum(x, 0.0) - size * exp2(power * size - 1.0)
 
 
 @triton.jit
@@ -21,5 +42,5 @@ def gate(
     source = X + row * stride_x + column
     x = tl.load(source, mask=mask, other=0.0).to(tl.float32)
     factor = tl.load(source + WIDTH, mask=mask, other=0.0).to(tl.float32)
-    gelu = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
-    tl.store(OUT + row * WIDTH + column, (gelu * factor).to(OUT.dtype.element_ty), mask=mask)
+    gated = gelu(x, OUT.dtype.element_ty == tl.float32) * factor
+    tl.store(OUT + row * WIDTH + column, gated.to(OUT.dtype.element_ty), mask=mask)

@@ -6,6 +6,8 @@ Both kernels add up a result's products in the same order, which depends on K an
 import triton
 import triton.language as tl
 
+from xtremely.kernels import _geglu, _quantise
+
 
 @triton.jit
 def corner(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):
@@ -18,15 +20,20 @@ def corner(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.c
 
 
 @triton.jit
-def finished(total, m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, GELU: tl.constexpr):
+def finished(total, m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, OUT_SCALE, GELU: tl.constexpr):
     """What is written for the sums of rows m and columns n; scales only if there are any."""
     if X_SCALE is not None:
         total *= tl.load(X_SCALE + m, mask=m < M, other=0.0)[:, None]
         total *= tl.load(WEIGHT_SCALE + n, mask=n < N, other=0.0)[None, :]
     total += tl.load(BIAS + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
     if GELU:
-        total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
-    return total.to(BIAS.dtype.element_ty)
+        total = _geglu.gelu(total, BIAS.dtype.element_ty == tl.float32)
+    if OUT_SCALE is not None:
+        scale = tl.load(OUT_SCALE + m, mask=m < M, other=1.0)
+        total *= tl.div_rn(1.0, scale)[:, None]
+        return _quantise.rounded(total)
+    else:
+        return total.to(BIAS.dtype.element_ty)
 
 
 @triton.jit
@@ -36,6 +43,7 @@ def multiply(
     BIAS,  # [N]
     X_SCALE,  # [M], or None
     WEIGHT_SCALE,  # [N], or None
+    OUT_SCALE,  # [M], or None where the result is not e4m3
     OUT,  # [M, N]
     M,
     N,
@@ -48,6 +56,7 @@ def multiply(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
+    SUMMED: tl.constexpr,  # fp8 products that Hopper's matrix unit adds up; None for all
     DOT: tl.constexpr,
 ):
     """One tile of the result, whatever the strides."""
@@ -62,9 +71,11 @@ def multiply(
         left = (k < K - start)[None, :]
         a = tl.load(x + start, mask=left, other=0.0)
         b = tl.load(weight + start, mask=left, other=0.0)
-        # Hopper keeps fewer bits of sums of fp8 products: every BLOCK_K they are added in fp32.
-        total = tl.dot(a, b.T, total, input_precision=DOT, max_num_imprecise_acc=BLOCK_K)
-    out = finished(total, m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, GELU)
+        if DOT == "ieee":  # in fp32 a sum of sums errs less than one long sum
+            total += tl.dot(a, b.T, input_precision=DOT, max_num_imprecise_acc=SUMMED)
+        else:
+            total = tl.dot(a, b.T, total, max_num_imprecise_acc=SUMMED)
+    out = finished(total, m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, OUT_SCALE, GELU)
     target = OUT + m.to(tl.int64)[:, None] * stride_out + n[None, :]
     tl.store(target, out, mask=(m < M)[:, None] & (n < N)[None, :])
 
@@ -76,6 +87,7 @@ def multiply_persistent(
     BIAS,  # [N]
     X_SCALE,  # [M], or None
     WEIGHT_SCALE,  # [N], or None
+    OUT_SCALE,  # [M], or None where the result is not e4m3
     OUT,  # descriptor of [M, N] by [BLOCK_M, BLOCK_N / 2]
     M,
     N,
@@ -85,6 +97,7 @@ def multiply_persistent(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
+    SUMMED: tl.constexpr,  # fp8 products that Hopper's matrix unit adds up; None for all
     FLATTEN: tl.constexpr,  # the next tile's loads begin before this one is written
 ):
     """Tiles of the result, one after the other, fetched and written by the copy engine (TMA)."""
@@ -97,11 +110,11 @@ def multiply_persistent(
         for start in range(0, K, BLOCK_K):
             a = X.load([first_m, start])
             b = WEIGHT.load([first_n, start])
-            total = tl.dot(a, b.T, total, max_num_imprecise_acc=BLOCK_K)
+            total = tl.dot(a, b.T, total, max_num_imprecise_acc=SUMMED)
         # A half at a time needs fewer registers and less shared memory.
         halves = tl.split(total.reshape(BLOCK_M, 2, half).permute(0, 2, 1))
         for side in tl.static_range(2):
             first = first_n + side * half
             n = first + tl.arange(0, half)
-            out = finished(halves[side], m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, GELU)
+            out = finished(halves[side], m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, OUT_SCALE, GELU)
             OUT.store([first_m, first], out)

@@ -15,6 +15,7 @@ def add_norm_quantise(
     OUT,  # [T, H]
     VALUES,  # [T, H]
     SCALE,  # [T]
+    LENGTH,  # [T]
     stride_x,
     stride_residual,
     eps,
@@ -30,6 +31,8 @@ def add_norm_quantise(
     normed = _norm.normed_sum(x, residual, WEIGHT, BIAS, at, mask, eps, H)
     normed = normed.to(OUT.dtype.element_ty)
     tl.store(OUT + row * H + at, normed, mask=mask)
-    values, scale = _quantise.quantised(normed.to(tl.float32))
+    normed = normed.to(tl.float32)
+    tl.store(LENGTH + row, tl.sqrt(tl.sum(normed * normed, 0)))
+    values, scale = _quantise.quantised(normed)
     tl.store(VALUES + row * H + at, values, mask=mask)
     tl.store(SCALE + row, scale)

@@ -25,7 +25,8 @@ class Shape:
     """What settings are chosen by.
 
     Attributes:
-        kind: ``short`` sequences, several to a tile, or ``long`` ones, several tiles each.
+        kind: ``tiny`` or ``short`` sequences, several to a small or a larger tile, or ``long``
+            ones, several tiles each.
         dim: of a head.
         precision: of the projections.
         rope: whether queries and keys are turned.
@@ -43,12 +44,13 @@ class Shape:
         return f"{self.kind} {self.dim} {extras}{TYPES[self.precision]}"
 
 
+KINDS = ("tiny", "short", "long")
 SHIPPED = tuple(
     Shape(kind, dim, precision, rope, window)
     for precision in PRECISIONS
     for kinds, dim, rope, window in (
-        *((("short", "long"), dim, False, False) for dim in DIMS),
-        (("short", "long"), 64, True, False),  # ModernBERT
+        *((KINDS, dim, False, False) for dim in DIMS),
+        (KINDS, 64, True, False),  # ModernBERT
         (("long",), 64, True, True),
     )
     for kind in kinds
@@ -65,8 +67,9 @@ def attention(
     """Every token attends to the tokens of its own sequence, and to those only.
 
     Sequences of at most a tile are packed several to a tile under a block-diagonal mask and need
-    no loop; longer ones go in tiles of query rows, longest first. A sequence's result has the same
-    bits whatever else is in the batch.
+    no loop; there are two sizes of tiles, as large ones waste work on the shortest sequences.
+    Longer ones go in tiles of query rows, longest first. A sequence's result has the same bits
+    whatever else is in the batch.
 
     RoPE is applied as queries and keys are loaded. Short tiles load each once, so it costs no
     memory traffic, where a pass of its own would double it. Long ones turn a key once for every
@@ -100,15 +103,19 @@ def attention(
     out = torch.empty(len(qkv), heads * dim, dtype=qkv.dtype, device=qkv.device)
     strides = (qkv.stride(0), out.stride(0), math.log2(math.e) / math.sqrt(dim))
     constants, here = _constants(heads, dim, qkv.dtype), architecture(qkv.device)
-    near = _config(Shape("short", dim, qkv.dtype, turns), here)
     far = _config(Shape("long", dim, qkv.dtype, turns, window is not None), here)
-    block = near.constants["BLOCK"]
-    tiles = layout.short_tiles(block)
-    if tiles is not None:
-        _attention.attend_short[len(tiles.slots), heads](
+    above = 0
+    for kind in ("tiny", "short"):
+        near = _config(Shape(kind, dim, qkv.dtype, turns), here)
+        block = near.constants["BLOCK"]
+        tiles = layout.short_tiles(above, block)
+        above = max(above, block)
+        if tiles is None:
+            continue
+        _attention.attend_short[len(tiles.shifts) * heads,](
             qkv,
             tiles.rows,
-            tiles.slots,
+            tiles.shifts,
             rope,
             out,
             *strides,
@@ -118,9 +125,9 @@ def attention(
             num_warps=near.warps,
             num_stages=near.stages,
         )
-    queries = layout.long_tiles(block, far.constants["BLOCK"])
+    queries = layout.long_tiles(above, far.constants["BLOCK"])
     if queries is not None:
-        _attention.attend_long[len(queries), heads](
+        _attention.attend_long[len(queries) * heads,](
             qkv,
             queries,
             rope,
@@ -232,19 +239,19 @@ def _candidates(shape: Shape) -> tuple[Config, ...]:
     """The default, what compiles without spills for sm_90, first."""
     crowded = shape.dim > 64 or shape.rope  # many registers a row
     if shape.precision == torch.float32:  # no matrix units for exact fp32: small tiles
-        if shape.kind == "short":
+        if shape.kind != "long":
             return (_short(16, 4),)
         return _long(16, 16, 8 if crowded else 4), _long(32, 16, 8)
+    if shape.kind == "tiny":
+        return tuple(_short(*tile) for tile in ((32, 2), (32, 1), (32, 4), (16, 1), (16, 2)))
     if shape.kind == "short":
-        return (_short(64, 4), _short(32, 2), _short(32, 4), _short(64, 8), _short(128, 8))
-    return (
-        _long(64, 32 if crowded else 64, 4, 2),
-        _long(64, 64, 4, 3),
-        _long(128, 64, 8, 2),
-        _long(128, 64, 8, 3),
-        _long(128, 128, 8, 2),
-        _long(64, 128, 4, 2),
+        return tuple(_short(*tile) for tile in ((64, 4), (64, 2), (64, 8), (128, 4)))
+    others = (
+        *((64, 32, 4, 3), (64, 64, 4, 3), (64, 128, 4, 2)),
+        *((128, 32, 4, 3), (128, 64, 4, 2), (128, 64, 4, 3), (128, 128, 4, 2)),
+        *((128, 64, 8, 2), (128, 64, 8, 3), (128, 128, 8, 2)),
     )
+    return (_long(64, 32 if crowded else 64, 4, 2), *(_long(*tile) for tile in others))
 
 
 def _short(block: int, warps: int) -> Config:
@@ -290,7 +297,8 @@ def launches(architecture: str) -> list[Launch]:
 
     strides = {"stride_qkv": "i32", "stride_out": "i32", "scale": "fp32"}
     kernels = {
-        "short": (_attention.attend_short, {"ROWS": "*i32", "SLOTS": "*i32"}),
+        "tiny": (_attention.attend_short, {"ROWS": "*i32", "SHIFTS": "*i32"}),
+        "short": (_attention.attend_short, {"ROWS": "*i32", "SHIFTS": "*i32"}),
         "long": (_attention.attend_long, {"TILES": "*i32"}),
     }
     found = []
@@ -310,12 +318,13 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """Short sequences as Tatoeba, PAN-X, BUCC and XNLI have them, long ones as XQuAD has them.
+    """Tiny sequences as Tatoeba, PAN-X and BUCC have them, short and long ones as XNLI and XQuAD.
 
-    A tile of short sequences also decides which sequences are short, so they are mixed.
+    A tile also decides which sequences are for it, so each has some for its neighbours.
     """
     lengths = {
-        "short": (60,) * 150 + (45,) * 200 + (26,) * 300 + (20,) * 300 + (11,) * 300,
+        "tiny": (26,) * 400 + (20,) * 500 + (11,) * 1100,
+        "short": (100,) * 40 + (60,) * 150 + (45,) * 300 + (36,) * 200,
         "long": (384,) * 20 + (235,) * 105,
     }
     found = []

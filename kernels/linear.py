@@ -77,7 +77,7 @@ def product(
     gelu: bool,
     config: Config,
     fallback: Config,
-    scales: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
+    scales: tuple[Tensor | None, ...] = (None, None, None),
 ) -> Tensor:
     """Launch a product with a persistent configuration or a plain one.
 
@@ -87,12 +87,14 @@ def product(
         config: what was chosen.
         fallback: the plain configuration for operands that a persistent one cannot take: ``fits``
             decides by their rows' places in memory, never by how many rows there are.
-        scales: of the rows of ``x`` and of ``weight``, both [..] fp32.
+        scales: of the rows of ``x``, of ``weight`` and of the result, all [..] fp32; a result with
+            a scale is e4m3.
     """
     from xtremely.kernels import _linear
 
     (rows, depth), columns = x.shape, len(weight)
-    out = torch.empty(rows, columns, dtype=bias.dtype, device=x.device)
+    precision = bias.dtype if scales[2] is None else torch.float8_e4m3fn
+    out = torch.empty(rows, columns, dtype=precision, device=x.device)
     if is_persistent(config) and not all(map(fits, (x, weight, out))):
         config = fallback
     m, n, k = _blocks(config)
@@ -181,8 +183,17 @@ def _candidates(precision: torch.dtype, gelu: bool, architecture: str) -> tuple[
     if architecture == HOPPER and precision != torch.float32:  # fp32 has no matrix unit to feed
         # GELU takes half as long as a product of depth 1024 takes the matrix unit. Small tiles
         # leave a multiprocessor room for two programs, and one multiplies while one finishes.
-        small = (tiled(128, 128, 64, 8, 3, FLATTEN=True), tiled(128, 128, 64, 4, 3, FLATTEN=True))
-        large = (tiled(128, 256, 64, 8, 4, FLATTEN=True), tiled(128, 256, 64, 8, 3, FLATTEN=True))
+        small = (
+            tiled(128, 128, 64, 4, 3, FLATTEN=True, GROUP=16),
+            tiled(128, 128, 64, 4, 3, FLATTEN=True),
+            tiled(128, 128, 64, 4, 3, FLATTEN=False, GROUP=16),
+            tiled(128, 128, 64, 8, 3, FLATTEN=True, GROUP=16),
+        )
+        large = (
+            tiled(128, 256, 64, 8, 4, FLATTEN=True),
+            tiled(128, 256, 64, 8, 3, FLATTEN=True, GROUP=16),
+            tiled(256, 128, 64, 8, 3, FLATTEN=True, GROUP=16),
+        )
         persistent = (*small, *large) if gelu else (*large, *small)
     return (*persistent, *_plain(precision), LIBRARY)
 
@@ -195,7 +206,7 @@ def _plain(precision: torch.dtype) -> tuple[Config, ...]:
 
 def tiled(m: int, n: int, k: int, warps: int, stages: int, **more: Any) -> Config:
     """A configuration of the product: its tile, and FLATTEN if it is persistent."""
-    constants = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8, **more}
+    constants = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8, "SUMMED": k, **more}
     return Config(constants, warps, stages)
 
 
@@ -231,26 +242,33 @@ def launches(architecture: str) -> list[Launch]:
         for gelu in (False, True):
             config, shape = _config(precision, gelu, architecture), shape_class(precision, gelu)
             if config != LIBRARY:
-                found += launch(shape, kind, kind, gelu, config, _plain(precision)[0])
+                found += launch(shape, kind, kind, kind, gelu, config, _plain(precision)[0])
     return found
 
 
 def launch(
-    shape: str, operand: str, result: str, gelu: bool, config: Config, fallback: Config
+    shape: str,
+    operand: str,
+    bias: str,
+    result: str,
+    gelu: bool,
+    config: Config,
+    fallback: Config,
 ) -> list[Launch]:
     """What ships for a shape class: a persistent configuration and its fallback, or a plain one.
 
-    ``operand`` and ``result`` are Triton's names of precisions.
+    ``operand``, ``bias`` and ``result`` are Triton's names of precisions.
     """
     from xtremely.kernels import _linear
 
-    signature = {"BIAS": f"*{result}", **dict.fromkeys("MNK", "i32")}
+    signature = {"BIAS": f"*{bias}", **dict.fromkeys("MNK", "i32")}
     constants: dict[str, Any] = {"GELU": gelu}
-    scales = ("X_SCALE", "WEIGHT_SCALE")
-    if operand == result:
-        constants |= dict.fromkeys(scales)
-    else:
-        signature |= dict.fromkeys(scales, "*fp32")
+    scaled = {"X_SCALE": operand, "WEIGHT_SCALE": operand, "OUT_SCALE": result}
+    for scale, precision in scaled.items():
+        if precision == bias:
+            constants[scale] = None
+        else:
+            signature[scale] = "*fp32"
     matrices = {"X": f"*{operand}", "WEIGHT": f"*{operand}", "OUT": f"*{result}"}
     strides = dict.fromkeys(("stride_x", "stride_weight", "stride_out"), "i32")
     plain = {**signature, **matrices, **strides}, {**constants, "DOT": _dot(operand == "fp32")}

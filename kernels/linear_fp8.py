@@ -10,7 +10,7 @@ from xtremely.kernels.configurations import Config, choose
 from xtremely.kernels.configurations import architecture as architecture_of
 from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.linear import HOPPER, check_shapes, here, launch, product, shape_class, tiled
-from xtremely.kernels.quantise import E4M3, has_e4m3, quantise_ref, require_e4m3
+from xtremely.kernels.quantise import E4M3, LARGEST, has_e4m3, quantise_ref, require_e4m3
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float16, torch.bfloat16)  # of bias and result
@@ -24,12 +24,19 @@ def linear_fp8(
     weight_scale: Tensor,
     bias: Tensor,
     gelu: bool = False,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
     """(x * x_scale[:, None]) @ (weight * weight_scale[:, None]).T + bias, through GELU if asked.
 
+    With ``out_scale`` the result is fp8 itself, the next product's ``x``, and nothing of 16 bits is
+    ever written. Its scales must be known beforehand: e4m3 has an exponent, so that a scale 16
+    times too large costs only the smallest values some bits.
+
     Sums, scales, bias and GELU are fp32. Hopper's matrix unit itself keeps fewer bits of a sum of
-    fp8 products (about 14, says DeepSeek-V3's report): its sums of 128 products are added up
-    outside of it. A row's result has the same bits whatever other rows there are.
+    fp8 products (about 14, says DeepSeek-V3's report). Settings say whether its sums of 128
+    products are added up outside of it (``SUMMED``) or all are left to it, which is faster; what
+    rounding to fp8 does to a result is larger by far (LOG.md). A row's result has the same bits
+    whatever other rows there are.
 
     Args:
         x: [M, K] e4m3, as from ``quantise``; rows may be strided.
@@ -38,22 +45,26 @@ def linear_fp8(
         weight_scale: [N] fp32.
         bias: [N] fp16 or bf16.
         gelu: whether to apply exact (erf) GELU to the result before it is written.
+        out_scale: [M] fp32, what each row of the result is divided by; quotients beyond 448 become
+            448.
 
     Returns:
-        [M, N], contiguous, the precision of ``bias``.
+        [M, N], contiguous, the precision of ``bias``; e4m3 with ``out_scale``.
 
     Raises:
         InputError: also on a device without e4m3.
     """
-    _checked(x, x_scale, weight, weight_scale, bias)
+    scales = {"x_scale": x_scale, "weight_scale": weight_scale, "out_scale": out_scale}
+    _checked(x, weight, bias, scales)
     for name, tensor in (("x", x), ("weight", weight)):
         kernel_input(name, tensor, (E4M3,))
-    for name, tensor in (("x_scale", x_scale), ("weight_scale", weight_scale)):
-        kernel_input(name, tensor, (torch.float32,))
+    for name, scale in scales.items():
+        if scale is not None:
+            kernel_input(name, scale, (torch.float32,))
     kernel_input("bias", bias, PRECISIONS)
     require_e4m3(x.device)
-    config = _config(bias.dtype, gelu, architecture_of(x.device))
-    return product(x, weight, bias, gelu, config, PLAIN, (x_scale, weight_scale))
+    config = _config(bias.dtype, gelu, out_scale is not None, architecture_of(x.device))
+    return product(x, weight, bias, gelu, config, PLAIN, tuple(scales.values()))
 
 
 def linear_fp8_ref(
@@ -63,40 +74,52 @@ def linear_fp8_ref(
     weight_scale: Tensor,
     bias: Tensor,
     gelu: bool = False,
+    out_scale: Tensor | None = None,
 ) -> Tensor:
     """``linear_fp8`` in plain torch: the values with their scales multiplied in fp32."""
-    _checked(x, x_scale, weight, weight_scale, bias)
+    scales = {"x_scale": x_scale, "weight_scale": weight_scale, "out_scale": out_scale}
+    _checked(x, weight, bias, scales)
     precision = torch.promote_types(bias.dtype, torch.float32)
     rows, columns = x.to(precision) * x_scale[:, None], weight.to(precision) * weight_scale[:, None]
     y = F.linear(rows, columns, bias.to(precision))
-    return (F.gelu(y) if gelu else y).to(bias.dtype)
+    if gelu:
+        y = F.gelu(y)
+    if out_scale is None:
+        return y.to(bias.dtype)
+    return (y * out_scale.reciprocal()[:, None]).clamp(-LARGEST, LARGEST).to(E4M3)
 
 
-def _checked(
-    x: Tensor, x_scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor
-) -> None:
+def _checked(x: Tensor, weight: Tensor, bias: Tensor, scales: dict[str, Tensor | None]) -> None:
     check_shapes(x, weight, bias)
-    for name, scale, matrix in (("x_scale", x_scale, x), ("weight_scale", weight_scale, weight)):
+    owners = zip(scales.items(), (x, weight, x), strict=True)  # the result has the rows of x
+    for (name, scale), matrix in owners:
         require(
-            scale.shape == matrix.shape[:1],
-            f"{name} has shape {tuple(scale.shape)}, expected ({len(matrix)},), a scale a row",
+            scale is None or scale.shape == matrix.shape[:1],
+            f"{name} has shape {tuple(() if scale is None else scale.shape)}, expected"
+            f" ({len(matrix)},), a scale a row",
         )
 
 
-def _config(precision: torch.dtype, gelu: bool, architecture: str) -> Config:
+def _shape_class(precision: torch.dtype, gelu: bool, rounded: bool) -> str:
+    return f"{'to fp8 ' if rounded else ''}{shape_class(precision, gelu)}"
+
+
+def _config(precision: torch.dtype, gelu: bool, rounded: bool, architecture: str) -> Config:
     default = _candidates(architecture)[0]
-    return choose("linear_fp8", shape_class(precision, gelu), architecture, default)
+    shape = _shape_class(precision, gelu, rounded)
+    return choose("linear_fp8", shape, architecture, default)
 
 
 def _candidates(architecture: str) -> tuple[Config, ...]:
     """The default first; on Hopper it is untuned, chosen for what the kernel compiles to."""
     if architecture != HOPPER:
         return (PLAIN,)
-    # The first leaves a multiprocessor room for two programs: one sums while one multiplies.
+    tiles = ((128, 256, 128, 8, 3), (256, 128, 128, 8, 3), (128, 128, 128, 4, 3))
     return (
+        *(tiled(*tile, FLATTEN=True, SUMMED=None) for tile in tiles),
+        tiled(128, 256, 64, 8, 4, FLATTEN=True, SUMMED=None),
+        tiled(128, 128, 128, 8, 4, FLATTEN=True, SUMMED=None),
         tiled(128, 128, 128, 4, 3, FLATTEN=True),
-        tiled(256, 128, 128, 8, 3, FLATTEN=True),
-        tiled(128, 128, 128, 8, 4, FLATTEN=True),
         PLAIN,
     )
 
@@ -108,11 +131,16 @@ def make_inputs(
     depth: int,
     columns: int,
     gelu: bool,
+    rounded: bool = False,
 ) -> Inputs:
-    """Quantised random matrices, scaled so that GELU sees both of its arms."""
+    """Quantised random matrices, scaled so that GELU sees both of its arms.
+
+    If ``rounded``, also scales of the result: no value exceeds its row's length times the longest
+    row of weights.
+    """
     x, x_scale = quantise_ref(torch.randn(rows, depth, device=device))
     weight, weight_scale = quantise_ref(torch.randn(columns, depth, device=device) / depth**0.5)
-    return {
+    made: Inputs = {
         "x": x,
         "x_scale": x_scale,
         "weight": weight,
@@ -120,22 +148,39 @@ def make_inputs(
         "bias": torch.randn(columns, device=device, dtype=precision),
         "gelu": gelu,
     }
+    if rounded:
+        lengths = [
+            (one.float() * scale[:, None]).norm(dim=1)
+            for one, scale in ((x, x_scale), (weight, weight_scale))
+        ]
+        made["out_scale"] = (lengths[0] * lengths[1].max() + made["bias"].abs().max()) / LARGEST
+    return made
 
 
-def cost(x: Tensor, weight: Tensor, bias: Tensor, **_: object) -> tuple[float, float]:
+def cost(
+    x: Tensor, weight: Tensor, bias: Tensor, out_scale: Tensor | None = None, **_: object
+) -> tuple[float, float]:
     """Two operations a product; both matrices and scales read and the result written once."""
     (rows, depth), columns = x.shape, len(weight)
     read = (rows + columns) * (depth + 4.0)
-    return 2.0 * rows * depth * columns, read + rows * columns * bias.element_size()
+    written = bias.element_size() if out_scale is None else 1
+    return 2.0 * rows * depth * columns, read + rows * columns * written
+
+
+# With GELU or without, and in what precision the result is written.
+SHIPPED = ((False, False), (True, False), (True, True))
 
 
 def launches(architecture: str) -> list[Launch]:
-    """With and without GELU, to every precision, where the architecture has e4m3."""
+    """What an encoder needs, to every precision, where the architecture has e4m3."""
     found = []
     for precision in PRECISIONS if has_e4m3(architecture) else ():
-        for gelu in (False, True):
-            config, shape = _config(precision, gelu, architecture), shape_class(precision, gelu)
-            found += launch(shape, "fp8e4nv", TYPES[precision], gelu, config, PLAIN)
+        kind = TYPES[precision]
+        for gelu, rounded in SHIPPED:
+            config = _config(precision, gelu, rounded, architecture)
+            shape = _shape_class(precision, gelu, rounded)
+            result = "fp8e4nv" if rounded else kind
+            found += launch(shape, "fp8e4nv", kind, result, gelu, config, PLAIN)
     return found
 
 
@@ -143,10 +188,20 @@ def tunings() -> list[Tuning]:
     """The feed-forward product of XLM-R large; candidates are those of this machine's GPU."""
     case = {"rows": 32768, "depth": 1024, "columns": 4096}
     return [
-        Tuning(shape_class(p, gelu), p, {**case, "gelu": gelu}, _candidates(here()))
+        Tuning(
+            _shape_class(p, gelu, rounded),
+            p,
+            {**case, "gelu": gelu, "rounded": rounded},
+            _candidates(here()),
+        )
         for p in PRECISIONS
-        for gelu in (False, True)
+        for gelu, rounded in SHIPPED
     ]
+
+
+def values(out: Tensor, out_scale: Tensor | None = None, **_: object) -> Tensor:
+    """What the result stands for."""
+    return out if out_scale is None else out.to(out_scale.dtype) * out_scale[:, None]
 
 
 KERNEL = Kernel(
@@ -162,5 +217,6 @@ KERNEL = Kernel(
     cost=cost,
     launches=launches,
     tunings=tunings,
+    values=values,
     precisions=PRECISIONS,
 )

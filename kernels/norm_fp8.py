@@ -22,11 +22,11 @@ from xtremely.kernels.spec import TYPES, Kernel, Launch
 
 def norm_fp8(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``norm``, and what ``quantise`` makes of its result, without reading that again.
 
-    A post-norm encoder needs both: the result for the next residual add, its fp8 rows for the
-    next product.
+    A post-norm encoder needs all of it: the result for the next residual add, its fp8 rows for the
+    next product, and their lengths to know beforehand how large that product's values can be.
 
     Args:
         x: [T, H] fp32, fp16 or bf16; rows may be strided.
@@ -37,7 +37,8 @@ def norm_fp8(
 
     Returns:
         The result [T, H], the precision of ``x``; its rows as values [T, H] e4m3 and scales [T]
-        fp32, to the bit what ``quantise`` gives for the result. All contiguous.
+        fp32, to the bit what ``quantise`` gives for the result; the result's lengths (L2) [T] fp32.
+        All contiguous.
 
     Raises:
         InputError: also on a device without e4m3.
@@ -50,6 +51,7 @@ def norm_fp8(
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
     values = torch.empty(rows, width, dtype=E4M3, device=x.device)
     scale = torch.empty(rows, dtype=torch.float32, device=x.device)
+    length = torch.empty(rows, dtype=torch.float32, device=x.device)
     if rows:
         config = row_config("norm_fp8", width, x.dtype, architecture_of(x.device))
         _norm_fp8.add_norm_quantise[rows,](
@@ -60,6 +62,7 @@ def norm_fp8(
             out,
             values,
             scale,
+            length,
             x.stride(0),
             residual.stride(0),
             eps,
@@ -67,20 +70,21 @@ def norm_fp8(
             COLUMNS=row_columns(width),
             num_warps=config.warps,
         )
-    return out, values, scale
+    return out, values, scale, length
 
 
 def norm_fp8_ref(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``norm_fp8`` in plain torch."""
     out = norm_ref(x, residual, weight, bias, eps)
-    return out, *quantise_ref(out)
+    length = out.to(torch.promote_types(out.dtype, torch.float32)).norm(dim=1)
+    return out, *quantise_ref(out), length
 
 
 def cost(x: Tensor, **_: object) -> tuple[float, float]:
-    """About sixteen operations a value; two reads, a write, a byte a value, four bytes a row."""
-    return 16.0 * x.numel(), x.numel() * (3.0 * x.element_size() + 1.0) + 4.0 * len(x)
+    """About 18 operations a value; two reads, a write, a byte a value, eight bytes a row."""
+    return 18.0 * x.numel(), x.numel() * (3.0 * x.element_size() + 1.0) + 8.0 * len(x)
 
 
 def launches(architecture: str) -> list[Launch]:
@@ -91,7 +95,7 @@ def launches(architecture: str) -> list[Launch]:
     for precision in PRECISIONS if has_e4m3(architecture) else ():
         kind = TYPES[precision]
         tensors = dict.fromkeys(("X", "RESIDUAL", "WEIGHT", "BIAS", "OUT"), f"*{kind}")
-        rows = {"VALUES": "*fp8e4nv", "SCALE": "*fp32"}
+        rows = {"VALUES": "*fp8e4nv", "SCALE": "*fp32", "LENGTH": "*fp32"}
         strides = dict.fromkeys(("stride_x", "stride_residual"), "i32")
         signature = {**tensors, **rows, **strides, "eps": "fp32"}
         for width in WIDTHS:
@@ -102,8 +106,8 @@ def launches(architecture: str) -> list[Launch]:
     return found
 
 
-def values(out: tuple[Tensor, Tensor, Tensor], **_: object) -> Tensor:
-    """LayerNorm's result; its fp8 rows follow from it to the bit, which has its own test."""
+def values(out: tuple[Tensor, Tensor, Tensor, Tensor], **_: object) -> Tensor:
+    """LayerNorm's result; what follows from it has its own tests."""
     return out[0]
 
 

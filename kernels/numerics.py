@@ -8,6 +8,7 @@ Dao-AILab's flash-attention.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,11 @@ def raised(value: Any) -> Any:
 
 
 def rounding(exact: Tensor, precision: torch.dtype) -> float:
-    """Noise of the precision at these values: twice what adding and taking off 0.3 changes."""
-    values = exact.to(precision)
-    return 2 * float((values + 0.3 - 0.3 - values).abs().max()) if exact.numel() else 0.0
+    """Noise of the precision at these values: a unit in the last place of the largest."""
+    largest = float(exact.abs().max()) if exact.numel() else 0.0
+    if not 0 < largest < math.inf:
+        return 0.0
+    return torch.finfo(precision).eps * 2.0 ** math.floor(math.log2(largest))
 
 
 def assert_no_worse_than_plain(

@@ -69,11 +69,11 @@ class ShortTiles:
 
     Attributes:
         rows: [tiles, block] int32, each tile row's row in the packed values; -1 where none is.
-        slots: [tiles] int32, rows of a slot.
+        shifts: [tiles] int32, the logarithm (base 2) of a slot's rows.
     """
 
     rows: Tensor
-    slots: Tensor
+    shifts: Tensor
 
 
 class Layout:
@@ -133,9 +133,9 @@ class Layout:
             start += length
         return found
 
-    def short_tiles(self, block: int) -> ShortTiles | None:
-        """Tiles of ``block`` rows over the sequences of at most ``block`` tokens."""
-        return self._once("short", block, self._short_tiles)
+    def short_tiles(self, above: int, block: int) -> ShortTiles | None:
+        """Tiles of ``block`` rows over the sequences of ``above`` + 1 to ``block`` tokens."""
+        return self._once(f"short {above}", block, lambda size: self._short_tiles(above, size))
 
     def long_tiles(self, above: int, block: int) -> Tensor | None:
         """Query tiles of at most ``block`` rows over the sequences of more than ``above`` tokens.
@@ -154,15 +154,15 @@ class Layout:
     def _starts(self) -> list[int]:
         return list(itertools.accumulate(self.lengths, initial=0))
 
-    def _short_tiles(self, block: int) -> ShortTiles | None:
+    def _short_tiles(self, above: int, block: int) -> ShortTiles | None:
         by_slot: dict[int, list[tuple[int, int]]] = {}
         for start, length in zip(self._starts(), self.lengths, strict=False):
-            if 0 < length <= block:
+            if above < length <= block:
                 slot = max(SMALLEST_SLOT, 1 << (length - 1).bit_length())
                 by_slot.setdefault(slot, []).append((start, length))
         if not by_slot:
             return None
-        rows, slots = [], []
+        rows, shifts = [], []
         for slot, held in sorted(by_slot.items(), reverse=True):
             starts, lengths = torch.tensor(held).T
             within = torch.arange(slot)
@@ -170,8 +170,8 @@ class Layout:
             missing = -len(held) % (block // slot)
             table = torch.cat([table, torch.full((missing, slot), -1)])
             rows.append(table.view(-1, block))
-            slots += [slot] * len(rows[-1])
-        tables = (torch.cat(rows).to(torch.int32), torch.tensor(slots, dtype=torch.int32))
+            shifts += [slot.bit_length() - 1] * len(rows[-1])
+        tables = (torch.cat(rows).to(torch.int32), torch.tensor(shifts, dtype=torch.int32))
         return ShortTiles(*(to_device(table, self.device) for table in tables))
 
     def _long_tiles(self, above: int, block: int) -> Tensor | None:

@@ -41,7 +41,7 @@ def milliseconds(call: Callable[[], Any]) -> float:
     """Median time of a call on the GPU, caches flushed between calls."""
     from triton.testing import do_bench
 
-    return float(do_bench(call, quantiles=[0.5]))
+    return float(do_bench(call, warmup=10, rep=40, quantiles=[0.5]))
 
 
 def tune(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from xtremely.bench import gpu
+from xtremely.bench import gpu, gpu_stages
 
 CPU = torch.device("cpu")
 
@@ -14,11 +14,11 @@ def once(call):
     return 2.0
 
 
-@pytest.mark.parametrize("task", gpu.HISTOGRAMS)
+@pytest.mark.parametrize("task", gpu_stages.HISTOGRAMS)
 def test_lengths_follow_the_tasks_histogram(task):
-    counts = {int(length): count for length, count in gpu.HISTOGRAMS[task].items()}
+    counts = {int(length): count for length, count in gpu_stages.HISTOGRAMS[task].items()}
     mean = sum(n * c for n, c in counts.items()) / sum(counts.values())
-    lengths = gpu.lengths_of(task, 20_000)
+    lengths = gpu_stages.lengths_of(task, 20_000)
     assert lengths == sorted(lengths, reverse=True)
     assert 0.95 * 20_000 < sum(lengths) <= 20_000
     assert sum(lengths) / len(lengths) == pytest.approx(mean, rel=0.05)
@@ -26,7 +26,9 @@ def test_lengths_follow_the_tasks_histogram(task):
 
 def test_rates_and_shares_of_the_roofs_by_hand():
     roofs = {"copy": 4e9, "product": 8e9}
-    good, bad = gpu.compare({"good": lambda: None, "bad": lambda: 1 / 0}, 8e6, 4e6, roofs, once)
+    good, bad = gpu_stages.compare(
+        {"good": lambda: None, "bad": lambda: 1 / 0}, 8e6, 4e6, roofs, once
+    )
     assert (good["gb_s"], good["of_copy"]) == (2.0, 0.5)  # 4 MB in 2 ms
     assert (good["tflop_s"], good["of_product"]) == (0.0, 0.5)  # 8 MFLOP in 2 ms
     assert bad == {"name": "bad", "unavailable": "ZeroDivisionError: division by zero"}
@@ -49,8 +51,8 @@ def test_a_kernels_tests_are_its_own():
 
 
 def test_every_stage_names_kernels_that_exist():
-    assert set(gpu.KERNELS) == set(gpu.STAGES)
-    assert set().union(*gpu.KERNELS.values()) <= set(gpu.all_kernels())
+    assert set(gpu_stages.KERNELS) == set(gpu_stages.STAGES)
+    assert set().union(*gpu_stages.KERNELS.values()) <= set(gpu.all_kernels())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -62,15 +64,33 @@ def test_without_a_gpu_it_says_what_it_would_do(capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="runs the interpreter's small shapes")
-@pytest.mark.parametrize("stage", gpu.STAGES)
+@pytest.mark.parametrize("stage", gpu_stages.STAGES)
 def test_every_stage_times_our_kernels_and_at_least_one_peer(stage, monkeypatch):
-    monkeypatch.setattr(gpu, "SHAPES", {"tiny": (64, 2, 96, 1)})
-    monkeypatch.setattr(gpu, "TOKENS", 70)
-    monkeypatch.setattr(gpu, "HISTOGRAMS", {"bucc2018": {"3": 4, "11": 4}})
-    monkeypatch.setattr(gpu, "DENSE", {})
-    monkeypatch.setattr(gpu, "MINED", (30, 50))
+    monkeypatch.setattr(gpu_stages, "SHAPES", {"tiny": (64, 2, 96, 1)})
+    monkeypatch.setattr(gpu_stages, "TOKENS", 70)
+    monkeypatch.setattr(gpu_stages, "HISTOGRAMS", {"bucc2018": {"3": 4, "11": 4}})
+    monkeypatch.setattr(gpu_stages, "DENSE", {})
+    monkeypatch.setattr(gpu_stages, "MINED", (30, 50))
     monkeypatch.setattr(torch, "compile", lambda function: function)
-    for result in gpu.STAGES[stage](CPU, torch.float16, {"copy": 1e9, "product": 1e9}, once):
+    for result in gpu_stages.STAGES[stage](CPU, torch.float16, {"copy": 1e9, "product": 1e9}, once):
         timed = {row["name"] for row in result["rows"] if "ms" in row}
         assert any(name.startswith("xtremely") for name in timed), result
         assert any(not name.startswith("xtremely") for name in timed), result
+
+
+def test_every_shape_class_can_be_tuned_by_its_name():
+    named = list(gpu.classes(torch.bfloat16))
+    assert len({name for name, _ in named}) == len(named)
+    for name, kernel in named:
+        (only,) = kernel.tunings()
+        assert name == f"{kernel.name}: {only.shape}"
+
+
+def test_lines_say_what_a_contender_reached_or_why_it_could_not_run():
+    row = {"name": "good", "ms": 2.0, "gb_s": 2000.0, "tflop_s": 3.5, "of_copy": 0.8}
+    row |= {"of_product": 0.5, "peak_mb": 12.0, "tokens_s": 1_234_567}
+    found = [{"shape": "base", "rows": [row, {"name": "bad", "unavailable": "not here"}]}]
+    head, good, bad = gpu.lines("encoder", found)
+    assert head == "encoder base"
+    assert good.split()[:3] == ["good", "2.0000", "ms"] and "80 %" in good and "1,234,567" in good
+    assert bad.split() == ["bad", "not", "here"]

@@ -67,6 +67,28 @@ def test_the_persistent_kernel_obeys_the_law(function, rows, depth, columns, gel
     assert_no_worse_than_plain(*answers)
 
 
+@pytest.mark.parametrize("config", [PLAIN, PERSISTENT])
+@pytest.mark.parametrize("function", ["kernel", "twin"])
+def test_a_result_in_fp8_is_off_by_at_most_half_a_step(config, function):
+    given = fp8.make_inputs(HALF, DEVICE, rows=70, depth=80, columns=112, gelu=True, rounded=True)
+    exact = {name: one.double() for name, one in given.items() if isinstance(one, torch.Tensor)}
+    rows, weight = (exact[name] * exact[f"{name}_scale"][:, None] for name in ("x", "weight"))
+    exact = F.gelu(F.linear(rows, weight, exact["bias"])) / exact["out_scale"][:, None]
+    with forced("linear_fp8", "to fp8 gelu fp16", config):
+        out = linear_fp8(**given) if function == "kernel" else linear_fp8_ref(**given)
+    assert out.dtype == E4M3 and exact.abs().max() < 448
+    half_step = torch.maximum(exact.abs() / 16, torch.tensor(2.0**-10, device=DEVICE))
+    assert ((out.double() - exact).abs() <= half_step * 1.001 + 1e-5).all()
+
+
+def test_a_result_in_fp8_beyond_its_scale_is_the_largest_number():
+    given = fp8.make_inputs(HALF, DEVICE, rows=3, depth=16, columns=16, gelu=False, rounded=True)
+    given["out_scale"][1] = 1e-4
+    for function in (linear_fp8, linear_fp8_ref):
+        out = function(**given).float()
+        assert out[1].abs().max() == 448 and out[[0, 2]].abs().max() < 448
+
+
 @settings(max_examples=15)
 @given(st.integers(1, 70), st.integers(1, 6), st.integers(1, 9))
 def test_both_kernels_give_the_same_bits(rows, sixteenths, eighths):

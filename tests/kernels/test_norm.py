@@ -30,7 +30,8 @@ def test_a_hand_made_row(run):
 @given(st.integers(0, 5), st.integers(1, 300), st.sampled_from([torch.float32, torch.float16]))
 def test_in_one_pass_it_is_norm_and_then_quantise(rows, width, precision):
     arguments = inputs(rows, width, precision)
-    out, values, scale = norm_fp8(**arguments)
+    out, values, scale, length = norm_fp8(**arguments)
+    assert torch.allclose(length, out.float().norm(dim=1), rtol=1e-5)
     assert torch.equal(out, norm(**arguments))
     again, again_scale = quantise(out)
     assert torch.equal(values.float(), again.float()) and torch.equal(scale, again_scale)
@@ -40,8 +41,13 @@ def test_a_row_that_norms_to_zeros_has_fp8_zeros():
     x = torch.full((1, 8), 3.0, device=DEVICE)
     ones, zeros = torch.ones(8, device=DEVICE), torch.zeros(8, device=DEVICE)
     for run in (norm_fp8, norm_fp8_ref):
-        out, values, scale = run(x, x, ones, zeros, 1e-5)
-        assert not out.any() and not values.float().any() and scale.tolist() == [2.0**-126]
+        out, values, scale, length = run(x, x, ones, zeros, 1e-5)
+        assert (
+            not out.any()
+            and not length.any()
+            and not values.float().any()
+            and scale.tolist() == [2.0**-126]
+        )
 
 
 @pytest.mark.parametrize("run", [norm, norm_ref, norm_fp8, norm_fp8_ref])

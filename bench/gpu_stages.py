@@ -1,0 +1,268 @@
+"""What ``bench.gpu`` measures: each stage's inputs, its contenders, and what they reach."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xtremely.bench import gpu_peers as peers
+from xtremely.engine.batch import Batch
+from xtremely.engine.bert import Bert
+from xtremely.engine.config import EncoderConfig
+from xtremely.engine.fp8 import Fp8Bert
+from xtremely.engine.graphs import Graphs
+from xtremely.engine.ops import TORCH, TRITON
+from xtremely.kernels.packing import Layout
+from xtremely.kernels.spec import all_kernels
+
+HISTOGRAMS = json.loads((Path(__file__).parent / "lengths.json").read_text(encoding="utf-8"))
+# Attention's published figures are of sequences of one length.
+DENSE = {"512 tokens": {"512": 1}}
+TOKENS = 32768  # of a batch
+# XLM-R base and large: hidden, heads, intermediate, layers.
+SHAPES = {"base": (768, 12, 3072, 12), "large": (1024, 16, 4096, 24)}
+WORDS = 32_000  # random ids need no larger table, and the real one's size changes no speed
+COMPILED = "bucc2018"  # the task on which the peer's layers are compiled too
+MINED = (50_000, 200_000)  # sentences a side
+
+Row = dict[str, Any]
+Timer = Callable[[Callable[[], Any]], float]
+
+deadline = [math.inf]  # on time.monotonic, after which nothing more is timed
+
+
+def lengths_of(task: str, tokens: int) -> list[int]:
+    """Sequence lengths as ``task`` has them, ``tokens`` in all or a little less, longest first."""
+    histogram = (HISTOGRAMS | DENSE)[task]
+    counts = {int(length): count for length, count in histogram.items()}
+    mean = sum(n * c for n, c in counts.items()) / sum(counts.values())
+    scale = tokens / mean / sum(counts.values())
+    drawn, owed = [], 0.0
+    for length in sorted(counts, reverse=True):
+        owed += counts[length] * scale
+        drawn += [length] * int(owed)
+        owed -= int(owed)
+    return drawn
+
+
+def compare(
+    contenders: dict[str, Callable[[], Any]], flop: float, moved: float, roofs: Row, timer: Timer
+) -> list[Row]:
+    """A row a contender; one that cannot run says why.
+
+    ``peak_mb`` is the memory a call takes beyond what was taken before it: its results and what it
+    works with.
+    """
+    rows, gpu = [], torch.cuda.is_available()
+    torch._dynamo.reset()  # what is compiled is compiled for these shapes
+    for name, call in contenders.items():
+        if time.monotonic() > deadline[0]:
+            rows.append({"name": name, "unavailable": "out of time"})
+            continue
+        try:
+            call()  # compiles, and makes what it keeps
+            before = 0
+            if gpu:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+            call()
+            peak = (torch.cuda.max_memory_allocated() - before) / 1e6 if gpu else None
+            taken = timer(call)
+        except Exception as error:  # a peer that this card or version has not is no failure
+            rows.append({"name": name, "unavailable": f"{type(error).__name__}: {error}"[:200]})
+            continue
+        seconds = taken / 1e3
+        rows.append(
+            {
+                "name": name,
+                "ms": round(taken, 4),
+                "gb_s": round(moved / seconds / 1e9, 1),
+                "tflop_s": round(flop / seconds / 1e12, 2),
+                "of_copy": round(moved / seconds / roofs["copy"], 3) if roofs else None,
+                "of_product": round(flop / seconds / roofs["product"], 3) if roofs else None,
+                "peak_mb": peak and round(peak, 1),
+            }
+        )
+    return rows
+
+
+def roofs(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:
+    """Bytes and operations a second that this card reaches here and now."""
+    source = torch.empty(1 << 28, dtype=precision, device=device)
+    target = torch.empty_like(source)
+    copy = 2 * source.numel() * source.element_size() / timer(lambda: target.copy_(source)) * 1e3
+    a = torch.randn(8192, 8192, dtype=precision, device=device)
+    product = 2 * 8192**3 / timer(lambda: a @ a) * 1e3
+    return {"copy": copy, "product": product}
+
+
+def attention(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
+    """Attention on every task's lengths and on sequences of 512 tokens, base and large."""
+    kernel, found = all_kernels()["attention"], []
+    for shape, (hidden, heads, *_) in SHAPES.items():
+        for task in HISTOGRAMS | DENSE:
+            lengths = tuple(lengths_of(task, TOKENS))
+            inputs = kernel.make_inputs(
+                precision, device, lengths=lengths, heads=heads, dim=hidden // heads
+            )
+            contenders = peers.attention(**inputs, flex=shape == "large")
+            rows = compare(contenders, *kernel.cost(**inputs), roof, timer)
+            found.append({"shape": shape, "task": task, "sequences": len(lengths), "rows": rows})
+    return found
+
+
+def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
+    """The kernels bound by memory: norms, embedding, gated GELU, pooling."""
+    found = []
+    for shape, (hidden, *_) in SHAPES.items():
+        lengths = tuple(lengths_of("bucc2018", TOKENS))
+        cases = {
+            "norm": {"rows": TOKENS, "width": hidden},
+            "prenorm": {"rows": TOKENS, "width": hidden},
+            "embedding": {"tokens": TOKENS, "width": hidden},
+            "geglu": {"rows": TOKENS, "width": hidden * 3 // 2},
+            "pooling": {"lengths": lengths, "width": hidden, "pooling": "mean", "unit": True},
+        }
+        for name, case in cases.items():
+            kernel = all_kernels()[name]
+            inputs = kernel.make_inputs(precision, device, **case)
+            contenders = peers.twins(kernel, inputs)
+            result = compare(contenders, *kernel.cost(**inputs), roof, timer)
+            found.append({"shape": shape, "kernel": name, "rows": result})
+    return found
+
+
+def linear(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
+    """The four matrix products of a layer, the third with GELU; in 16 bits and in fp8."""
+    found = []
+    for name, contenders in (("linear", peers.linear), ("linear_fp8", peers.linear_fp8)):
+        kernel = all_kernels()[name]
+        for shape, (hidden, _, wide, _) in SHAPES.items():
+            for depth, columns, gelu in (
+                (hidden, 3 * hidden, False),
+                (hidden, hidden, False),
+                (hidden, wide, True),
+                (wide, hidden, False),
+            ):
+                case = {"rows": TOKENS, "depth": depth, "columns": columns, "gelu": gelu}
+                if name == "linear_fp8" and gelu:
+                    case["rounded"] = True  # to fp8, as the encoder wants it
+                inputs = kernel.make_inputs(precision, device, **case)
+                rows = contenders(**inputs)
+                result = compare(rows, *kernel.cost(**inputs), roof, timer)
+                found.append({"kernel": name, "shape": shape, "case": case, "rows": result})
+    return found
+
+
+def topk(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
+    """The four nearest of 200,000 keys for 50,000 queries; exact ones too, and both directions."""
+    kernel, found = all_kernels()["topk"], []
+    for shape, (hidden, *_) in SHAPES.items():
+        case = {"rows": MINED[0], "columns": MINED[1], "depth": hidden, "k": 4}
+        inputs = kernel.make_inputs(precision, device, **case)
+        result = compare(peers.topk(**inputs), *kernel.cost(**inputs), roof, timer)
+        found.append({"shape": shape, "case": case, "rows": result})
+    return found
+
+
+def span(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
+    """The 20 best answers of windows of 384 tokens."""
+    kernel = all_kernels()["span"]
+    case = {"lengths": (384,) * max(1, TOKENS // 384), "best": 20, "longest": 30}
+    inputs = kernel.make_inputs(precision, device, **case)
+    contenders = peers.twins(kernel, inputs)
+    del contenders["torch.compile"]  # a loop over windows: it compiles for minutes
+    result = compare(contenders, *kernel.cost(**inputs), roof, timer)
+    return [{"case": f"{len(case['lengths'])} windows of 384", "rows": result}]
+
+
+def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
+    """The whole encoder with random weights, real sizes; tokens a second."""
+    found = []
+    for shape, (hidden, heads, wide, layers) in SHAPES.items():
+        config = EncoderConfig("bert", layers, hidden, heads, wide, WORDS, 0, 514, 2, 1e-5, 1)
+        own = _encoders(config, device, precision)
+        others = peers.Encoders(config, device, precision)
+        for task in HISTOGRAMS:
+            batch = _batch(lengths_of(task, TOKENS), device)
+            flop = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * wide) * batch.tokens
+            flop += 4.0 * layers * hidden * sum(n * n for n in batch.layout.lengths)
+            contenders = {
+                **{name: partial(run, batch) for name, run in own.items()},
+                **others.on(batch, compiled=task == COMPILED),
+            }
+            result = compare(contenders, flop, 0, roof, timer)
+            for row in result:
+                if "ms" in row:
+                    row["tokens_s"] = round(batch.tokens / row["ms"] * 1e3)
+            found.append({"shape": shape, "task": task, "tokens": batch.tokens, "rows": result})
+    return found
+
+
+def _encoders(
+    config: EncoderConfig, device: torch.device, precision: torch.dtype
+) -> dict[str, Callable[[Batch], Any]]:
+    """Our encoder of random weights: on the kernels, as a graph, in fp8, and in plain torch."""
+    with torch.device(device):
+        model = Bert(config).requires_grad_(False).eval()
+        for parameter in model.parameters():
+            parameter.normal_(std=0.02)
+    eight, last = Fp8Bert(deepcopy(model), precision), [config.layers]
+    model = model.to(precision)
+
+    def forward(batch: Batch, layers: Collection[int]) -> Any:
+        return model(batch, layers, TRITON)
+
+    kept: list[Graphs] = []
+
+    def graphed(batch: Batch) -> Any:
+        if not kept:
+            kept.append(Graphs(forward))
+        return kept[0](batch, last)
+
+    return {
+        "xtremely triton": lambda batch: forward(batch, last),
+        "xtremely triton, as a CUDA graph": graphed,
+        "xtremely triton, fp8": lambda batch: eight(batch, last, TRITON),
+        "xtremely torch": lambda batch: model(batch, last, TORCH),
+    }
+
+
+def _batch(lengths: list[int], device: torch.device) -> Batch:
+    total = sum(lengths)
+    positions = torch.cat([torch.arange(n) for n in lengths])
+    return Batch(
+        torch.randint(WORDS, (total,)),
+        positions,
+        torch.zeros(total, dtype=torch.int64),
+        Layout(lengths),
+        torch.arange(len(lengths)),
+    ).to(device)
+
+
+STAGES = {
+    "encoder": encoder,
+    "attention": attention,
+    "rows": rows,
+    "linear": linear,
+    "topk": topk,
+    "span": span,
+}
+# The kernels whose conformance a stage's speed lines depend on.
+KERNELS = {
+    "attention": {"attention"},
+    "rows": {"norm", "prenorm", "embedding", "geglu", "pooling"},
+    "linear": {"linear", "linear_fp8"},
+    "topk": {"topk", "rescore"},
+    "span": {"span"},
+    "encoder": {"attention", "norm", "norm_fp8", "quantise", "embedding", "linear", "linear_fp8"},
+}
