@@ -6,6 +6,7 @@ Answers are None where a distribution hides them: predictions are then made, and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -185,8 +186,14 @@ Answerable = TextPairs | Tagged | Questions | Choices
 
 def part(examples: Answerable, rows: slice) -> Answerable:
     """Some of the examples that a head answers, and of contexts those that they need."""
+    return picked(examples, range(len(examples))[rows])
+
+
+def picked(examples: Answerable, rows: Iterable[int]) -> Answerable:
+    """``part`` for any rows, in their order."""
+    rows = list(rows)
     if isinstance(examples, Questions):
-        questions = examples.questions[rows]
+        questions = [examples.questions[row] for row in rows]
         places = {row: n for n, row in enumerate(dict.fromkeys(q.context for q in questions))}
         return replace(
             examples,
@@ -195,6 +202,8 @@ def part(examples: Answerable, rows: slice) -> Answerable:
         )
     columns = {one.name: getattr(examples, one.name) for one in fields(examples)}
     kept: dict[str, Any] = {
-        name: column[rows] for name, column in columns.items() if isinstance(column, list)
+        name: [column[row] for row in rows]
+        for name, column in columns.items()
+        if isinstance(column, list)
     }
     return replace(examples, **kept)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
@@ -38,14 +37,18 @@ def test_examples(task: str, root: Path, code: str, split: str, limit: int | Non
     return picked(data, [row * len(data) // limit for row in range(limit)])
 
 
-def test_task(test: Test, phases: tuple[Phase, ...]) -> Task:
-    """The task as a study evaluates it: on the first split whose answers are known.
+def barred(test: Test, phases: tuple[Phase, ...]) -> tuple[str, ...]:
+    """The splits of a test's task that a model was trained on, in whatever language: splits of
+    translated data sets say the same in all, so such a split is none to test on.
+    """
+    return tuple(sorted({phase.split for phase in phases if phase.task == test.task}))
 
-    A split that the model was trained on is none to test it on, in whatever language: splits of
-    translated data sets say the same in all.
+
+def test_task(test: Test, without: tuple[str, ...]) -> Task:
+    """The task as a study evaluates it: on the first split whose answers are known, ``without``
+    some splits.
     """
     task = find_task(test.task)
-    seen = {phase.split for phase in phases if phase.task == task.name}
 
     def find(root: Path, code: str, split: str) -> Callable[[], Examples]:
         data = test_examples(task.name, root, code, split, test.limit)
@@ -53,17 +56,17 @@ def test_task(test: Test, phases: tuple[Phase, ...]) -> Task:
             raise Missing(task.name, code, [f"{root}: labels of {split}"])
         return lambda: data
 
-    splits = tuple(split for split in task.splits if split not in seen)
-    return replace(task, find=find, splits=splits)
+    return replace(task, find=find, splits=tuple(s for s in task.splits if s not in without))
 
 
-def test_sets(test: Test, phases: tuple[Phase, ...], root: Path) -> Iterator[tuple[str, str, Any]]:
+@cache
+def test_sets(test: Test, without: tuple[str, ...], root: Path) -> list[tuple[str, str, Any]]:
     """Language, split and examples of every set that a cell is tested on.
 
     Raises:
         UsageError: there is none at all, or none in a language that was asked for.
     """
-    task, found = test_task(test, phases), 0
+    task, found = test_task(test, without), []
     for code in test.languages or (*task.languages, *task.more_languages):
         try:
             sets = task.load(root, code)
@@ -71,14 +74,13 @@ def test_sets(test: Test, phases: tuple[Phase, ...], root: Path) -> Iterator[tup
             if test.languages is not None:
                 raise UsageError(f"{missing}; leave {code!r} out of the grid") from missing
             continue
-        for split, data in sets.items():
-            found += 1
-            yield code, split, data
+        found += [(code, split, data) for split, data in sets.items()]
     if not found:
         raise UsageError(
             f"{root} has no labelled {' or '.join(task.splits) or 'other split'} of {task.name}"
             " in any language"
         )
+    return found
 
 
 def check_source(phase: Phase, root: Path) -> None:
@@ -106,23 +108,20 @@ def _training_hash(task: str, root: Path, code: str, split: str) -> str:
 
 
 @cache
-def _test_hash(test: Test, phases: tuple[Phase, ...], root: Path) -> str:
-    return text_hash([[code, split, _hash(data)] for code, split, data in test_sets(test, phases, root)])
+def _test_hash(test: Test, without: tuple[str, ...], root: Path) -> str:
+    sets = test_sets(test, without, root)
+    return text_hash([[code, split, _hash(data)] for code, split, data in sets])
 
 
 def data_hashes(cell: Cell, root: Path) -> dict[str, list[str]]:
     """SHA-256 of everything that a cell is trained and tested on."""
-    seen = {(phase.task, phase.split) for phase in cell.phases}
     return {
         "train": [
             _training_hash(phase.task, root, code, phase.split)
             for phase in cell.phases
             for code in phase.languages
         ],
-        "test": [
-            _test_hash(test, tuple(p for p in cell.phases if p.task == test.task), root)
-            for test in cell.tests
-        ],
+        "test": [_test_hash(test, barred(test, cell.phases), root) for test in cell.tests],
     }
 
 

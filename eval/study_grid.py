@@ -28,18 +28,21 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from xtremely.eval import recipe
 from xtremely.eval.languages import language
-from xtremely.eval.task import Labelling, Matching, Task, find_task
+from xtremely.eval.task import Labelling, Matching, Task, find_task, find_training_task
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 UNTRAINED = "none"
 GRID_KEYS = ("name", "models", "seeds", "part")
 PART_KEYS = ("name", "title", "sources", "train", "test")
 PHASE_KEYS = ("task", "split", "examples", "source")
+OURS = ("name", "kind", "sources")  # of a recipe's phase: what the grid says in its own way
+SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
 TEST_KEYS = ("task", "languages", "limit", "layers")
 
 
@@ -117,6 +120,27 @@ class Cell:
                 for test in self.tests
             ],
         }
+
+    def recipe(self, model: Path | str) -> recipe.Recipe:
+        """What trains the cell's model, which lies in a folder."""
+        last = len(self.phases) - 1
+        phases = [
+            {
+                "name": f"{place + 1}-{phase.task}",
+                "kind": "target" if place == last else "intermediate",
+                "source": [
+                    {
+                        "task": phase.task,
+                        "languages": [*phase.languages],
+                        "split": phase.split,
+                        "budget": phase.examples,
+                    }
+                ],
+                **dict(phase.settings),
+            }
+            for place, phase in enumerate(self.phases)
+        ]
+        return recipe.recipe_from({"model": str(model), "seed": self.seed, "phase": phases})
 
     @property
     def title(self) -> str:
@@ -227,11 +251,17 @@ class _Reader:
                 for model in models
                 for seed in (seeds if trained else seeds[:1])
             ]
+        for cell in cells:
+            try:
+                cell.phases and cell.recipe(cell.model)
+            except InputError as error:
+                raise type(error)(f"{self.path}: part {name!r}: {error}") from error
         return Part(name, self.take(raw, "title", str, name), tuple(sources), tuple(cells))
 
     def phases(self, raw: list[dict[str, Any]], source: str) -> Iterator[Phase]:
         """The phases of a source; one without training in it is left out."""
         for one in raw:
+            self.known(one, (*PHASE_KEYS, *SETTINGS), "key of a phase")
             own = self.take(one, "source", str, source)
             if own == UNTRAINED:
                 continue
@@ -240,7 +270,7 @@ class _Reader:
                 have = ", ".join(name)
                 self.check(own in name, "task", f"a task for source {own!r} too; has {have}")
                 name = name[own]
-            task = self.named(name, find_task, name)
+            task: Task = self.named(name, find_training_task, name)
             codes = tuple(own.split("+"))
             for code in codes:
                 self.named(code, language, code)
@@ -321,7 +351,7 @@ def _answers(phases: tuple[Phase, ...], test: Test) -> bool:
         return True
     if not phases:
         return False
-    last = find_task(phases[-1].task)
+    last = find_training_task(phases[-1].task)
     if isinstance(task.rules, Labelling) and isinstance(last.rules, Labelling):
         return task.kind == last.kind and set(task.rules.labels) == set(last.rules.labels)
     return task.kind == last.kind
