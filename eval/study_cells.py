@@ -2,15 +2,14 @@
 
 A cell's ``result.json`` is written last and whole, with a checksum of itself. A folder without one
 belongs to a run that was stopped; one whose result does not match its checksum is damaged and its
-cell is run again. ``study.json`` holds all finished cells of a run in one file that can be carried
-elsewhere, reported on there, or put into another run's folder to go on from.
+cell is run again. All finished cells of a run also stand in one file, named after the grid, that
+can be carried elsewhere, reported on there, or put into another run's folder to go on from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from xtremely.eval.study_grid import Cell, Grid
 from xtremely.kernels.guard import InputError, require
 from xtremely.retrieval.store import write_atomic
 
-COLLECTED = "study.json"
 ORIGIN = "origin.json"  # in a model folder: which model it is a smaller copy of
 
 Result = dict[str, Any]
@@ -109,10 +107,8 @@ def finished(folder: Path) -> Result | None:
     except (OSError, ValueError, AttributeError, KeyError):
         intact = False
     if not intact:
-        warnings.warn(f"{folder}: the result is damaged; the cell is run again", stacklevel=2)
-        shutil.rmtree(folder)
-        return None
-    return result
+        warnings.warn(f"{folder}: the result is damaged; the cell has to run again", stacklevel=2)
+    return result if intact else None
 
 
 def finish(folder: Path, result: Result) -> None:
@@ -137,16 +133,15 @@ def collected(path: Path) -> list[Result]:
     """
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        intact = all([one.pop("sha256") == _checksum(one) for one in cells])
+        intact = [one.pop("sha256") for one in cells] == [_checksum(one) for one in cells]
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(f"{path}: not a study's collected results ({error!r})") from error
     require(intact, f"{path}: a result does not match its checksum; take a whole copy")
     return cells
 
 
-def restore(out: Path) -> None:
-    """Give every result in ``study.json`` its folder back, where that is missing."""
-    path = out / COLLECTED
+def restore(out: Path, path: Path) -> None:
+    """Give every result in a file of collected ones its folder back, where that is missing."""
     for result in collected(path) if path.exists() else ():
         folder = out / "cells" / result["name"]
         if not (folder / "result.json").exists():
@@ -157,10 +152,8 @@ def results_of(run: Path) -> list[Result]:
     """The finished cells of a run's folder, or of a file of collected results."""
     if run.is_file():
         return collected(run)
-    require(run.is_dir(), f"{run}: there is no such run")
-    if not (run / "cells").is_dir() and (run / COLLECTED).exists():
-        return collected(run / COLLECTED)
-    found = [finished(folder) for folder in sorted((run / "cells").glob("*"))]
+    require((run / "cells").is_dir(), f"{run}: no study's run is there")
+    found = [finished(folder) for folder in sorted((run / "cells").iterdir())]
     return [result for result in found if result is not None]
 
 
