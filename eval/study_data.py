@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xtremely.eval.examples import Comparable, Examples, Parallel, Questions, picked
+from xtremely.eval.examples import Comparable, Examples, Parallel, Questions, chosen, part
 from xtremely.eval.readers import Missing, text_hash
 from xtremely.eval.retrieval import limited
 from xtremely.eval.study_grid import Cell, Phase, Test
@@ -34,7 +34,8 @@ def test_examples(task: str, root: Path, code: str, split: str, limit: int | Non
         return data
     if isinstance(data, (Parallel, Comparable)):
         return limited(data, limit)
-    return picked(data, [row * len(data) // limit for row in range(limit)])
+    rows = [row * len(data) // limit for row in range(limit)]
+    return part(chosen(data, rows), slice(None))
 
 
 def barred(test: Test, phases: tuple[Phase, ...]) -> tuple[str, ...]:

@@ -26,9 +26,10 @@ from xtremely.eval.examples import (
     Questions,
     Tagged,
     TextPairs,
+    Texts,
 )
 from xtremely.eval.readers import files_read, read_lines
-from xtremely.eval.stages import training_examples
+from xtremely.eval.stages import examples_of
 from xtremely.eval.study_cells import ORIGIN, Planned, locate_model, model_hash, plan
 from xtremely.eval.study_data import barred, test_sets
 from xtremely.eval.study_grid import Grid, read_grid
@@ -126,7 +127,7 @@ def _texts(
         if one.cell.model != model:
             continue
         if one.recipe is not None:
-            for data in training_examples(one.recipe, root):
+            for data in examples_of(one.recipe, root):
                 found.update(dict.fromkeys(texts_of(data, "")))
         for test in one.cell.tests:
             for _, _, data in test_sets(test, barred(test, one.cell.phases), root):
@@ -142,6 +143,8 @@ def texts_of(data: Examples, prompt: str) -> Iterator[str]:
                 yield from words
         case TextPairs():
             yield from (*data.first, *data.second)
+        case Texts():
+            yield from data.texts
         case Questions():
             yield from data.contexts
             yield from (question.text for question in data.questions)
