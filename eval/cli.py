@@ -1,4 +1,4 @@
-"""The command line: ``xtremely eval``, ``score``, ``encode``, ``tasks``, ``models``, ``kernels``.
+"""The command line: ``xtremely eval``, ``score``, ``encode``, ``study``, ``kernels`` …
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
 standard error.
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from xtremely.eval import study_cli
 from xtremely.kernels.guard import InputError, UsageError
 
 app = typer.Typer(
@@ -55,13 +55,17 @@ def _split(text: str | None) -> list[str] | None:
 
 def _complain_as_notes() -> None:
     """Warnings as one plain line each, on standard error."""
-    console = Console(stderr=True)
 
     def show(message, category, filename, lineno, file=None, line=None):  # noqa: ANN001
         if category is not DeprecationWarning and category is not FutureWarning:
-            console.print(f"[yellow]note:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+            _complain("note:", "yellow", message)
 
     warnings.showwarning = show
+
+
+def _complain(what: str, colour: str, message: object) -> None:
+    """A line on standard error, on a terminal with its first word in colour."""
+    typer.echo(f"{typer.style(what, fg=colour)} {message}", err=True)
 
 
 @app.command("eval")
@@ -243,6 +247,8 @@ def list_models() -> None:
     print_models()
 
 
+app.add_typer(study_cli.app, name="study")
+
 kernels = typer.Typer(help="The Triton kernels: what they compile to, and tuning them.")
 app.add_typer(kernels, name="kernels")
 
@@ -280,26 +286,20 @@ def tune_kernels(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every foreseeable trouble ends in one line and an exit code."""
     _complain_as_notes()
-    errors = Console(stderr=True, soft_wrap=True)
     try:
         app(arguments)
     except UsageError as error:
-        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
+        _complain("error:", "red", error)
         sys.exit(2)
     except InputError as error:
-        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
+        _complain("error:", "red", error)
         sys.exit(1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        errors.print(
-            f"[red]error:[/] {_plain(error.strerror or error)}{where}; results that were finished"
-            " are kept, the same command goes on from there",
-            highlight=False,
+        message = f"{error.strerror or error}{where}"
+        _complain(
+            "error:",
+            "red",
+            f"{message}; results that were finished are kept, the same command goes on from there",
         )
         sys.exit(1)
-
-
-def _plain(message: object) -> str:
-    from rich.markup import escape
-
-    return escape(str(message))

@@ -40,9 +40,7 @@ SUFFIX = ".tar.xz"
 UNPACKED = "unpacked.json"  # written last into the folder of an unpacked bundle
 
 
-def pack(
-    path: Path, data_root: Path, bundle: Path, models: Path | None = None
-) -> dict[str, Any]:
+def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) -> dict[str, Any]:
     """Write a bundle.
 
     Args:

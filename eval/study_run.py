@@ -32,6 +32,8 @@ from xtremely.kernels.guard import InputError, require
 
 PRELOADED = ["xtremely.eval.study_run", "transformers"]
 PR_SET_PDEATHSIG = 1
+# What a result keeps of a phase's training record; its recipe and data stand in the identity.
+KEPT = ("steps", "seconds", "examples_per_second", "sizes", "dev", "pieces", "device", "versions")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,10 @@ def compute(planned: Planned, place: Place) -> Result:
         trained = train(
             planned.recipe, place.data_root, folder / "model", device=place.device, quiet=True
         )
-        model, training = trained[-1].folder, [phase.record for phase in trained]
+        model, training = (
+            trained[-1].folder,
+            [{key: phase.record[key] for key in KEPT} for phase in trained],
+        )
     scores, cost = _tested(planned, model, place, folder / "evaluation")
     result = {
         "name": planned.name,
