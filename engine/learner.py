@@ -109,23 +109,29 @@ def build(
     with _quiet():
         encoder = _loaded(transformers.AutoModel, folder, dtype=dtype)
     words = encoder.get_input_embeddings()
-    pruned = len(vocabulary.kept) < words.num_embeddings
-    if pruned:
+    if len(vocabulary.kept) < words.num_embeddings:
         rows = words.weight.detach()[torch.from_numpy(vocabulary.kept)]
         words = nn.Embedding(*rows.shape, padding_idx=vocabulary.pad, _weight=rows)
-        encoder.set_input_embeddings(words)
+    words.weight.requires_grad_(not freeze)
+    encoder.set_input_embeddings(words)
     state = {name: t for name, t in encoder.state_dict().items() if not name.startswith(POOLER)}
     models: dict[str, Any] = {}
     for plan in plans:
-        config = _config(folder, plan, len(vocabulary.kept) if pruned else None)
+        config = _config(folder, plan)
+        # Of the word table's size only where the head has it: a fresh head is then the same
+        # whatever the vocabulary, and no table is made to be thrown away.
+        every = plan.kind == "masked language"
+        config.vocab_size = words.num_embeddings if every else vocabulary.pad + 1
         with _quiet():
             model = CLASSES[plan.kind].from_config(config, dtype=dtype)
+        model.set_input_embeddings(words)
+        model.tie_weights()
+        config.vocab_size = words.num_embeddings
         missing, _ = model.base_model.load_state_dict(state, strict=False)
         absent = [name for name in missing if not name.startswith(POOLER)]
         require(not absent, f"{folder}: the encoder lacks {', '.join(absent[:5])}")
         if models:
             _share(next(iter(models.values())), model)
-        model.get_input_embeddings().weight.requires_grad_(not freeze)
         models[plan.name] = model
         if keep_head or (plan.kind == "masked language" and _holds(folder, plan.kind)):
             _keep_head(folder, plan, model, torch.from_numpy(vocabulary.kept))
@@ -147,12 +153,10 @@ def _loaded(kind: Any, folder: Path, **settings: Any) -> Any:
         raise InputError(f"{folder}: cannot be trained from ({error})") from error
 
 
-def _config(folder: Path, plan: HeadPlan, pieces: int | None) -> Any:
+def _config(folder: Path, plan: HeadPlan) -> Any:
     config = transformers.AutoConfig.from_pretrained(str(folder))
     config.id2label = dict(enumerate(plan.labels)) or {0: "LABEL_0", 1: "LABEL_1"}
     config.label2id = {label: number for number, label in config.id2label.items()}
-    if pieces is not None:
-        config.vocab_size = pieces
     return config
 
 
@@ -233,13 +237,21 @@ def _restore(model: Any, base: Path, vocabulary: Vocabulary) -> None:
     words.num_embeddings = len(rows)
     output = model.get_output_embeddings()
     if output is not None:
-        bias = torch.zeros(len(rows), dtype=rows.dtype)
-        if output.bias is not None:
-            bias[kept] = output.bias.detach().to(rows.device)
-            _replace_bias(model, output.bias, nn.Parameter(bias, requires_grad=False))
+        bias = _output_bias(base, len(rows)).to(rows.dtype)
+        bias[kept] = output.bias.detach().to(rows.device)
+        _replace_bias(model, output.bias, nn.Parameter(bias, requires_grad=False))
         output.weight = words.weight
         output.out_features = len(rows)
     model.config.vocab_size = len(rows)
+
+
+def _output_bias(base: Path, size: int) -> Tensor:
+    """What a folder's masked language model adds to each piece's score; zeros without one."""
+    if not _holds(base, "masked language"):
+        return torch.zeros(size)
+    with _quiet():
+        whole = _loaded(CLASSES["masked language"], base, dtype=torch.float32)
+    return whole.get_output_embeddings().bias.detach().clone()
 
 
 def _replace_bias(model: Any, old: nn.Parameter, new: nn.Parameter) -> None:

@@ -221,7 +221,8 @@ def fit(
     multiple = 8 if device == "cuda" else 1
     kinds = {plan.name: plan.kind for plan in plans}
     collator = Collator(kinds, vocabulary, typed, multiple, settings.seed)
-    trainer = _Trainer(learner, _arguments(settings, device, len(plans), len(batches), work))
+    arguments = _arguments(settings, device, len(plans), len(batches), work)
+    trainer = _Trainer(learner, arguments, eval_dataset=exams)
     progress = _Progress(sum(map(len, batches)), quiet or not trainer.is_world_process_zero())
     trainer.prepare(lessons, exams, batches, collator, progress, settings)
     last = _last_checkpoint(work)

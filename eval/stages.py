@@ -138,6 +138,20 @@ def examples_of(recipe: Recipe, data_root: Path) -> Iterator[Any]:
             yield from parts
 
 
+def summary(done: Trained) -> str:
+    """A line about a phase, for people."""
+    record = done.record
+    dev = ", ".join(
+        f"{name} dev {one['metric']} {one['score']:.1f}" for name, one in record["dev"].items()
+    )
+    return (
+        f"{done.phase}: {record['steps']:,} steps, {record['examples_per_second']:,.1f} examples/s"
+        + (f", {dev}" if dev else "")
+        + (", was there before" if done.reused else "")
+        + f" -> {done.folder}"
+    )
+
+
 def _check_room(base: Path, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
