@@ -333,15 +333,20 @@ class _Reader:
     def check(self, condition: bool, key: str, legal: str, *got: Any) -> None:
         if not condition:
             value = f" is {got[0]!r}" if got else ""
-            raise self.at(key, InputError(f"{key!r}{value}; legal: {legal}"))
+            complaint = InputError(f"{key!r}{value}; legal: {legal}")
+            raise self.at(key, complaint, str(got[0]) if got else "")
 
-    def at(self, text: str, error: InputError) -> InputError:
-        """The complaint, with the first line in which the text stands as a key or value."""
+    def at(self, text: str, error: InputError, beside: str = "") -> InputError:
+        """The complaint, with the first line in which the text stands as a key or value, if there
+        is one ``beside`` another text.
+        """
         word = re.compile(rf"(?<![\w-]){re.escape(text)}(?![\w-])")
-        for number, line in enumerate(self.lines, start=1):
-            if word.search(line.partition("#")[0]):
-                return type(error)(f"{self.path}:{number}: {error}")
-        return type(error)(f"{self.path}: {error}")
+        lines = enumerate((line.partition("#")[0] for line in self.lines), start=1)
+        found = [(number, line) for number, line in lines if word.search(line)]
+        best = next((number for number, line in found if beside in line), None)
+        if best is None:
+            return type(error)(f"{self.path}: {error}")
+        return type(error)(f"{self.path}:{best}: {error}")
 
 
 def _answers(phases: tuple[Phase, ...], test: Test) -> bool:
