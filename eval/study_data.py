@@ -23,7 +23,7 @@ def examples(task: str, root: Path, code: str, split: str) -> Examples:
 
 
 @cache
-def test_examples(task: str, root: Path, code: str, split: str, limit: int | None) -> Examples:
+def sampled(task: str, root: Path, code: str, split: str, limit: int | None) -> Examples:
     """At most ``limit`` of a split's examples, spread evenly over it.
 
     The treebanks of a language follow each other in one file, so the first sentences of it would
@@ -45,14 +45,14 @@ def barred(test: Test, phases: tuple[Phase, ...]) -> tuple[str, ...]:
     return tuple(sorted({phase.split for phase in phases if phase.task == test.task}))
 
 
-def test_task(test: Test, without: tuple[str, ...]) -> Task:
+def tested_task(test: Test, without: tuple[str, ...]) -> Task:
     """The task as a study evaluates it: on the first split whose answers are known, ``without``
     some splits.
     """
     task = find_task(test.task)
 
     def find(root: Path, code: str, split: str) -> Callable[[], Examples]:
-        data = test_examples(task.name, root, code, split, test.limit)
+        data = sampled(task.name, root, code, split, test.limit)
         if not data.labelled:
             raise Missing(task.name, code, [f"{root}: labels of {split}"])
         return lambda: data
@@ -61,13 +61,13 @@ def test_task(test: Test, without: tuple[str, ...]) -> Task:
 
 
 @cache
-def test_sets(test: Test, without: tuple[str, ...], root: Path) -> list[tuple[str, str, Any]]:
+def sets_tested(test: Test, without: tuple[str, ...], root: Path) -> list[tuple[str, str, Any]]:
     """Language, split and examples of every set that a cell is tested on.
 
     Raises:
         UsageError: there is none at all, or none in a language that was asked for.
     """
-    task, found = test_task(test, without), []
+    task, found = tested_task(test, without), []
     for code in test.languages or (*task.languages, *task.more_languages):
         try:
             sets = task.load(root, code)
@@ -110,7 +110,7 @@ def _training_hash(task: str, root: Path, code: str, split: str) -> str:
 
 @cache
 def _test_hash(test: Test, without: tuple[str, ...], root: Path) -> str:
-    sets = test_sets(test, without, root)
+    sets = sets_tested(test, without, root)
     return text_hash([[code, split, _hash(data)] for code, split, data in sets])
 
 

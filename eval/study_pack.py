@@ -31,7 +31,7 @@ from xtremely.eval.examples import (
 from xtremely.eval.readers import files_read, read_lines
 from xtremely.eval.stages import examples_of
 from xtremely.eval.study_cells import ORIGIN, Planned, locate_model, model_hash, plan
-from xtremely.eval.study_data import barred, test_sets
+from xtremely.eval.study_data import barred, sets_tested
 from xtremely.eval.study_grid import Grid, read_grid
 from xtremely.kernels.guard import InputError, require
 from xtremely.retrieval.store import write_atomic
@@ -128,7 +128,7 @@ def _texts(
             for data in examples_of(one.recipe, root):
                 found.update(dict.fromkeys(texts_of(data, "")))
         for test in one.cell.tests:
-            for _, _, data in test_sets(test, barred(test, one.cell.phases), root):
+            for _, _, data in sets_tested(test, barred(test, one.cell.phases), root):
                 found.update(dict.fromkeys(texts_of(data, prompt)))
     return found
 

@@ -25,7 +25,7 @@ from xtremely.eval.results import Record, library_versions
 from xtremely.eval.runner import Watcher, check_writable, run_cell
 from xtremely.eval.stages import train
 from xtremely.eval.study_cells import Planned, Result, collect, finish, finished, plan, restore
-from xtremely.eval.study_data import barred, test_sets, test_task
+from xtremely.eval.study_data import barred, sets_tested, tested_task
 from xtremely.eval.study_grid import Grid, Test
 from xtremely.eval.task import Matching, find_task
 from xtremely.kernels.guard import InputError, require
@@ -188,9 +188,11 @@ def _tested(
     scores, tokens = [], 0
     for test in cell.tests:
         without = barred(test, cell.phases)
-        codes = [code for code, _, _ in test_sets(test, without, place.data_root)]
+        codes = [code for code, _, _ in sets_tested(test, without, place.data_root)]
         settings = Settings(layers=test.layers)
-        cells, _ = plan_cells(engine, [test_task(test, without)], place.data_root, settings, codes)
+        cells, _ = plan_cells(
+            engine, [tested_task(test, without)], place.data_root, settings, codes
+        )
         records = [
             record
             for one in cells

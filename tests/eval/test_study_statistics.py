@@ -11,7 +11,7 @@ NAN = np.nan
 
 def matrix(targets, **runs):
     arrays = {source: np.array(rows, dtype=float) for source, rows in runs.items()}
-    return Matrix(tuple(targets.split()), arrays, {source: ("cell",) for source in runs})
+    return Matrix(tuple(targets.split()), arrays, dict.fromkeys(runs, ("cell",)))
 
 
 def test_means_are_over_runs_and_the_languages_that_are_there():
