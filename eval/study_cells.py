@@ -111,10 +111,11 @@ def finished(folder: Path) -> Result | None:
     return result if intact else None
 
 
-def finish(folder: Path, result: Result) -> None:
-    """Keep a cell's result, whole or not at all."""
+def finish(folder: Path, result: Result) -> Result:
+    """Keep a cell's result, whole or not at all; gives it as it is read back."""
     content = dumps({**result, "sha256": _checksum(result)})
     write_atomic(folder / "result.json", content.encode("utf-8"))
+    return json.loads(dumps(result))
 
 
 def collect(path: Path, results: Iterable[Result]) -> None:

@@ -31,7 +31,7 @@ from xtremely.eval.examples import (
 from xtremely.eval.readers import files_read, read_lines
 from xtremely.eval.stages import examples_of
 from xtremely.eval.study_cells import ORIGIN, Planned, locate_model, model_hash, plan
-from xtremely.eval.study_data import barred, sets_tested
+from xtremely.eval.study_data import barred, forget, sets_tested
 from xtremely.eval.study_grid import Grid, read_grid
 from xtremely.kernels.guard import InputError, require
 from xtremely.retrieval.store import write_atomic
@@ -60,6 +60,7 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
     with tempfile.TemporaryDirectory(prefix="xtremely-pack-") as temporary:
         root = Path(temporary)
         shutil.copyfile(path, root / "grid.toml")
+        forget()  # what was read before would not be heard of
         with files_read() as files:
             planned = plan(grid, data_root, models)
             texts = {name: _texts(grid, name, planned, data_root, models) for name in grid.models}

@@ -157,14 +157,16 @@ def compute(planned: Planned, place: Place) -> Result:
             [{key: phase.record[key] for key in KEPT} for phase in trained],
         )
     scores, cost = _tested(planned, model, place, folder / "evaluation")
-    result = {
-        "name": planned.name,
-        "identity": planned.identity,
-        "scores": scores,
-        "training": training,
-        "evaluation": cost,
-    }
-    finish(folder, result)
+    result = finish(
+        folder,
+        {
+            "name": planned.name,
+            "identity": planned.identity,
+            "scores": scores,
+            "training": training,
+            "evaluation": cost,
+        },
+    )
     shutil.rmtree(folder / "evaluation", ignore_errors=True)
     if not place.keep_models:
         shutil.rmtree(folder / "model", ignore_errors=True)

@@ -55,7 +55,7 @@ def parquet(tmp_path):
 
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory, make_tiny):
-    """The folder of a study: ``grid.toml``, ``data`` in three languages, a model ``models/tiny``."""
+    """A study's folder: ``grid.toml``, ``data`` in three languages, a model in ``models/tiny``."""
     root = tmp_path_factory.mktemp("study")
     (root / "grid.toml").write_text(GRID)
     (root / "models").mkdir()
@@ -80,11 +80,11 @@ def small_study(tmp_path_factory, make_tiny):
 
 
 WORDS = {
-    "en": "the cat sees a dog . the dog sleeps here".split(),
-    "de": "die Katze sieht den Hund . der Hund ruht hier".split(),
-    "zh": "猫 看 见 狗 。 狗 在 这 里 睡".split(),
+    "en": ["the", "cat", "sees", "a", "dog", ".", "the", "dog", "sleeps", "here"],
+    "de": ["die", "Katze", "sieht", "den", "Hund", ".", "der", "Hund", "ruht", "hier"],
+    "zh": ["猫", "看", "见", "狗", "。", "狗", "在", "这", "里", "睡"],
 }
-TAGS = "DET NOUN VERB DET NOUN PUNCT DET NOUN VERB ADV".split()
+TAGS = ["DET", "NOUN", "VERB", "DET", "NOUN", "PUNCT", "DET", "NOUN", "VERB", "ADV"]
 XNLI = ("contradiction", "entailment", "neutral")
 GRID = """
 name = "small"

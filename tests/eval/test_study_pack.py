@@ -72,7 +72,7 @@ def test_the_packaged_model_loses_nothing(e5, tmp_path):
     assert [small.tokenizer.backend.id_to_token(row) for row in range(len(ids))] == pieces
     np.testing.assert_array_equal(small.embed(SAMPLES, prompt=""), e5.embed(SAMPLES, prompt=""))
     size = (tmp_path / "packed" / "packed.safetensors").stat().st_size
-    assert size < 21_500_000 * 0.6  # 4.5 bits a weight, norms and biases apart
+    assert size < 13.1e6  # 21 M weights of 4.5 bits, places, norms and biases in 32
     config = json.loads((tmp_path / "small" / "config.json").read_text())
     assert (config["vocab_size"], config["pad_token_id"]) == (len(ids), 1)
 
