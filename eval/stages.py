@@ -310,7 +310,7 @@ class _Stage:
             work,
             quiet,
         )
-        record = self._described(fitted, digest, device)
+        record = json.loads(dumps(self._described(fitted, digest, device)))
         if mechanics.is_main():
             self._save(fitted, tokenizer, record, work)
         mechanics.meet()
