@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval import stages
+from xtremely.eval.material import Reader
 from xtremely.eval.recipe import Mixing, Phase, Recipe, Source
 from xtremely.eval.stages import train
 from xtremely.eval.task import find_task
@@ -145,10 +146,10 @@ def test_joint_training_leaves_a_folder_for_every_head(run):
 
 def content(base, root, *sources, seed=1):
     phase = Phase("p", "target", sources, epochs=1.0)
-    material = stages._Reader(root, seed).material(phase)
+    material = Reader(root, seed).material(phase)
     return [
-        {code: getattr(one, "first", None) or one.words for code, one in languages.items()}
-        for _, languages in material.sources
+        {code: examples.first for code, examples in part.languages.items()}
+        for part in material.sources
     ]
 
 
