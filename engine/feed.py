@@ -7,7 +7,7 @@ on with the very batch that it would have had next, and batches hold sequences o
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -54,6 +54,22 @@ class Lesson:
     head: str
     features: Sequence[Feature]
     share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Dev examples of one head.
+
+    Attributes:
+        head: the head's name.
+        features: the examples; their targets are not looked at.
+        score: predictions (a class number, a class number for every token, or the places of an
+            answer's first and last token, for every feature) to a score, higher is better.
+    """
+
+    head: str
+    features: Sequence[Feature]
+    score: Callable[[list[np.ndarray]], float]
 
 
 class Key(NamedTuple):

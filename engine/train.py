@@ -7,58 +7,34 @@ holds only what is trained.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from xtremely.engine import learner as models
+from xtremely.engine._train import COMPLETE, SCORE, Progress, Trainer
 from xtremely.engine.feed import (
     Collator,
-    Examples,
-    Feature,
+    Exam,
     Key,
     Lesson,
-    Order,
     Vocabulary,
     order,
 )
 from xtremely.engine.learner import HeadPlan, Learner
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
-COMPLETE = "complete"  # the file that a whole checkpoint has
 LOG_STEPS = 50
-SCORE = "eval_score"
 DEVICES = ("auto", "cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class Exam:
-    """Dev examples of one head.
-
-    Attributes:
-        head: the head's name.
-        features: the examples; their targets are not looked at.
-        score: predictions (a class number, a class number for every token, or the places of an
-            answer's first and last token, for every feature) to a score, higher is better.
-    """
-
-    head: str
-    features: Sequence[Feature]
-    score: Callable[[list[np.ndarray]], float]
 
 
 @dataclass(frozen=True)
@@ -126,31 +102,6 @@ class Fit:
     scores: dict[str, float]
     losses: list[tuple[int, float]]
     pieces: int
-
-
-@dataclass
-class _Progress:
-    """Counts examples; shows a bar unless quiet."""
-
-    total: int
-    quiet: bool
-    seen: int = 0
-    bar: Any = field(default=None, repr=False)
-
-    def start(self, done: int) -> None:
-        self.bar = tqdm(
-            total=self.total,
-            initial=done,
-            unit=" examples",
-            unit_scale=True,
-            disable=self.quiet,
-            file=sys.stderr,
-            mininterval=0.5,
-        )
-
-    def add(self, more: int) -> None:
-        self.seen += more
-        self.bar.update(more)
 
 
 def choose_device(device: str) -> str:
@@ -222,9 +173,9 @@ def fit(
     kinds = {plan.name: plan.kind for plan in plans}
     collator = Collator(kinds, vocabulary, typed, multiple, settings.seed)
     arguments = _arguments(settings, device, len(plans), len(batches), work)
-    trainer = _Trainer(learner, arguments, eval_dataset=exams)
-    progress = _Progress(sum(map(len, batches)), quiet or not trainer.is_world_process_zero())
-    trainer.prepare(lessons, exams, batches, collator, progress, settings)
+    trainer = Trainer(learner, arguments, eval_dataset=exams)
+    progress = Progress(sum(map(len, batches)), quiet or not trainer.is_world_process_zero())
+    trainer.prepare(lessons, exams, batches, collator, progress, settings.patience)
     last = _last_checkpoint(work)
     start = time.perf_counter()
     try:
@@ -306,96 +257,6 @@ def _last_checkpoint(work: Path) -> Path | None:
     """The newest checkpoint that was written to its end."""
     whole = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-class _Trainer(transformers.Trainer):
-    """See the module."""
-
-    def prepare(
-        self,
-        lessons: Sequence[Lesson],
-        exams: Sequence[Exam],
-        batches: list[list[Key]],
-        collator: Collator,
-        progress: _Progress,
-        settings: Settings,
-    ) -> None:
-        """What to train on."""
-        self._examples, self._exams = Examples(lessons), exams
-        self._batches, self._collator = batches, collator
-        self.remove_callback(transformers.PrinterCallback)
-        self.add_callback(_Steps(batches, progress, settings.accumulation * self.args.world_size))
-        if settings.patience is not None:
-            self.add_callback(transformers.EarlyStoppingCallback(settings.patience))
-
-    def get_train_dataloader(self) -> DataLoader:
-        """The settled batches."""
-        loader = DataLoader(
-            self._examples,
-            batch_sampler=Order(self._batches, self.args.per_device_train_batch_size),
-            collate_fn=self._collator,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        return self.accelerator.prepare(loader)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The mean of the heads' dev scores, and each."""
-        scores = self.examine()
-        metrics = {f"eval_{name}": score for name, score in scores.items()}
-        metrics[SCORE] = sum(scores.values()) / len(scores)
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
-        return metrics
-
-    @torch.no_grad()
-    def examine(self) -> dict[str, float]:
-        """Head -> the score of its exam."""
-        self.model.eval()
-        return {exam.head: exam.score(self._predictions(exam)) for exam in self._exams}
-
-    def _predictions(self, exam: Exam) -> list[np.ndarray]:
-        """See ``Exam``."""
-        rows = sorted(range(len(exam.features)), key=lambda row: exam.features[row].length)
-        found: list[Any] = [None] * len(rows)
-        size = 2 * self.args.per_device_train_batch_size
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            batch = self._collator([(Key(0, n, 0), exam.head, exam.features[n]) for n in some])
-            outputs = self.model(**self._prepare_inputs(batch))
-            if "start_logits" in outputs:
-                logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1)
-            else:
-                logits = outputs["logits"]
-            for row, best in zip(some, logits.argmax(dim=-1).cpu().numpy(), strict=True):
-                found[row] = best
-        return found
-
-
-class _Steps(transformers.TrainerCallback):
-    """Progress, whole checkpoints, and what happens at the last step."""
-
-    def __init__(self, batches: list[list[Key]], progress: _Progress, batches_a_step: int):
-        self._sizes = [len(batch) for batch in batches]
-        self._progress, self._each = progress, batches_a_step
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Start the clock."""
-        self._progress.start(sum(self._sizes[: state.global_step * self._each]))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Count; at the end look once more if looks choose, else save the model alone."""
-        end = state.global_step * self._each
-        self._progress.add(sum(self._sizes[end - self._each : end]))
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = args.load_best_model_at_end
-
-    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Mark a checkpoint as whole."""
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
 
 
 def is_main() -> bool:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,21 @@ import transformers
 
 from xtremely.engine import learner as models
 from xtremely.engine import train as mechanics
-from xtremely.engine.feed import Feature, Lesson
-from xtremely.engine.learner import HeadPlan
+from xtremely.engine.feed import Exam, Feature, Lesson
 from xtremely.engine.models import display_name, locate
 from xtremely.engine.runtime import folder_hash
 from xtremely.engine.tokenize import Tokenizer
-from xtremely.engine.train import Exam, Fit, Settings
-from xtremely.eval.examples import chosen
-from xtremely.eval.learning import WAYS, usable
-from xtremely.eval.readers import Missing, text_hash
-from xtremely.eval.recipe import Phase, Recipe, Source, as_mapping, settled
+from xtremely.engine.train import Fit, Settings
+from xtremely.eval.learning import WAYS
+from xtremely.eval.material import Material, Part, Reader
+from xtremely.eval.readers import text_hash
+from xtremely.eval.recipe import Recipe, as_mapping, settled
 from xtremely.eval.results import dumps
-from xtremely.eval.task import Labelling, Task, find_training_task
-from xtremely.kernels.guard import InputError, UsageError, require
+from xtremely.eval.task import Labelling, Task
+from xtremely.kernels.guard import InputError, require
 from xtremely.retrieval.store import write_atomic
 
 RECORD = "training.json"
-DEV = ("dev", "val")  # what tasks call the split that training may look at
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
 # What a phase needs on disk, in sizes of its model: the model, and one checkpoint beside the next
 # with two moments a weight.
@@ -60,21 +57,6 @@ class Trained:
     folder: Path
     record: dict[str, Any]
     reused: bool
-
-
-@dataclass(frozen=True)
-class _Material:
-    """A phase's examples: of every source by language, and dev examples by task."""
-
-    phase: Phase
-    sources: list[tuple[Task, dict[str, Any]]]
-    dev: dict[str, list[Any]]
-    data_hash: str
-
-    @property
-    def tasks(self) -> dict[str, Task]:
-        """Name -> task, in the order of the sources."""
-        return {task.name: task for task, _ in self.sources}
 
 
 def train(
@@ -102,7 +84,7 @@ def train(
     """
     device = mechanics.choose_device(device)
     base = locate(recipe.model)
-    reader = _Reader(data_root, recipe.seed)
+    reader = Reader(data_root, recipe.seed)
     materials = [reader.material(settled(phase)) for phase in recipe.phases]
     _check_room(base, out)
     settings = {
@@ -171,116 +153,11 @@ def _check_room(base: Path, out: Path) -> None:
     )
 
 
-class _Reader:
-    """Examples of sources: read once, checked, and chosen by the seed."""
-
-    def __init__(self, root: Path, seed: int):
-        self._root, self._seed = root, seed
-        self._read: dict[tuple[str, str, str], Any] = {}
-
-    def material(self, phase: Phase) -> _Material:
-        """All that a phase needs.
-
-        Raises:
-            InputError: a language has no data, or too little.
-        """
-        sources = [
-            (find_training_task(source.task), self._source(source, phase))
-            for source in phase.sources
-        ]
-        dev = self._dev(phase)
-        if phase.patience is not None and not dev:
-            raise UsageError(
-                f"phase {phase.name!r}: patience needs dev examples, and no source has a dev set"
-                " beside what it trains on and is tested on; leave patience out"
-            )
-        picked = [
-            {code: _content(examples) for code, examples in languages.items()}
-            for _, languages in sources
-        ]
-        return _Material(phase, sources, dev, text_hash(picked))
-
-    def _source(self, source: Source, phase: Phase) -> dict[str, Any]:
-        """Language -> the examples to train on.
-
-        Every language takes its part from one order of rows, the next one where the one before it
-        ends: where languages are translations of each other, a budget is spent on different
-        examples, and runs on different languages on the same ones.
-        """
-        task, sizes = find_training_task(source.task), source.sizes()
-        ends = accumulate(size or 0 for size in sizes.values())
-        made = {}
-        for (code, size), end in zip(sizes.items(), ends, strict=True):
-            examples = self._examples(task, code, source.split, phase)
-            if size is None:
-                made[code] = examples
-                continue
-            require(
-                size <= len(examples),
-                f"phase {phase.name!r}: {size:,} examples of {source.task} in {code} are wanted,"
-                f" its {source.split} split has {len(examples):,}; ask for fewer, or for all by"
-                " leaving the number out",
-            )
-            order = np.random.default_rng(self._seed).permutation(len(examples))
-            rows = np.take(order, range(end - size, end), mode="wrap")
-            made[code] = chosen(examples, rows.tolist())
-        return made
-
-    def _examples(self, task: Task, code: str, split: str, phase: Phase) -> Any:
-        key = (task.name, code, split)
-        if key not in self._read:
-            try:
-                examples = usable(task.read(self._root, code, split))
-            except Missing as missing:
-                there = ", ".join(task.languages_there(self._root, split)) or "no language"
-                others = [other for other in (*task.more_splits, *task.splits) if other != split]
-                found = [
-                    f"{other} of {', '.join(languages)}"
-                    for other in others
-                    if (languages := task.languages_there(self._root, other))
-                ]
-                raise InputError(
-                    f"phase {phase.name!r}: {task.name} has no {split} split in {code} (looked for"
-                    f" {'; '.join(missing.places)}); there is {split} of {there}"
-                    + "".join(f"; {one}" for one in found)
-                ) from missing
-            require(
-                examples.labelled,
-                f"phase {phase.name!r}: the {split} split of {task.name} in {code} has no labels"
-                " to learn from; choose another split",
-            )
-            self._read[key] = examples
-        return self._read[key]
-
-    def _dev(self, phase: Phase) -> dict[str, list[Any]]:
-        """Task -> dev examples of its sources' languages, where there are any to look at."""
-        found: dict[str, list[Any]] = {}
-        for source in phase.sources:
-            task = find_training_task(source.task)
-            legal = {*task.splits[1:], *task.more_splits} - {source.split}
-            split = next((name for name in DEV if name in legal), None)
-            there = task.languages_there(self._root, split) if split else []
-            codes = [code for code in source.languages if code in there]
-            for code in codes:
-                examples = self._examples(task, code, str(split), phase)
-                rows = range(min(len(examples), max(1, phase.dev_examples // len(codes))))
-                found.setdefault(task.name, []).append(chosen(examples, rows))
-        return found
-
-
-def _content(examples: Any) -> list[Any]:
-    """What is hashed of examples: everything but the notes, of contexts those asked about."""
-    rows = getattr(examples, "questions", None)
-    if rows is not None:
-        return [(q.text, q.answers, q.starts, examples.contexts[q.context]) for q in rows]
-    return [value for name, value in vars(examples).items() if name != "notes"]
-
-
 @dataclass(frozen=True)
 class _Stage:
     """One phase: where it starts, where its folder is to be, and what decides its content."""
 
-    material: _Material
+    material: Material
     base: Path
     folder: Path
     identity: dict[str, Any]
@@ -301,7 +178,7 @@ class _Stage:
         fitted = mechanics.fit(
             self.base,
             tokenizer,
-            [_plan(task) for task in self.material.tasks.values()],
+            [*self.material.plans.values()],
             *self._features(),
             Settings(
                 **settings,
@@ -321,7 +198,7 @@ class _Stage:
             work,
             quiet,
         )
-        record = self._described(fitted, digest, device)
+        record = json.loads(dumps(self._described(fitted, digest, device)))
         if mechanics.is_main():
             self._save(fitted, tokenizer, record, work)
         mechanics.meet()
@@ -337,43 +214,51 @@ class _Stage:
         )
         ours = Tokenizer(self.base, limit)
 
-        def made(task: Task, parts: Sequence[Any]) -> list[Feature]:
-            way = WAYS[task.kind]
-            return [f for part in parts for f in way.features(ours, task, part, phase.max_length)]
+        def made(part: Part) -> list[Feature]:
+            return [f for one in part.languages.values() for f in way(part)(ours, one)]
 
-        sizes = [sum(map(len, languages.values())) for _, languages in self.material.sources]
-        shares = phase.mixing.shares(sizes)
+        def way(part: Part) -> Callable[[Tokenizer, Any], list[Feature]]:
+            make, task = WAYS[part.task.kind].features, self._task(part)
+            return lambda tokenizer, examples: make(tokenizer, task, examples, phase.max_length)
+
+        shares = phase.mixing.shares([*map(len, self.material.sources)])
         lessons = [
-            Lesson(task.name, made(task, [*languages.values()]), share)
-            for (task, languages), share in zip(self.material.sources, shares, strict=True)
+            Lesson(part.head, made(part), share)
+            for part, share in zip(self.material.sources, shares, strict=True)
         ]
-        exams = []
-        for name, parts in self.material.dev.items():
-            task = self.material.tasks[name]
-            features = made(task, parts)
-            exams.append(Exam(name, features, _scorer(task, features)))
-        return lessons, exams
+        exams: dict[str, Exam] = {}
+        for part in self.material.dev:
+            before = exams[part.head].features if part.head in exams else []
+            features = [*before, *made(part)]
+            exams[part.head] = Exam(part.head, features, _scorer(self._task(part), features))
+        return lessons, list(exams.values())
+
+    def _task(self, part: Part) -> Task:
+        """A part's task with the labels of its head."""
+        if not isinstance(part.task.rules, Labelling):
+            return part.task
+        return replace(part.task, rules=Labelling(self.material.labels(part.head)))
 
     def _described(self, fitted: Fit, digest: str, device: str) -> dict[str, Any]:
+        sources = zip(self.material.phase.sources, self.material.sources, strict=True)
         sizes = [
             {
-                "task": task.name,
+                "task": source.task,
                 "split": source.split,
-                "examples": {code: len(examples) for code, examples in languages.items()},
-                "left_out": sum(one.notes.get("left_out", 0) for one in languages.values()),
+                "examples": {code: len(one) for code, one in part.languages.items()},
+                "left_out": sum(one.notes.get("left_out", 0) for one in part.languages.values()),
             }
-            for source, (task, languages) in zip(
-                self.material.phase.sources, self.material.sources, strict=True
-            )
+            for source, part in sources
         ]
+        kinds = {part.head: part.task.kind for part in self.material.dev}
         dev = {
-            name: {"metric": WAYS[self.material.tasks[name].kind].metric, "score": score}
-            for name, score in fitted.scores.items()
+            head: {"metric": WAYS[kinds[head]].metric, "score": score}
+            for head, score in fitted.scores.items()
         }
         return {
             "digest": digest,
             **self.identity,
-            "heads": list(self.material.tasks),
+            "heads": list(self.material.plans),
             "sizes": sizes,
             "steps": fitted.steps,
             "best_step": fitted.best_step,
@@ -391,7 +276,7 @@ class _Stage:
         """Write the folder under another name, the record last, and let it appear."""
         fresh = self.folder.with_name(f".{self.folder.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
-        for number, name in enumerate(self.material.tasks):
+        for number, name in enumerate(self.material.plans):
             models.save(
                 fitted.learner, name, self.base, tokenizer, fresh / name if number else fresh
             )
@@ -408,11 +293,6 @@ def _record(folder: Path) -> dict[str, Any] | None:
         return found if "digest" in found and any(folder.glob("*.safetensors")) else None
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _plan(task: Task) -> HeadPlan:
-    labels = task.rules.labels if isinstance(task.rules, Labelling) else ()
-    return HeadPlan(task.name, WAYS[task.kind].head, labels)
 
 
 def _scorer(task: Task, features: Sequence[Feature]) -> Callable[[list[np.ndarray]], float]:

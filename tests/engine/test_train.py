@@ -7,9 +7,9 @@ import transformers
 from safetensors.torch import load_file
 
 from xtremely.engine import learner as models
-from xtremely.engine.feed import IGNORED, Collator, Feature, Key, Lesson, Vocabulary, order
+from xtremely.engine.feed import IGNORED, Collator, Exam, Feature, Key, Lesson, Vocabulary, order
 from xtremely.engine.learner import HeadPlan
-from xtremely.engine.train import Exam, Settings, choose_device, choose_precision, fit
+from xtremely.engine.train import Settings, choose_device, choose_precision, fit
 from xtremely.kernels.guard import InputError, UsageError
 
 TAGS = ("A", "B", "C")
