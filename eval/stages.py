@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -107,17 +107,6 @@ def train(
         base = done[-1].folder
         origin = {"after": done[-1].record["digest"]}
     return done
-
-
-def examples_of(recipe: Recipe, data_root: Path) -> Iterator[Any]:
-    """All sets of examples that training on a recipe looks at, dev examples included."""
-    reader = _Reader(data_root, recipe.seed)
-    for phase in recipe.phases:
-        material = reader.material(settled(phase))
-        for _, languages in material.sources:
-            yield from languages.values()
-        for parts in material.dev.values():
-            yield from parts
 
 
 def summary(done: Trained) -> str:

@@ -28,8 +28,9 @@ from xtremely.eval.examples import (
     TextPairs,
     Texts,
 )
+from xtremely.eval.material import Reader
 from xtremely.eval.readers import files_read, read_lines
-from xtremely.eval.stages import examples_of
+from xtremely.eval.recipe import Recipe, settled
 from xtremely.eval.study_cells import ORIGIN, Planned, locate_model, model_hash, plan
 from xtremely.eval.study_data import barred, forget, sets_tested
 from xtremely.eval.study_grid import Grid, read_grid
@@ -126,12 +127,23 @@ def _texts(
         if one.cell.model != model:
             continue
         if one.recipe is not None:
-            for data in examples_of(one.recipe, root):
+            for data in _trained_on(one.recipe, root):
                 found.update(dict.fromkeys(texts_of(data, "")))
         for test in one.cell.tests:
             for _, _, data in sets_tested(test, barred(test, one.cell.phases), root):
                 found.update(dict.fromkeys(texts_of(data, prompt)))
     return found
+
+
+def _trained_on(recipe: Recipe, root: Path) -> Iterator[Examples]:
+    """All examples that training looks at, dev examples included."""
+    reader = Reader(root, recipe.seed)
+    for phase in recipe.phases:
+        material = reader.material(settled(phase))
+        for _, languages in material.sources:
+            yield from languages.values()
+        for parts in material.dev.values():
+            yield from parts
 
 
 def texts_of(data: Examples, prompt: str) -> Iterator[str]:
