@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.eval.examples import Comparable, Examples, Parallel, Questions, chosen, part
+from xtremely.eval.learning import usable
 from xtremely.eval.readers import Missing, text_hash
 from xtremely.eval.retrieval import limited
 from xtremely.eval.study_grid import Cell, Phase, Test
@@ -95,7 +96,7 @@ def check_source(phase: Phase, root: Path) -> None:
                 f"{phase.task} has no {phase.split} examples in {code!r} below {root}; there are"
                 f" some in {', '.join(there) or 'no language'}"
             )
-        have = len(examples(phase.task, root, code, phase.split))
+        have = len(usable(examples(phase.task, root, code, phase.split)))
         if have < share:
             raise UsageError(
                 f"{phase.task} has {have} {phase.split} examples in {code!r}, {share} are asked"

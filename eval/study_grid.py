@@ -12,8 +12,8 @@ and every training phase of the part that names no language of its own is in the
     sources = ["en", "zh", "en+zh"]  # several at once share the examples; "none": not trained
 
     [[part.train]]                   # a phase; several follow each other
-    task = "udpos"                   # or a task for each source: {en = "snli", zh = "ocnli"}
-    split = "train"
+    task = "udpos"                   # or one for each source: {en = "snli", zh = "ocnli"}
+    split = "train"                  # likewise
     examples = 2000                  # any other key is a training setting, see the recipes
 
     [[part.test]]
@@ -265,23 +265,27 @@ class _Reader:
             own = self.take(one, "source", str, source)
             if own == UNTRAINED:
                 continue
-            name = self.take(one, "task", (str, dict))
-            if isinstance(name, dict):
-                have = ", ".join(name)
-                self.check(own in name, "task", f"a task for source {own!r} too; has {have}")
-                name = name[own]
+            name = self.of_source(one, "task", own)
             task: Task = self.named(name, find_training_task, name)
             codes = tuple(own.split("+"))
             for code in codes:
                 self.named(code, language, code)
             legal = (*task.splits, *task.more_splits)
-            split = self.take(one, "split", str, "train")
+            split = self.of_source(one, "split", own, "train")
             if split not in legal:
                 raise self.at(split, unknown(f"split of {name}", split, legal))
             examples = self.take(one, "examples", int)
             self.check(examples >= len(codes), "examples", f"at least {len(codes)}")
             settings = tuple((k, v) for k, v in one.items() if k not in PHASE_KEYS)
             yield Phase(name, split, examples, codes, settings)
+
+    def of_source(self, raw: dict[str, Any], key: str, source: str, *default: str) -> str:
+        """A value that a table may give for each source apart."""
+        value = self.take(raw, key, (str, dict), *default)
+        if isinstance(value, str):
+            return value
+        self.check(source in value, key, f"one for source {source!r} too; has {', '.join(value)}")
+        return self.take(value, source, str)
 
     def test(self, raw: dict[str, Any]) -> Test:
         self.known(raw, TEST_KEYS, "key of a test")

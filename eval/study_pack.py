@@ -140,10 +140,8 @@ def _trained_on(recipe: Recipe, root: Path) -> Iterator[Examples]:
     reader = Reader(root, recipe.seed)
     for phase in recipe.phases:
         material = reader.material(settled(phase))
-        for _, languages in material.sources:
-            yield from languages.values()
-        for parts in material.dev.values():
-            yield from parts
+        for part in (*material.sources, *material.dev):
+            yield from part.languages.values()
 
 
 def texts_of(data: Examples, prompt: str) -> Iterator[str]:

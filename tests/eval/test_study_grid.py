@@ -75,7 +75,7 @@ def test_a_task_can_differ_by_source(grid):
     text = GRID.replace('task = "xnli"\nsplit', 'task = {ar = "xnli"}\nsplit')
     phases = {cell.source: cell.phases for cell in grid(text).cells if cell.part == "nli"}
     assert phases["ar"][0].task == "xnli"
-    with pytest.raises(InputError, match=r"grid.toml:\d+: 'task'; legal: a task for source 'de'"):
+    with pytest.raises(InputError, match=r"grid.toml:\d+: 'task'; legal: one for source 'de'"):
         grid(text.replace('"none", "ar"', '"none", "ar", "de"'))
 
 
