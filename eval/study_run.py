@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,7 +31,6 @@ from xtremely.eval.task import Matching, find_task
 from xtremely.kernels.guard import InputError, require
 
 PRELOADED = ["xtremely.eval.study_run", "transformers"]
-PR_SET_PDEATHSIG = 1
 # What a result keeps of a phase's training record; its recipe and data stand in the identity.
 KEPT = ("steps", "seconds", "examples_per_second", "sizes", "dev", "pieces", "device", "versions")
 
@@ -137,9 +136,17 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
 
 def _begin_worker(threads: int) -> None:
     """A worker's share of the machine; it does not outlive the run."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_die_with_the_run, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
+
+
+def _die_with_the_run() -> None:
+    """Left to itself, a worker would finish its cell and wait for ever."""
+    run = multiprocessing.parent_process()
+    if run is not None:
+        run.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def compute(planned: Planned, place: Place) -> Result:

