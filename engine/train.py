@@ -160,6 +160,10 @@ def fit(
         quiet: show no progress.
     """
     device = choose_device(settings.device)
+    require(
+        tokenizer.mask_token_id is not None or all(p.kind != "masked language" for p in plans),
+        f"{folder}: its tokenizer has no mask token, which masked words need",
+    )
     transformers.set_seed(settings.seed)
     seen = [f for some in (*lessons, *exams) for f in some.features] if settings.prune else None
     words = transformers.AutoConfig.from_pretrained(str(folder)).vocab_size

@@ -122,7 +122,7 @@ def answers(tokenizer: Tokenizer, task: Task, examples: Questions, longest: int)
         span = None
         if question.answers:
             begin = question.starts[0]
-            offsets = shown.contexts[question.context].offsets
+            offsets = shown.contexts[question.context].spans
             first = np.searchsorted(offsets[:, 1], begin, "right")
             last = np.searchsorted(offsets[:, 0], begin + len(question.answers[0]), "left") - 1
             span = (first, last)
