@@ -82,6 +82,10 @@ def report(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and tables.md.")],
+    into: Annotated[
+        Path | None,
+        typer.Option(help="A Markdown page whose tables, between its marks, are exchanged."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
     """Report on whatever cells are finished."""
@@ -89,9 +93,8 @@ def report(
     from xtremely.eval.study_grid import read_grid
     from xtremely.eval.study_report import write_study_report
 
-    found = write_study_report(
-        [read_grid(path) for path in grids], [one for run in cells for one in results_of(run)], out
-    )
+    results = [one for run in cells for one in results_of(run)]
+    found = write_study_report([read_grid(path) for path in grids], results, out, into)
     if not quiet:
         missing = len(found["missing"])
         _say(

@@ -37,7 +37,8 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         results: of any cells; those of no grid are left out.
 
     Returns:
-        ``tables``, ``cells`` (name -> what it was and cost) and ``missing`` (titles of cells).
+        ``overview`` (see there), ``tables``, ``cells`` (name -> what it was and cost) and
+        ``missing`` (titles of cells).
     """
     by_declaration = {_key(_declared(result)): result for result in results}
     tables, cells, missing = [], {}, []
@@ -53,7 +54,35 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         for model in dict.fromkeys(cell.model for cell, _ in found):
             own = [(cell, result) for cell, result in found if cell.model == model]
             tables += _tables(part, model, own)
-    return {"tables": tables, "cells": cells, "missing": missing}
+    return {"overview": overview(tables), "tables": tables, "cells": cells, "missing": missing}
+
+
+def overview(tables: list[Json]) -> Json:
+    """Every source over all tasks, each in its first metric.
+
+    Returns:
+        ``tasks``: titles; ``rows``: source -> ``means`` (task -> zero-shot mean), ``mean`` over the
+        source's tasks, ``less English``: the mean over the tasks of the paired differences, and
+        ``compared``: how many those are.
+    """
+    first: dict[str, Json] = {}
+    for table in tables:
+        first.setdefault(f"{table['model']}, {table['part']}: {table['task']}", table)
+    sources = dict.fromkeys(source for table in first.values() for source in table["rows"])
+    rows = {}
+    for source in sources:
+        own = {name: t["rows"][source] for name, t in first.items() if source in t["rows"]}
+        means = {name: row["mean"]["zero-shot"] for name, row in own.items()}
+        means = {name: mean["value"] for name, mean in means.items() if mean}
+        gaps = [row["against"].get("en", {}).get("all") for row in own.values()]
+        less = [gap["value"] for gap in gaps if gap]
+        rows[source] = {
+            "means": means,
+            "mean": _mean(means.values()),
+            "less English": _mean(less),
+            "compared": len(less),
+        }
+    return {"tasks": [*first], "rows": rows}
 
 
 def _declared(result: Result) -> Json:

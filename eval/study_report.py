@@ -14,6 +14,7 @@ from xtremely.eval.study_grid import UNTRAINED, Grid
 from xtremely.kernels.guard import require
 from xtremely.retrieval.store import write_atomic
 
+MARKS = ("<!-- tables -->", "<!-- end of tables -->")
 MEANS = {
     "shared": "languages that are no source",
     "zero-shot": "all but its own",
@@ -22,8 +23,17 @@ MEANS = {
 }
 
 
-def write_study_report(grids: list[Grid], results: list[Result], out: Path) -> Json:
+def write_study_report(
+    grids: list[Grid], results: list[Result], out: Path, into: Path | None = None
+) -> Json:
     """Write the three files from whatever cells there are.
+
+    Args:
+        grids: the studies.
+        results: of their cells.
+        out: the folder.
+        into: a Markdown file that gets the tables too, between ``MARKS``; what people wrote
+            outside of them stays.
 
     Returns:
         The findings, as ``report.json`` has them.
@@ -37,9 +47,24 @@ def write_study_report(grids: list[Grid], results: list[Result], out: Path) -> J
         f"no cell of {', '.join(grid.name for grid in grids)} is finished; run the study first",
     )
     write_atomic(out / "report.json", dumps(found).encode("utf-8"))
-    write_atomic(out / "tables.md", "\n".join(_markdown(found)).encode("utf-8"))
+    tables = "\n".join(_markdown(found))
+    write_atomic(out / "tables.md", tables.encode("utf-8"))
+    if into is not None:
+        write_atomic(into, _with_tables(into, tables).encode("utf-8"))
     write_atomic(out / "report.html", _page(grids, found).encode("utf-8"))
     return found
+
+
+def _with_tables(path: Path, tables: str) -> str:
+    """A page with its tables exchanged; a new one with a heading."""
+    new = f"# Study\n\n{MARKS[0]}\n{MARKS[1]}\n"
+    page = path.read_text(encoding="utf-8") if path.exists() else new
+    before, begin, rest = page.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    require(
+        bool(begin and end), f"{path}: the lines {MARKS[0]} and {MARKS[1]} must stand in it, once"
+    )
+    return f"{before}{begin}\n\n{tables}\n{end}{after}"
 
 
 def _page(grids: list[Grid], found: Json) -> str:
@@ -117,6 +142,24 @@ def layers(table: Json) -> list[str]:
 
 
 def _markdown(found: Json) -> Iterator[str]:
+    tasks, rows = found["overview"]["tasks"], found["overview"]["rows"]
+    yield "## All tasks\n"
+    yield "Zero-shot means, each task in its first metric; the last column is the mean of the"
+    yield "paired differences from English, in brackets over how many tasks.\n"
+    yield from _lines(
+        ["source", *tasks, "mean", "less English"],
+        (
+            [
+                source,
+                *(number(row["means"].get(task)) for task in tasks),
+                number(row["mean"]),
+                "–"
+                if row["less English"] is None
+                else f"{row['less English']:+.1f} ({row['compared']})",
+            ]
+            for source, row in rows.items()
+        ),
+    )
     for table in found["tables"]:
         yield from _section(table)
     yield "## Cells\n"

@@ -153,6 +153,31 @@ def test_a_report_of_whatever_is_finished(run, tmp_path):
     assert layers["3"]["de"]["against"]["none"]["sources"] == ["de", "none"]
 
 
+def test_a_page_keeps_what_people_wrote(run, tmp_path):
+    grid, _, _, results = run
+    page = tmp_path / "STUDY.md"
+    write_study_report([grid], results, tmp_path, page)
+    page.write_text(page.read_text().replace("# Study", "# Study\n\nWhat was found."))
+    write_study_report([grid], results[:2], tmp_path, page)
+    text = page.read_text()
+    assert "What was found." in text and text.count("## All tasks") == 1
+    assert "seed 2" in text.partition("Not finished")[2]
+    page.write_text("no marks")
+    with pytest.raises(InputError, match="must stand in it"):
+        write_study_report([grid], results, tmp_path, page)
+
+
+def test_all_tasks_together(run, tmp_path):
+    """Paired with English where both are sources; a source of one task has that task's mean."""
+    grid, _, _, results = run
+    found = write_study_report([grid], results, tmp_path)
+    row = found["overview"]["rows"]["zh"]
+    table = found["tables"][0]
+    assert row["means"] == {"tiny, pos: udpos": table["rows"]["zh"]["mean"]["zero-shot"]["value"]}
+    assert row["less English"] == table["rows"]["zh"]["against"]["en"]["all"]["value"]
+    assert found["overview"]["rows"]["none"]["compared"] == 0
+
+
 def test_nothing_to_report(run, tmp_path):
     with pytest.raises(InputError, match="no cell of small is finished"):
         write_study_report([run[0]], [], tmp_path)
