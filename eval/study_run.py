@@ -30,7 +30,6 @@ from xtremely.eval.study_grid import Grid, Test
 from xtremely.eval.task import Matching, find_task
 from xtremely.kernels.guard import InputError, require
 
-PRELOADED = ["xtremely.eval.study_run", "transformers"]
 # What a result keeps of a phase's training record; its recipe and data stand in the identity.
 KEPT = ("steps", "seconds", "examples_per_second", "sizes", "dev", "pieces", "device", "versions")
 
@@ -119,8 +118,7 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
         for one in left:
             yield one, compute(one, place)
         return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = multiprocessing.get_context("spawn")  # a fork of a process that met CUDA is of no use
     threads = max(1, (os.cpu_count() or 1) // place.workers)
     with ProcessPoolExecutor(
         min(place.workers, max(1, len(left))), context, _begin_worker, (threads,)
