@@ -240,3 +240,19 @@ def test_two_runs_do_not_share_a_folder(run, small_study):
     grid, out, *_ = run
     with study_run._alone(out), pytest.raises(InputError, match="another run is at work here"):
         run_study(grid, place(small_study, out), lambda text: None)
+
+
+def test_the_command_line(run, small_study, tmp_path, xtremely):
+    grid, out, *_ = run
+    given = (small_study / "grid.toml", "--models", small_study / "models", "--out", out)
+    code, _, told = xtremely("study", "run", *given)
+    assert (code, "a study needs --data-root, unless it runs from a bundle" in told) == (2, True)
+    code, listed, _ = xtremely(
+        "study", "run", *given, "--data-root", small_study / "data", "--dry-run"
+    )
+    assert (code, listed.count("\tfinished\n"), listed.count("to do")) == (0, CELLS, 0)
+    code, _, told = xtremely(
+        "study", "report", small_study / "grid.toml", "--run", out / "small.json", "--out", tmp_path
+    )
+    assert (code, (tmp_path / "report.html").exists()) == (0, True)
+    assert f"{CELLS} cells, 7 tables" in told
