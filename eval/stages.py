@@ -217,10 +217,11 @@ class _Stage:
             make, task = WAYS[part.task.kind].features, self._task(part)
             return lambda tokenizer, examples: make(tokenizer, task, examples, phase.max_length)
 
-        shares = phase.mixing.shares([*map(len, self.material.sources)])
+        sources = [(part.head, made(part)) for part in self.material.sources]
+        shares = phase.mixing.shares([len(features) for _, features in sources])
         lessons = [
-            Lesson(part.head, made(part), share)
-            for part, share in zip(self.material.sources, shares, strict=True)
+            Lesson(head, features, share)
+            for (head, features), share in zip(sources, shares, strict=True)
         ]
         exams: dict[str, Exam] = {}
         for part in self.material.dev:

@@ -112,6 +112,11 @@ def test_lessons_get_their_shares_evenly_over_the_run():
 def test_a_number_of_batches_is_kept_exactly():
     lessons = [Lesson("a", tagged(7), 0.5), Lesson("b", tagged(5), 0.5)]
     assert [len(order(lessons, 3, 1, n, seed=1)) for n in (1, 2, 9)] == [1, 2, 9]
+    thirds = [Lesson(name, tagged(5), 1 / 3) for name in "abc"]
+    assert len(order(thirds, 1, 1, 4, seed=1)) == 4
+    proportional = [Lesson("a", tagged(30), 30 / 37), Lesson("b", tagged(7), 7 / 37)]
+    keys = [key for batch in order(proportional, 4, 3, None, seed=1) for key in batch]
+    assert len(keys) == len(set(keys)) == 111, "in proportion, every example in every epoch"
 
 
 # Batches
