@@ -240,6 +240,22 @@ def test_several_heads_learn_on_one_encoder(trained, base, tokenizer, tmp_path):
     assert not loading["missing_keys"] and model.config.id2label == {0: "0", 1: "1"}
 
 
+def test_masked_words_beside_another_head_are_whole_too(trained, base, tmp_path):
+    masking = transformers.AutoTokenizer.from_pretrained(base, mask_token="<unk>")
+    plans = [HeadPlan("tags", "token classification", TAGS), HeadPlan("mlm", "masked language")]
+    texts = [feature(9, None, seed=n) for n in range(4)]
+    lessons = [Lesson("tags", tagged(4), 0.5), Lesson("mlm", texts, 0.5)]
+    settings = Settings(**{**DEFAULTS, "freeze": False})
+    fitted = fit(base, masking, plans, lessons, [], settings, tmp_path / "work", quiet=True)
+    for name, kind in (("tags", "TokenClassification"), ("mlm", "MaskedLM")):
+        models.save(fitted.learner, name, base, masking, tmp_path / name)
+        auto = getattr(transformers, f"AutoModelFor{kind}")
+        model, loading = auto.from_pretrained(tmp_path / name, output_loading_info=True)
+        assert not loading["missing_keys"] and not loading["mismatched_keys"]
+    assert model.get_output_embeddings().bias.shape == (2000,)
+    assert torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
+
+
 def test_a_head_can_be_kept_if_its_labels_are_the_tasks(trained):
     _, first = trained(name="first")
     _, second = trained(first, name="second", keep_head=True, learning_rate=1e-9, epochs=1.0)
