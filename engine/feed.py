@@ -6,6 +6,7 @@ on with the very batch that it would have had next, and batches hold sequences o
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def order(
         total = batches * batch_size
     placed: list[tuple[float, int, list[Key]]] = []
     for number, lesson in enumerate(lessons):
-        wanted = max(1, round(lesson.share * total))
+        wanted = max(1, math.ceil(lesson.share * total - 1e-6))  # less what floats add
         own = list(_visits(lesson, number, wanted, batch_size, dice))
         placed += [((n + dice.random()) / len(own), number, b) for n, b in enumerate(own)]
     placed.sort(key=lambda one: one[:2])

@@ -224,25 +224,23 @@ def save(learner: Learner, head: str, base: Path, tokenizer: Any, folder: Path) 
 
 def _restore(model: Any, base: Path, vocabulary: Vocabulary) -> None:
     """Give a model its whole vocabulary back: trained rows from it, the others from the base."""
-    words = model.get_input_embeddings()
-    if words.num_embeddings == len(vocabulary.place):
-        model.config.vocab_size = words.num_embeddings
-        return
+    words, size = model.get_input_embeddings(), len(vocabulary.place)
     kept = torch.from_numpy(vocabulary.kept)
-    with _quiet():
-        whole = _loaded(transformers.AutoModel, base, dtype=words.weight.dtype)
-    rows = whole.get_input_embeddings().weight.detach().clone()
-    rows[kept] = words.weight.detach().to(rows.device)
-    words.weight = nn.Parameter(rows, requires_grad=False)
-    words.num_embeddings = len(rows)
+    if words.num_embeddings < size:  # heads share the table: the first one restores it for all
+        with _quiet():
+            whole = _loaded(transformers.AutoModel, base, dtype=words.weight.dtype)
+        rows = whole.get_input_embeddings().weight.detach().clone()
+        rows[kept] = words.weight.detach().to(rows.device)
+        words.weight = nn.Parameter(rows, requires_grad=False)
+        words.num_embeddings = size
     output = model.get_output_embeddings()
-    if output is not None:
-        bias = _output_bias(base, len(rows)).to(rows.dtype)
-        bias[kept] = output.bias.detach().to(rows.device)
+    if output is not None and output.bias is not None and len(output.bias) < size:
+        bias = _output_bias(base, size).to(output.bias.dtype)
+        bias[kept] = output.bias.detach().to(bias.device)
         _replace_bias(model, output.bias, nn.Parameter(bias, requires_grad=False))
         output.weight = words.weight
-        output.out_features = len(rows)
-    model.config.vocab_size = len(rows)
+        output.out_features = size
+    model.config.vocab_size = size
 
 
 def _output_bias(base: Path, size: int) -> Tensor:

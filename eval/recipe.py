@@ -80,6 +80,8 @@ class Source:
 class Mixing:
     """How often each source of n examples is drawn: its share of the phase's batches.
 
+    Of questions, n counts the windows of their contexts, which are what is drawn.
+
     Attributes:
         kind: ``proportional`` (to n), ``capped`` (to min(n, cap)), ``temperature`` (to
             n ** (1 / temperature)), ``uniform``, or ``fixed`` (to weights).

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -128,7 +129,7 @@ def _check_room(base: Path, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".probe"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another rank may have been faster
         free = shutil.disk_usage(out).free
     except OSError as error:
         raise InputError(
@@ -158,10 +159,16 @@ class _Stage:
         if kept is not None and kept["digest"] == digest:
             return Trained(phase.name, self.folder, kept, reused=True)
         require(
-            not self.folder.exists() or kept is None,
+            kept is None,
             f"{self.folder} holds another training (its recipe, data or model differ); name"
             " another --out, or remove it",
         )
+        if self.folder.exists():
+            require(
+                (self.folder / RECORD).exists(),
+                f"{self.folder} is in the way: it was not trained here; name another --out",
+            )
+            warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
         work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(self.base))
         fitted = mechanics.fit(
@@ -210,10 +217,11 @@ class _Stage:
             make, task = WAYS[part.task.kind].features, self._task(part)
             return lambda tokenizer, examples: make(tokenizer, task, examples, phase.max_length)
 
-        shares = phase.mixing.shares([*map(len, self.material.sources)])
+        sources = [(part.head, made(part)) for part in self.material.sources]
+        shares = phase.mixing.shares([len(features) for _, features in sources])
         lessons = [
-            Lesson(part.head, made(part), share)
-            for part, share in zip(self.material.sources, shares, strict=True)
+            Lesson(head, features, share)
+            for (head, features), share in zip(sources, shares, strict=True)
         ]
         exams: dict[str, Exam] = {}
         for part in self.material.dev:
@@ -269,6 +277,7 @@ class _Stage:
             models.save(
                 fitted.learner, name, self.base, tokenizer, fresh / name if number else fresh
             )
+        record["bytes"] = _bytes(fresh)
         write_atomic(fresh / RECORD, dumps(record).encode("utf-8"))
         shutil.rmtree(self.folder, ignore_errors=True)
         fresh.replace(self.folder)
@@ -279,9 +288,15 @@ def _record(folder: Path) -> dict[str, Any] | None:
     """What a finished phase says of itself; None if it is not finished or damaged."""
     try:
         found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return found if "digest" in found and any(folder.glob("*.safetensors")) else None
-    except (OSError, ValueError, TypeError):
+        return found if found["bytes"] == _bytes(folder) else None
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _bytes(folder: Path) -> dict[str, int]:
+    """The sizes of a folder's weights, its further heads' included."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def _scorer(task: Task, features: Sequence[Feature]) -> Callable[[list[np.ndarray]], float]:

@@ -26,6 +26,7 @@ from xtremely.eval.study_grid import Cell, Grid
 from xtremely.kernels.guard import InputError, require
 from xtremely.retrieval.store import write_atomic
 
+PROCEDURE = 1  # raise when training or testing computes something else: cells are then others
 ORIGIN = "origin.json"  # in a model folder: which model it is a smaller copy of
 
 Result = dict[str, Any]
@@ -75,6 +76,7 @@ def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planne
         recipe = cell.recipe(folders[cell.model]) if cell.phases else None
         identity = {
             **cell.declaration,
+            "procedure": PROCEDURE,
             "model_hash": hashes[cell.model],
             "data_hash": data_hashes(cell, data_root),
             "recipe": recipe and {**as_mapping(recipe), "model": cell.model},

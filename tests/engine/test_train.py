@@ -112,6 +112,11 @@ def test_lessons_get_their_shares_evenly_over_the_run():
 def test_a_number_of_batches_is_kept_exactly():
     lessons = [Lesson("a", tagged(7), 0.5), Lesson("b", tagged(5), 0.5)]
     assert [len(order(lessons, 3, 1, n, seed=1)) for n in (1, 2, 9)] == [1, 2, 9]
+    thirds = [Lesson(name, tagged(5), 1 / 3) for name in "abc"]
+    assert len(order(thirds, 1, 1, 4, seed=1)) == 4
+    proportional = [Lesson("a", tagged(30), 30 / 37), Lesson("b", tagged(7), 7 / 37)]
+    keys = [key for batch in order(proportional, 4, 3, None, seed=1) for key in batch]
+    assert len(keys) == len(set(keys)) == 111, "in proportion, every example in every epoch"
 
 
 # Batches
@@ -233,6 +238,22 @@ def test_several_heads_learn_on_one_encoder(trained, base, tokenizer, tmp_path):
         tmp_path / "pairs", output_loading_info=True
     )
     assert not loading["missing_keys"] and model.config.id2label == {0: "0", 1: "1"}
+
+
+def test_masked_words_beside_another_head_are_whole_too(trained, base, tmp_path):
+    masking = transformers.AutoTokenizer.from_pretrained(base, mask_token="<unk>")
+    plans = [HeadPlan("tags", "token classification", TAGS), HeadPlan("mlm", "masked language")]
+    texts = [feature(9, None, seed=n) for n in range(4)]
+    lessons = [Lesson("tags", tagged(4), 0.5), Lesson("mlm", texts, 0.5)]
+    settings = Settings(**{**DEFAULTS, "freeze": False})
+    fitted = fit(base, masking, plans, lessons, [], settings, tmp_path / "work", quiet=True)
+    for name, kind in (("tags", "TokenClassification"), ("mlm", "MaskedLM")):
+        models.save(fitted.learner, name, base, masking, tmp_path / name)
+        auto = getattr(transformers, f"AutoModelFor{kind}")
+        model, loading = auto.from_pretrained(tmp_path / name, output_loading_info=True)
+        assert not loading["missing_keys"] and not loading["mismatched_keys"]
+    assert model.get_output_embeddings().bias.shape == (2000,)
+    assert torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
 
 
 def test_a_head_can_be_kept_if_its_labels_are_the_tasks(trained):

@@ -123,8 +123,12 @@ def test_a_finished_phase_is_kept_and_another_recipe_is_refused(run):
 def test_a_damaged_folder_is_trained_anew(run):
     (first,) = run(tag())
     before = weights(first.folder)
-    (first.folder / "training.json").write_text("{")
-    (second,) = run(tag())
+    file = first.folder / "model.safetensors"
+    content = file.read_bytes()
+    file.unlink()  # what is mapped into memory must not shrink
+    file.write_bytes(content[:1000])
+    with pytest.warns(UserWarning, match="tag is damaged; it is trained anew"):
+        (second,) = run(tag())
     assert not second.reused
     assert all(torch.equal(before[k], v) for k, v in weights(second.folder).items())
 
@@ -167,6 +171,25 @@ def test_a_budget_is_split_and_spent_on_different_examples(base, root):
     (both,) = content(base, root, Source("xnli", ("en", "de"), budget=9, split="dev"))
     assert {code: len(rows) for code, rows in both.items()} == {"en": 5, "de": 4}
     assert len({one[3:] for rows in both.values() for one in rows}) == 9
+
+
+def test_an_open_set_of_labels_is_what_occurs(tmp_path):
+    for section, leaves in {"02": "(<L N NN NN dog N>)", "00": "(<L N/N JJ JJ big N/N>)"}.items():
+        (tmp_path / "ccg" / "AUTO" / section).mkdir(parents=True)
+        path = tmp_path / "ccg" / "AUTO" / section / f"wsj_{section}01.auto"
+        path.write_text(f"ID=1 PARSER=GOLD NUMPARSE=1\n{leaves}\n")
+    phase = Phase("ccg", "intermediate", (Source("ccg", ("en",)),))
+    material = Reader(tmp_path, 1).material(phase)
+    assert material.plans["ccg"].labels == ("N", "N/N")
+
+
+def test_tasks_of_one_checkpoint_share_its_head(base, root):
+    (root / "nli" / "ocnli").mkdir(parents=True, exist_ok=True)
+    row = {"sentence1": "a", "sentence2": "b", "label": "neutral"}
+    (root / "nli" / "ocnli" / "train.10k.json").write_text(json.dumps(row) + "\n")
+    sources = (Source("xnli", ("en",), split="dev"), Source("ocnli", ("zh",)))
+    material = Reader(root, 1).material(Phase("p", "target", sources))
+    assert list(material.plans) == ["xnli"]
 
 
 # Interruption
@@ -215,6 +238,21 @@ def test_a_language_without_training_data(run):
 def test_more_examples_than_there_are(run):
     with pytest.raises(InputError, match="13 examples of udpos in de are wanted.* split has 12"):
         run(tag("de", source={"examples": 13}))
+
+
+def test_a_folder_that_was_not_trained_here_is_left_alone(run, tmp_path):
+    (tmp_path / "out" / "tag").mkdir(parents=True)
+    (tmp_path / "out" / "tag" / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="is in the way"):
+        run(tag())
+    assert (tmp_path / "out" / "tag" / "mine.txt").exists()
+
+
+def test_masked_words_without_a_mask_token(run, root):
+    (root / "mlm").mkdir(exist_ok=True)
+    (root / "mlm" / "en.txt").write_text("a dog runs\n")
+    with pytest.raises(InputError, match="no mask token"):
+        run(Phase("m", "mlm", (Source("mlm", ("en",)),)))
 
 
 def test_patience_without_a_dev_set(run):
