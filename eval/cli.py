@@ -1,4 +1,5 @@
-"""The command line: ``xtremely eval``, ``score``, ``encode``, ``tasks``, ``models``, ``kernels``.
+"""The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``tasks``, ``models``,
+``kernels``, ``study``.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
 standard error.
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from xtremely.eval import study_cli
 from xtremely.kernels.guard import InputError, UsageError
 
 app = typer.Typer(
@@ -55,11 +56,10 @@ def _split(text: str | None) -> list[str] | None:
 
 def _complain_as_notes() -> None:
     """Warnings as one plain line each, on standard error."""
-    console = Console(stderr=True)
 
     def show(message, category, filename, lineno, file=None, line=None):  # noqa: ANN001
         if category is not DeprecationWarning and category is not FutureWarning:
-            console.print(f"[yellow]note:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+            _say("note:", "yellow", message)
 
     warnings.showwarning = show
 
@@ -169,6 +169,76 @@ def _engine(model: str, backend: str, device: str, precision: str):  # noqa: ANN
 
 
 @app.command()
+def train(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the phases' models; a run started again goes on.")
+    ],
+    data_root: Annotated[Path, typer.Option(help="Folder with training data.")],
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe in TOML (see README); else --phase.")
+    ] = None,
+    phase: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="TASK:LANGUAGES[:EXAMPLES[:SPLIT]], several sources joined by '+'; once for each"
+            " phase, the target last. E.g. --phase snli:en --phase udpos:en,zh:2000"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What to start from (default: e5-small-4bit).")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Of every phase.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Instead of epochs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of every phase.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Of every phase.")] = None,
+    accumulation: Annotated[int | None, typer.Option(help="Batches a step.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Looks at the dev set without a better score; then stop.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything.")] = None,
+    freeze_embeddings: Annotated[
+        bool | None, typer.Option(help="Leave the word embeddings as they are (default).")
+    ] = None,
+    prune_vocabulary: Annotated[
+        bool | None, typer.Option(help="Hold only the pieces that occur (default).")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model in phases; leaves a Hugging Face folder for each."""
+    from xtremely.eval.recipe_flags import recipe_of
+    from xtremely.eval.stages import summary
+    from xtremely.eval.stages import train as run
+
+    _check_root(data_root)
+    whole = {
+        "model": model or (None if recipe else "e5-small-4bit"),
+        "seed": seed,
+        "freeze_embeddings": freeze_embeddings,
+        "prune_vocabulary": prune_vocabulary,
+        "precision": precision,
+    }
+    each = {
+        "epochs": epochs,
+        "max_steps": max_steps,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "accumulation": accumulation,
+        "patience": patience,
+    }
+    wanted = recipe_of(recipe, phase or [], _given(whole), _given(each))
+    for done in run(wanted, data_root, out, device=device, quiet=quiet, save_steps=save_steps):
+        if not quiet:
+            typer.echo(summary(done))
+
+
+def _given(options: dict) -> dict:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@app.command()
 def score(
     predictions: Annotated[
         Path, typer.Argument(help="A submission: TASK/test-LL.tsv, or .json for answers.")
@@ -243,6 +313,8 @@ def list_models() -> None:
     print_models()
 
 
+app.add_typer(study_cli.app, name="study")
+
 kernels = typer.Typer(help="The Triton kernels: what they compile to, and tuning them.")
 app.add_typer(kernels, name="kernels")
 
@@ -280,26 +352,25 @@ def tune_kernels(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every foreseeable trouble ends in one line and an exit code."""
     _complain_as_notes()
-    errors = Console(stderr=True, soft_wrap=True)
     try:
         app(arguments)
     except UsageError as error:
-        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
+        _say("error:", "red", error)
         sys.exit(2)
     except InputError as error:
-        errors.print(f"[red]error:[/] {_plain(error)}", highlight=False)
+        _say("error:", "red", error)
         sys.exit(1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        errors.print(
-            f"[red]error:[/] {_plain(error.strerror or error)}{where}; results that were finished"
-            " are kept, the same command goes on from there",
-            highlight=False,
+        _say(
+            "error:",
+            "red",
+            f"{error.strerror or error}{where}; results that were finished are kept, the same"
+            " command goes on from there",
         )
         sys.exit(1)
 
 
-def _plain(message: object) -> str:
-    from rich.markup import escape
-
-    return escape(str(message))
+def _say(what: str, colour: str, message: object) -> None:
+    """One line on standard error; needs no rich, which a machine that only trains may lack."""
+    typer.echo(f"{typer.style(what, fg=colour)} {message}", err=True)

@@ -6,6 +6,7 @@ Answers are None where a distribution hides them: predictions are then made, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -125,7 +126,8 @@ class Question:
         id: unique in its file.
         text: the question.
         context: row of the context in ``Questions.contexts``.
-        answers: the right answers, all equally right; empty where they are hidden.
+        answers: the right answers, all equally right; empty where they are hidden, or where the
+            context does not hold one.
         starts: character offset of each answer in the context, as the file has it.
     """
 
@@ -180,7 +182,37 @@ class Choices:
         return len(self.texts)
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Running text to learn from without labels (kind ``mlm``)."""
+
+    texts: list[str]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Always: the text is its own answer."""
+        return True
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.texts)
+
+
 Answerable = TextPairs | Tagged | Questions | Choices
+
+
+def chosen(examples: Any, rows: Sequence[int]) -> Any:
+    """The examples of some rows, in their order; contexts that questions share stay whole."""
+    if isinstance(examples, Questions):
+        return replace(examples, questions=[examples.questions[row] for row in rows])
+    columns = {one.name: getattr(examples, one.name) for one in fields(examples)}
+    kept: dict[str, Any] = {
+        name: [column[row] for row in rows]
+        for name, column in columns.items()
+        if isinstance(column, list)
+    }
+    return replace(examples, **kept)
 
 
 def part(examples: Answerable, rows: slice) -> Answerable:

@@ -20,7 +20,7 @@ from xtremely.kernels.guard import InputError, require
 Row = tuple[Any, Any, Any, list[Any], list[Any]]
 
 
-def read_squad(path: Path, prefix: str = "", **notes: Any) -> Questions:
+def read_squad(path: Path, prefix: str = "", unanswerable: bool = False, **notes: Any) -> Questions:
     """A file of SQuAD's JSON, compressed or not.
 
     It has ``data`` (or is what this holds), ``paragraphs`` with ``context`` and ``qas``, questions
@@ -30,6 +30,7 @@ def read_squad(path: Path, prefix: str = "", **notes: Any) -> Questions:
     Args:
         path: the file.
         prefix: take questions whose id begins so, of a file of several languages.
+        unanswerable: whether some questions have no answer in their context, as in SQuAD v2.0.
         notes: kept beside the counts.
 
     Raises:
@@ -37,7 +38,7 @@ def read_squad(path: Path, prefix: str = "", **notes: Any) -> Questions:
             question without an answer where others have one.
     """
     document = read_json(path)
-    return _questions(_rows(document), str(path), prefix, notes)
+    return _questions(_rows(document), str(path), prefix, notes, unanswerable)
 
 
 def squad_rows(table: Table, prefix: str = "", **notes: Any) -> Questions:
@@ -64,7 +65,13 @@ def _rows(document: Any) -> Iterator[Row]:
                 )
 
 
-def _questions(rows: Iterable[Row], source: str, prefix: str, notes: dict[str, Any]) -> Questions:
+def _questions(
+    rows: Iterable[Row],
+    source: str,
+    prefix: str,
+    notes: dict[str, Any],
+    unanswerable: bool = False,
+) -> Questions:
     try:
         found = [row for row in rows if row[0].startswith(prefix)]
     except (KeyError, TypeError, AttributeError) as error:
@@ -93,7 +100,7 @@ def _questions(rows: Iterable[Row], source: str, prefix: str, notes: dict[str, A
         )
     hidden = [name for name, question in questions.items() if not question.answers]
     require(
-        len(hidden) in (0, len(questions)),
+        unanswerable or len(hidden) in (0, len(questions)),
         f"{source}: {len(hidden)} of {len(questions)} questions have no answer, the first is"
         f" {hidden[0] if hidden else ''!r}; legal: all have one, or none has",
     )

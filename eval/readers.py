@@ -10,13 +10,15 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from xtremely.kernels.guard import InputError, require
 
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+_LISTENING: list[set[Path]] = []  # sets that hear of every file read, see ``files_read``
 
 
 class Missing(InputError):
@@ -66,12 +68,25 @@ def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple
     raise Missing(task, language, [files[0] for files in layouts])
 
 
+@contextmanager
+def files_read() -> Iterator[set[Path]]:
+    """The files that are read inside, as they come."""
+    found: set[Path] = set()
+    _LISTENING.append(found)
+    try:
+        yield found
+    finally:
+        _LISTENING.remove(found)
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file (.gz and .bz2 as they stand), line ends removed.
 
     Raises:
         InputError: unreadable, truncated or not UTF-8, with the line.
     """
+    for listening in _LISTENING:
+        listening.add(path)
     try:
         with _OPENERS.get(path.suffix, open)(path, "rb") as file:
             data = file.read()

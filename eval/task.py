@@ -1,7 +1,8 @@
 """What a task is, and how the tasks are found.
 
 A task is one frozen value, ``TASK``, in one file of ``eval/tasks``. Facts that decide a score
-(languages, labels, layers, pooling, neighbours, lengths) stand there and nowhere else.
+(languages, labels, layers, pooling, neighbours, lengths) stand there and nowhere else. Tasks that
+are only trained on stand in ``eval/intermediate``, in the same form.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ KINDS = {
     "tag": Labelling,
     "choice": Labelling,
     "span": Reading,
+    "mlm": Labelling,
 }
 
 
@@ -126,6 +128,7 @@ class Task:
             takes the encoder as it is.
         more_languages: those that XTREME-R adds; evaluated where there is data, not averaged.
         more_splits: those to train on, in the languages that have them.
+        training_languages: those that can be trained on and are not evaluated.
         max_length: tokens at which texts are cut.
         packaged: whether the data comes with the package.
     """
@@ -145,6 +148,7 @@ class Task:
     checkpoint: str | None = None
     more_languages: tuple[str, ...] = ()
     more_splits: tuple[str, ...] = ()
+    training_languages: tuple[str, ...] = ()
     max_length: int = 512
     packaged: bool = False
 
@@ -168,6 +172,15 @@ class Task:
             with suppress(Missing):
                 self._find(root, language, split)
                 found.append(split)
+        return found
+
+    def languages_there(self, root: Path | None, split: str) -> list[str]:
+        """The languages in which there is a split, which is not read."""
+        found = []
+        for code in (*self.languages, *self.more_languages, *self.training_languages):
+            with suppress(Missing):
+                self._find(root, code, split)
+                found.append(code)
         return found
 
     @property
@@ -205,22 +218,40 @@ class Task:
 
 def all_tasks() -> dict[str, Task]:
     """Every task of ``eval/tasks``, by name."""
-    package = importlib.import_module("xtremely.eval.tasks")
+    return _declared("tasks")
+
+
+def training_tasks() -> dict[str, Task]:
+    """Every task that can be trained on: those of ``eval/tasks`` and ``eval/intermediate``."""
+    return _declared("tasks", "intermediate")
+
+
+def _declared(*folders: str) -> dict[str, Task]:
     tasks: dict[str, Task] = {}
-    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-        found = importlib.import_module(f"xtremely.eval.tasks.{module.name}").TASK
-        require(found.name not in tasks, f"two files declare the task {found.name!r}")
-        require(
-            isinstance(found.rules, KINDS.get(found.kind, ())),
-            f"task {found.name!r}: {type(found.rules).__name__} are no rules of {found.kind!r}",
-        )
-        tasks[found.name] = found
+    for folder in folders:
+        package = importlib.import_module(f"xtremely.eval.{folder}")
+        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+            found = importlib.import_module(f"{package.__name__}.{module.name}").TASK
+            require(found.name not in tasks, f"two files declare the task {found.name!r}")
+            require(
+                isinstance(found.rules, KINDS.get(found.kind, ())),
+                f"task {found.name!r}: {type(found.rules).__name__} are no rules of {found.kind!r}",
+            )
+            tasks[found.name] = found
     return tasks
 
 
 def find_task(name: str) -> Task:
     """A task by name, or an error with the nearest name."""
-    tasks = all_tasks()
+    return _named(name, all_tasks())
+
+
+def find_training_task(name: str) -> Task:
+    """A task to train on by name, or an error with the nearest name."""
+    return _named(name, training_tasks())
+
+
+def _named(name: str, tasks: dict[str, Task]) -> Task:
     if name not in tasks:
         raise unknown("task", name, tasks)
     return tasks[name]

@@ -80,5 +80,6 @@ TASK = Task(
     layouts=("xcopa/LL/{test,val,train}{.,-}LL.jsonl", "xcopa/{test,val,train}.LL.jsonl"),
     checkpoint="xcopa",
     more_splits=("train",),
+    training_languages=codes("en"),
     max_length=128,
 )

@@ -51,3 +51,71 @@ def parquet(tmp_path):
         return path
 
     return parquet
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory, make_tiny):
+    """A study's folder: ``grid.toml``, ``data`` in three languages, a model in ``models/tiny``."""
+    root = tmp_path_factory.mktemp("study")
+    (root / "grid.toml").write_text(GRID)
+    (root / "models").mkdir()
+    make_tiny("bert").rename(root / "models" / "tiny")
+    data = root / "data"
+    for folder in ("udpos", "xnli", "tatoeba"):
+        (data / folder).mkdir(parents=True)
+    for code, words in WORDS.items():
+        sentences = [list(zip(words, TAGS, strict=True))[k % 5 :] for k in range(12)]
+        text = "".join("".join(f"{w}\t{t}\n" for w, t in s) + "\n" for s in sentences)
+        for split in ("train", "test"):
+            (data / "udpos" / f"{split}-{code}.tsv").write_text(text)
+        pairs = [(" ".join(words[k:]), " ".join(words[: k + 1]), XNLI[k % 3]) for k in range(9)]
+        for split, rows in (("dev", pairs), ("test", pairs[::-1])):
+            if code != "zh":
+                lines = "".join("\t".join(row) + "\n" for row in rows)
+                (data / "xnli" / f"{split}-{code}.tsv").write_text(lines)
+    for code, name in (("de", "deu"), ("en", "eng")):
+        lines = "".join(f"{' '.join(WORDS[code][k:])}\n" for k in range(8))
+        (data / "tatoeba" / f"tatoeba.deu-eng.{name}").write_text(lines)
+    return root
+
+
+WORDS = {
+    "en": ["the", "cat", "sees", "a", "dog", ".", "the", "dog", "sleeps", "here"],
+    "de": ["die", "Katze", "sieht", "den", "Hund", ".", "der", "Hund", "ruht", "hier"],
+    "zh": ["猫", "看", "见", "狗", "。", "狗", "在", "这", "里", "睡"],
+}
+TAGS = ["DET", "NOUN", "VERB", "DET", "NOUN", "PUNCT", "DET", "NOUN", "VERB", "ADV"]
+XNLI = ("contradiction", "entailment", "neutral")
+GRID = """
+name = "small"
+models = ["tiny"]
+seeds = [1, 2]
+
+[[part]]
+name = "pos"
+sources = ["en", "zh"]
+[[part.train]]
+task = "udpos"
+examples = 8
+epochs = 1
+batch_size = 4
+[[part.test]]
+task = "udpos"
+limit = 4
+
+[[part]]
+name = "nli"
+sources = ["none", "de"]
+[[part.train]]
+task = "xnli"
+split = "dev"
+examples = 6
+learning_rate = 0.05
+epochs = 1
+[[part.test]]
+task = "xnli"
+[[part.test]]
+task = "tatoeba"
+languages = ["de"]
+layers = "all"
+"""

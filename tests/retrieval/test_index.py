@@ -1,10 +1,13 @@
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xtremely.kernels.guard import InputError
-from xtremely.retrieval.index import search, search_ref
+from xtremely.retrieval import index
+from xtremely.retrieval.index import search, search_ref, search_torch
 
 
 def equal_up_to_ties(a, b, tolerance=1e-5):
@@ -19,14 +22,23 @@ def equal_up_to_ties(a, b, tolerance=1e-5):
 
 @settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 20), st.integers(0, 99))
-def test_faiss_equals_its_numpy_twin_up_to_ties(queries, rows, k, seed):
+def test_faiss_and_torch_equal_their_numpy_twin_up_to_ties(queries, rows, k, seed):
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(rows, 16)).astype(np.float32)
     base[rows // 2 :] = base[: rows - rows // 2]  # exact duplicates
     asked = rng.normal(size=(queries, 16)).astype(np.float32)
-    found, twin = search(asked, base, k), search_ref(asked, base, k)
-    assert found.ids.shape == twin.ids.shape == (queries, min(k, rows))
-    equal_up_to_ties(found, twin)
+    twin = search_ref(asked, base, k)
+    for found in (search(asked, base, k), search_torch(asked, base, k)):
+        assert found.ids.shape == twin.ids.shape == (queries, min(k, rows))
+        equal_up_to_ties(found, twin)
+
+
+def test_without_faiss_torch_searches_block_by_block(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(index, "_SCORES", 12)
+    rng = np.random.default_rng(0)
+    asked, base = (rng.normal(size=(n, 8)).astype(np.float32) for n in (11, 5))
+    equal_up_to_ties(search(asked, base, 3), search_ref(asked, base, 3))
 
 
 def test_the_twin_by_hand():
@@ -35,7 +47,7 @@ def test_the_twin_by_hand():
     assert (found.ids.tolist(), found.scores.tolist()) == ([[2, 0, 3]], [[3, 2, 2]])
 
 
-@pytest.mark.parametrize("find", [search, search_ref])
+@pytest.mark.parametrize("find", [search, search_torch, search_ref])
 @pytest.mark.parametrize(
     ("queries", "base", "k", "complaint"),
     [

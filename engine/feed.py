@@ -1,0 +1,273 @@
+"""From examples to batches: what a model is trained on, in which order, padded to the longest.
+
+The whole order is settled from the seed before training begins. So a run that was interrupted goes
+on with the very batch that it would have had next, and batches hold sequences of like length.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, Dataset
+
+IGNORED = -100  # the target of a token that no loss is taken of
+POOLED = 50  # batches that are sorted by length together
+MASKED = 0.15  # share of the tokens that a masked language model is asked for
+
+
+class Feature(NamedTuple):
+    """One example as a model takes it.
+
+    Attributes:
+        ids: the token ids of its sequence; of multiple choice, of every option's.
+        types: the token types, the same way.
+        target: the label's or option's number; every token's label, [T]; the places of an answer's
+            first and last token; or None, where tokens are masked.
+    """
+
+    ids: tuple[np.ndarray, ...]
+    types: tuple[np.ndarray, ...]
+    target: Any
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(map(len, self.ids))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Examples for one head.
+
+    Attributes:
+        head: the head's name.
+        features: the examples.
+        share: of all batches; the lessons' shares sum to 1.
+    """
+
+    head: str
+    features: Sequence[Feature]
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Dev examples of one head.
+
+    Attributes:
+        head: the head's name.
+        features: the examples; their targets are not looked at.
+        score: predictions (a class number, a class number for every token, or the places of an
+            answer's first and last token, for every feature) to a score, higher is better.
+    """
+
+    head: str
+    features: Sequence[Feature]
+    score: Callable[[list[np.ndarray]], float]
+
+
+class Key(NamedTuple):
+    """An example's place in the order: its lesson, its row there, and how often it came before."""
+
+    lesson: int
+    row: int
+    visit: int
+
+
+def order(
+    lessons: Sequence[Lesson], batch_size: int, epochs: float, batches: int | None, seed: int
+) -> list[list[Key]]:
+    """The batches of a whole training, each of one lesson.
+
+    A lesson gets its share of the examples, in as many visits of all its examples as that takes:
+    none comes again before all have come. The lessons' batches are spread evenly over the run.
+
+    Args:
+        lessons: what there is.
+        batch_size: examples of a batch at most; where a visit ends, there may be fewer.
+        epochs: examples drawn, in multiples of all lessons' examples together.
+        batches: exactly so many, instead of epochs.
+        seed: of the order.
+    """
+    dice = random.Random(seed)
+    total = epochs * sum(len(lesson.features) for lesson in lessons)
+    if batches is not None:
+        total = batches * batch_size
+    placed: list[tuple[float, int, list[Key]]] = []
+    for number, lesson in enumerate(lessons):
+        wanted = max(1, math.ceil(lesson.share * total - 1e-6))  # less what floats add
+        own = list(_visits(lesson, number, wanted, batch_size, dice))
+        placed += [((n + dice.random()) / len(own), number, b) for n, b in enumerate(own)]
+    placed.sort(key=lambda one: one[:2])
+    return [batch for _, _, batch in placed][:batches]
+
+
+def _visits(
+    lesson: Lesson, number: int, wanted: int, batch_size: int, dice: random.Random
+) -> Iterator[list[Key]]:
+    """A lesson's batches in its own order."""
+    lengths = [feature.length for feature in lesson.features]
+    visit = 0
+    while wanted > 0:
+        rows = dice.sample(range(len(lengths)), min(wanted, len(lengths)))
+        made = []
+        for start in range(0, len(rows), POOLED * batch_size):
+            pool = sorted(rows[start : start + POOLED * batch_size], key=lengths.__getitem__)
+            made += [pool[n : n + batch_size] for n in range(0, len(pool), batch_size)]
+        dice.shuffle(made)
+        yield from ([Key(number, row, visit) for row in batch] for batch in made)
+        wanted -= len(rows)
+        visit += 1
+
+
+class Examples(Dataset):
+    """The features behind keys, for a data loader."""
+
+    def __init__(self, lessons: Sequence[Lesson]):
+        self._lessons = lessons
+
+    def __len__(self) -> int:
+        return sum(len(lesson.features) for lesson in self._lessons)
+
+    def __getitem__(self, key: Key) -> tuple[Key, str, Feature]:
+        lesson = self._lessons[key.lesson]
+        return key, lesson.head, lesson.features[key.row]
+
+
+class Order(BatchSampler):
+    """A settled order of batches, as data loaders take it."""
+
+    def __init__(self, batches: list[list[Key]], batch_size: int):
+        self._batches = batches
+        self.batch_size = batch_size
+        self.drop_last = False
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The pieces that a training run holds.
+
+    Attributes:
+        kept: [P] ids in rising order; the padding's is at its own place.
+        place: [V] id -> row among the kept; 0 for those that are not.
+        pad: the padding's id.
+        mask: the mask's id; None for a tokenizer without one.
+        special: ids that are never masked.
+    """
+
+    kept: np.ndarray
+    place: np.ndarray
+    pad: int
+    mask: int | None
+    special: frozenset[int]
+
+    @classmethod
+    def of(cls, used: Sequence[Feature] | None, size: int, tokenizer: Any) -> Vocabulary:
+        """The pieces that occur in the features, and special ones; all if there are no features.
+
+        Ids up to the padding's are kept in any case, since models of the RoBERTa line count
+        positions from the padding's id on.
+
+        Args:
+            used: every feature that the model will see, or None.
+            size: rows of the model's word table.
+            tokenizer: transformers' own, for the special tokens.
+        """
+        special = frozenset(tokenizer.all_special_ids)
+        pad, mask = tokenizer.pad_token_id, tokenizer.mask_token_id
+        wanted = np.full(size, used is None)
+        wanted[: pad + 1] = True
+        wanted[[one for one in special if one < size]] = True
+        for feature in used or ():
+            for ids in feature.ids:
+                wanted[ids] = True
+        kept = np.flatnonzero(wanted)
+        place = np.zeros(size, dtype=np.int64)
+        place[kept] = np.arange(len(kept))
+        return cls(kept, place, pad, mask, special)
+
+
+class Collator:
+    """Examples of one head to a padded batch.
+
+    Args:
+        kinds: head -> its kind, see ``engine.learner.CLASSES``.
+        vocabulary: the pieces that the model holds.
+        typed: whether the model takes token types.
+        multiple: sequences are padded to a multiple of so many tokens.
+        seed: of the masks.
+    """
+
+    def __init__(
+        self, kinds: dict[str, str], vocabulary: Vocabulary, typed: bool, multiple: int, seed: int
+    ):
+        self._kinds, self._vocabulary, self._typed = kinds, vocabulary, typed
+        self._multiple, self._seed = multiple, seed
+
+    def __call__(self, batch: Sequence[tuple[Key, str, Feature]]) -> dict[str, Any]:
+        """The head's name, and what its model takes: ids, mask, types and targets."""
+        keys, (head, *_), features = zip(*batch, strict=True)
+        kind = self._kinds[head]
+        longest = max(feature.length for feature in features)
+        length = -(-longest // self._multiple) * self._multiple
+        if kind == "masked language":
+            features = [self._masked(*one) for one in zip(keys, features, strict=True)]
+        else:
+            place = self._vocabulary.place
+            features = [f._replace(ids=tuple(place[ids] for ids in f.ids)) for f in features]
+        rows = [ids for feature in features for ids in feature.ids]
+        shape = (len(features), -1, length) if kind == "multiple choice" else (-1, length)
+        inputs = {
+            "input_ids": _padded(rows, length, self._vocabulary.pad).view(shape),
+            "attention_mask": _padded([np.ones(len(r)) for r in rows], length, 0).view(shape),
+        }
+        if self._typed:
+            types = [types for feature in features for types in feature.types]
+            inputs["token_type_ids"] = _padded(types, length, 0).view(shape)
+        targets = [feature.target for feature in features]
+        if kind == "question answering":
+            both = torch.tensor(targets, dtype=torch.int64)
+            inputs["start_positions"], inputs["end_positions"] = both.unbind(1)
+        elif kind in ("token classification", "masked language"):
+            inputs["labels"] = _padded(targets, length, IGNORED)
+        else:
+            inputs["labels"] = torch.tensor(targets, dtype=torch.int64)
+        return {"head": head, "inputs": inputs}
+
+    def _masked(self, key: Key, feature: Feature) -> Feature:
+        """The sequence as a masked language model sees it: BERT's 80, 10 and 10 percent.
+
+        A mask depends on the key alone, so it is the same in a run that was interrupted.
+        """
+        dice = np.random.default_rng((self._seed, *key))
+        ids = feature.ids[0]
+        words = np.flatnonzero([one not in self._vocabulary.special for one in ids.tolist()])
+        asked = dice.permutation(words)[: max(1, round(MASKED * len(words)))]
+        seen, target = self._vocabulary.place[ids], np.full(len(ids), IGNORED)
+        target[asked] = seen[asked]
+        fate = dice.random(len(asked))
+        seen[asked[fate < 0.8]] = self._vocabulary.place[self._vocabulary.mask]
+        others = asked[fate >= 0.9]
+        seen[others] = dice.integers(len(self._vocabulary.kept), size=len(others))
+        return Feature((seen,), feature.types, target)
+
+
+def _padded(rows: Sequence[np.ndarray], length: int, filler: int) -> Tensor:
+    """[N, length] int64."""
+    made = np.full((len(rows), length), filler, dtype=np.int64)
+    for place, row in enumerate(rows):
+        made[place, : len(row)] = row
+    return torch.from_numpy(made)

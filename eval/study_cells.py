@@ -1,0 +1,165 @@
+"""A study's cells on disk: a folder each, named by all that decides its content.
+
+A cell's ``result.json`` is written last and whole, with a checksum of itself. A folder without one
+belongs to a run that was stopped; one whose result does not match its checksum is damaged and its
+cell is run again. All finished cells of a run also stand in one file, named after the grid, that
+can be carried elsewhere, reported on there, or put into another run's folder to go on from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xtremely.engine.config import read_json
+from xtremely.engine.models import locate
+from xtremely.engine.runtime import folder_hash
+from xtremely.eval.recipe import Recipe, as_mapping
+from xtremely.eval.results import dumps
+from xtremely.eval.study_data import check_source, data_hashes
+from xtremely.eval.study_grid import Cell, Grid
+from xtremely.kernels.guard import InputError, require
+from xtremely.retrieval.store import write_atomic
+
+PROCEDURE = 1  # raise when training or testing computes something else: cells are then others
+ORIGIN = "origin.json"  # in a model folder: which model it is a smaller copy of
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that can be run.
+
+    Attributes:
+        cell: what the grid says.
+        model: the folder of its model.
+        recipe: what trains it; None for a model that is tested as it is.
+        identity: everything that decides the result, as JSON.
+    """
+
+    cell: Cell
+    model: Path
+    recipe: Recipe | None
+    identity: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        trained = "-".join(phase.task for phase in self.cell.phases) or "untrained"
+        return f"{trained}.{self.cell.source}.{self.cell.seed}.{digest[:16]}"
+
+
+def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planned]:
+    """Read all data and settle everything before anything is computed; equal cells once.
+
+    Args:
+        grid: the study.
+        data_root: where the data lies.
+        models: a folder with models by name, looked into first.
+
+    Raises:
+        UsageError: a model, source language or test that is not there; what is.
+    """
+    folders = {name: locate_model(name, models) for name in grid.models}
+    hashes = {name: model_hash(folder) for name, folder in folders.items()}
+    planned: dict[str, Planned] = {}
+    for cell in grid.cells:
+        for phase in cell.phases:
+            check_source(phase, data_root)
+        recipe = cell.recipe(folders[cell.model]) if cell.phases else None
+        identity = {
+            **cell.declaration,
+            "procedure": PROCEDURE,
+            "model_hash": hashes[cell.model],
+            "data_hash": data_hashes(cell, data_root),
+            "recipe": recipe and {**as_mapping(recipe), "model": cell.model},
+        }
+        one = Planned(cell, folders[cell.model], recipe, identity)
+        planned.setdefault(one.name, one)
+    return list(planned.values())
+
+
+def locate_model(name: str, models: Path | None) -> Path:
+    """A model's folder: in ``models`` if it is there, else where ``engine.models`` finds it."""
+    here = models and models / name
+    return here if here and here.is_dir() else locate(name)
+
+
+def model_hash(folder: Path) -> str:
+    """The hash of a model, of a smaller copy that of the original."""
+    origin = folder / ORIGIN
+    return read_json(origin)["model_hash"] if origin.exists() else folder_hash(folder)
+
+
+def finished(folder: Path) -> Result | None:
+    """A cell's result; None if it was never finished, or is damaged, which is said."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        intact = result.pop("sha256") == _checksum(result)
+    except (OSError, ValueError, AttributeError, KeyError):
+        intact = False
+    if not intact:
+        warnings.warn(f"{folder}: the result is damaged; the cell has to run again", stacklevel=2)
+    return result if intact else None
+
+
+def finish(folder: Path, result: Result) -> Result:
+    """Keep a cell's result, whole or not at all; gives it as it is read back."""
+    content = dumps({**result, "sha256": _checksum(result)})
+    write_atomic(folder / "result.json", content.encode("utf-8"))
+    return json.loads(dumps(result))
+
+
+def collect(path: Path, results: Iterable[Result]) -> None:
+    """Write all results into one file, a line each."""
+    lines = ",\n".join(
+        json.dumps({**one, "sha256": _checksum(one)}, ensure_ascii=False) for one in results
+    )
+    write_atomic(path, f'{{"cells": [\n{lines}\n]}}\n'.encode())
+
+
+def collected(path: Path) -> list[Result]:
+    """The results in such a file.
+
+    Raises:
+        InputError: it cannot be read, or a result does not match its checksum.
+    """
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        intact = [one.pop("sha256") for one in cells] == [_checksum(one) for one in cells]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(f"{path}: not a study's collected results ({error!r})") from error
+    require(intact, f"{path}: a result does not match its checksum; take a whole copy")
+    return cells
+
+
+def restore(out: Path, path: Path) -> None:
+    """Give every result in a file of collected ones its folder back, where that is missing."""
+    for result in collected(path) if path.exists() else ():
+        folder = out / "cells" / result["name"]
+        if not (folder / "result.json").exists():
+            finish(folder, result)
+
+
+def results_of(run: Path) -> list[Result]:
+    """The finished cells of a run's folder, or of a file of collected results."""
+    if run.is_file():
+        return collected(run)
+    require((run / "cells").is_dir(), f"{run}: no study's run is there")
+    found = [finished(folder) for folder in sorted((run / "cells").iterdir())]
+    return [result for result in found if result is not None]
+
+
+def _checksum(result: Result) -> str:
+    text = json.dumps(result, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

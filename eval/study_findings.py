@@ -1,0 +1,395 @@
+"""A study's findings as one JSON value: matrices, means, gaps, breakdowns, published figures.
+
+Every estimate says which sources' runs and which languages it came from; ``cells`` of its table
+says which cells those runs are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtremely.eval.languages import language
+from xtremely.eval.study_cells import Result
+from xtremely.eval.study_grid import UNTRAINED, Cell, Grid, Part
+from xtremely.eval.study_statistics import Estimate, Matrix, spearman
+from xtremely.eval.task import Matching, Task, find_task
+
+PUBLISHED = Path(__file__).with_name("published_udpos.json")
+# Metrics of a task's kind, the first one that which is compared with published figures.
+SHOWN = {"udpos": ("accuracy", "f1"), "span": ("f1", "exact_match")}
+REFERENCES = ("en", UNTRAINED)  # sources that all others are compared with
+INDO_EUROPEAN = "Indo-European"
+
+Json = dict[str, Any]
+
+
+def findings(grids: list[Grid], results: list[Result]) -> Json:
+    """Whatever the finished cells say.
+
+    Args:
+        grids: the studies.
+        results: of any cells; those of no grid are left out.
+
+    Returns:
+        ``overview`` (see there), ``tables``, ``cells`` (name -> what it was and cost) and
+        ``missing`` (titles of cells).
+    """
+    by_declaration = {_key(_declared(result)): result for result in results}
+    tables, cells, missing = [], {}, []
+    for part in (part for grid in grids for part in grid.parts):
+        found: list[tuple[Cell, Result]] = []
+        for cell in part.cells:
+            result = by_declaration.get(_key(cell.declaration))
+            if result is None:
+                missing.append(cell.title)
+                continue
+            found.append((cell, result))
+            cells[result["name"]] = _described(cell, result)
+        for model in dict.fromkeys(cell.model for cell, _ in found):
+            own = [(cell, result) for cell, result in found if cell.model == model]
+            tables += _tables(part, model, own)
+    return {"overview": overview(tables), "tables": tables, "cells": cells, "missing": missing}
+
+
+def overview(tables: list[Json]) -> Json:
+    """Every source over all tasks, each in its first metric.
+
+    Returns:
+        ``tasks``: titles; ``rows``: source -> ``means`` (task -> zero-shot mean), ``mean`` over the
+        source's tasks, ``less English``: the mean over the tasks of the paired differences, and
+        ``compared``: how many those are.
+    """
+    first: dict[str, Json] = {}
+    for table in tables:
+        first.setdefault(f"{table['model']}, {table['part']}: {table['task']}", table)
+    sources = dict.fromkeys(source for table in first.values() for source in table["rows"])
+    rows = {}
+    for source in sources:
+        own = {name: t["rows"][source] for name, t in first.items() if source in t["rows"]}
+        means = {name: row["mean"]["zero-shot"] for name, row in own.items()}
+        means = {name: mean["value"] for name, mean in means.items() if mean}
+        gaps = [row["against"].get("en", {}).get("all") for row in own.values()]
+        less = [gap["value"] for gap in gaps if gap]
+        rows[source] = {
+            "means": means,
+            "mean": _mean(means.values()),
+            "less English": _mean(less),
+            "compared": len(less),
+        }
+    return {"tasks": [*first], "rows": rows}
+
+
+def _declared(result: Result) -> Json:
+    keys = ("model", "source", "seed", "train", "test")
+    return {key: result["identity"][key] for key in keys}
+
+
+def _key(declaration: Json) -> str:
+    return json.dumps(declaration, sort_keys=True)
+
+
+def _described(cell: Cell, result: Result) -> Json:
+    """What a cell was and cost."""
+    tested = result["evaluation"]
+    return {
+        "part": cell.part,
+        "model": cell.model,
+        "source": cell.source,
+        "seed": cell.seed,
+        "training_seconds": sum(phase["seconds"] for phase in result["training"]),
+        "steps": sum(phase["steps"] for phase in result["training"]),
+        "testing_seconds": tested["seconds"],
+        **{key: tested[key] for key in ("tokens", "device", "backend", "precision", "versions")},
+    }
+
+
+def _tables(part: Part, model: str, found: list[tuple[Cell, Result]]) -> Iterator[Json]:
+    """A table for each metric of each test."""
+    tests = dict.fromkeys(test.task for cell, _ in found for test in cell.tests)
+    for name in tests:
+        scored = [
+            (cell, result["name"], score)
+            for cell, result in found
+            for score in result["scores"]
+            if score["task"] == name
+        ]
+        task = find_task(name)
+        for metric in _metrics(task, scored[0][2]["metrics"]):
+            yield _table(part, model, task, metric, scored)
+
+
+def _metrics(task: Task, there: Iterable[str]) -> list[str]:
+    """The metrics to show, the benchmark's own first."""
+    if not isinstance(task.rules, Matching):
+        wanted = SHOWN.get(task.name) or SHOWN.get(task.kind) or (task.metric,)
+        return [metric for metric in wanted if metric in there]
+    own = (task.rules.direction, task.rules.scoring)
+    return sorted(there, key=lambda metric: not all(word in metric for word in own))
+
+
+def _table(
+    part: Part, model: str, task: Task, metric: str, scored: list[tuple[Cell, str, Json]]
+) -> Json:
+    layers = list(scored[0][2]["metrics"][metric])
+    matrices = {layer: _matrix(part, metric, layer, scored) for layer in layers}
+    matrix = matrices[layers[-1]]
+    sets = {code: one for _, _, score in scored for code, one in score["languages"].items()}
+    table: Json = {
+        "part": part.name,
+        "title": part.title,
+        "model": model,
+        "task": task.name,
+        "metric": metric,
+        "layer": layers[-1],
+        "languages": {code: sets[code] for code in matrix.targets},
+        "cells": {source: list(names) for source, names in matrix.cells.items()},
+        "rows": {source: _row(matrix, source) for source in matrix.runs},
+        "pairs": {by: _pairs(matrix, by) for by in ("family", "script")},
+    }
+    if len(layers) > 1:
+        table["layers"] = {layer: _means(one) for layer, one in matrices.items()}
+    if (task.name, metric) == ("udpos", "accuracy"):
+        table["published"] = compared(matrix, published())
+    return table
+
+
+def _matrix(part: Part, metric: str, layer: str, scored: list[tuple[Cell, str, Json]]) -> Matrix:
+    """The scores of one metric and layer, sources in the grid's order."""
+    codes = {code for _, _, score in scored for code in score["languages"]}
+    targets = tuple(sorted(codes, key=lambda code: (_family_order(code), code)))
+    runs: dict[str, list[list[float]]] = {}
+    cells: dict[str, list[str]] = {}
+    for cell, name, score in sorted(scored, key=lambda one: part.sources.index(one[0].source)):
+        values = score["metrics"][metric][layer]
+        runs.setdefault(cell.source, []).append([values.get(code, np.nan) for code in targets])
+        cells.setdefault(cell.source, []).append(name)
+    arrays = {source: np.array(rows, dtype=float) for source, rows in runs.items()}
+    return Matrix(targets, arrays, {source: tuple(names) for source, names in cells.items()})
+
+
+def _family_order(code: str) -> tuple[bool, str, str]:
+    one = language(code)
+    return one.family != INDO_EUROPEAN, one.family, one.branch
+
+
+def own_languages(source: str) -> tuple[str, ...]:
+    """The languages of a source."""
+    return () if source == UNTRAINED else tuple(source.split("+"))
+
+
+def _row(matrix: Matrix, source: str) -> Json:
+    """All that is said of a source."""
+    own = own_languages(source)
+    away = [code for code in matrix.targets if code not in own]
+    european, others = _split(away)
+    return {
+        "runs": len(matrix.runs[source]),
+        "values": {code: matrix.value(source, code) for code in matrix.targets},
+        "spread": {
+            code: None if np.isnan(value) else float(value)
+            for code, value in zip(matrix.targets, _spread(matrix.runs[source]), strict=True)
+        },
+        "mean": {
+            "all": _json(matrix.mean(source, matrix.targets)),
+            "zero-shot": _json(matrix.mean(source, away)),
+            "shared": _json(matrix.mean(source, shared_targets(matrix))),
+            INDO_EUROPEAN: _json(matrix.mean(source, european)),
+            "other families": _json(matrix.mean(source, others)),
+        },
+        "contrast": _json(matrix.contrast(source, european, others)),
+        "against": {
+            other: _against(matrix, source, other)
+            for other in REFERENCES
+            if other in matrix.runs and other != source
+        },
+        "against in-language": _json(matrix.in_language(source)),
+        **{
+            by: {
+                group: _json(matrix.mean(source, codes))
+                for group, codes in _groups(away, by).items()
+            }
+            for by in ("family", "script")
+        },
+    }
+
+
+def _spread(runs: np.ndarray) -> np.ndarray:
+    """[targets]: the standard deviation over runs, NaN for a single one."""
+    return runs.std(axis=0, ddof=1) if len(runs) > 1 else np.full(runs.shape[1], np.nan)
+
+
+def _against(matrix: Matrix, source: str, other: str) -> Json:
+    """How a source differs from another one where both transfer."""
+    own = {*own_languages(source), *own_languages(other)}
+    away = [code for code in matrix.targets if code not in own]
+    european, others = _split(away)
+    return {
+        "all": _json(matrix.difference(source, other, away)),
+        INDO_EUROPEAN: _json(matrix.difference(source, other, european)),
+        "other families": _json(matrix.difference(source, other, others)),
+        "family": {
+            group: _json(matrix.difference(source, other, codes))
+            for group, codes in _groups(away, "family").items()
+        },
+    }
+
+
+def shared_targets(matrix: Matrix) -> list[str]:
+    """The languages that no source is, over which all sources can be compared; where all are a
+    source, all.
+    """
+    sources = {code for source in matrix.runs for code in own_languages(source)}
+    return [code for code in matrix.targets if code not in sources] or list(matrix.targets)
+
+
+def _means(matrix: Matrix) -> Json:
+    """Of every source at one layer: its mean, and how it differs from what it is compared with.
+
+    Retrieval is learnt from no language's translations, so no target is left out.
+    """
+    return {
+        source: {
+            "mean": _json(matrix.mean(source, matrix.targets)),
+            "against": {
+                other: _json(matrix.difference(source, other, matrix.targets))
+                for other in REFERENCES
+                if other in matrix.runs and other != source
+            },
+        }
+        for source in matrix.runs
+    }
+
+
+def _split(codes: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Indo-European languages, and the others."""
+    groups = _groups(codes, "family")
+    european = groups.pop(INDO_EUROPEAN, [])
+    return european, [code for group in groups.values() for code in group]
+
+
+def _groups(codes: Iterable[str], by: str) -> dict[str, list[str]]:
+    """Codes by family or script, in order of appearance."""
+    found: dict[str, list[str]] = {}
+    for code in codes:
+        found.setdefault(getattr(language(code), by), []).append(code)
+    return found
+
+
+def _pairs(matrix: Matrix, by: str) -> Json:
+    """Group of the source -> group of the target -> mean over pairs of different languages."""
+    found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+    for source in matrix.runs:
+        if source in own_languages(source):
+            for code in matrix.targets:
+                if code != source and matrix.value(source, code) is not None:
+                    ends = getattr(language(source), by), getattr(language(code), by)
+                    found.setdefault(ends[0], {}).setdefault(ends[1], []).append((source, code))
+    return {
+        one: {
+            other: {
+                "value": float(np.mean([matrix.value(*pair) for pair in pairs])),
+                "sources": list(dict.fromkeys(source for source, _ in pairs)),
+                "languages": list(dict.fromkeys(code for _, code in pairs)),
+            }
+            for other, pairs in row.items()
+        }
+        for one, row in found.items()
+    }
+
+
+@cache
+def published() -> Json:
+    """De Vries et al.'s accuracies, see the file."""
+    return json.loads(PUBLISHED.read_text(encoding="utf-8"))
+
+
+def compared(matrix: Matrix, known: Json) -> Json | None:
+    """Rank correlations with published scores of the same sources on the same languages.
+
+    Returns:
+        ``all pairs``: over all pairs of different languages; ``sources``: over the sources' means
+        on languages that none of them is; ``sources by target``: of the sources, a target at a
+        time, on average; ``targets by source``: the reverse; and both sides' means on
+        Indo-European and other targets. None where nothing is shared.
+    """
+    scores = known["scores"]
+    sources = [source for source in matrix.runs if source in scores]
+    targets = [
+        code
+        for code in matrix.targets
+        if all(code in scores[s] and matrix.value(s, code) is not None for s in sources)
+    ]
+    if not sources or not targets:
+        return None
+
+    def ours(source: str, code: str) -> float:
+        return matrix.value(source, code) or 0.0
+
+    def theirs(source: str, code: str) -> float:
+        return scores[source][code]
+
+    pairs = [(source, code) for source in sources for code in targets if code != source]
+    common = [code for code in targets if code not in sources]
+    every = _correlation(pairs, ours, theirs)
+    by_target = [
+        _correlation([(s, code) for s in sources if s != code], ours, theirs) for code in targets
+    ]
+    by_source = [
+        _correlation([(s, code) for code in targets if code != s], ours, theirs) for s in sources
+    ]
+    means = [
+        [float(np.mean([side(s, code) for code in common])) for s in sources] if common else []
+        for side in (ours, theirs)
+    ]
+    return {
+        "source": known["source"],
+        "sources": sources,
+        "targets": targets,
+        "correlation": {
+            "all pairs": every,
+            "sources": spearman(*means) if common else None,
+            "sources by target": _mean(by_target),
+            "targets by source": _mean(by_source),
+        },
+        "means": {
+            source: {
+                group: {
+                    "ours": _mean([ours(source, code) for code in codes if code != source]),
+                    "published": _mean([theirs(source, code) for code in codes if code != source]),
+                }
+                for group, codes in zip(
+                    (INDO_EUROPEAN, "other families"), _split(targets), strict=True
+                )
+            }
+            for source in sources
+        },
+    }
+
+
+def _correlation(
+    pairs: list[tuple[str, str]],
+    ours: Callable[[str, str], float],
+    theirs: Callable[[str, str], float],
+) -> float | None:
+    return spearman([ours(*pair) for pair in pairs], [theirs(*pair) for pair in pairs])
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None
+
+
+def _json(estimate: Estimate | None) -> Json | None:
+    if estimate is None:
+        return None
+    return {
+        **vars(estimate),
+        "languages": [*estimate.languages],
+        "sources": [*estimate.sources],
+    }

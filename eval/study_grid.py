@@ -1,0 +1,366 @@
+"""A study's grid: what is trained in which source languages, and what it is tested on.
+
+A grid is a TOML file. Its one experimental factor is the source language: a part lists sources,
+and every training phase of the part that names no language of its own is in the source's.
+
+    name = "first"
+    models = ["e5-small-4bit"]
+    seeds = [1, 2, 3]
+
+    [[part]]
+    name = "pos"
+    sources = ["en", "zh", "en+zh"]  # several at once share the examples; "none": not trained
+
+    [[part.train]]                   # a phase; several follow each other
+    task = "udpos"                   # or one for each source: {en = "snli", zh = "ocnli"}
+    split = "train"                  # likewise
+    examples = 2000                  # any other key is a training setting, see the recipes
+
+    [[part.test]]
+    task = "udpos"
+    limit = 500                      # examples a language, evenly spread over its test set
+
+Every combination of model, part, source and seed is a cell: one training run and its evaluation.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval import recipe
+from xtremely.eval.languages import language
+from xtremely.eval.task import Labelling, Matching, Task, find_task, find_training_task
+from xtremely.kernels.guard import InputError, UsageError, require, unknown
+
+UNTRAINED = "none"
+GRID_KEYS = ("name", "models", "seeds", "part")
+PART_KEYS = ("name", "title", "sources", "train", "test")
+PHASE_KEYS = ("task", "split", "examples", "source")
+OURS = ("name", "kind", "sources")  # of a recipe's phase: what the grid says in its own way
+SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
+TEST_KEYS = ("task", "languages", "limit", "layers")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training run of a cell.
+
+    Attributes:
+        task: what is trained.
+        split: of its data.
+        examples: how many in all, shared equally among the languages.
+        languages: of the examples.
+        settings: of the training, by the recipe's names; the recipe's defaults elsewhere.
+    """
+
+    task: str
+    split: str
+    examples: int
+    languages: tuple[str, ...]
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Test:
+    """What a cell is tested on.
+
+    Attributes:
+        task: its name.
+        languages: only these; None for all with data.
+        limit: examples a language at most; None for all.
+        layers: of retrieval: ``last``, ``all`` or numbers; None where a head answers.
+    """
+
+    __test__ = False  # not pytest's
+
+    task: str
+    languages: tuple[str, ...] | None = None
+    limit: int | None = None
+    layers: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run and its evaluation.
+
+    Attributes:
+        model: what is trained, by name.
+        part: the part of the grid that asks for it.
+        source: the source language, several joined by ``+``, or ``none``.
+        seed: of the training.
+        phases: in order; none for a model that is tested as it is.
+        tests: what it is tested on.
+    """
+
+    model: str
+    part: str
+    source: str
+    seed: int
+    phases: tuple[Phase, ...]
+    tests: tuple[Test, ...]
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """What the grid says of the cell, as JSON; parts of two grids may ask for the same."""
+        return {
+            "model": self.model,
+            "source": self.source,
+            "seed": self.seed,
+            "train": [
+                {**vars(phase), "languages": [*phase.languages], "settings": dict(phase.settings)}
+                for phase in self.phases
+            ],
+            "test": [
+                {**vars(test), "languages": test.languages and [*test.languages]}
+                for test in self.tests
+            ],
+        }
+
+    def recipe(self, model: Path | str) -> recipe.Recipe:
+        """What trains the cell's model, which lies in a folder."""
+        last = len(self.phases) - 1
+        phases = [
+            {
+                "name": f"{place + 1}-{phase.task}",
+                "kind": "target" if place == last else "intermediate",
+                "source": [
+                    {
+                        "task": phase.task,
+                        "languages": [*phase.languages],
+                        "split": phase.split,
+                        "budget": phase.examples,
+                    }
+                ],
+                **dict(phase.settings),
+            }
+            for place, phase in enumerate(self.phases)
+        ]
+        return recipe.recipe_from({"model": str(model), "seed": self.seed, "phase": phases})
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.part}, {self.source}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A matrix of the study: sources by target languages.
+
+    Attributes:
+        name: unique in the grid.
+        title: for people.
+        sources: its rows.
+        cells: those of all models, sources and seeds.
+    """
+
+    name: str
+    title: str
+    sources: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A study.
+
+    Attributes:
+        name: for people.
+        models: in the grid's order.
+        parts: in the grid's order, the most valuable first.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell once, first seeds first, so that a run cut short has balanced data."""
+        every = [cell for part in self.parts for cell in part.cells]
+        return sorted(every, key=lambda cell: cell.seed)
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid in a TOML file.
+
+    Raises:
+        UsageError: an unknown key, task, language or split, with the line.
+        InputError: no such file, not TOML, or a value that cannot be used.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML ({error})") from error
+    return _Reader(path, text).grid(raw)
+
+
+class _Reader:
+    """The values of a grid file, complaints with file and line."""
+
+    def __init__(self, path: Path, text: str):
+        self.path, self.lines = path, text.splitlines()
+
+    def grid(self, raw: dict[str, Any]) -> Grid:
+        self.known(raw, GRID_KEYS, "key of a grid")
+        models = self.texts(raw, "models", ["e5-small-4bit"])
+        seeds = self.take(raw, "seeds", list, [1])
+        whole = all(type(seed) is int and seed >= 0 for seed in seeds)
+        distinct = len(set(seeds)) == len(seeds) > 0
+        self.check(whole and distinct, "seeds", "different whole numbers, 0 or more")
+        parts = [self.part(one, models, seeds) for one in self.take(raw, "part", list)]
+        names = [part.name for part in parts]
+        self.check(len(set(names)) == len(names) > 0, "part", "at least one, names all different")
+        name = self.take(raw, "name", str, self.path.stem)
+        return Grid(name, tuple(models), tuple(parts))
+
+    def part(self, raw: dict[str, Any], models: list[str], seeds: list[int]) -> Part:
+        self.known(raw, PART_KEYS, "key of a part")
+        name = self.take(raw, "name", str)
+        legal = re.fullmatch(r"[a-z0-9][a-z0-9-]*", name)
+        self.check(bool(legal), "name", "lower-case letters, digits and hyphens", name)
+        sources = self.texts(raw, "sources")
+        self.check(len(set(sources)) == len(sources), "sources", "each source once")
+        for source in sources:
+            for code in () if source == UNTRAINED else source.split("+"):
+                self.named(code, language, code)
+        tests = tuple(self.test(one) for one in self.take(raw, "test", list))
+        self.check(bool(tests), "test", "at least one [[part.test]]")
+        phases = self.take(raw, "train", list, [])
+        cells = []
+        for source in sources:
+            trained = tuple(self.phases(phases, source))
+            own = tuple(test for test in tests if _answers(trained, test))
+            self.check(
+                bool(own),
+                "sources",
+                f"a phase whose head answers a test of part {name!r}; after training in"
+                f" {source!r}, nothing does",
+            )
+            # An untrained model has no seed: one run says all there is to say.
+            cells += [
+                Cell(model, name, source, seed, trained, own)
+                for model in models
+                for seed in (seeds if trained else seeds[:1])
+            ]
+        for cell in cells:
+            try:
+                cell.phases and cell.recipe(cell.model)
+            except InputError as error:
+                raise type(error)(f"{self.path}: part {name!r}: {error}") from error
+        return Part(name, self.take(raw, "title", str, name), tuple(sources), tuple(cells))
+
+    def phases(self, raw: list[dict[str, Any]], source: str) -> Iterator[Phase]:
+        """The phases of a source; one without training in it is left out."""
+        for one in raw:
+            self.known(one, (*PHASE_KEYS, *SETTINGS), "key of a phase")
+            own = self.take(one, "source", str, source)
+            if own == UNTRAINED:
+                continue
+            name = self.of_source(one, "task", own)
+            task: Task = self.named(name, find_training_task, name)
+            codes = tuple(own.split("+"))
+            for code in codes:
+                self.named(code, language, code)
+            legal = (*task.splits, *task.more_splits)
+            split = self.of_source(one, "split", own, "train")
+            if split not in legal:
+                raise self.at(split, unknown(f"split of {name}", split, legal))
+            examples = self.take(one, "examples", int)
+            self.check(examples >= len(codes), "examples", f"at least {len(codes)}")
+            settings = tuple((k, v) for k, v in one.items() if k not in PHASE_KEYS)
+            yield Phase(name, split, examples, codes, settings)
+
+    def of_source(self, raw: dict[str, Any], key: str, source: str, *default: str) -> str:
+        """A value that a table may give for each source apart."""
+        value = self.take(raw, key, (str, dict), *default)
+        if isinstance(value, str):
+            return value
+        self.check(source in value, key, f"one for source {source!r} too; has {', '.join(value)}")
+        return self.take(value, source, str)
+
+    def test(self, raw: dict[str, Any]) -> Test:
+        self.known(raw, TEST_KEYS, "key of a test")
+        name = self.take(raw, "task", str)
+        task: Task = self.named(name, find_task, name)
+        codes = self.texts(raw, "languages", []) or None
+        for code in codes or ():
+            if code not in (*task.languages, *task.more_languages):
+                every = (*task.languages, *task.more_languages)
+                raise self.at(code, unknown(f"language of {name}", code, every))
+        limit = self.take(raw, "limit", int, None)
+        self.check(limit is None or limit >= 2, "limit", "at least 2")
+        matched = isinstance(task.rules, Matching)
+        layers = self.take(raw, "layers", str, "last" if matched else None)
+        self.check(matched or layers is None, "layers", f"only with retrieval, not {name}")
+        return Test(name, tuple(codes) if codes else None, limit, layers)
+
+    def texts(self, raw: dict[str, Any], key: str, default: list[str] | None = None) -> list[str]:
+        """A list of strings."""
+        found = self.take(raw, key, list, default)
+        texts = all(isinstance(one, str) for one in found) and (found or default is not None)
+        self.check(bool(texts), key, "a list of strings, not empty")
+        return found
+
+    def take(self, raw: Any, key: str, kind: Any, *default: Any) -> Any:
+        """A value of a table."""
+        require(isinstance(raw, dict), f"{self.path}: expected tables where {key!r} stands")
+        if key not in raw:
+            require(bool(default), f"{self.path}: {key!r} is missing")
+            return default[0]
+        wanted = getattr(kind, "__name__", "a string or a table")
+        value = raw[key]
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        self.check(fits, key, f"of type {wanted}", value)
+        return value
+
+    def known(self, raw: dict[str, Any], legal: Iterable[str], what: str) -> None:
+        for key in raw:
+            if key not in legal:
+                raise self.at(key, unknown(what, key, legal))
+
+    def named(self, name: str, find: Any, text: str) -> Any:
+        """What a name stands for; an unknown one is complained of with its line."""
+        try:
+            return find(name)
+        except UsageError as error:
+            raise self.at(text, error) from error
+
+    def check(self, condition: bool, key: str, legal: str, *got: Any) -> None:
+        if not condition:
+            value = f" is {got[0]!r}" if got else ""
+            complaint = InputError(f"{key!r}{value}; legal: {legal}")
+            raise self.at(key, complaint, str(got[0]) if got else "")
+
+    def at(self, text: str, error: InputError, beside: str = "") -> InputError:
+        """The complaint, with the first line in which the text stands as a key or value, if there
+        is one ``beside`` another text.
+        """
+        word = re.compile(rf"(?<![\w-]){re.escape(text)}(?![\w-])")
+        lines = enumerate((line.partition("#")[0] for line in self.lines), start=1)
+        found = [(number, line) for number, line in lines if word.search(line)]
+        best = next((number for number, line in found if beside in line), None)
+        if best is None:
+            return type(error)(f"{self.path}: {error}")
+        return type(error)(f"{self.path}:{best}: {error}")
+
+
+def _answers(phases: tuple[Phase, ...], test: Test) -> bool:
+    """Whether a model so trained can be given the test: by its vectors, or by the last head."""
+    task = find_task(test.task)
+    if isinstance(task.rules, Matching):
+        return True
+    if not phases:
+        return False
+    last = find_training_task(phases[-1].task)
+    if isinstance(task.rules, Labelling) and isinstance(last.rules, Labelling):
+        return task.kind == last.kind and set(task.rules.labels) == set(last.rules.labels)
+    return task.kind == last.kind

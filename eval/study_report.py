@@ -1,0 +1,312 @@
+"""A study's report: ``report.json``, ``tables.md``, and one page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.languages import language
+from xtremely.eval.results import dumps
+from xtremely.eval.study_cells import Result
+from xtremely.eval.study_findings import INDO_EUROPEAN, Json, findings, own_languages
+from xtremely.eval.study_grid import UNTRAINED, Grid
+from xtremely.kernels.guard import require
+from xtremely.retrieval.store import write_atomic
+
+MARKS = ("<!-- tables -->", "<!-- end of tables -->")
+MEANS = {
+    "shared": "languages that are no source",
+    "zero-shot": "all but its own",
+    INDO_EUROPEAN: "Indo-European",
+    "other families": "other families",
+}
+
+
+def write_study_report(
+    grids: list[Grid], results: list[Result], out: Path, into: Path | None = None
+) -> Json:
+    """Write the three files from whatever cells there are.
+
+    Args:
+        grids: the studies.
+        results: of their cells.
+        out: the folder.
+        into: a Markdown file that gets the tables too, between ``MARKS``; what people wrote
+            outside of them stays.
+
+    Returns:
+        The findings, as ``report.json`` has them.
+
+    Raises:
+        InputError: no cell of the grids is finished.
+    """
+    found = findings(grids, results)
+    require(
+        bool(found["tables"]),
+        f"no cell of {', '.join(grid.name for grid in grids)} is finished; run the study first",
+    )
+    write_atomic(out / "report.json", dumps(found).encode("utf-8"))
+    tables = "\n".join(_markdown(found))
+    write_atomic(out / "tables.md", tables.encode("utf-8"))
+    if into is not None:
+        write_atomic(into, _with_tables(into, tables).encode("utf-8"))
+    write_atomic(out / "report.html", _page(grids, found).encode("utf-8"))
+    return found
+
+
+def _with_tables(path: Path, tables: str) -> str:
+    """A page with its tables exchanged; a new one with a heading."""
+    new = f"# Study\n\n{MARKS[0]}\n{MARKS[1]}\n"
+    page = path.read_text(encoding="utf-8") if path.exists() else new
+    before, begin, rest = page.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    require(
+        bool(begin and end), f"{path}: the lines {MARKS[0]} and {MARKS[1]} must stand in it, once"
+    )
+    return f"{before}{begin}\n\n{tables}\n{end}{after}"
+
+
+def _page(grids: list[Grid], found: Json) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"number": number, "interval": interval}
+    return environment.get_template("study.html.j2").render(
+        names=[grid.name for grid in grids],
+        found=found,
+        means=MEANS,
+        source_name=source_name,
+        origin=origin,
+        heat=heat,
+        language=language,
+        groups=groups,
+        layers=layers,
+        runs=runs,
+    )
+
+
+def number(value: float | None) -> str:
+    """A score as tables show it."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def interval(estimate: Json | None, signed: bool = False) -> str:
+    """An estimate with its interval; one language in one run has none."""
+    if estimate is None:
+        return "–"
+    form = "{:+.1f}" if signed else "{:.1f}"
+    low, value, high = (form.format(estimate[key]) for key in ("low", "value", "high"))
+    return value if estimate["low"] == estimate["high"] else f"{value} ({low} to {high})"
+
+
+def source_name(source: str) -> str:
+    """A source for people."""
+    codes = own_languages(source)
+    return " + ".join(language(code).name for code in codes) or "no training"
+
+
+def origin(source: str) -> str:
+    """Family and script of a source's languages."""
+    of = [language(code) for code in own_languages(source)]
+    return "; ".join(dict.fromkeys(f"{one.family}, {one.script}" for one in of))
+
+
+def heat(table: Json, value: float | None) -> float:
+    """How strongly a cell is coloured, 0 to 1: its place between the table's extremes."""
+    values = [v for row in table["rows"].values() for v in row["values"].values() if v is not None]
+    low, high = min(values), max(values)
+    return 0.0 if value is None or high == low else (value - low) / (high - low)
+
+
+def groups(table: Json, by: str) -> list[str]:
+    """Families or scripts of a table's target languages, in its order."""
+    return list(dict.fromkeys(getattr(language(code), by) for code in table["languages"]))
+
+
+def runs(table: Json) -> str:
+    """How many runs its means are over."""
+    counts = sorted({row["runs"] for row in table["rows"].values()})
+    return f"{' or '.join(map(str, counts))} run{'s' if counts != [1] else ''}"
+
+
+def layers(table: Json) -> list[str]:
+    """The layers of a table, in order; none for a head."""
+    return sorted(table.get("layers", {}), key=int)
+
+
+def _markdown(found: Json) -> Iterator[str]:
+    tasks, rows = found["overview"]["tasks"], found["overview"]["rows"]
+    yield "## All tasks\n"
+    yield "Zero-shot means, each task in its first metric; the last column is the mean of the"
+    yield "paired differences from English, in brackets over how many tasks.\n"
+    yield from _lines(
+        ["source", *tasks, "mean", "less English"],
+        (
+            [
+                source,
+                *(number(row["means"].get(task)) for task in tasks),
+                number(row["mean"]),
+                "–"
+                if row["less English"] is None
+                else f"{row['less English']:+.1f} ({row['compared']})",
+            ]
+            for source, row in rows.items()
+        ),
+    )
+    for table in found["tables"]:
+        yield from _section(table)
+    yield "## Cells\n"
+    yield from _lines(
+        ["cell", "part", "source", "seed", "steps", "training, s", "testing, s", "device"],
+        (
+            [
+                f"`{name}`",
+                *(str(cell[key]) for key in ("part", "source", "seed", "steps")),
+                number(cell["training_seconds"]),
+                number(cell["testing_seconds"]),
+                cell["device"],
+            ]
+            for name, cell in found["cells"].items()
+        ),
+    )
+    if found["missing"]:
+        yield "Not finished: " + "; ".join(found["missing"]) + ".\n"
+
+
+def _section(table: Json) -> Iterator[str]:
+    """Everything about one table."""
+    rows = table["rows"]
+    at = f", layer {table['layer']}" if table["layer"] else ""
+    yield f"## {table['title']}: {table['task']}, {table['metric']}{at} ({table['model']})\n"
+    yield f"Means over {runs(table)}; a row a source, a column a target.\n"
+    yield from _lines(
+        ["source", *table["languages"]],
+        ([source, *map(number, row["values"].values())] for source, row in rows.items()),
+    )
+    yield "Means over target languages, with 95 % intervals over languages and runs (of a single"
+    yield "language over runs alone):\n"
+    yield from _lines(
+        ["source", "family, script", *MEANS.values(), "Indo-European less others"],
+        (
+            [
+                source,
+                origin(source),
+                *(interval(row["mean"][key]) for key in MEANS),
+                interval(row["contrast"], signed=True),
+            ]
+            for source, row in rows.items()
+        ),
+    )
+    yield from _differences(table)
+    for by in ("family", "script"):
+        names = groups(table, by)
+        yield f"By {by} of the target, the source's own language left out:\n"
+        yield from _lines(
+            ["source", *names],
+            (
+                [source, *(interval(row[by].get(name)) for name in names)]
+                for source, row in rows.items()
+            ),
+        )
+        yield f"By {by} of source (rows) and target, means over pairs of different languages:\n"
+        yield from _lines(
+            ["source", *names],
+            (
+                [one, *(number(pairs.get(name, {}).get("value")) for name in names)]
+                for one, pairs in table["pairs"][by].items()
+            ),
+        )
+    if layers(table):
+        yield "By layer, means over all target languages:\n"
+        yield from _lines(
+            ["layer", *rows],
+            (
+                [layer, *(number(table["layers"][layer][s]["mean"]["value"]) for s in rows)]
+                for layer in layers(table)
+            ),
+        )
+        for other in UNTRAINED, "en":
+            trained = [s for s in rows if other in table["layers"][table["layer"]][s]["against"]]
+            if trained:
+                yield f"By layer, less {source_name(other)}:\n"
+                yield from _lines(
+                    ["layer", *trained],
+                    (
+                        [
+                            layer,
+                            *(
+                                interval(table["layers"][layer][s]["against"][other], signed=True)
+                                for s in trained
+                            ),
+                        ]
+                        for layer in layers(table)
+                    ),
+                )
+    if table.get("published"):
+        yield from _published(table["published"])
+    yield "Cells of each source: " + "; ".join(
+        f"{source}: {', '.join(f'`{name}`' for name in names)}"
+        for source, names in table["cells"].items()
+    )
+    yield ""
+
+
+def _differences(table: Json) -> Iterator[str]:
+    """Against English, no training and in-language training."""
+    rows = table["rows"]
+    others = list(dict.fromkeys(other for row in rows.values() for other in row["against"]))
+    head = [
+        f"less {source_name(other)}, {key}"
+        for other in others
+        for key in ("all", INDO_EUROPEAN, "other families")
+    ]
+    yield "Paired differences, languages of neither side's training; the last over languages that"
+    yield "are a source too:\n"
+    yield from _lines(
+        ["source", *head, "less training in the target language"],
+        (
+            [
+                source,
+                *(
+                    interval(row["against"].get(other, {}).get(key), signed=True)
+                    for other in others
+                    for key in ("all", INDO_EUROPEAN, "other families")
+                ),
+                interval(row["against in-language"], signed=True),
+            ]
+            for source, row in rows.items()
+        ),
+    )
+
+
+def _published(known: Json) -> Iterator[str]:
+    yield f"Against {known['source']}; {len(known['sources'])} sources and"
+    yield f"{len(known['targets'])} targets in common. Spearman's rank correlation:\n"
+    yield from _lines(
+        list(known["correlation"]),
+        [["–" if v is None else f"{v:.2f}" for v in known["correlation"].values()]],
+    )
+    families = (INDO_EUROPEAN, "other families")
+    yield from _lines(
+        ["source", *(f"{who}, {name}" for name in families for who in ("ours", "published"))],
+        (
+            [source, *(number(mean[n][who]) for n in families for who in ("ours", "published"))]
+            for source, mean in known["means"].items()
+        ),
+    )
+
+
+def _lines(head: list[str], rows: Iterable[list[Any]]) -> Iterator[str]:
+    """A Markdown table."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""

@@ -1,0 +1,246 @@
+"""Running a study: every cell trained and tested, in several processes, resumable at any point."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xtremely.engine.conventions import conventions
+from xtremely.engine.runtime import Engine
+from xtremely.eval.planning import Settings, plan_cells
+from xtremely.eval.results import Record, library_versions
+from xtremely.eval.runner import Watcher, check_writable, run_cell
+from xtremely.eval.stages import train
+from xtremely.eval.study_cells import Planned, Result, collect, finish, finished, plan, restore
+from xtremely.eval.study_data import barred, sets_tested, tested_task
+from xtremely.eval.study_grid import Grid, Test
+from xtremely.eval.task import Matching, find_task
+from xtremely.kernels.guard import InputError, require
+
+# What a result keeps of a phase's training record; its recipe and data stand in the identity.
+KEPT = ("steps", "seconds", "examples_per_second", "sizes", "dev", "pieces", "device", "versions")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a study runs.
+
+    Attributes:
+        data_root: the data.
+        out: the run's folder.
+        models: a folder with models by name, looked into first.
+        device: of training and testing.
+        workers: processes that share the device; cells run in them side by side.
+        keep_models: whether trained models stay in their cells' folders.
+        results: the file with all finished cells; None for the run's folder.
+    """
+
+    data_root: Path
+    out: Path
+    models: Path | None = None
+    device: str = "auto"
+    workers: int = 1
+    keep_models: bool = False
+    results: Path | None = None
+
+    def folder(self, planned: Planned) -> Path:
+        """A cell's."""
+        return self.out / "cells" / planned.name
+
+
+def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Result]:
+    """Run the cells that are not finished yet, and keep every result as it comes.
+
+    Args:
+        grid: the study.
+        place: where it runs.
+        say: hears of what was there, and of each cell.
+
+    Returns:
+        The results of all cells, in the grid's order.
+    """
+    require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
+    check_writable(place.out)
+    path = place.results or place.out / f"{grid.name}.json"
+    with _alone(place.out):
+        restore(place.out, path)
+        planned = plan(grid, place.data_root, place.models)
+        done = {one.name: found for one in planned if (found := finished(place.folder(one)))}
+        left = [one for one in planned if one.name not in done]
+        say(f"{len(planned)} cells, {len(done)} of them finished before")
+        start = time.perf_counter()
+        for number, (one, result) in enumerate(_computed(left, place), start=1):
+            done[one.name] = result
+            collect(path, [done[each.name] for each in planned if each.name in done])
+            seconds = time.perf_counter() - start
+            to_go = seconds / number * (len(left) - number)
+            say(f"[{len(done)}/{len(planned)}] {_line(one, result)}; {to_go:.0f} s to go")
+        if not path.exists():
+            collect(path, done.values())
+    return [done[one.name] for one in planned]
+
+
+def _line(planned: Planned, result: Result) -> str:
+    trained = sum(phase["seconds"] for phase in result["training"])
+    return (
+        f"{planned.cell.title}: {trained:.1f} s training,"
+        f" {result['evaluation']['seconds']:.1f} s testing"
+    )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two runs in one folder would undo each other's work."""
+    with (out / "cells" / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{out}: another run is at work here; wait for it") from error
+        yield
+
+
+def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Result]]:
+    """The cells with their results, as they finish."""
+    if place.workers == 1:
+        for one in left:
+            yield one, compute(one, place)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process that met CUDA is of no use
+    threads = max(1, (os.cpu_count() or 1) // place.workers)
+    with ProcessPoolExecutor(
+        min(place.workers, max(1, len(left))), context, _begin_worker, (threads,)
+    ) as pool:
+        running = {pool.submit(compute, one, place): one for one in left}
+        try:
+            for future in as_completed(running):
+                yield running[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin_worker(threads: int) -> None:
+    """A worker's share of the machine; it does not outlive the run."""
+    threading.Thread(target=_die_with_the_run, daemon=True).start()
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def _die_with_the_run() -> None:
+    """Left to itself, a worker would finish its cell and wait for ever."""
+    run = multiprocessing.parent_process()
+    if run is not None:
+        run.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def compute(planned: Planned, place: Place) -> Result:
+    """Train and test one cell, and keep its result."""
+    folder = place.folder(planned)
+    if (folder / "result.json").exists():  # a damaged one
+        shutil.rmtree(folder)
+    model, training = planned.model, []
+    if planned.recipe is not None:
+        trained = train(
+            planned.recipe, place.data_root, folder / "model", device=place.device, quiet=True
+        )
+        model, training = (
+            trained[-1].folder,
+            [{key: phase.record[key] for key in KEPT} for phase in trained],
+        )
+    scores, cost = _tested(planned, model, place, folder / "evaluation")
+    result = finish(
+        folder,
+        {
+            "name": planned.name,
+            "identity": planned.identity,
+            "scores": scores,
+            "training": training,
+            "evaluation": cost,
+        },
+    )
+    shutil.rmtree(folder / "evaluation", ignore_errors=True)
+    if not place.keep_models:
+        shutil.rmtree(folder / "model", ignore_errors=True)
+    return result
+
+
+def _tested(
+    planned: Planned, model: Path, place: Place, scratch: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A model's scores on every test, and what they cost.
+
+    A trained model makes vectors as the model that it comes from: pooling, prompt, length.
+    """
+    start = time.perf_counter()
+    cell = planned.cell
+    engine = replace(
+        Engine.load(str(model), device=place.device),
+        name=cell.model,
+        conventions=conventions(planned.model, cell.model),
+    )
+    scores, tokens = [], 0
+    for test in cell.tests:
+        without = barred(test, cell.phases)
+        codes = [code for code, _, _ in sets_tested(test, without, place.data_root)]
+        settings = Settings(layers=test.layers)
+        cells, _ = plan_cells(
+            engine, [tested_task(test, without)], place.data_root, settings, codes
+        )
+        records = [
+            record
+            for one in cells
+            for record in run_cell(engine, one, settings, scratch, Watcher())["records"]
+        ]
+        scores.append(_scores(test, records))
+        tokens += sum({r["language"]: r["tokens"] for r in records}.values())
+    backend = engine.backend
+    return scores, {
+        "seconds": time.perf_counter() - start,
+        "tokens": tokens,
+        "backend": backend.name,
+        "implementation": backend.implementation,
+        "device": _device_name(backend.device),
+        "precision": backend.precision,
+        "versions": library_versions(),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _scores(test: Test, records: list[Record]) -> dict[str, Any]:
+    """A test's records as one small value: metric -> layer (empty for a head) -> language."""
+    matched = isinstance(find_task(test.task).rules, Matching)
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    for record in records:
+        if not matched:
+            values = {k: v for k, v in record["details"].items() if isinstance(v, float)}
+        elif record["retrieval"] in (None, "max"):
+            values = {
+                f"{record['metric']}, {record['direction']}, {record['scoring']}": record["score"]
+            }
+        else:
+            continue
+        layer = str(record["layer"]) if matched else ""
+        for name, value in values.items():
+            metrics.setdefault(name, {}).setdefault(layer, {})[record["language"]] = value
+    return {
+        "task": test.task,
+        "languages": {r["language"]: {"split": r["split"], "n": r["n"]} for r in records},
+        "metrics": metrics,
+    }

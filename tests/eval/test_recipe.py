@@ -1,0 +1,145 @@
+"""Recipes: what is read, what is refused and where, what is filled in, how sources are mixed."""
+
+import pytest
+
+from xtremely.eval.recipe import Mixing, Phase, Source, read_recipe, recipe_from, settled
+from xtremely.eval.recipe_flags import recipe_of
+from xtremely.kernels.guard import InputError, UsageError
+
+TEXT = """\
+model = "m"
+seed = 7
+
+[[phase]]
+kind = "intermediate"
+mixing = {kind = "capped", cap = 100}
+[[phase.source]]
+task = "snli"
+languages = ["en"]
+split = "dev"
+[[phase.source]]
+task = "ocnli"
+languages = ["zh"]
+
+[[phase]]
+name = "tags"
+kind = "target"
+epochs = 3
+[[phase.source]]
+task = "udpos"
+languages = ["en", "zh"]
+budget = 2001
+"""
+
+
+def test_a_recipe_is_read_and_filled_with_published_settings(write):
+    recipe = read_recipe(write("r.toml", TEXT))
+    assert (recipe.model, recipe.seed, recipe.freeze_embeddings) == ("m", 7, True)
+    first, second = recipe.phases
+    assert (first.name, second.name) == ("1-intermediate", "tags")
+    assert first.sources[0] == Source("snli", ("en",), split="dev")
+    assert (first.epochs, first.learning_rate, first.max_length) == (5.0, 2e-5, 128)
+    assert (second.epochs, second.mixing) == (3.0, Mixing())
+    assert second.sources[0].sizes() == {"en": 1001, "zh": 1000}
+    qa = settled(Phase("qa", "target", (Source("squad", ("en",)),)))
+    assert (qa.epochs, qa.learning_rate, qa.warmup, qa.weight_decay) == (3.0, 3e-5, 500.0, 1e-4)
+    assert qa.max_length == 384
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("seed", "sead", "r.toml:2: unknown recipe key 'sead'; did you mean 'seed'"),
+        ("budget", "budgte", "r.toml:22: unknown source key 'budgte'; did you mean 'budget'"),
+        ("split", "splitt", "r.toml:10: unknown source key 'splitt'; did you mean 'split'"),
+        ("epochs", "epoch", "r.toml:18: unknown phase key 'epoch'; did you mean 'epochs'"),
+        ("cap =", "kap =", "r.toml:6: unknown mixing key 'kap'; did you mean 'cap'"),
+        ("epochs = 3", 'epochs = "3"', "r.toml:18: epochs is '3'; legal: a number"),
+        ("seed = 7", "seed = 7.5", "r.toml:2: seed is 7.5; legal: a whole number"),
+        ('["en", "zh"]', '"en"', "r.toml:21: languages is 'en'; legal: a list"),
+        ('task = "udpos"\n', "", "r.toml:19: a source needs 'task'; it has languages, budget"),
+    ],
+)
+def test_what_a_recipe_does_not_have_is_named_with_its_line(write, old, new, complaint):
+    path = write("r.toml", TEXT.replace(old, new))
+    with pytest.raises(UsageError) as error:
+        read_recipe(path)
+    assert f"{path.parent}/{complaint}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('"udpos"', '"udpso"', "unknown task 'udpso'; did you mean 'udpos'"),
+        ('"udpos"', '"tatoeba"', "nothing is trained on it"),
+        ('["zh"]', '["zz"]', "unknown language of phase '1-intermediate', source 'ocnli'"),
+        ('["zh"]', "[]", "no languages; legal: zh"),
+        ('"dev"', '"devv"', "unknown split of phase '1-intermediate', source 'snli'"),
+        ("budget = 2001", "budget = 1", "a budget of 1 has no example for some languages"),
+        ("budget", "examples = 3\nbudget", "examples (of every language) or a budget"),
+        ('"target"', '"targett"', "did you mean 'target'"),
+        ('"target"', '"mlm"', "a phase of kind 'mlm' learns from the task 'mlm' alone"),
+        ("epochs = 3", "epochs = 0", "epochs is 0.0; legal: above 0"),
+        ("epochs = 3", "batch_size = 0", "batch_size is 0; legal: 1 or more"),
+        ('"capped"', '"caped"', "did you mean 'capped'"),
+        ('"capped", cap = 100', '"fixed", weights = [1.0]', "1 weights for 2 sources"),
+        ('name = "tags"', 'name = "../x"', "a name is a folder's"),
+        ('name = "tags"', 'name = "1-intermediate"', "two phases are called"),
+        ("seed = 7", 'precision = "bf61"', "did you mean 'bf16'"),
+    ],
+)
+def test_what_cannot_be_trained(write, old, new, complaint):
+    with pytest.raises(UsageError) as error:
+        read_recipe(write("r.toml", TEXT.replace(old, new)))
+    assert complaint in str(error.value)
+
+
+def test_a_file_that_is_no_toml_and_a_recipe_without_phases(write):
+    with pytest.raises(InputError, match="no TOML"):
+        read_recipe(write("r.toml", "model = "))
+    with pytest.raises(UsageError, match="has at least one"):
+        recipe_from({"model": "m", "phase": []})
+
+
+def test_flags_say_the_same_as_a_file(write):
+    each = {"epochs": 2.0, "learning_rate": 1e-4}
+    flags = recipe_of(
+        None, ["snli:en:all:dev+ocnli:zh", "udpos:en,zh:1000"], {"model": "m", "seed": 7}, each
+    )
+    first, second = flags.phases
+    assert (first.kind, second.kind) == ("intermediate", "target")
+    assert first.sources == (Source("snli", ("en",), split="dev"), Source("ocnli", ("zh",)))
+    assert second.sources == (Source("udpos", ("en", "zh"), 1000),)
+    assert {phase.epochs for phase in flags.phases} == {2.0}
+    changed = recipe_of(write("r.toml", TEXT), [], {"seed": 9}, {"batch_size": 8})
+    assert changed.seed == 9 and {phase.batch_size for phase in changed.phases} == {8}
+    assert recipe_of(None, ["mlm:en,zh", "udpos:en"], {"model": "m"}, {}).phases[0].kind == "mlm"
+
+
+@pytest.mark.parametrize("spec", ["udpos", "udpos:en:many", "udpos:en:5:train:x"])
+def test_a_flag_of_another_form(spec):
+    with pytest.raises(UsageError, match="form"):
+        recipe_of(None, [spec], {"model": "m"}, {})
+    with pytest.raises(UsageError, match="give a recipe's file, or --phase"):
+        recipe_of(None, [], {"model": "m"}, {})
+
+
+@pytest.mark.parametrize(
+    ("mixing", "shares"),
+    [
+        (Mixing(), [0.1, 0.9]),
+        (Mixing("capped", cap=300), [0.25, 0.75]),
+        (Mixing("capped", cap=100), [0.5, 0.5]),
+        (Mixing("temperature", temperature=2.0), [0.25, 0.75]),
+        (Mixing("uniform"), [0.5, 0.5]),
+        (Mixing("fixed", weights=(1.0, 4.0)), [0.2, 0.8]),
+    ],
+)
+def test_shares_of_sources(mixing, shares):
+    assert mixing.shares([100, 900]) == pytest.approx(shares)
+
+
+def test_the_command_line_names_the_trouble(xtremely, write, tmp_path):
+    path = write("r.toml", TEXT.replace("epochs", "epoch"))
+    code, _, err = xtremely("train", path, "--out", tmp_path / "o", "--data-root", tmp_path)
+    assert code == 2 and "r.toml:18: unknown phase key 'epoch'" in err
