@@ -34,6 +34,8 @@ from xtremely.engine.modernbert import ModernBert
 from xtremely.engine.ops import TORCH, TRITON
 from xtremely.engine.weights import encoder_tensors
 from xtremely.kernels import packing
+from xtremely.kernels.attention import DIMS
+from xtremely.kernels.configurations import architecture, is_tuned
 from xtremely.kernels.guard import InputError, UsageError, require, require_kernels
 from xtremely.kernels.quantise import require_e4m3
 
@@ -226,8 +228,8 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
 
     Args:
         folder: a Hugging Face model folder.
-        backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); or ``auto``, which
-            is torch until the kernels have been measured to be faster.
+        backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); or ``auto``: triton
+            where its kernels have been measured (``kernels/tuned.json``), in fewer than 32 bits.
         device: where to compute.
         precision: fp32, fp16 or bf16; fp8 for the BERT family (products in e4m3, the rest in
             fp16; the torch backend imitates it slowly).
@@ -250,7 +252,8 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     )
     kind = read_json(folder / "config.json").get("model_type", "")
     if kind in PACKED_TYPES:
-        return Packed(folder, "triton" if backend == "triton" else "torch", device, precision)
+        name = _fastest(folder, device, precision) if backend == "auto" else backend
+        return Packed(folder, name, device, precision)
     require(
         backend != "triton",
         f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"
@@ -264,6 +267,14 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         " transformers' own encoders run padded",
     )
     return PaddedTransformers(folder, device, precision)
+
+
+def _fastest(folder: Path, device: torch.device, precision: str) -> str:
+    """The backend of a packed encoder; the kernels have not been measured in fp32."""
+    config = encoder_config(read_json(folder / "config.json"), folder)
+    measured = device.type == "cuda" and is_tuned(architecture(device))
+    able = config.hidden // config.heads in DIMS
+    return "triton" if measured and able and precision != "fp32" else "torch"
 
 
 def _known_to_transformers(kind: Any) -> bool:

@@ -68,6 +68,11 @@ def architecture(device: torch.device) -> str:
     return f"sm_{properties.major}{properties.minor}"
 
 
+def is_tuned(architecture: str) -> bool:
+    """Whether the kernels have been measured on the architecture."""
+    return any(architecture in found for found in read_table().values())
+
+
 @cache
 def read_table() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """Kernel -> architecture -> shape class -> settings, with where and when they were measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -96,7 +97,7 @@ def product(
     precision = bias.dtype if scales[2] is None else torch.float8_e4m3fn
     out = torch.empty(rows, columns, dtype=precision, device=x.device)
     if is_persistent(config) and not all(map(fits, (x, weight, out))):
-        config = fallback
+        config = plain_like(config, fallback)
     m, n, k = _blocks(config)
     tiles = -(-rows // m) * -(-columns // n)
     options = {"num_warps": config.warps, "num_stages": config.stages}
@@ -133,6 +134,12 @@ def product(
             **settings,
         )
     return out
+
+
+def plain_like(config: Config, fallback: Config) -> Config:
+    """The plain configuration that adds up as a persistent one does, to the same bits."""
+    summed = {"SUMMED": config.constants["SUMMED"]}
+    return replace(fallback, constants={**fallback.constants, **summed})
 
 
 def is_persistent(config: Config) -> bool:
@@ -280,7 +287,7 @@ def launch(
     signature["OUT"] = f"tensordesc<{result}[{m}, {n // 2}]>"
     return [
         Launch(shape, _linear.multiply_persistent, signature, constants, config),
-        Launch(f"plain {shape}", _linear.multiply, *plain, fallback),
+        Launch(f"plain {shape}", _linear.multiply, *plain, plain_like(config, fallback)),
     ]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from xtremely.engine import backend
 from xtremely.engine.backend import open_backend
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError, UsageError
@@ -96,12 +97,12 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backend", "precision", "complaint"),
+    ("name", "precision", "complaint"),
     [("cuda", "fp32", "backend 'cuda' is not known"), ("torch", "int3", "'int3' is not known")],
 )
-def test_a_name_that_does_not_exist_is_refused(tiny_bert, backend, precision, complaint):
+def test_a_name_that_does_not_exist_is_refused(tiny_bert, name, precision, complaint):
     with pytest.raises(UsageError, match=complaint):
-        open_backend(tiny_bert, backend, CPU, precision)
+        open_backend(tiny_bert, name, CPU, precision)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -110,3 +111,23 @@ def test_low_precision_stays_near_fp32(tiny_bert, sentences, precision):
     rough = Engine.load(str(tiny_bert), precision=precision).embed(sentences)
     assert (exact * rough).sum(axis=1).min() > 0.999
     assert not np.array_equal(exact, rough)
+
+
+@pytest.mark.parametrize(
+    ("device", "architecture", "precision", "heads", "chosen"),
+    [
+        ("cuda", "sm_90", "bf16", 2, "triton"),
+        ("cuda", "sm_90", "fp8", 2, "triton"),
+        ("cuda", "sm_90", "fp32", 2, "torch"),
+        ("cuda", "sm_90", "bf16", 4, "torch"),  # heads of 16 dimensions: no kernel takes them
+        ("cuda", "sm_00", "bf16", 2, "torch"),  # no such GPU has been measured
+        ("cpu", "sm_90", "bf16", 2, "torch"),
+    ],
+)
+def test_auto_takes_the_kernels_where_they_have_been_measured(
+    make_tiny, monkeypatch, device, architecture, precision, heads, chosen
+):
+    folder = make_tiny("bert", hidden_size=64, num_attention_heads=heads)
+    monkeypatch.setattr(backend, "architecture", lambda device: architecture)
+    monkeypatch.setattr(backend, "Packed", lambda folder, name, device, precision: name)
+    assert open_backend(folder, "auto", torch.device(device), precision) == chosen
