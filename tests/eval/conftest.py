@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+from report_pages import written
 
 from xtremely.eval.cli import main
 
@@ -51,3 +52,13 @@ def parquet(tmp_path):
         return path
 
     return parquet
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Writes a report of records (and of what is missing), gives its page."""
+
+    def page(records, missing=()):
+        return written(tmp_path, records, missing)
+
+    return page
