@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from xtremely.engine.backend import OPS
 from xtremely.engine.batch import Batch
 from xtremely.engine.heads import Head
 from xtremely.engine.runtime import Engine
@@ -33,7 +32,7 @@ class Answering:
         assert isinstance(task.rules, Reading)
         self._rules, self._examples = task.rules, examples
         self._tokenizer = engine.tokenizer
-        self._span = OPS[engine.backend.name].span
+        self._span = engine.backend.ops.span
         self._windows = windows(
             engine.tokenizer,
             [question.text for question in examples.questions],
