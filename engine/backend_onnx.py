@@ -7,6 +7,7 @@ cache folder, and checked whenever they are opened.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,15 @@ def groups(lengths: Collection[int], padding: float, step: int, most: int) -> It
         yield Group(first, len(lengths), start, stop, rounded(longest))
 
 
+def lacks_dot_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor is known to have no instruction for dot products in int8."""
+    try:
+        words = set(cpuinfo.read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return not words & {"avx512_vnni", "avx_vnni", "asimddp"}
+
+
 class Onnx:
     """An exported encoder; a file for every set of layers that is asked for.
 
@@ -110,6 +120,12 @@ class Onnx:
             )
         self.provider = provider(wanted, device)
         self.implementation = f"onnxruntime {self.provider}"
+        if precision == "int8" and self.provider == "cpu" and lacks_dot_products():
+            warnings.warn(
+                "this processor has no instruction for int8 dot products (VNNI): int8 runs,"
+                " but far slower than on one that has it",
+                stacklevel=4,
+            )
         self.folder, self.device, self.precision = folder, device, precision
         self.layers, self.width = config.layers, config.hidden
         self.max_length, self.vocabulary = config.max_length, config.vocabulary

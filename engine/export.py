@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from xtremely.engine.backend import Packed
@@ -32,6 +33,7 @@ BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
 # Weights larger than this go into a file of their own: a protobuf holds 2 GB at most.
 EXTERNAL_FROM = 1 << 30
 FILE, DATA = "model.onnx", "model.onnx.data"
+UNIT = "scale_of_one"
 BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -115,15 +117,38 @@ def fused(model: onnx.ModelProto, config: AnyConfig) -> onnx.ModelProto:
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_by_fusion
 
-    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    # It says of every norm that shapes are unknown, as it was told not to look for them.
+    logging.getLogger("fusion_skiplayernorm").setLevel(logging.ERROR)
     options = FusionOptions("bert")
     # These know the graphs of torch's exporter: a product each for queries, keys and values.
     options.enable_embed_layer_norm = options.enable_attention = False
     options.enable_rotary_embeddings = options.enable_shape_inference = False
     made = optimize_by_fusion(_copy(model), "bert", config.heads, config.hidden, options).model
+    _fuse_whole_products(made.graph)
     if all(opset.domain != "com.microsoft" for opset in made.opset_import):
         made.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return made
+
+
+def _fuse_whole_products(graph: onnx.GraphProto) -> None:
+    """Products of whole numbers, their cast and their outputs' scale as one operator."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    for node in products:
+        (cast,) = readers[node.output[0]]
+        (scaled,) = readers[cast.output[0]]
+        rounded, weights, zero = node.input
+        node.op_type, node.domain = "MatMulIntegerToFloat", "com.microsoft"
+        del node.input[:]
+        node.input.extend([rounded, weights, UNIT, scaled.input[1], zero])
+        node.output[0] = scaled.output[0]
+        graph.node.remove(cast)
+        graph.node.remove(scaled)
+    if products:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.ones((), np.float32), UNIT))
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
