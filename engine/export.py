@@ -79,6 +79,8 @@ def export(
         for beside in BESIDE:
             if (folder / beside).exists():
                 shutil.copyfile(folder / beside, building / beside)
+        for made in building.iterdir():
+            made.chmod(0o644)
         building.chmod(0o755)
         building.replace(out)
     finally:
@@ -166,6 +168,6 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write a model, large weights beside it."""
-    large = model.ByteSize() > EXTERNAL_FROM
+    large = sum(len(one.raw_data) for one in model.graph.initializer) > EXTERNAL_FROM
     options: dict[str, Any] = {"save_as_external_data": True, "location": DATA} if large else {}
     onnx.save_model(model, str(path), **options)
