@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertTokenizer
 
-from xtremely.engine.ops import TRITON
+from xtremely.engine.ops import TORCH, TRITON
 from xtremely.engine.runtime import Engine
 from xtremely.engine.windows import pieces
 from xtremely.eval import metrics
@@ -290,7 +290,7 @@ def test_a_model_that_reads_too_little_is_refused(engine):
 def test_tritons_kernel_finds_the_same_answers(engine, monkeypatch):
     examples = asked((LINES["zh"][0], 0), ("", 1), contexts=[" ".join(LINES["zh"][1:5]), "中"])
     plain = answer(engine, examples)
-    monkeypatch.setattr(engine.backend, "ops", TRITON)
+    monkeypatch.setattr(engine.backend, "ops", replace(TORCH, span=TRITON.span))
     compiled = answer(engine, examples)
     for ours, others in zip(compiled, plain, strict=True):
         assert [text for text, _ in ours] == [text for text, _ in others]
