@@ -33,7 +33,7 @@ class Value:
     """A tensor of the graph, known by its name."""
 
     name: str
-    device: torch.device = torch.device("cpu")  # noqa: RUF009 - where an encoder makes its tables
+    device: torch.device = torch.device("cpu")  # where an encoder makes its tables
 
 
 Input = Value | Tensor | np.ndarray | None
