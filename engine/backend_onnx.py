@@ -139,7 +139,7 @@ class Onnx:
         require_fits(batch, self.max_length)
         wanted = tuple(sorted(set(layers)))
         session = self._session(wanted)
-        states = {layer: self._empty(batch.tokens, torch.float32) for layer in wanted}
+        states = {layer: self._empty(batch.tokens) for layer in wanted}
         for group in self._groups(batch):
             for layer, found in zip(wanted, self._run(session, batch, group, wanted), strict=True):
                 states[layer][group.start : group.stop] = found
@@ -173,7 +173,7 @@ class Onnx:
         if self._typed:
             inputs[TYPES] = dense(batch.type_ids)
         shape = (group.behind - group.first, group.length)
-        outputs = {f"hidden_{layer}": self._empty(*shape, torch.float32) for layer in layers}
+        outputs = {f"hidden_{layer}": self._empty(*shape) for layer in layers}
         binding = session.io_binding()
         place = (self.device.type, self.device.index or 0)
         for name, value in inputs.items():
@@ -187,9 +187,8 @@ class Onnx:
             return [value.view(-1, self.width) for value in outputs.values()]
         return [value[there] for value in outputs.values()]
 
-    def _empty(self, *shape: Any) -> Tensor:
-        *sizes, dtype = shape
-        return torch.empty(*sizes, self.width, dtype=dtype, device=self.device)
+    def _empty(self, *sizes: int) -> Tensor:
+        return torch.empty(*sizes, self.width, device=self.device)
 
     def _session(self, layers: tuple[int, ...]) -> Any:
         if layers not in self._sessions:
