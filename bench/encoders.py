@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
-from xtremely.bench import machine, peers, workloads
+from xtremely.bench import cpu_peers, machine, peers, workloads
 from xtremely.bench.harness import Contender, Spread, measure, row_json
 from xtremely.bench.workloads import Workload
 from xtremely.engine.config import EncoderConfig, encoder_config, read_json
@@ -55,14 +57,37 @@ def choose(
     return contenders[best], {"budget": budgets[best], "seconds": tried}
 
 
-def compare(engine: Engine, workload: Workload, count: workloads.CountTokens, rounds: int) -> dict:
-    """Measure all contenders on a workload: a result without the machine's description."""
+def compare(
+    engine: Engine,
+    workload: Workload,
+    count: workloads.CountTokens,
+    rounds: int,
+    onnx: dict[str, Engine],
+    others: dict[str, cpu_peers.Run],
+) -> dict:
+    """Measure all contenders on a workload: a result without the machine's description.
+
+    Args:
+        engine: the model on the torch backend.
+        workload: the texts.
+        count: tokens of texts.
+        rounds: how often each contender runs.
+        onnx: contender's name -> the model on the ONNX backend.
+        others: contender's name -> how another library runs padded batches.
+    """
     device = engine.backend.device
     budgets = BUDGETS[device.type]
     eager, sdpa = peers.Transformers(engine, "eager"), peers.Transformers(engine, "sdpa")
     ours, our_tuning = choose(lambda b: peers.packed(engine, b), budgets, workload.tuning)
     sorted_sdpa, their_tuning = choose(sdpa.sorted, budgets, workload.tuning)
+    makers: dict[str, Callable[[int], Contender]] = {
+        name: partial(peers.packed, own, name=name) for name, own in onnx.items()
+    }
+    for name, run in others.items():
+        makers[name] = partial(cpu_peers.contender, engine, name, run)
+    tuned = {name: choose(make, budgets, workload.tuning) for name, make in makers.items()}
     contenders = [eager.naive(), ours, sorted_sdpa, peers.sentence_transformers(engine)]
+    contenders += [contender for contender, _ in tuned.values()]
 
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
     lengths = count(workload.texts)
@@ -77,7 +102,7 @@ def compare(engine: Engine, workload: Workload, count: workloads.CountTokens, ro
 
     rows = measure(contenders, workload.texts, rounds=rounds, each_round=each_round)
     limit = Spread.of(rates)
-    naive_row, our_row, sdpa_row, st_row = rows
+    naive_row, our_row, sdpa_row, st_row, *more_rows = rows
     return {
         "workload": workload.name,
         "source": workload.source,
@@ -87,12 +112,13 @@ def compare(engine: Engine, workload: Workload, count: workloads.CountTokens, ro
         "mflop_per_token": round(flop / 1e6, 3),
         "gemm_shape": shape,
         "gemm_gflops": Spread(limit.median / 1e9, limit.low / 1e9, limit.high / 1e9).json(1),
-        "tuning": {ours.name: our_tuning, sorted_sdpa.name: their_tuning},
+        "tuning": {ours.name: our_tuning, sorted_sdpa.name: their_tuning}
+        | {name: tuning for name, (_, tuning) in tuned.items()},
         "baseline": sdpa_row.name,
         "rows": [row_json(row, tokens, texts, sdpa_row, flop, limit.median) for row in rows],
         "xtremely_over": {
             row.name: our_row.ratio(row).json(4)
-            for row in (sdpa_row, st_row, naive_row)
+            for row in (sdpa_row, st_row, naive_row, *more_rows)
             if not our_row.withheld and not row.withheld
         },
     }
@@ -198,10 +224,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.only != "short":
         chosen.append(workloads.passages(given.data_root, given.passages, count))
 
+    onnx = {
+        f"xtremely onnx {precision}": Engine.load(
+            given.model, backend="onnx", device=engine.backend.device.type, precision=precision
+        )
+        for precision in ("fp32", "int8")
+    }
     results = []
-    for workload in chosen:
-        results.append(compare(engine, workload, count, given.rounds))
-        Console(width=140).print(table(results[-1]))
+    with tempfile.TemporaryDirectory() as scratch:
+        tuning = [text for workload in chosen for text in workload.tuning]
+        on_cpu = engine.backend.device.type == "cpu"
+        others = cpu_peers.installed(engine, tuning, Path(scratch)) if on_cpu else {}
+        for workload in chosen:
+            results.append(compare(engine, workload, count, given.rounds, onnx, others))
+            Console(width=140).print(table(results[-1]))
     document = {
         "benchmark": "encoders",
         "date": datetime.now(UTC).date().isoformat(),

@@ -8,12 +8,14 @@ import re
 import statistics
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers", "numpy")
+PEERS = ("onnxruntime", "openvino", "nncf", "ctranslate2")  # where they are installed
 
 _STAT = Path("/proc/stat")
 _BUSY_FIELDS = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal
@@ -29,6 +31,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "memory_gb": _memory_gb(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
+        **{package: version(package) for package in PEERS if find_spec(package)},
     }
 
 

@@ -20,7 +20,7 @@ BATCH_SIZE = 32  # sentence-transformers' default
 PlanBatches = Callable[[list[int]], list[np.ndarray]]  # token counts -> indices of each batch
 
 
-def packed(engine: Engine, budget: int) -> Contender:
+def packed(engine: Engine, budget: int, name: str = "xtremely packed") -> Contender:
     """This engine on packed batches of at most ``budget`` tokens."""
     own = replace(engine, token_budget=budget)
 
@@ -29,7 +29,7 @@ def packed(engine: Engine, budget: int) -> Contender:
         own.tokenizer = Tokenizer(own.folder, own.backend.max_length)
 
     return Contender(
-        "xtremely packed",
+        name,
         lambda texts: own.embed(texts, pooling="mean"),
         before=forget,
     )

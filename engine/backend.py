@@ -31,7 +31,7 @@ from xtremely.engine.encoder import require_fits
 from xtremely.engine.fp8 import Fp8Bert
 from xtremely.engine.graphs import Graphs
 from xtremely.engine.modernbert import ModernBert
-from xtremely.engine.ops import TORCH, TRITON
+from xtremely.engine.ops import TORCH, TRITON, Ops
 from xtremely.engine.weights import encoder_tensors
 from xtremely.kernels import packing
 from xtremely.kernels.attention import DIMS
@@ -40,17 +40,18 @@ from xtremely.kernels.guard import InputError, UsageError, require, require_kern
 from xtremely.kernels.quantise import require_e4m3
 
 OPS = {"torch": TORCH, "triton": TRITON}
-BACKENDS = ("auto", *OPS)
+BACKENDS = ("auto", *OPS, "onnx")
 # What transformers raises for one fact: this folder holds no text encoder that can be loaded.
 _UNLOADABLE = (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError)
 # A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
 INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
-# What activations are in; with fp8 the inputs of matrix products are rounded further.
+# What activations are in; with fp8 and int8 the inputs of matrix products are rounded further.
 PRECISIONS = {
     "fp32": torch.float32,
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
     "fp8": torch.float16,
+    "int8": torch.float32,
 }
 
 
@@ -66,7 +67,7 @@ class Backend(Protocol):
         width: size of a hidden state.
         max_length: longest sequence in tokens.
         vocabulary: rows of the word table.
-        padded: whether it pads at its own door (padding then counts as computed tokens).
+        ops: operations on packed tensors where it computes.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Backend(Protocol):
     width: int
     max_length: int
     vocabulary: int
-    padded: bool
+    ops: Ops
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H]; 0 is the embeddings' output."""
@@ -85,6 +86,10 @@ class Backend(Protocol):
 
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
         """[T, H] hidden states to [B, H] fp32 vectors, not normalised."""
+        ...
+
+    def computed(self, batch: Batch) -> int:
+        """Tokens that a batch costs: its own, and padding where the backend pads at its door."""
         ...
 
 
@@ -100,7 +105,6 @@ class Packed:
     """
 
     implementation = "packed"
-    padded = False
 
     def __init__(self, folder: Path, name: str, device: torch.device, precision: str):
         config = encoder_config(read_json(folder / "config.json"), folder)
@@ -138,13 +142,17 @@ class Packed:
         with _current(self.device):
             return self.ops.pool(values, batch.layout, pooling)
 
+    def computed(self, batch: Batch) -> int:
+        """Tokens that a batch costs."""
+        return batch.tokens
+
 
 class PaddedTransformers:
     """Any other encoder through transformers, padded per batch at this door."""
 
     name = "torch"
     implementation = "transformers"
-    padded = True
+    ops = TORCH
 
     def __init__(self, folder: Path, device: torch.device, precision: str):
         from transformers import AutoModel
@@ -204,7 +212,11 @@ class PaddedTransformers:
 
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
         """[T, H] hidden states to [B, H] fp32 vectors."""
-        return TORCH.pool(values, batch.layout, pooling)
+        return self.ops.pool(values, batch.layout, pooling)
+
+    def computed(self, batch: Batch) -> int:
+        """Tokens that a batch costs, padding included."""
+        return batch.max_seqlen * len(batch.order)
 
 
 def _padded(values: Tensor, batch: Batch, fill: int = 0) -> Tensor:
@@ -228,18 +240,23 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
 
     Args:
         folder: a Hugging Face model folder.
-        backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); or ``auto``: triton
-            where its kernels have been measured (``kernels/tuned.json``), in fewer than 32 bits.
+        backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); ``onnx``
+            (onnxruntime; ``onnx:cuda`` and the like name a provider); or ``auto``: triton where its
+            kernels have been measured (``kernels/tuned.json``), in fewer than 32 bits, else torch.
         device: where to compute.
         precision: fp32, fp16 or bf16; fp8 for the BERT family (products in e4m3, the rest in
-            fp16; the torch backend imitates it slowly).
+            fp16; the torch backend imitates it slowly); on onnx fp32, fp16 or int8.
 
     Raises:
         UsageError: no such backend or precision.
         InputError: the folder holds no model that can be loaded.
     """
-    if backend not in BACKENDS:
-        raise UsageError(f"backend {backend!r} is not known; legal: {', '.join(BACKENDS)}")
+    named = backend
+    backend, _, provider = named.partition(":")
+    if backend not in BACKENDS or (provider and backend != "onnx"):
+        raise UsageError(
+            f"backend {named!r} is not known; legal: {', '.join(BACKENDS)}, onnx:PROVIDER"
+        )
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is not known; legal: {', '.join(PRECISIONS)}")
     if backend == "triton":
@@ -250,6 +267,11 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         (folder / "config.json").exists(),
         f"{folder}: no config.json here; expected an ordinary Hugging Face model folder",
     )
+    if backend == "onnx":
+        from xtremely.engine.backend_onnx import Onnx
+
+        return Onnx(folder, provider or "auto", device, precision)
+    require(precision != "int8", "int8 runs on the onnx backend; use --backend onnx")
     kind = read_json(folder / "config.json").get("model_type", "")
     if kind in PACKED_TYPES:
         name = _fastest(folder, device, precision) if backend == "auto" else backend

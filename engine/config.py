@@ -123,6 +123,17 @@ def encoder_config(raw: dict[str, Any], where: Path) -> AnyConfig:
     return config
 
 
+def exportable(folder: Path) -> AnyConfig:
+    """The configuration of a folder's model, if it is of a family that is exported to ONNX."""
+    raw = read_json(folder / "config.json")
+    kind = raw.get("model_type", "")
+    require(
+        kind in PACKED_TYPES,
+        f"{folder}: model type {kind!r} is not exported to ONNX; legal: {', '.join(PACKED_TYPES)}",
+    )
+    return encoder_config(raw, folder)
+
+
 def _bert(raw: dict[str, Any], where: Path) -> EncoderConfig:
     _require_setting(raw, "hidden_act", "gelu", where)
     _require_setting(raw, "position_embedding_type", "absolute", where)

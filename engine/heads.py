@@ -115,7 +115,9 @@ class Head(nn.Module):
         return self.output(self.norm(self.activation(self.dense(states)))).float()
 
 
-def load_head(folder: Path, backend: Backend, kind: str, labels: Collection[str] = ()) -> Head:
+def load_head(
+    folder: Path, backend: Backend, kind: str, labels: Collection[str] | None = ()
+) -> Head:
     """The head of a checkpoint.
 
     Args:
@@ -123,7 +125,8 @@ def load_head(folder: Path, backend: Backend, kind: str, labels: Collection[str]
         backend: what runs its encoder.
         kind: one of ``KINDS``.
         labels: the task's labels, for kinds that have any. The head must have the same ones, in
-            any order and case; its ``labels`` are then spelled as the task spells them.
+            any order and case; its ``labels`` are then spelled as the task spells them. None
+            takes the head's own, whatever they are.
 
     Raises:
         UsageError: no such kind.
@@ -157,13 +160,16 @@ def _check_kind(raw: dict[str, Any], folder: Path, kind: str) -> None:
     )
 
 
-def _labels(raw: dict[str, Any], folder: Path, wanted: Collection[str]) -> tuple[str, ...]:
-    """The names of the outputs in their order, spelled as ``wanted`` spells them."""
+def _labels(raw: dict[str, Any], folder: Path, wanted: Collection[str] | None) -> tuple[str, ...]:
+    """The names of the outputs in their order, spelled as ``wanted`` spells them if given."""
     try:
         numbered = {int(number): str(name) for number, name in raw.get("id2label", {}).items()}
         names = [numbered[number] for number in range(len(numbered))]
     except (ValueError, AttributeError, KeyError) as error:
         raise InputError(f"{folder}: id2label in config.json is no numbered list") from error
+    if wanted is None and names:
+        return tuple(names)
+    wanted = wanted or ()
     if not names or all(map(_UNNAMED.fullmatch, names)):
         raise InputError(
             f"{folder}: config.json does not say what the head's outputs mean"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 from xtremely.engine import bundled
+from xtremely.engine.conventions import modules
 from xtremely.kernels.guard import InputError, require, unknown
 
 # What a model folder needs; weights in other formats are not fetched.
@@ -62,3 +64,19 @@ def _from_hub(model: str) -> Path:
 def display_name(model: str) -> str:
     """What results call a model: the name it was asked for by, of a folder its own name."""
     return Path(model).resolve().name if Path(model).exists() else model
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over what makes a model: the folder's own files and its modules' configurations.
+
+    Other subfolders (results, checkpoints of a training) are not part of the model.
+    """
+    digest = hashlib.sha256()
+    kept = {".json", ".safetensors", ".txt", ".model"}
+    files = [path for path in folder.iterdir() if path.suffix in kept]
+    files += [folder / module["path"] / "config.json" for module in modules(folder)]
+    for path in sorted({path for path in files if path.is_file()}):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

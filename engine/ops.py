@@ -1,6 +1,6 @@
-"""The operations an encoder is made of, in plain torch or as Triton kernels.
+"""The operations an encoder is made of, in plain torch or as Triton kernels; see also onnx_graph.
 
-The encoder is written once; which of the two it runs on is all that tells its backends apart.
+The encoder is written once; which of them it runs on is all that tells its backends apart.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 import warnings
@@ -16,9 +15,9 @@ from torch import Tensor
 
 from xtremely.engine.backend import Backend, open_backend
 from xtremely.engine.batch import Batch, collate, plan
-from xtremely.engine.conventions import Conventions, conventions, modules
+from xtremely.engine.conventions import Conventions, conventions
 from xtremely.engine.heads import Head, load_head
-from xtremely.engine.models import display_name, locate
+from xtremely.engine.models import display_name, folder_hash, locate
 from xtremely.engine.tokenize import Tokenizer, Tokens
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.kernels.guard import UsageError, require
@@ -88,9 +87,9 @@ class Engine:
 
         Args:
             model: ``e5-small-4bit`` (packaged), a Hugging Face folder, or a hub name.
-            backend: ``auto``, ``torch`` or ``triton``.
+            backend: ``auto``, ``torch``, ``triton``, ``onnx`` or ``onnx:PROVIDER``.
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
-            precision: fp32, fp16 or bf16.
+            precision: see ``open_backend``.
             token_budget: most tokens in a batch; by default what suits the device.
 
         Raises:
@@ -231,7 +230,7 @@ class Engine:
         work = self.run(tokens, layers, pool, progress)
         return out.numpy(), work
 
-    def head(self, kind: str, labels: Collection[str] = ()) -> Head:
+    def head(self, kind: str, labels: Collection[str] | None = ()) -> Head:
         """The task head that the model's folder holds, see ``heads.load_head``."""
         return load_head(self.folder, self.backend, kind, labels)
 
@@ -290,8 +289,7 @@ class Engine:
             if finish is not None:
                 finish()
             finish = left_to_do
-            width = batch.max_seqlen * len(indices) if self.backend.padded else batch.tokens
-            work.computed_tokens += width
+            work.computed_tokens += self.backend.computed(batch)
             if progress is not None:
                 progress(len(indices), batch.tokens)
         if finish is not None:
@@ -308,22 +306,6 @@ class Engine:
             f"out of device memory; going on with batches of {self.token_budget} tokens",
             stacklevel=3,
         )
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over what makes a model: the folder's own files and its modules' configurations.
-
-    Other subfolders (results, checkpoints of a training) are not part of the model.
-    """
-    digest = hashlib.sha256()
-    kept = {".json", ".safetensors", ".txt", ".model"}
-    files = [path for path in folder.iterdir() if path.suffix in kept]
-    files += [folder / module["path"] / "config.json" for module in modules(folder)]
-    for path in sorted({path for path in files if path.is_file()}):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _device(name: str) -> torch.device:

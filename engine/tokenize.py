@@ -70,6 +70,7 @@ class Tokenizer:
     Attributes:
         single: the special tokens around one text.
         pair: those around two.
+        typed: whether the model is given token types.
         unknown: the id of the unknown token; None for a tokenizer without one.
     """
 
@@ -90,9 +91,9 @@ class Tokenizer:
         self.backend = loaded.backend_tokenizer
         self.backend.no_padding()
         self.backend.no_truncation()
-        typed = "token_type_ids" in loaded.model_input_names
-        self.single = Template.read(self.backend.encode("a"), typed)
-        self.pair = Template.read(self.backend.encode("a", "a"), typed)
+        self.typed = "token_type_ids" in loaded.model_input_names
+        self.single = Template.read(self.backend.encode("a"), self.typed)
+        self.pair = Template.read(self.backend.encode("a", "a"), self.typed)
         self._seen: OrderedDict[str, np.ndarray] = OrderedDict()
         self._seen_tokens = 0
 

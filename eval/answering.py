@@ -8,13 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from xtremely.engine.backend import OPS
 from xtremely.engine.batch import Batch
 from xtremely.engine.heads import Head
 from xtremely.engine.runtime import Engine
 from xtremely.engine.windows import windows
 from xtremely.eval import metrics
-from xtremely.eval.decode import WORDINGS, merge, worded
+from xtremely.eval.decode import WORDINGS, likeliest, merge, worded
 from xtremely.eval.examples import Questions
 from xtremely.eval.metrics import Metrics
 from xtremely.eval.scored import Method
@@ -33,7 +32,7 @@ class Answering:
         assert isinstance(task.rules, Reading)
         self._rules, self._examples = task.rules, examples
         self._tokenizer = engine.tokenizer
-        self._span = OPS[engine.backend.name].span
+        self._span = engine.backend.ops.span
         self._windows = windows(
             engine.tokenizer,
             [question.text for question in examples.questions],
@@ -54,6 +53,11 @@ class Answering:
     def take(self, outputs: Tensor, batch: Batch) -> None:
         """Keep the best spans of a batch of windows; ``outputs`` are [T, 2], start and end."""
         may_begin, may_end = self._windows.masks(batch)
+        if self._rules.shortlist is not None:
+            first, last = (
+                likeliest(logits, batch.layout, self._rules.shortlist) for logits in outputs.T
+            )
+            may_begin, may_end = may_begin & first, may_end & last
         limits = (self._rules.best, self._rules.longest)
         found = self._span(outputs, may_begin, may_end, batch.layout, *limits)
         order = batch.order.to(outputs.device)

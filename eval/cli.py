@@ -1,5 +1,5 @@
-"""The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``tasks``, ``models``,
-``kernels``, ``study``.
+"""The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``export``, ``tasks``,
+``models``, ``kernels``, ``study``.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
 standard error.
@@ -30,10 +30,16 @@ Model = Annotated[
     str, typer.Option(help="A packaged model (see 'models'), a Hugging Face folder, or a hub name.")
 ]
 Backend = Annotated[
-    str, typer.Option(help="auto, torch or triton; a backend named never degrades.")
+    str,
+    typer.Option(
+        help="auto, torch, triton, onnx, or onnx:PROVIDER (cpu, cuda, tensorrt, openvino);"
+        " a backend named never degrades."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="fp32, fp16, bf16 or (BERT family) fp8.")]
+Precision = Annotated[
+    str, typer.Option(help="fp32, fp16, bf16, (BERT family) fp8, or (onnx) int8.")
+]
 Pooling = Annotated[
     str | None, typer.Option(help="mean or cls (default: the profile's or the model's own).")
 ]
@@ -293,6 +299,34 @@ def encode(
             + (f"; {empty} empty lines kept as empty text" if empty else "")
             + f" -> {output}"
         )
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A packaged model, a Hugging Face folder, or a hub name.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make: model.onnx and its tokenizer.")],
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 (for GPUs) or int8 (weights and activations).")
+    ] = "fp32",
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="classification, tagging, answering or choice: the model's head instead of"
+            " sentence embeddings."
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="Hidden layer of embeddings (default: the last).")
+    ] = None,
+    pooling: Pooling = None,
+) -> None:
+    """Write a model as ONNX, compared with torch before it is kept."""
+    from xtremely.eval.display import note
+    from xtremely.eval.exporting import export_model
+
+    note(export_model(model, out, precision, head, layer, pooling))
 
 
 @app.command("tasks")

@@ -8,10 +8,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 from tokenizers import decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
 
 from xtremely.engine.tokenize import Tokenizer
 from xtremely.engine.windows import Pieces, Windows
+from xtremely.kernels.packing import Layout
 from xtremely.kernels.span import Spans
 
 Ranked = list[tuple[float, int, int]]  # score, first and last token in the context; best first
@@ -21,6 +24,28 @@ Wording = Callable[[Tokenizer, str, Pieces, int, int], str]
 _WORD = re.compile("[^ \t\r\n\u202f]+")
 _CLEAN = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
 _SPLIT = pre_tokenizers.BertPreTokenizer()
+
+
+def likeliest(logits: Tensor, layout: Layout, count: int) -> Tensor:
+    """Which tokens are among the ``count`` highest of their sequence, the earlier of equal ones.
+
+    run_squad.py pairs 20 begins with 20 ends chosen so, from all tokens of a window: with a special
+    token or the question's among them, fewer are left. (It also ranks padding, which is not here.)
+
+    Args:
+        logits: [T].
+        layout: where the T tokens' sequences lie.
+        count: tokens of a sequence.
+
+    Returns:
+        [T] bool.
+    """
+    chosen = torch.zeros_like(logits, dtype=torch.bool)
+    for run in layout.runs:
+        dense = logits[run.rows].view(run.count, run.length)
+        best = dense.argsort(dim=1, descending=True, stable=True)[:, :count]
+        chosen[run.rows] = torch.zeros_like(dense, dtype=torch.bool).scatter(1, best, True).ravel()
+    return chosen
 
 
 def merge(found: Spans, windows: Windows, best: int) -> Iterator[Ranked]:

@@ -14,7 +14,7 @@ from typing import Any
 from xtremely.engine.heads import NoHead
 from xtremely.engine.models import display_name
 from xtremely.engine.runtime import Engine
-from xtremely.eval.planning import Cell, Settings, check_languages, plan_cells
+from xtremely.eval.planning import Cell, Settings, check_languages, check_settings, plan_cells
 from xtremely.eval.readers import Missing
 from xtremely.eval.runner import Watcher, run_cell
 from xtremely.eval.task import Task
@@ -62,6 +62,7 @@ class Evaluation:
             UsageError: an unknown language or setting, or a checkpoint that is not there.
             InputError: data or a head that cannot be used, or nothing is left to do.
         """
+        check_settings(self.tasks, self.settings)
         if self.languages is not None:
             check_languages(self.tasks, self.languages)
         notes: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,31 @@ def check_languages(tasks: list[Task], languages: list[str]) -> None:
             )
 
 
+def check_settings(tasks: list[Task], settings: Settings) -> None:
+    """Say which tasks settings of embeddings do not touch: heads read the last layer's tokens.
+
+    Raises:
+        UsageError: such a setting was given, and no task of the run makes embeddings.
+    """
+    given = {
+        "--layers": settings.layers is not None,
+        "--pooling": settings.poolings is not None,
+        "--centring": settings.centrings != Settings.centrings,
+        "--prompt": settings.prompt is not None,
+    }
+    names = ", ".join(name for name, is_given in given.items() if is_given)
+    headed = ", ".join(task.name for task in tasks if not isinstance(task.rules, Matching))
+    if not names or not headed:
+        return
+    embedded = ", ".join(task.name for task in tasks if isinstance(task.rules, Matching))
+    if not embedded:
+        raise UsageError(
+            f"{names}: a setting of embeddings, and {headed} is answered by a head, which reads the"
+            " last layer as it was trained to; leave it out, or add tatoeba or bucc2018"
+        )
+    warnings.warn(f"{names} is for {embedded}; heads answer {headed} without it", stacklevel=2)
+
+
 def _cell(
     engine: Engine, task: Task, code: str, splits: dict[str, Any], settings: Settings
 ) -> Cell:
@@ -133,7 +159,8 @@ def _cell(
         how = _head(engine, task)
         longest = engine.backend.max_length
     if isinstance(task.rules, Reading) and settings.profile != "model":
-        task = replace(task, rules=replace(task.rules, wording="words"))
+        own_script = replace(task.rules, wording="words", shortlist=task.rules.best)
+        task = replace(task, rules=own_script)
     if settings.limit is not None:
         splits = {name: _limited(data, settings.limit) for name, data in splits.items()}
     texts = {name: {**asdict(data), "notes": None} for name, data in splits.items()}

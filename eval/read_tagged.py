@@ -2,11 +2,12 @@
 
 What is odd but scored all the same is kept and counted in the notes: ``empty_words`` (nothing but
 white space) and ``broken_spans`` (an I-X that follows neither B-X nor I-X: it opens a span for the
-benchmark's scorer, see ``metrics.spans``).
+benchmark's scorer, see ``metrics.spans``; remarked on once for a file).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby, islice, pairwise
@@ -54,7 +55,7 @@ def read_tagged(path: Path, legal: Sequence[str], prefixed: bool = False, **note
         words = [word.partition(":")[2] for word in words]
     lengths = [sum(1 for _ in group) for filled, group in groupby(lines, bool) if filled]
     sentences = _cut(map(str.strip, words), lengths)
-    return tagged(sentences, _cut(tags, lengths) if tabs else None, **notes)
+    return _remarked(tagged(sentences, _cut(tags, lengths) if tabs else None, **notes), path)
 
 
 def tagged_rows(table: Table, words: str, tags: str, legal: Sequence[str], **notes: Any) -> Tagged:
@@ -74,7 +75,7 @@ def tagged_rows(table: Table, words: str, tags: str, legal: Sequence[str], **not
         )
         for tag in row:
             check_tag(tag, legal, table.place(number))
-    return tagged(sentences, labels, **notes)
+    return _remarked(tagged(sentences, labels, **notes), table.name)
 
 
 def tagged(words: list[list[str]], tags: list[list[str]] | None, **notes: Any) -> Tagged:
@@ -84,6 +85,18 @@ def tagged(words: list[list[str]], tags: list[list[str]] | None, **notes: Any) -
         "broken_spans": _broken_spans(tags or ()),
     }
     return Tagged(words, tags, {**notes, **{name: n for name, n in counts.items() if n}})
+
+
+def _remarked(data: Tagged, source: Path | str) -> Tagged:
+    """The same sentences; broken spans are said once for a file."""
+    broken = data.notes.get("broken_spans", 0)
+    if broken:
+        warnings.warn(
+            f"{source}: {broken} I- tags follow no tag of their own span; they are kept, and open"
+            " one, as XTREME's scorer has it",
+            stacklevel=3,
+        )
+    return data
 
 
 def check_tag(tag: str, legal: Sequence[str], where: str) -> None:

@@ -24,7 +24,11 @@ TIMINGS = ("seconds", "tokens_per_second", "search_seconds")
 # What tells variants of one cell apart, and two rows of the summary table.
 VARIANT = ("direction", "layer", "pooling", "centring", "scoring", "retrieval")
 SETTING = ("task", "benchmark", "split", *VARIANT)
-LIBRARIES = ("xtremely", "torch", "transformers", "tokenizers", "faiss-cpu", "faiss-gpu", "numpy")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
+LIBRARIES = (
+    *("xtremely", "torch", "transformers", "tokenizers", "faiss-cpu", "faiss-gpu", "numpy"),
+    *RUNTIMES,
+)
 
 
 def library_versions() -> dict[str, str]:

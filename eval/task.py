@@ -82,6 +82,8 @@ class Reading:
         stride: tokens that a window starts after the one before it.
         best: answers kept per question.
         longest: tokens of an answer at most.
+        shortlist: only so many of a window's likeliest begins and ends are paired, as in BERT's
+            script; None pairs them all.
         wording: how an answer's tokens become text, one of ``decode.WORDINGS``.
     """
 
@@ -90,6 +92,7 @@ class Reading:
     stride: int = 128
     best: int = 20
     longest: int = 30
+    shortlist: int | None = None
     wording: str = "offsets"
 
 

@@ -203,11 +203,16 @@ def fake_run(monkeypatch, tmp_path):
         tokenizer=lambda texts: SimpleNamespace(lengths=words(texts)),
     )
     transformers = SimpleNamespace(naive=lambda: fake("naive"), sorted=lambda b: fake("sdpa"))
-    monkeypatch.setattr(encoders.Engine, "load", lambda model, backend: engine)
+    monkeypatch.setattr(encoders.Engine, "load", lambda model, **_: engine)
     monkeypatch.setattr(encoders, "RESULTS", tmp_path)
-    monkeypatch.setattr(encoders.peers, "packed", lambda engine, budget: fake("packed"))
+    monkeypatch.setattr(encoders.peers, "packed", lambda engine, budget, name="packed": fake(name))
     monkeypatch.setattr(encoders.peers, "Transformers", lambda engine, attention: transformers)
     monkeypatch.setattr(encoders.peers, "sentence_transformers", lambda engine: fake("st", -1))
+    other = {"other": lambda ids, mask: unit_vectors(len(ids))}
+    monkeypatch.setattr(encoders.cpu_peers, "installed", lambda engine, tuning, scratch: other)
+    monkeypatch.setattr(
+        encoders.cpu_peers, "contender", lambda engine, name, run, budget: fake(name)
+    )
     monkeypatch.setattr(encoders.machine, "gemm_rate", lambda *shape: 1e11)
     return tmp_path
 
@@ -218,8 +223,9 @@ def test_last_line_is_json_and_names_the_kept_file(fake_run, capsys):
     (short,) = last["workloads"]
     assert short["source"].startswith("mini suite (not XTREME)")
     assert short["withheld"] == {"st": "mean cosine -1.0000 is below 0.99"}
-    assert set(short["tokens_per_second"]) == {"naive", "packed", "sdpa"}
-    assert set(short["xtremely_over"]) == {"naive", "sdpa"}
+    more = {"xtremely onnx fp32", "xtremely onnx int8", "other"}
+    assert set(short["tokens_per_second"]) == {"naive", "packed", "sdpa", *more}
+    assert set(short["xtremely_over"]) == {"naive", "sdpa", *more}
     kept = json.loads((fake_run / last["file"]).read_text())
     assert kept["results"][0]["rows"][0]["name"] == "naive"
     assert len(kept["results"][0]["rows"][0]["seconds"]) == 2

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from xtremely.engine.conventions import conventions
-from xtremely.engine.models import locate
-from xtremely.engine.runtime import Engine, folder_hash
+from xtremely.engine.models import folder_hash, locate
+from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError, UsageError
 
 

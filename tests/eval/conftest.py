@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+from report_pages import written
 
 from xtremely.eval.cli import main
 
@@ -119,3 +120,13 @@ task = "tatoeba"
 languages = ["de"]
 layers = "all"
 """
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Writes a report of records (and of what is missing), gives its page."""
+
+    def page(records, missing=()):
+        return written(tmp_path, records, missing)
+
+    return page

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertTokenizer
 
+from xtremely.engine.ops import TORCH, TRITON
 from xtremely.engine.runtime import Engine
 from xtremely.engine.windows import pieces
 from xtremely.eval import metrics
@@ -204,6 +205,49 @@ def test_answers_are_at_most_as_long_as_the_rules_say(engine):
     assert max(len(text.replace(" ", "")) for text, _ in answers) == 3
 
 
+def as_run_squad_does(logits, may_begin, may_end, best, longest):
+    """The best span of a window as run_squad.py finds it: the likeliest begins with such ends."""
+    opening, closing = logits.T.tolist()
+    begins, ends = (
+        sorted(range(len(one)), key=lambda place, one=one: -one[place])[:best]
+        for one in (opening, closing)
+    )
+    legal = [
+        (opening[begin] + closing[end], -begin, -end)
+        for begin in begins
+        for end in ends
+        if may_begin[begin] and may_end[end] and begin <= end < begin + longest
+    ]
+    return max(legal, default=None)
+
+
+def test_the_scripts_profile_pairs_the_likeliest_begins_and_ends_only(engine):
+    shortlisted = replace(SMALL, rules=replace(SMALL.rules, shortlist=3, best=1))
+    examples = mini_questions()
+    head = engine.head(METHOD.head)
+    found = Answering(engine, head, shortlisted, examples, MAX_LENGTH)
+    expected = {}
+
+    def both(outputs, batch):
+        masks = found._windows.masks(batch)
+        for row, borders in zip(
+            batch.order.tolist(), batch.cu_seqlens.unfold(0, 2, 1), strict=True
+        ):
+            own = slice(*borders.tolist())
+            window = (outputs[own], *(mask[own].tolist() for mask in masks))
+            expected[row] = as_run_squad_does(*window, 3, SMALL.rules.longest)
+        found.take(outputs, batch)
+
+    engine.predict(head, found.tokens, both)
+    scores, begins, ends = (one[:, 0].tolist() for one in found._found)
+    assert None in expected.values() and any(expected.values())
+    for row, best in expected.items():
+        got = None if begins[row] < 0 else (scores[row], -begins[row], -ends[row])
+        assert got == (best and pytest.approx(best))
+    everything = answer(engine, examples)
+    assert found.predictions() != [answers[0][0] for answers in everything]
+
+
 def test_no_more_answers_than_the_rules_say(engine):
     few = replace(SMALL, rules=replace(SMALL.rules, best=2))
     full = answer(engine, mini_questions())
@@ -246,7 +290,7 @@ def test_a_model_that_reads_too_little_is_refused(engine):
 def test_tritons_kernel_finds_the_same_answers(engine, monkeypatch):
     examples = asked((LINES["zh"][0], 0), ("", 1), contexts=[" ".join(LINES["zh"][1:5]), "中"])
     plain = answer(engine, examples)
-    monkeypatch.setattr(engine.backend, "name", "triton")
+    monkeypatch.setattr(engine.backend, "ops", replace(TORCH, span=TRITON.span))
     compiled = answer(engine, examples)
     for ours, others in zip(compiled, plain, strict=True):
         assert [text for text, _ in ours] == [text for text, _ in others]

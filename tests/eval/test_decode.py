@@ -7,7 +7,8 @@ from transformers import BertTokenizer
 
 from xtremely.engine.tokenize import Tokenizer
 from xtremely.engine.windows import Windows, pieces
-from xtremely.eval.decode import by_offsets, by_words, merge, worded
+from xtremely.eval.decode import by_offsets, by_words, likeliest, merge, worded
+from xtremely.kernels.packing import Layout
 
 NONE = -np.inf
 
@@ -55,6 +56,13 @@ def test_equal_and_empty_texts_give_way_to_the_next():
     ranked = [(4.0, 0, 1), (3.0, 1, 1), (2.0, 0, 2), (1.0, 2, 2)]
     found = list(worded(ranked, lambda *span: texts[span]))
     assert found == [("a", 3.0), ("b", 1.0)]
+
+
+def test_the_likeliest_tokens_of_every_sequence():
+    logits = torch.tensor([1.0, 3.0, 2.0, 9.0, 5.0, 5.0, 5.0, 4.0])
+    chosen = likeliest(logits, Layout([3, 1, 4]), 2)
+    assert chosen.tolist() == [False, True, True, True, True, True, False, False]
+    assert likeliest(logits[:0], Layout([]), 2).tolist() == []
 
 
 def tokens_of(tokenizer, context, phrase):

@@ -133,6 +133,37 @@ def test_nothing_is_computed_before_everything_is_read(base, checkpoints, root, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [
+        ("--layers", Settings(layers="4,8")),
+        ("--pooling", Settings(poolings=("cls",))),
+        ("--centring", Settings(centrings=("mean",))),
+        ("--prompt", Settings(prompt="query: ")),
+    ],
+)
+def test_settings_of_embeddings_are_not_for_heads(
+    base, checkpoints, root, tmp_path, option, settings
+):
+    options = {"checkpoints": checkpoints, "settings": settings}
+    whole, loaded = evaluation(base, root, tasks=[PANX], **options)
+    with pytest.raises(UsageError, match=f"{option}: a setting of embeddings, and panx is"):
+        whole.run(tmp_path / "out", Watcher())
+    assert not loaded
+
+
+def test_settings_of_embeddings_name_the_tasks_that_they_are_for(base, checkpoints, root, tmp_path):
+    settings = Settings(layers="0,last", poolings=("mean",))
+    whole, _ = evaluation(base, root, checkpoints=checkpoints, settings=settings)
+    with pytest.warns(UserWarning, match="--layers, --pooling is for tatoeba; heads answer panx"):
+        results, _ = whole.run(tmp_path / "out", Watcher())
+    assert {(r["task"], r["layer"]) for r in records(results)} == {
+        ("tatoeba", 0),
+        ("tatoeba", 3),
+        ("panx", None),
+    }
+
+
 def test_a_folder_of_checkpoints_must_be_there(xtremely, base, root, tmp_path):
     options = ("--data-root", root, "--checkpoints", tmp_path / "none", "--out", tmp_path / "out")
     code, _, errors = xtremely("eval", "--model", base, "--tasks", "all", *options)

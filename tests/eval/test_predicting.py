@@ -175,7 +175,9 @@ def test_answers_are_worded_as_in_xtremes_script_under_its_profile(make_tiny, tm
     for profile, wording in (("model", "offsets"), ("script", "words"), ("paper", "words")):
         settings = Settings(profile=profile)
         cells, _ = plan_cells(engine, [XQUAD], tmp_path, settings, ["de"])
-        assert (cells[0].task.rules.wording, cells[0].max_length) == (wording, 384)
+        rules = cells[0].task.rules
+        assert (rules.wording, cells[0].max_length) == (wording, 384)
+        assert rules.shortlist == (20 if wording == "words" else None)
     out = tmp_path / "out"
     records = assemble(out, [run_cell(engine, cells[0], settings, out, Watcher())])
     assert records[0]["n"] == 3 and {"exact_match", "f1"} <= set(records[0]["details"])

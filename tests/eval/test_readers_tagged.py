@@ -1,6 +1,7 @@
 """Tagged sentences in every layout of PAN-X and UDPOS but CoNLL-U, and what is refused."""
 
 import gzip
+import warnings
 
 import pytest
 
@@ -64,7 +65,12 @@ def test_white_space_for_a_word_is_kept_as_an_empty_word_and_counted(write, tmp_
 def test_spans_that_do_not_begin_with_b_are_kept_and_counted(write, tmp_path, tags, broken):
     lines = "".join(f"w\t{tag}\n" for tag in tags.split())
     write("panx/dev-de.tsv", f"w\tB-PER\n\n{lines}")
-    data = PANX.read(tmp_path, "de", "dev")
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        data = PANX.read(tmp_path, "de", "dev")
+    said = [str(remark.message) for remark in remarks]
+    assert len(said) == bool(broken)
+    assert all(f"dev-de.tsv: {broken} I- tags follow no tag of their own span" in s for s in said)
     assert data.tags == [["B-PER"], tags.split()]
     assert data.notes.get("broken_spans", 0) == broken
     begun = sum(tag.startswith("B-") for tag in tags.split())
