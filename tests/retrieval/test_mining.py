@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xtremely.kernels.guard import UsageError
-from xtremely.retrieval.index import Neighbours
 from xtremely.retrieval.margin import Bitext, mutual_neighbours, unit_rows
 from xtremely.retrieval.mining import Pairs, best_threshold, candidates, quality
+from xtremely.retrieval.neighbours import Neighbours
 
 # x0-y0 0.9, x1-y0 0.8, x1-y1 0.7, x2-y1 0.6, x2-y2 0.1: everyone's best is a neighbour's too.
 COSINES = np.array([[0.9, 0.2, 0.0], [0.8, 0.7, 0.0], [0.0, 0.6, 0.1]], dtype=np.float32)
