@@ -1,4 +1,4 @@
-"""The command line: ``xtremely eval``, ``score``, ``encode``, ``tasks``, ``models``, ``kernels``.
+"""The command line: ``xtremely eval``, ``score``, ``encode``, ``mine``, ``index``, ``tasks`` ...
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
 standard error.
@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from xtremely.eval import cli_retrieval
 from xtremely.kernels.guard import InputError, UsageError
 
 app = typer.Typer(
@@ -275,6 +276,10 @@ def tune_kernels(
     from xtremely.eval.kernel_tables import print_tuning
 
     print_tuning(_split(only), _split(precision) or [], out)
+
+
+app.command("mine")(cli_retrieval.mine)
+app.add_typer(cli_retrieval.index, name="index")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,8 @@ lists are merged before anything else is done with them, so that the parts make 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from xtremely.retrieval.vectors import Part
 
 SPARE = {"PQ": 28}  # candidates beyond k; a code of a few bytes ranks roughly
 RECALL = 0.98
+TUNED_ON = 131_072  # rows of a base
 
 Watch = Callable[[str, int, int], None]  # what is done, rows done, of how many
+Each = Callable[[Callable[[slice], Any], Iterable[slice]], Iterable[Any]]  # map, here or elsewhere
 
 
 def _nobody(what: str, done: int, total: int) -> None:
@@ -38,6 +41,7 @@ def mutual(
     shards: int = 1,
     recall: float = RECALL,
     watch: Watch = _nobody,
+    each: Each = map,
 ) -> tuple[Both, dict[str, Any]]:
     """The k nearest y of every x and x of every y, and how they were found.
 
@@ -49,25 +53,31 @@ def mutual(
         shards: parts of a base, one in memory at a time.
         recall: share of the true neighbours that the index must propose.
         watch: told how far it is.
+        each: what searches the parts, in their order; another than ``map`` may do so elsewhere.
     """
     if factory == plan.EXACT_NAME:
-        watch("exact", 0, 1)
-        both = _exactly(x, y, k, shards)
-        watch("exact", 1, 1)
+        both = _exactly(x, y, k, shards, watch, each)
         return both, {"index": factory, "exact": exact.route(None, k), "shards": shards}
-    there, about = nearest(x, y, k, factory, shards, recall, watch)
-    back, about_back = nearest(y, x, k, factory, shards, recall, watch)
+    there, about = nearest(x, y, k, factory, shards, recall, watch, each)
+    back, about_back = nearest(y, x, k, factory, shards, recall, watch, each)
     return (there, back), {"index": factory, "shards": shards, "y": about, "x": about_back}
 
 
-def _exactly(x: Vectors, y: Vectors, k: int, shards: int) -> Both:
+def _exactly(x: Vectors, y: Vectors, k: int, shards: int, watch: Watch, each: Each) -> Both:
     forward, backward = [], []
-    for rows in parts(len(y), shards):
-        there, back = exact.search_both(x, Part(y, rows), k)
-        forward.append(Neighbours(there.scores, there.ids + rows.start))
+    cut = parts(len(y), shards)
+    watch("comparing all with all", 0, len(cut))
+    for there, back in each(partial(_compare, x, y, k), cut):
+        forward = [merged([*forward, there], k)]
         backward.append(back)
+        watch("comparing all with all", len(backward), len(cut))
     scores, ids = zip(*((part.scores, part.ids) for part in backward), strict=True)
-    return merged(forward, k), Neighbours(np.concatenate(scores), np.concatenate(ids))
+    return forward[0], Neighbours(np.concatenate(scores), np.concatenate(ids))
+
+
+def _compare(x: Vectors, y: Vectors, k: int, rows: slice) -> Both:
+    there, back = exact.search_both(x, Part(y, rows), k)
+    return Neighbours(there.scores, there.ids + rows.start), back
 
 
 def nearest(
@@ -78,33 +88,50 @@ def nearest(
     shards: int = 1,
     recall: float = RECALL,
     watch: Watch = _nobody,
+    each: Each = map,
 ) -> tuple[Neighbours, dict[str, Any]]:
     """The k nearest of a base for every query, among what an index proposes."""
     plan.require_memory(factory, len(base), base.shape[1], shards)
+    watch("training", 0, 1)
     index = Index.trained(base, factory)
     spare = next((more for kind, more in SPARE.items() if kind in factory), exact.SPARE)
-    proposed: Neighbours | None = None
-    for number, rows in enumerate(parts(len(base), shards)):
-        here = index.empty_copy() if shards > 1 else index
-        part = Part(base, rows)
-        here.add(part, _counted(watch, f"indexing, part {number + 1} of {shards}", len(part)))
-        if number == 0:
-            here.tune(queries, part, k, spare, recall)
-            index.about |= here.about
-        elif "effort" in index.about:
-            here.set_effort(index.about["effort"])
-        found = _propose(here, queries, k + spare, number, shards, watch)
-        shifted = Neighbours(found.scores, np.where(found.ids < 0, -1, found.ids + rows.start))
-        proposed = shifted if proposed is None else merged([proposed, shifted], k + spare)
-    assert proposed is not None  # there is at least one part
-    return _scored(queries, base, proposed, k), index.about | {"rows": len(base)}
+    _tune(index, queries, base, k, spare, recall)
+    watch("training", 1, 1)
+    cut, found = parts(len(base), shards), []
+    heard = {"watch": watch} if each is map else {}  # nobody elsewhere can be listened to
+    for done, part in enumerate(
+        each(partial(_propose, index, queries, base, k + spare, **heard), cut)
+    ):
+        found = [merged([*found, part], k + spare)] if found else [part]
+        watch("searching parts", done + 1, len(cut))
+    return _scored(queries, base, found[0], k), index.about | {"rows": len(base)}
+
+
+def _tune(index: Index, queries: Vectors, base: Vectors, k: int, spare: int, recall: float) -> None:
+    """Choose the index's effort on rows spread over the base, whatever parts it is cut into."""
+    some = base[np.linspace(0, len(base) - 1, min(TUNED_ON, len(base)), dtype=int)]
+    small = index.empty_copy()
+    small.add(some)
+    small.tune(queries, some, k, spare, recall)
+    if "effort" in small.about:
+        index.set_effort(small.about["effort"])
+    index.about["recall"] = small.about["recall"]
 
 
 def _propose(
-    index: Index, queries: Vectors, count: int, number: int, shards: int, watch: Watch
+    index: Index,
+    queries: Vectors,
+    base: Vectors,
+    count: int,
+    rows: slice,
+    watch: Watch = _nobody,
 ) -> Neighbours:
-    counted = _counted(watch, f"searching, part {number + 1} of {shards}", len(queries))
-    return index.search(queries, min(count, index.faiss.ntotal), counted)
+    """What the index finds among some rows of the base."""
+    here, part = index.empty_copy(), Part(base, rows)
+    here.add(part, _counted(watch, "indexing", len(part)))
+    heard = _counted(watch, "searching", len(queries))
+    found = here.search(queries, min(count, len(part)), heard)
+    return Neighbours(found.scores, np.where(found.ids < 0, -1, found.ids + rows.start))
 
 
 def _counted(watch: Watch, what: str, total: int) -> Callable[[int], None]:
@@ -122,13 +149,12 @@ def _scored(queries: Vectors, base: Vectors, proposed: Neighbours, k: int) -> Ne
     """The k best of the candidates; queries with fewer than k are searched exactly."""
     k = min(k, len(base))
     scores = np.empty((len(queries), k), np.float32)
-    ids = np.empty((len(queries), k), np.int64)
+    ids = np.full((len(queries), k), -1)
     for first in range(0, len(queries), exact.TILE):
         block = torch.from_numpy(queries[first : first + exact.TILE])
         here = slice(first, first + len(block))
         best = exact.rescored(block, base, proposed.ids[here], k)
         scores[here, : best.k], ids[here, : best.k] = best.scores, best.ids
-        ids[here, best.k :] = -1
     few = np.flatnonzero((ids < 0).any(axis=1))
     if len(few):
         again = exact.search(queries[few], base, k)
@@ -136,7 +162,7 @@ def _scored(queries: Vectors, base: Vectors, proposed: Neighbours, k: int) -> Ne
     return Neighbours(scores, ids)
 
 
-def parts(rows: int, shards: int) -> Iterator[slice]:
+def parts(rows: int, shards: int) -> list[slice]:
     """A base in at most so many parts, cut between blocks that are added at once."""
     size = -(-rows // (shards * BLOCK)) * BLOCK
-    return (slice(first, min(first + size, rows)) for first in range(0, rows, size))
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]

@@ -4,9 +4,9 @@ The rule, with N rows in the base and M queries of D dimensions:
 
 - exact while 2 N M D operations are worth less than ``EXACT``: 10^14 on a CPU (a quarter of an
   hour at 100 GFLOP/s), 10^19 on a GPU (seven hours of an H100, 10^8 against 10^8 at 512)
-- beyond, ``IVF`` with 4 to 8 sqrt(N) lists, as FAISS's guidelines and NLLB's mining have it; more than
-  twice that only makes training dear. What it keeps of a vector is the first of Flat, SQfp16, SQ8 and
-  PQ64 behind an OPQ rotation that fits into half of the memory that is free.
+- beyond, ``IVF`` with 4 to 8 sqrt(N) lists, as FAISS's guidelines and NLLB's mining have it. What
+  it keeps of a vector is the first of Flat, SQfp16, SQ8 and PQ64 behind an OPQ rotation that fits
+  into half of the memory that is free.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from xtremely.kernels.guard import UsageError, require
 
@@ -115,6 +117,11 @@ def require_memory(factory: str, rows: int, width: int, shards: int = 1) -> None
         f"{factory} over {here:,} vectors needs {size / GIB:.1f} GiB, {free / GIB:.1f} are free:"
         f" use {' or '.join(options) or 'a larger machine'}",
     )
+
+
+def device() -> str:
+    """What an exact search runs on here."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def available() -> int:

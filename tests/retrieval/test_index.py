@@ -14,7 +14,7 @@ from xtremely.retrieval.exact import search, search_ref
 from xtremely.retrieval.index import Index, overlap
 from xtremely.retrieval.margin import unit_rows
 
-FACTORIES = ["Flat", "SQfp16", "SQ8", "IVF8,Flat", "IVF8,SQfp16", "OPQ8,IVF8,PQ8", "HNSW16"]
+FACTORIES = ["Flat", "SQfp16", "SQ8", "IVF8,Flat", "IVF8,SQfp16", "IVF8,PQ8x4", "HNSW16"]
 
 
 def clouds(rows, seed=0, depth=32):
@@ -58,7 +58,7 @@ def test_the_memory_that_is_planned_covers_what_the_index_takes(factory):
     assert 0.75 * real < needed < 2 * real + 4 * 32 * plan.train_rows(factory, 3000)
 
 
-@pytest.mark.parametrize("factory", [plan.EXACT_NAME, "IVF8,Flat", "SQ8", "OPQ8,IVF8,PQ8"])
+@pytest.mark.parametrize("factory", [plan.EXACT_NAME, "IVF8,Flat", "SQ8", "IVF8,PQ8x4"])
 def test_parts_of_a_base_make_no_difference_to_the_byte(factory, monkeypatch):
     monkeypatch.setattr(approximate, "BLOCK", 512)
     monkeypatch.setattr(index, "BLOCK", 512)
@@ -72,7 +72,7 @@ def test_parts_of_a_base_make_no_difference_to_the_byte(factory, monkeypatch):
 
 
 def test_candidates_are_scored_by_the_vectors_themselves():
-    found, about = nearest(QUERIES, BASE, 4, "OPQ8,IVF8,PQ8", recall=0.9)
+    found, about = nearest(QUERIES, BASE, 4, "IVF8,PQ8x4", recall=0.9)
     exact = search(QUERIES, BASE, 4)
     same = found.ids == exact.ids
     assert same.mean() > 0.8 and about["rows"] == 3000
