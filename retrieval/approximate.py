@@ -146,14 +146,20 @@ def _counted(watch: Watch, what: str, total: int) -> Callable[[int], None]:
 
 
 def _scored(queries: Vectors, base: Vectors, proposed: Neighbours, k: int) -> Neighbours:
-    """The k best of the candidates; queries with fewer than k are searched exactly."""
+    """The k best of the candidates; queries with fewer than k are searched exactly.
+
+    Candidates that tie with the last one are left out: which of them an index hands over depends
+    on the order in which it meets them.
+    """
     k = min(k, len(base))
+    tied = proposed.scores <= proposed.scores[:, -1:]
+    proposed_ids = np.where(tied, -1, proposed.ids) if proposed.k < len(base) else proposed.ids
     scores = np.empty((len(queries), k), np.float32)
     ids = np.full((len(queries), k), -1)
     for first in range(0, len(queries), exact.TILE):
         block = torch.from_numpy(queries[first : first + exact.TILE])
         here = slice(first, first + len(block))
-        best = exact.rescored(block, base, proposed.ids[here], k)
+        best = exact.rescored(block, base, proposed_ids[here], k)
         scores[here, : best.k], ids[here, : best.k] = best.scores, best.ids
     few = np.flatnonzero((ids < 0).any(axis=1))
     if len(few):

@@ -66,22 +66,17 @@ def load_faiss() -> ModuleType:
     Raises:
         InputError: it is not installed.
     """
-    if "faiss" not in sys.modules:
-        before = os.environ.get(VARIABLE)
-        chosen = blas().chosen
-        try:
-            if chosen:
-                os.environ[VARIABLE] = chosen
-            import faiss
-        except ImportError as error:
-            raise InputError(
-                "FAISS is not installed; pip install 'xtremely[cpu]' or [gpu]"
-            ) from error
-        finally:
-            if chosen and before is None:
-                os.environ.pop(VARIABLE, None)
-    import faiss
-
+    before = os.environ.get(VARIABLE)
+    chosen = "" if "faiss" in sys.modules else blas().chosen
+    try:
+        if chosen:
+            os.environ[VARIABLE] = chosen
+        import faiss
+    except ImportError as error:
+        raise InputError("FAISS is not installed; pip install 'xtremely[cpu]' or [gpu]") from error
+    finally:
+        if chosen and before is None:
+            os.environ.pop(VARIABLE, None)
     return faiss
 
 
@@ -123,7 +118,10 @@ def _flags() -> set[str]:
 
 
 def _library() -> Path | None:
-    found = importlib.util.find_spec("faiss")
+    try:
+        found = importlib.util.find_spec("faiss")
+    except (ImportError, ValueError):
+        found = None
     if found is None or found.origin is None:
         return None
     beside = Path(found.origin).parent.parent

@@ -105,7 +105,7 @@ def require_memory(factory: str, rows: int, width: int, shards: int = 1) -> None
     size, free = needed(factory, here, width), available()
     if size <= free:
         return
-    smaller = choose(rows, 10**12, width, free=free)
+    smaller = choose(here, 10**12, width, free=2 * free)
     options = []
     if smaller.bytes < free and smaller.factory != factory:
         options.append(f"--index {smaller.factory}")
