@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -201,10 +202,35 @@ def _opened(path: Path):  # noqa: ANN202
         raise InputError(
             f"{path}: reading .zst needs zstandard; pip install 'xtremely[mine]'"
         ) from error
-    try:
-        return io.BufferedReader(zstandard.open(path, "rb"))
-    except zstandard.ZstdError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    return io.BufferedReader(_Zst(path.open("rb"), zstandard))
+
+
+class _Zst(io.RawIOBase):
+    """A .zst file as bytes; one that ends too early is an error, as it is with gzip."""
+
+    def __init__(self, file: io.BufferedReader, zstandard: Any):
+        self.file, self.zstandard, self.left = file, zstandard, b""
+        self.frame = zstandard.ZstdDecompressor().decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        while not self.left:
+            block = self.frame.unused_data or self.file.read(2**20)
+            if not block and not self.frame.eof:
+                raise EOFError("compressed file ended before its end was reached")
+            if not block:
+                return 0
+            if self.frame.eof:  # files may hold several frames
+                self.frame = self.zstandard.ZstdDecompressor().decompressobj()
+            try:
+                self.left = self.frame.decompress(block)
+            except self.zstandard.ZstdError as error:
+                raise OSError(str(error)) from error
+        size = min(len(buffer), len(self.left))
+        buffer[:size], self.left = self.left[:size], self.left[size:]
+        return size
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, bytes, bytes]]:

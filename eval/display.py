@@ -77,13 +77,18 @@ def encoding_progress(lines: int, quiet: bool) -> Iterator[Callable[[int, int], 
 @contextmanager
 def search_watch(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar for what a search is doing; yields the function that is told so."""
-    with _bars(quiet) as bars:
-        bar = bars.add_task("", total=None, tokens=0, visible=False)
+    bars = _bars(quiet)
+    bar = bars.add_task("", total=None, tokens=0)
 
-        def watch(what: str, done: int, total: int) -> None:
-            bars.update(bar, description=what, completed=done, total=total, visible=True)
+    def watch(what: str, done: int, total: int) -> None:
+        bars.start()
+        bars.update(bar, description=what, completed=done, total=total)
 
+    try:
         yield watch
+    finally:
+        if bars.live.is_started:
+            bars.stop()
 
 
 def print_mined(report: dict[str, Any], out: Path) -> None:

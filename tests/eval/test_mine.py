@@ -45,18 +45,21 @@ def mined(xtremely, tiny_bert, sides, tmp_path):
 
 
 def test_pairs_come_best_first_with_ids_and_sentences(mined, sides):
-    pairs, report = mined("--gold", sides[2], "--threshold", "dev-tuned")
+    pairs, report = mined("--gold", sides[2], "--threshold", "0")
+    tuned = mined("--gold", sides[2], "--threshold", "dev-tuned")[1]["quality"]
     rows = [line.split("\t") for line in pairs.decode().splitlines()]
     scores = [float(row[0]) for row in rows]
-    assert scores == sorted(scores, reverse=True) and len(rows) == report["pairs"] > 0
+    assert scores == sorted(scores, reverse=True) and len(rows) == report["pairs"]
     texts = dict(line.split("\t") for line in sides[0].read_text().splitlines())
     assert all(texts[row[1]] == row[3] for row in rows)
     assert all(len({row[side] for row in rows}) == len(rows) for side in (1, 2))
     source = report["source"]
     assert (source["rows"], source["duplicates"], source["empty"]) == (40, 1, 1)
     quality = report["quality"]
-    assert quality["gold"] == 20 and quality["threshold_from"] == "this gold"
-    assert quality["cross_validated"]["f1"] <= quality["at_threshold"]["f1"] + 1e-9
+    assert quality["gold"] == 20 and quality["threshold_from"] == "the command line"
+    assert tuned["threshold_from"] == "this gold"
+    assert tuned["at_threshold"]["f1"] >= quality["at_threshold"]["f1"]
+    assert tuned["cross_validated"]["f1"] <= tuned["at_threshold"]["f1"] + 1e-9
     assert set(report["seconds"]) == {"reading", "encoding", "searching", "scoring"}
 
 
@@ -115,7 +118,8 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     whole, _ = mined(out=tmp_path / "whole" / "pairs.tsv")
     out = tmp_path / "killed" / "pairs.tsv"
     code = (
-        "import time; from xtremely.eval import embedding; from xtremely.retrieval.store import Store;"
+        "import time; from xtremely.eval import embedding;"
+        "from xtremely.retrieval.store import Store;"
         "embedding.SHARD = 4; write = Store.write;"
         "Store.write = lambda *a, **k: (write(*a, **k), time.sleep(0.2));"
         "from xtremely.eval.cli import main;"
@@ -220,10 +224,11 @@ def test_more_memory_than_there_is_is_refused_before_any_search(
 
 
 def test_a_full_disk_ends_in_one_line_and_keeps_what_was_finished(sides, tiny_bert, tmp_path):
+    arguments = ["mine", *sides[:2], "--model", tiny_bert, "--quiet", "--out", tmp_path / "o"]
     code = (
         "import resource; from xtremely.eval.cli import main;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4500, 4500));"
-        f"main({['mine', *map(str, sides[:2]), '--model', str(tiny_bert), '--quiet', '--out', str(tmp_path / 'o')]!r})"
+        f"main({[str(argument) for argument in arguments]!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "the same command goes on from there" in done.stderr
