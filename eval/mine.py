@@ -160,12 +160,12 @@ def mine(
             sides.append(_side(path, corpus, work, settings, around, encoded))
     x, y = sides
     _require_alike(x, y, settings.k)
+    true = _known(gold, x, y, settings.gold) if gold else None
     with clock("searching"):
         both, how = _neighbours(x, y, work, settings, around)
     with clock("scoring"):
         pairs = candidates(Bitext(*both, settings.k), settings.margin, settings.retrieval)
-        scored = _named(pairs, x, y) if gold is not None else []
-        true = _known(gold, x, y, settings.gold) if gold is not None else None
+        scored = _named(pairs, x, y) if true else []
         threshold, judged = _judge(scored, true, settings.threshold)
         kept = pairs if threshold is None else pairs.at_least(threshold)
         _write_pairs(out, kept, x, y)

@@ -39,7 +39,7 @@ def test_more_memory_than_there_is_is_refused_with_what_would_fit(monkeypatch):
     with pytest.raises(InputError) as refused:
         require_memory("IVF16384,Flat", 10**7, 384)
     said = str(refused.value)
-    assert "needs 15.9 GiB, 10.0 are free: use --index IVF16384,SQ8 or --shards 2" in said
+    assert "needs 15.9 GiB, 10.0 are free: use --index IVF16384,SQfp16 or --shards 2" in said
     require_memory("IVF16384,Flat", 10**7, 384, shards=2)
 
 
