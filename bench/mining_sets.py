@@ -4,8 +4,9 @@
 
 Writes ``LL-en.LL``, ``LL-en.en`` (id TAB sentence) and ``LL-en.gold`` (id TAB id), as BUCC's files
 are. Rows of XNLI, PAWS-X, NTREX and Multi30k, English with its translation, are joined into groups
-that must not be torn apart: equal sentences, the two sentences of a PAWS-X pair, a premise of XNLI
-and its hypotheses. Groups come in the order of a hash of their English. The first ones give a gold
+that must not be torn apart: equal sentences, sentences with the same names and numbers (three up;
+PAWS-X words one statement in many ways), the two sentences of a PAWS-X pair, a premise of XNLI and
+its hypotheses. Groups come in the order of a hash of their English. The first ones give a gold
 pair each, their other rows are left out; of every later group, one side only is kept, the same for
 every language. Gold ends where it is 3 % of a side, BUCC's own share.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -116,15 +118,23 @@ def _groups(sources: Iterator[list[Row]]) -> list[list[Row]]:
             if number == len(parent):
                 parent.append(number)
             numbers.append(number)
-            for side, text in enumerate(row):
-                other = owner.setdefault((side, text.casefold()), number)
-                parent[root(number)] = root(other)
+            keys = [(side, text.casefold()) for side, text in enumerate(row)]
+            if names := _names(row[0]):
+                keys.append((2, names))
+            for key in keys:
+                parent[root(number)] = root(owner.setdefault(key, number))
         for a, b in pairwise(numbers):
             parent[root(a)] = root(b)
     groups: dict[int, list[Row]] = {}
     for row, number in rows.items():
         groups.setdefault(root(number), []).append(row)
     return list(groups.values())
+
+
+def _names(english: str) -> str:
+    """The numbers and capitalised words of a sentence, sorted; empty for fewer than three."""
+    words = {word for word in re.findall(r"\w+", english) if word[0].isupper() or word[0].isdigit()}
+    return " ".join(sorted(words)) if len(words) >= 3 else ""
 
 
 def write(found: MiningSet, folder: Path, code: str) -> None:

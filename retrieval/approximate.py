@@ -20,7 +20,7 @@ from xtremely.retrieval.index import BLOCK, Index
 from xtremely.retrieval.neighbours import Neighbours, Vectors, merged
 from xtremely.retrieval.vectors import Part
 
-SPARE = {"PQ": 28}  # candidates beyond k; a code of a few bytes ranks roughly
+SPARE = {"": 12, "PQ": 28}  # candidates beyond k; a code of a few bytes ranks roughly
 RECALL = 0.98
 TUNED_ON = 131_072  # rows of a base
 
@@ -57,7 +57,7 @@ def mutual(
     """
     if factory == plan.EXACT_NAME:
         both = _exactly(x, y, k, shards, watch, each)
-        return both, {"index": factory, "exact": exact.route(None, k), "shards": shards}
+        return both, {"index": factory, "exact": exact.route(None, k, both=True), "shards": shards}
     there, about = nearest(x, y, k, factory, shards, recall, watch, each)
     back, about_back = nearest(y, x, k, factory, shards, recall, watch, each)
     return (there, back), {"index": factory, "shards": shards, "y": about, "x": about_back}
@@ -94,7 +94,7 @@ def nearest(
     plan.require_memory(factory, len(base), base.shape[1], shards)
     watch("training", 0, 1)
     index = Index.trained(base, factory)
-    spare = next((more for kind, more in SPARE.items() if kind in factory), exact.SPARE)
+    spare = SPARE["PQ" if "PQ" in factory else ""]
     _tune(index, queries, base, k, spare, recall)
     watch("training", 1, 1)
     cut, found = parts(len(base), shards), []

@@ -81,6 +81,14 @@ def load_faiss() -> ModuleType:
 
 
 @functools.cache
+def multiplies_fast() -> bool:
+    """Whether FAISS is there and its products are as fast as they should be."""
+    if _library() is None:
+        return False
+    return (blas().chosen or blas().core).lower() not in {*SLOW, ""}
+
+
+@functools.cache
 def blas() -> Blas:
     """What FAISS multiplies with here, and what it had better."""
     library = _library()

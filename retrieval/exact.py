@@ -4,15 +4,16 @@ Every way of searching here gives the same answer, that of ``search_ref``: score
 rounded to fp32, and where they tie the lower row comes first. So it makes no difference which way
 a machine takes, or into which parts a base is cut.
 
-On a CPU, tiles of a product in fp32 (torch's BLAS) give k + 12 candidates a row: of every 16
-scores only the largest is looked at, and most of those are below the row's last candidate. The
-candidates are scored again in fp64. Rows whose candidates provably hold the k nearest are done,
-the others are searched again in fp64; ``kernels.exact`` has the proof, and does the same on a GPU.
+On a CPU, products in fp32 give k + 4 candidates a row: FAISS's where one direction is wanted, ours
+where both are, from tiles of which every 16 scores are looked at only if the largest of them can
+enter a list. The candidates are scored again in fp64. Rows whose candidates provably hold the k
+nearest are done, the others are searched again in fp64; ``kernels.exact`` has the proof, and does
+the same on a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -21,14 +22,16 @@ from torch import Tensor
 from xtremely.kernels import exact as kernel
 from xtremely.kernels.guard import require
 from xtremely.kernels.topk import MOST, by_blocks, packed, unpacked
+from xtremely.retrieval.blas import load_faiss, multiplies_fast
 from xtremely.retrieval.neighbours import Neighbours, Vectors, merged, require_finite
 
-SPARE = kernel.SPARE
+SPARE = 4  # candidates beyond k, of fp32 products; the kernel has its own number
 TILE = 1024  # rows and columns of a product
 ROWS = 8192  # queries that the base is read for at a time
 GROUP = 16  # scores of which the largest is looked at
 ROUNDING = 2.0**-24 * 1.01  # what an fp32 addition may lose, with the terms of higher order
 ON_GPU = 2**20  # rows of a side on a GPU at a time
+ON_CPU = 2**17  # rows of a base that FAISS is given at a time
 
 Both = tuple[Neighbours, Neighbours]
 
@@ -69,9 +72,15 @@ def search_both(
     return _search(x, y, k, k_back or k, device)
 
 
-def route(device: torch.device | None, k: int) -> str:
-    """Which way a search takes: ``kernel`` (our own on a GPU) or ``torch``."""
-    return "kernel" if _place(device).type == "cuda" and k <= MOST - SPARE else "torch"
+def route(device: torch.device | None, k: int, both: bool) -> str:
+    """Which way a search takes.
+
+    ``kernel``, our own, on a GPU. On a CPU, as measured: ``faiss`` in one direction, if it is there
+    and multiplies fast; ``torch`` for both directions from one product, and otherwise.
+    """
+    if _place(device).type == "cuda" and k <= MOST - kernel.SPARE:
+        return "kernel"
+    return "faiss" if not both and multiplies_fast() else "torch"
 
 
 def _place(device: torch.device | None) -> torch.device:
@@ -95,8 +104,12 @@ def _search(
     x: Vectors, y: Vectors, k: int, k_back: int | None, device: torch.device | None
 ) -> Both:
     k, k_back = min(k, len(y)), None if k_back is None else min(k_back, len(x))
-    if route(device, max(k, k_back or 0)) == "kernel":
+    way = route(device, max(k, k_back or 0), k_back is not None)
+    if way == "kernel":
         return _by_kernel(x, y, k, k_back, _place(device))
+    if way == "faiss":
+        there = _by_faiss(x, y, k)
+        return there, there
     return _by_tiles(x, y, k, k_back)
 
 
@@ -125,16 +138,25 @@ class _Best:
         self.count = 0  # of those
 
     def offer(self, scores: Tensor, first: int) -> None:
-        """Take a tile [rows, columns] of scores, columns in multiples of GROUP, into account."""
+        """Take a tile of scores [rows, columns], in multiples of GROUP, into account."""
         groups = scores.unflatten(1, (GROUP, -1))
-        largest = groups.amax(dim=1)
+        self._take(groups.amax(dim=1), lambda row, group: groups[row, :, group], first)
+
+    def offer_columns(self, scores: Tensor, first: int) -> None:
+        """``offer(scores.T, first)``, reading the tile as it lies in memory."""
+        groups = scores.unflatten(0, (GROUP, -1))
+        self._take(groups.amax(dim=0).T, lambda row, group: groups[:, group, row].T, first)
+
+    def _take(
+        self, largest: Tensor, group_of: Callable[[Tensor, Tensor], Tensor], first: int
+    ) -> None:
         keep = self.lists.shape[1]
         if not self.count and self.floor[0] == -torch.inf and largest.shape[1] >= keep:
             # As many groups as are wanted reach this score, so what is below it is out.
             least = largest.topk(keep).values[:, -1]
             self.floor = torch.nextafter(least, torch.tensor(-torch.inf))
         row, group = (largest > self.floor[:, None]).nonzero(as_tuple=True)
-        found = groups[row, :, group]
+        found = group_of(row, group)
         hit, member = (found > self.floor[row, None]).nonzero(as_tuple=True)
         column = first + member * largest.shape[1] + group[hit]
         self.waiting.append((row[hit], packed(found[hit, member], column)))
@@ -157,11 +179,18 @@ class _Best:
         self.floor = torch.maximum(self.floor, unpacked(self.lists[:, -1]).values)
         self.waiting, self.count = [], 0
 
+    def nearest(self) -> Neighbours:
+        """The lists."""
+        self.settle()
+        best = unpacked(self.lists)
+        return Neighbours(best.values.numpy(), best.indices.numpy())
+
 
 def _by_tiles(x: Vectors, y: Vectors, k: int, k_back: int | None) -> Both:
     keep, keep_back = k + SPARE, (k_back or 0) + SPARE
     longest_x, longest_y = _longest(x), _longest(y)
     columns = [_Best(part.stop - part.start, keep_back) for part in _parts(len(y), TILE)]
+    room = torch.empty(TILE * TILE)  # one tile's, as memory that is new costs as much as a product
     forward = []
     for block in _parts(len(x), ROWS):
         queries = _tensor(x, block).split(TILE)
@@ -169,17 +198,38 @@ def _by_tiles(x: Vectors, y: Vectors, k: int, k_back: int | None) -> Both:
         for number, part in enumerate(_parts(len(y), TILE)):
             keys = _tensor(y, part)
             for place, some in enumerate(queries):
-                scores = _padded(some @ keys.T)
+                scores = room[: len(some) * len(keys)].view(len(some), len(keys))
+                scores = _padded(torch.mm(some, keys.T, out=scores))
                 rows[place].offer(scores[: len(some)], part.start)
                 if k_back is not None:
-                    columns[number].offer(scores.T[: len(keys)], block.start + place * TILE)
+                    columns[number].offer_columns(
+                        scores[:, : len(keys)], block.start + place * TILE
+                    )
         for some, best in zip(queries, rows, strict=True):
-            forward.append(_settled(some, y, best, k, longest_y))
+            forward.append(_settled(some, y, best.nearest(), k, longest_y))
     backward = []
     if k_back is not None:
         for part, best in zip(_parts(len(y), TILE), columns, strict=True):
-            backward.append(_settled(_tensor(y, part), x, best, k_back, longest_x))
+            backward.append(_settled(_tensor(y, part), x, best.nearest(), k_back, longest_x))
     return _joined(forward, k), _joined(backward, k_back or 0)
+
+
+def _by_faiss(x: Vectors, y: Vectors, k: int) -> Neighbours:
+    """One direction, with FAISS's products and lists."""
+    faiss, keep, longest, found = load_faiss(), k + SPARE, _longest(y), []
+    for block in _parts(len(x), ROWS):
+        queries, near = _tensor(x, block), []
+        for part in _parts(len(y), ON_CPU):
+            count = min(keep, part.stop - part.start)
+            scores, ids = faiss.knn(
+                queries.numpy(), _tensor(y, part).numpy(), count, faiss.METRIC_INNER_PRODUCT
+            )
+            near = [merged([*near, Neighbours(scores, ids + part.start)], keep)]
+        for place, some in enumerate(queries.split(TILE)):
+            here = slice(place * TILE, place * TILE + len(some))
+            candidates = Neighbours(near[0].scores[here], near[0].ids[here])
+            found.append(_settled(some, y, candidates, k, longest))
+    return _joined(found, k)
 
 
 def _padded(scores: Tensor) -> Tensor:
@@ -204,17 +254,17 @@ def _longest(vectors: Vectors) -> float:
     return max((float(part.norm(dim=1).max()) for part in parts), default=0.0)
 
 
-def _settled(queries: Tensor, base: Vectors, best: _Best, k: int, longest: float) -> Neighbours:
+def _settled(
+    queries: Tensor, base: Vectors, candidates: Neighbours, k: int, longest: float
+) -> Neighbours:
     """The k nearest, from candidates where these suffice."""
-    best.settle()
-    candidates = unpacked(best.lists)
-    count = min(best.lists.shape[1], len(base))
-    found = rescored(queries, base, candidates.indices[:, :count].numpy(), k)
+    count = min(candidates.k, len(base))
+    found = rescored(queries, base, candidates.ids[:, :count], k)
     if count == len(base):
         return found
     lengths = queries.double().norm(dim=1)
     error = queries.shape[1] * ROUNDING * lengths * longest
-    reach = candidates.values[:, -1].double() + error
+    reach = torch.from_numpy(candidates.scores[:, -1]).double() + error
     doubtful = np.flatnonzero(torch.from_numpy(found.scores[:, -1]) <= reach.float())
     if len(doubtful):
         again = _in_double(queries[doubtful], base, k)
@@ -228,13 +278,13 @@ def rescored(queries: Tensor, base: Vectors, ids: np.ndarray, k: int) -> Neighbo
     Candidates below 0 are none; where there are fewer than k, the rest is (-inf, -1).
     """
     known = np.unique(ids[ids >= 0])
-    keys = _tensor(base, known).double()
+    keys = _tensor(base, known)
     places = torch.from_numpy(np.searchsorted(known, ids.clip(min=0)))
-    scores = torch.empty(ids.shape)
+    scores, wide = torch.empty(ids.shape), queries.double()
     if len(known):
         for column in range(ids.shape[1]):  # a candidate of each at a time, to save memory
-            chosen = keys[places[:, column].clamp(max=len(known) - 1)]
-            scores[:, column] = (queries.double() * chosen).sum(dim=1).float()
+            chosen = keys[places[:, column].clamp(max=len(known) - 1)].double()
+            scores[:, column] = (wide * chosen).sum(dim=1).float()
     return merged([Neighbours(scores.numpy(), ids)], k)
 
 

@@ -88,8 +88,20 @@ def test_a_list_with_too_few_rows_ends_in_nothing():
 
 def test_the_kernel_is_taken_on_a_gpu_for_as_many_neighbours_as_it_keeps():
     gpu = torch.device("cuda")
-    assert exact.route(gpu, 4) == "kernel" and exact.route(gpu, 1000) == "torch"
-    assert exact.route(torch.device("cpu"), 4) == "torch"
+    assert exact.route(gpu, 4, True) == "kernel" and exact.route(gpu, 1000, True) == "torch"
+    assert exact.route(torch.device("cpu"), 4, True) == "torch"
+
+
+@pytest.mark.parametrize(("fast", "way"), [(True, "faiss"), (False, "torch")])
+def test_one_direction_on_a_cpu_goes_through_faiss_where_that_is_fast(monkeypatch, fast, way):
+    monkeypatch.setattr(exact, "multiplies_fast", lambda: fast)
+    monkeypatch.setattr(exact, "ON_CPU", 40)
+    monkeypatch.setattr(exact, "TILE", 8)
+    monkeypatch.setattr(exact, "ROWS", 16)
+    assert exact.route(torch.device("cpu"), 4, False) == way
+    x, y = vectors(37, 1), vectors(101, 2)
+    for k in (1, 5, 200):
+        same(search(x, y, k), search_ref(x, y, k))
 
 
 def test_blocks_of_the_kernel_merge_into_both_directions(monkeypatch):
@@ -99,7 +111,7 @@ def test_blocks_of_the_kernel_merge_into_both_directions(monkeypatch):
         return by_blocks(x, y, k, torch.float64)
 
     monkeypatch.setattr(exact, "ON_GPU", 16)
-    monkeypatch.setattr(exact, "route", lambda device, k: "kernel")
+    monkeypatch.setattr(exact, "route", lambda *how: "kernel")
     monkeypatch.setattr(exact.kernel, "topk_exact", double)
     monkeypatch.setattr(
         exact.kernel, "topk_both_exact", lambda x, y, k: (double(x, y, k), double(y, x, k))
