@@ -22,7 +22,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -46,6 +46,7 @@ from xtremely.retrieval.vectors import FileRows, UnitRows
 
 RESULTS = Path(__file__).parent / "results"
 MOVED = 0.3  # by how much a copy is moved
+Keep = Callable[[Any], None]
 KS = (4, 16)
 FACTORIES = ("IVF{lists},Flat", "IVF{lists},SQfp16", "OPQ64,IVF{lists},PQ64", "HNSW32")
 QUALITY = ("exact", "IVF64,Flat", "IVF64,PQ64")
@@ -63,6 +64,11 @@ def grown(real: np.ndarray, rows: int, seed: int) -> np.ndarray:
         block = block + np.where(places[:, None] < len(real), 0, moved)
         out[places] = block / np.linalg.norm(block, axis=1, keepdims=True)
     return out
+
+
+def moved(real: np.ndarray, rows: int, seed: int) -> np.ndarray:
+    """``rows`` moved copies and none of the real vectors."""
+    return grown(real, len(real) + rows, seed)[len(real) :]
 
 
 class Timed:
@@ -86,11 +92,13 @@ class Timed:
         }
 
 
-def compare_exact(real: np.ndarray, queries: int, rows: int, k: int, rounds: int) -> dict[str, Any]:
-    """Our exact search and its peers, against the bare product of the same tiles."""
-    x, y = (
-        grown(real, count, seed).astype(np.float32) for count, seed in ((queries, 1), (rows, 2))
-    )
+def compare_exact(
+    real: np.ndarray, queries: int, rows: int, k: int, rounds: int, keep: Keep
+) -> None:
+    """Our exact search and its peers, against the bare product of the same tiles; ``keep`` gets
+    the table after every round."""
+    x = moved(real, queries, 1).astype(np.float32)
+    y = grown(real, rows, 2).astype(np.float32)
     contenders: dict[str, Callable[[], object]] = {
         "bare product": partial(_product, torch.from_numpy(x), torch.from_numpy(y)),
         "xtremely": partial(exact.search, x, y, k),
@@ -110,13 +118,20 @@ def compare_exact(real: np.ndarray, queries: int, rows: int, k: int, rounds: int
             if ids is not None:
                 agreed[name] = overlap(ids[:200], truth)
             print(f"exact: round {number + 1}, {name}: {timed.json()}", flush=True)
-    flop = 2.0 * queries * rows * x.shape[1]
+        keep(_exact_table(spent, agreed, (queries, rows, x.shape[1], k)))
+
+
+def _exact_table(
+    spent: dict[str, list[dict[str, float]]], agreed: dict[str, float], shape: tuple[int, ...]
+) -> dict[str, Any]:
+    queries, rows, width, k = shape
+    flop = 2.0 * queries * rows * width
     base = spent["bare product"]
     return {
         "benchmark": "exact",
         "queries": queries,
         "rows": rows,
-        "width": x.shape[1],
+        "width": width,
         "k": k,
         "rows_of_table": [
             {
@@ -146,58 +161,56 @@ def _product(x: torch.Tensor, y: torch.Tensor) -> None:
 
 def compare_indexes(
     real: np.ndarray, rows: int, queries: int, factories: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Build and search time, memory and recall of indexes of one size."""
-    y, x = grown(real, rows, 2), grown(real, queries, 3).astype(np.float32)
-    vectors = UnitRows(y)
+) -> Iterator[dict[str, Any]]:
+    """Build and search time, memory and recall of exact search and indexes of one size."""
+    y, x = grown(real, rows, 2), moved(real, queries, 3).astype(np.float32)
+    others, vectors = moved(real, 256, 4).astype(np.float32), UnitRows(y)
     with Timed() as timed:
         truth = exact.search(x, vectors, max(KS)).ids
-    results = [{"index": "exact", "rows": rows, "queries": queries, "search": timed.json()}]
-    yield_lists = 2 ** int(np.log2(8 * np.sqrt(rows)))
+    head = {"rows": rows, "queries": queries}
+    whole = timed.json()
+    yield {"index": "exact", **head, "search": whole}
     for pattern in factories:
-        factory = pattern.format(lists=yield_lists)
+        factory = pattern.format(lists=2 ** int(np.log2(8 * np.sqrt(rows))))
         if "HNSW" in factory and rows > MOST_LINKED:
             continue
         require_memory(factory, rows, x.shape[1])
-        result: dict[str, Any] = {"index": factory, "rows": rows, "queries": queries}
         with Timed() as timed:
             made = Index.build(vectors, factory)
-        result["build"] = timed.json()
-        made.tune(x, vectors, 4, 0, 0.98)
+        built = timed.json()
+        made.tune(others, vectors, 4, 0, 0.98)
         with Timed() as timed:
-            found = made.search(x, max(KS)).ids
-        spent, whole = timed.json(), results[0]["search"]
-        size = len(load_faiss().serialize_index(made.faiss))
-        result |= {
+            ids = made.search(x, max(KS)).ids
+        yield {
+            "index": factory,
+            **head,
+            "build": built,
             "effort": made.about.get("effort"),
-            "search": spent,
-            "recall": {str(k): round(overlap(found[:, :k], truth[:, :k]), 4) for k in KS},
-            "bytes": size,
+            **_searched(ids, truth, timed.json(), whole),
+            "bytes": len(load_faiss().serialize_index(made.faiss)),
             "bytes_planned": needed(factory, rows, x.shape[1]),
-            "times_exact": {
-                key: round(whole[key] / max(spent[key], 1e-3), 2)
-                for key in ("seconds", "processor_seconds")
-            },
         }
-        results.append(result)
-        print(json.dumps(result), flush=True)
     if rows <= MOST_LINKED:
-        with Timed() as built:
-            index = retrieval_peers.usearch_index(y)
         with Timed() as timed:
-            found = retrieval_peers.usearch_search(index, x, max(KS))
-        recall = {str(k): round(overlap(found[:, :k], truth[:, :k]), 4) for k in KS}
-        results.append(
-            {
-                "index": "usearch (HNSW, fp16)",
-                "rows": rows,
-                "queries": queries,
-                "build": built.json(),
-                "search": timed.json(),
-                "recall": recall,
-            }
-        )
-    return results
+            index = retrieval_peers.usearch_index(y)
+        built = timed.json()
+        with Timed() as timed:
+            ids = retrieval_peers.usearch_search(index, x, max(KS))
+        spent = _searched(ids, truth, timed.json(), whole)
+        yield {"index": "usearch (HNSW, fp16)", **head, "build": built, **spent}
+
+
+def _searched(
+    ids: np.ndarray, truth: np.ndarray, spent: dict[str, float], whole: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "search": spent,
+        "recall": {str(k): round(overlap(ids[:, :k], truth[:, :k]), 4) for k in KS},
+        "times_exact": {
+            key: round(whole[key] / max(spent[key], 1e-3), 2)
+            for key in ("seconds", "processor_seconds")
+        },
+    }
 
 
 def mine_files(x: Path, y: Path, out: Path, factory: str) -> dict[str, Any]:
@@ -313,12 +326,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         require(given.real is not None, "--real is missing: embeddings of real sentences, .npy")
         real = UnitRows(FileRows(given.real))[:]
     if wanted("exact"):
-        document.keep("exact", compare_exact(real, given.queries, given.rows, 4, given.rounds))
+        keep = partial(document.keep, "exact")
+        compare_exact(real, given.queries, given.rows, 4, given.rounds, keep)
     if wanted("indexes"):
         found: list[dict[str, Any]] = []
         for size in sizes:
-            found += compare_indexes(real, size, given.sample, given.factories.split(";"))
-            document.keep("indexes", found)
+            for result in compare_indexes(real, size, given.sample, given.factories.split(";")):
+                found.append(result)
+                document.keep("indexes", found)
+                print(json.dumps(result), flush=True)
         growth(found, document.path.with_suffix(".html"))
     if wanted("mine"):
         mined = []
@@ -327,7 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             paths = [folder / f"{name}.npy" for name in "xy"]
             for seed, path in enumerate(paths, start=1):
-                np.save(path, grown(real, size, seed))
+                np.save(path, moved(real, size, seed))
             mined.append(mine_files(*paths, folder / "pairs.tsv", given.index))
             document.keep("mine", mined)
     if wanted("quality"):
