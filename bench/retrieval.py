@@ -41,7 +41,7 @@ from xtremely.kernels.guard import require
 from xtremely.retrieval import exact
 from xtremely.retrieval.blas import blas, load_faiss
 from xtremely.retrieval.index import Index, overlap
-from xtremely.retrieval.plan import GIB, needed, require_memory
+from xtremely.retrieval.plan import needed, require_memory
 from xtremely.retrieval.vectors import FileRows, UnitRows
 
 RESULTS = Path(__file__).parent / "results"
@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         require(given.sets is not None, "--sets is missing: see bench.mining_sets")
         quality = mine_sets(given.sets, given.languages.split(","), given.model)
         document.keep("quality", quality)
-    print(json.dumps({"benchmark": "retrieval", "file": document.path.name, "gib": GIB}))
+    print(json.dumps({"benchmark": "retrieval", "file": document.path.name}))
 
 
 if __name__ == "__main__":
