@@ -1,5 +1,5 @@
-"""The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``export``, ``tasks``,
-``models``, ``kernels``, ``study``.
+"""The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``export``, ``mine``,
+``index``, ``tasks``, ``models``, ``kernels``, ``study``.
 
 Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
 standard error.
@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from xtremely.eval import study_cli
+from xtremely.eval import cli_retrieval, study_cli
 from xtremely.kernels.guard import InputError, UsageError
 
 app = typer.Typer(
@@ -381,6 +381,10 @@ def tune_kernels(
     from xtremely.eval.kernel_tables import print_tuning
 
     print_tuning(_split(only), _split(precision) or [], out)
+
+
+app.command("mine")(cli_retrieval.mine)
+app.add_typer(cli_retrieval.index, name="index")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -74,6 +74,50 @@ def encoding_progress(lines: int, quiet: bool) -> Iterator[Callable[[int, int], 
         yield advance
 
 
+@contextmanager
+def search_watch(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for what a search is doing; yields the function that is told so."""
+    bars = _bars(quiet)
+    bar = bars.add_task("", total=None, tokens=0)
+
+    def watch(what: str, done: int, total: int) -> None:
+        bars.start()
+        bars.update(bar, description=what, completed=done, total=total)
+
+    try:
+        yield watch
+    finally:
+        if bars.live.is_started:
+            bars.stop()
+
+
+def print_mined(report: dict[str, Any], out: Path) -> None:
+    """What was mined, in a few lines on standard error."""
+    for side in (report["source"], report["target"]):
+        dropped = "".join(
+            f", {side[what]:,} {what} left out"
+            for what in ("duplicates", "empty")
+            if side.get(what)
+        )
+        note(f"{side['name']}: {side['rows']:,} sentences{dropped}")
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items())
+    note(f"search: {report['search']['index']}; {seconds}")
+    judged = report["quality"]
+    if judged:
+        for what, name in (("at_threshold", "F1"), ("cross_validated", "F1, cross-validated")):
+            values = judged[what]
+            tuned = ", threshold tuned on the same gold"
+            own = (
+                tuned if what == "at_threshold" and judged["threshold_from"] == "this gold" else ""
+            )
+            note(
+                f"{name} {values['f1']:.2f}, precision {values['precision']:.2f}, recall"
+                f" {values['recall']:.2f}{own}"
+            )
+    cut = report["threshold"]
+    note(f"{report['pairs']:,} pairs{'' if cut is None else f' of at least {cut:.4f}'} -> {out}")
+
+
 class ProgressWatcher(Watcher):
     """Two bars: cells of the run, sentences of the cell being encoded."""
 

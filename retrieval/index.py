@@ -1,96 +1,251 @@
-"""Exact nearest neighbours by inner product: FAISS, plain torch without it, a readable twin."""
+"""FAISS's indexes behind build, add, search, save and open.
+
+An index is an ordinary FAISS file with a note beside it, NAME.json: its checksum, how it was built,
+and whose vectors are in it. Whoever opens it says whose vectors it should hold, and is refused if
+it holds others.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError, require
+from xtremely.retrieval import exact, plan
+from xtremely.retrieval.blas import load_faiss
+from xtremely.retrieval.neighbours import Neighbours, Vectors, require_finite
+from xtremely.retrieval.store import write_atomic
 
-_SCORES = 2**26  # inner products held at a time
+BLOCK = 4096  # rows added, or searched for, at a time; always the same ones
+SAMPLE = 256  # queries that a search setting is chosen with
+EFFORTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+Progress = Callable[[int], None]  # rows done since the last call
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """The k nearest rows of a base for each of N queries, nearest first.
+def _silent(rows: int) -> None:
+    pass
+
+
+@dataclass
+class Index:
+    """A FAISS index and what is known about it.
 
     Attributes:
-        scores: [N, k] float32 inner products.
-        ids: [N, k] int64 rows of the base.
+        faiss: the index itself, on the CPU or on GPUs.
+        about: ``factory``, ``effort``, ``recall``, and whose vectors it holds.
     """
 
-    scores: np.ndarray
-    ids: np.ndarray
+    faiss: Any
+    about: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def k(self) -> int:
-        """Neighbours per query."""
-        return self.ids.shape[1]
+    @classmethod
+    def trained(cls, vectors: Vectors, factory: str, seed: int = 0) -> Index:
+        """An empty index that has learned from a sample of the vectors.
+
+        Args:
+            vectors: [N, D].
+            factory: FAISS's description, such as ``IVF1024,Flat``.
+            seed: which sample.
+
+        Raises:
+            UsageError: FAISS does not know the description.
+            InputError: no vectors, or too few to train with.
+        """
+        faiss = load_faiss()
+        rows, width = vectors.shape
+        require(rows > 0, "there are no vectors to build an index of")
+        plan.check_factory(factory, width)
+        index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            wanted = plan.train_rows(factory, rows) or rows
+            sample = np.random.default_rng(seed).choice(rows, wanted, replace=False)
+            try:
+                index.train(vectors[np.sort(sample)])
+            except RuntimeError as error:
+                raise InputError(
+                    f"{factory} cannot be trained with {wanted:,} vectors"
+                    f" ({str(error).splitlines()[-1][-120:]}); take fewer lists, or Flat"
+                ) from error
+        return cls(index, {"factory": factory, "rows": 0, "width": width})
+
+    @classmethod
+    def build(
+        cls, vectors: Vectors, factory: str, progress: Progress = _silent, **about: Any
+    ) -> Index:
+        """An index of vectors that need not lie in memory; ``about`` is kept with it."""
+        require_finite(vectors, "the base")
+        index = cls.trained(vectors, factory)
+        index.add(vectors, progress)
+        index.about |= about
+        return index
+
+    def add(self, vectors: Vectors, progress: Progress = _silent) -> None:
+        """Add vectors, a block at a time; their rows count on from those that are there."""
+        for first in range(0, len(vectors), BLOCK):
+            block = vectors[first : first + BLOCK]
+            self.faiss.add(np.ascontiguousarray(block, dtype=np.float32))
+            progress(len(block))
+        self.about["rows"] = self.faiss.ntotal
+
+    def empty_copy(self) -> Index:
+        """The same index without its vectors: it puts equal vectors into equal places."""
+        copy = load_faiss().clone_index(self.faiss)
+        copy.reset()
+        return Index(copy, {**self.about, "rows": 0})
+
+    def search(self, queries: Vectors, k: int, progress: Progress = _silent) -> Neighbours:
+        """The k nearest rows that the index finds; where it finds fewer, the rest is (-inf, -1).
+
+        Raises:
+            InputError: other dimensions than the index, or k larger than the index.
+        """
+        rows, width = self.faiss.ntotal, self.faiss.d
+        require(
+            len(queries.shape) == 2 and queries.shape[1] == width,
+            f"queries have shape {queries.shape}, the index has {width} dimensions",
+        )
+        require(1 <= k <= rows, f"k is {k}, the index holds {rows} vectors; legal: 1 to {rows}")
+        found = Neighbours(
+            np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        )
+        for first in range(0, len(queries), BLOCK):
+            block = np.ascontiguousarray(queries[first : first + BLOCK], dtype=np.float32)
+            here = slice(first, first + len(block))
+            found.scores[here], found.ids[here] = self.faiss.search(block, k)
+            progress(len(block))
+        found.scores[found.ids < 0] = -np.inf
+        return found
+
+    def set_effort(self, effort: int) -> None:
+        """How thoroughly to search: lists of an IVF, candidates of an HNSW; others know none."""
+        faiss = load_faiss()
+        kind = faiss.downcast_index(self.faiss)
+        name = "efSearch" if "HNSW" in self.about["factory"].split(",")[0] else "nprobe"
+        if name == "efSearch" or "IVF" in self.about["factory"]:
+            faiss.ParameterSpace().set_index_parameter(kind, name, effort)
+            self.about["effort"] = effort
+
+    def tune(self, queries: Vectors, base: Vectors, k: int, spare: int, recall: float) -> None:
+        """Take the least effort with which the index finds the wanted share of true neighbours.
+
+        Args:
+            queries: a sample of what will be searched for.
+            base: the vectors that are in the index.
+            k: neighbours that count.
+            spare: how many more the index may hand over, as they will be scored again.
+            recall: wanted share of the k nearest, 0 to 1; with the greatest effort if none does.
+        """
+        sample = queries[np.linspace(0, len(queries) - 1, min(SAMPLE, len(queries)), dtype=int)]
+        k = min(k, len(base))
+        truth = exact.search(sample, base, k).ids
+        for effort in EFFORTS:
+            self.set_effort(effort)
+            found = self.search(sample, min(k + spare, len(base))).ids
+            self.about["recall"] = {"k": k, "share": overlap(found, truth), "of": len(sample)}
+            if self.about["recall"]["share"] >= recall or "effort" not in self.about:
+                break
+
+    def on_gpus(self, shard: bool = True) -> Index:
+        """A copy on all GPUs, split over them (or whole on each), with vectors in fp16.
+
+        Raises:
+            InputError: this FAISS has no GPU, or cannot run this kind of index there.
+        """
+        faiss = load_faiss()
+        gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
+        require(gpus > 0, "this FAISS sees no GPU; install 'xtremely[gpu]' on a machine with one")
+        options = faiss.GpuMultipleClonerOptions()
+        options.shard, options.useFloat16 = shard, True
+        try:
+            there = faiss.index_cpu_to_all_gpus(self.faiss, co=options)
+        except RuntimeError as error:
+            raise InputError(
+                f"FAISS cannot run {self.about['factory']} on a GPU; take an IVF or Flat"
+            ) from error
+        return Index(there, {**self.about, "gpus": gpus})
+
+    def save(self, path: Path) -> None:
+        """Write the index and, last, its note; nothing is left of a write that fails."""
+        faiss = load_faiss()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            faiss.write_index(self.faiss, str(temporary))
+            with temporary.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            note = {**self.about, "faiss": faiss.__version__, "sha256": digest}
+            write_atomic(note_path(path), json.dumps(note, indent=1).encode())
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[-1][-120:]
+            raise InputError(f"cannot write {path} ({reason}); nothing was kept") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def open(cls, path: Path, **expected: Any) -> Index:
+        """An index from its file.
+
+        Args:
+            path: the file.
+            **expected: what its note must say, such as ``model_hash``; None for anything.
+
+        Raises:
+            InputError: absent, damaged, or other vectors than expected.
+        """
+        about = read_note(path)
+        require_same(about, expected, str(path))
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        require(
+            digest == about.pop("sha256", ""),
+            f"{path} is damaged or not the file that its note describes; build it again",
+        )
+        faiss = load_faiss()
+        index = cls(faiss.read_index(str(path)), about)
+        if "effort" in about:
+            index.set_effort(about["effort"])
+        return index
 
 
-def checked(vectors: np.ndarray, what: str) -> np.ndarray:
-    """Vectors as a contiguous [N, D] float32 matrix without NaN or infinity."""
-    require(vectors.ndim == 2, f"{what} has shape {vectors.shape}, expected [rows, dimensions]")
-    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    require(
-        len(bad) == 0,
-        f"{what} has NaN or infinity in {len(bad)} rows, first in row {bad[0] if len(bad) else 0}",
-    )
-    return matrix
+def overlap(found: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the true rows [N, k] that are among those found [N, any], 0 to 1."""
+    hits = sum((truth[:, [place]] == found).any(axis=1).sum() for place in range(truth.shape[1]))
+    return float(hits) / max(1, truth.size)
 
 
-def search_ref(queries: np.ndarray, base: np.ndarray, k: int) -> Neighbours:
-    """Brute force in numpy: all scores, sorted; ties go to the lower row."""
-    queries, base, k = _prepared(queries, base, k)
-    scores = queries @ base.T
-    ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Neighbours(np.take_along_axis(scores, ids, axis=1), ids)
+def note_path(path: Path) -> Path:
+    """The note of an index."""
+    return path.with_name(f"{path.name}.json")
 
 
-def search_torch(queries: np.ndarray, base: np.ndarray, k: int) -> Neighbours:
-    """``search_ref`` in plain torch, on a CUDA device if there is one; equal to it up to ties."""
-    queries, base, k = _prepared(queries, base, k)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    keys = torch.from_numpy(base).to(device)
-    found = [
-        (rows.to(device) @ keys.T).topk(k)
-        for rows in torch.from_numpy(queries).split(max(1, _SCORES // len(base)))
-    ]
-    scores, ids = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
-    return Neighbours(scores, ids)
-
-
-def search(queries: np.ndarray, base: np.ndarray, k: int) -> Neighbours:
-    """Exact search with FAISS, where it is not installed in plain torch; equal up to ties.
-
-    Args:
-        queries: [N, D].
-        base: [M, D], M at least 1.
-        k: neighbours per query; more than M gives M.
-
-    Raises:
-        InputError: wrong shapes, NaN, or an empty base.
-    """
-    queries, base, k = _prepared(queries, base, k)
+def read_note(path: Path) -> dict[str, Any]:
+    """What is known about an index in a file, without opening it."""
+    require(path.is_file(), f"{path}: there is no such index")
     try:
-        import faiss
-    except ImportError:
-        return search_torch(queries, base, k)
-    index = faiss.IndexFlatIP(base.shape[1])
-    index.add(base)
-    scores, ids = index.search(queries, k)
-    return Neighbours(scores, ids)
+        return json.loads(note_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{note_path(path)} is missing or damaged: nobody knows what {path.name} holds; build"
+            " it again"
+        ) from error
 
 
-def _prepared(queries: np.ndarray, base: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, int]:
-    queries, base = checked(queries, "queries"), checked(base, "base")
-    require(len(base) > 0, "the base to search is empty")
-    require(k >= 1, f"k is {k}, expected at least 1")
+def require_same(about: Mapping[str, Any], expected: Mapping[str, Any], what: str) -> None:
+    """Raise InputError that names every difference."""
+    other = [
+        f"{name} {about.get(name)!r}, not {value!r}"
+        for name, value in expected.items()
+        if value is not None and about.get(name) != value
+    ]
     require(
-        queries.shape[1] == base.shape[1],
-        f"queries have {queries.shape[1]} dimensions, the base has {base.shape[1]}",
+        not other, f"{what} was made with {'; '.join(other)}: build it again, or ask for what it is"
     )
-    return queries, base, min(k, len(base))

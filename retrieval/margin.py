@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from xtremely.kernels.guard import require, unknown
-from xtremely.retrieval.index import Neighbours, search
+from xtremely.retrieval.exact import search_both
+from xtremely.retrieval.neighbours import Neighbours
 
 Margin = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -55,7 +56,7 @@ def mutual_neighbours(
             can prefer a farther sentence to a nearer one in a crowd.
     """
     reach_y, reach_x = (max(k, candidates or len(side)) for side in (y, x))
-    return Bitext(search(x, y, reach_y), search(y, x, reach_x), k)
+    return Bitext(*search_both(x, y, reach_y, reach_x), k)
 
 
 def swapped(bitext: Bitext) -> Bitext:

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from xtremely.kernels.guard import InputError, UsageError
-from xtremely.retrieval.index import Neighbours
 from xtremely.retrieval.margin import (
     Bitext,
     best_match,
@@ -11,6 +10,7 @@ from xtremely.retrieval.margin import (
     swapped,
     unit_rows,
 )
+from xtremely.retrieval.neighbours import Neighbours
 
 # Cosines of three x (rows) with three y (columns), made up so that y0 is everybody's friend.
 COSINES = np.array([[0.90, 0.60, 0.30], [0.80, 0.78, 0.20], [0.70, 0.10, 0.65]], dtype=np.float32)

@@ -4,9 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xtremely.kernels.guard import UsageError
-from xtremely.retrieval.index import Neighbours
 from xtremely.retrieval.margin import Bitext, mutual_neighbours, unit_rows
-from xtremely.retrieval.mining import Pairs, best_threshold, candidates, quality
+from xtremely.retrieval.mining import (
+    Pairs,
+    best_threshold,
+    candidates,
+    cross_validated,
+    quality,
+)
+from xtremely.retrieval.neighbours import Neighbours
 
 # x0-y0 0.9, x1-y0 0.8, x1-y1 0.7, x2-y1 0.6, x2-y2 0.1: everyone's best is a neighbour's too.
 COSINES = np.array([[0.9, 0.2, 0.0], [0.8, 0.7, 0.0], [0.0, 0.6, 0.1]], dtype=np.float32)
@@ -107,3 +113,22 @@ def test_no_other_threshold_is_better_on_the_gold_it_was_tuned_on(items):
 
     chosen = f1(best_threshold(pairs, GOLD))
     assert all(chosen >= f1(score) - 1e-9 for score, _ in pairs)
+
+
+def test_a_cross_validated_threshold_has_not_seen_what_it_judges():
+    """One right pair in each fold scores as a wrong one does elsewhere: tuning on it pays."""
+    gold = {(f"x{n}", f"y{n}") for n in range(60)}
+    right = [(1.2 + n / 1000, pair) for n, pair in enumerate(sorted(gold))]
+    wrong = [(1.0 + n / 1000, (f"w{n}", f"v{n}")) for n in range(60)]
+    clean = cross_validated(right + wrong, gold)
+    assert clean.f1 > 98  # a threshold halfway is right for every fold
+    noise = np.random.default_rng(0).normal(1, 0.1, 120)
+    mixed = [(float(s), pair) for s, (_, pair) in zip(noise, right + wrong, strict=True)]
+    threshold = best_threshold(mixed, gold)
+    tuned = quality({pair for score, pair in mixed if score >= threshold}, gold)
+    assert cross_validated(mixed, gold).f1 <= tuned.f1
+
+
+def test_cross_validation_needs_no_pair_in_every_fold():
+    assert cross_validated([], {("a", "b")}).f1 == 0
+    assert cross_validated([(1.0, ("a", "b"))], {("a", "b")}).f1 == 0  # nothing to tune on

@@ -1,0 +1,213 @@
+"""The command line's ``mine`` and ``index``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xtremely.kernels.guard import UsageError, require
+
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="Sentences (.txt, .gz, .bz2, .zst: one a line, or id TAB sentence; .parquet: column"
+        " text or sentence, perhaps id), or embeddings (.npy, one row a sentence)."
+    ),
+]
+Model = Annotated[str, typer.Option(help="See 'eval'; not needed where all is embeddings.")]
+Layer = Annotated[int | None, typer.Option(help="Hidden layer (default: the last).")]
+Pooling = Annotated[str | None, typer.Option(help="mean or cls (default: the model's own).")]
+Prompt = Annotated[str | None, typer.Option(help="Text before every sentence (default: own).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="fp32, fp16, bf16 or (BERT family) fp8.")]
+Backend = Annotated[str, typer.Option(help="auto, torch or triton.")]
+Storage = Annotated[str, typer.Option(help="Vectors on disk: fp32, fp16 or int8.")]
+Shards = Annotated[
+    int, typer.Option(help="Parts of a side in memory at a time; makes no difference to the pairs.")
+]
+Work = Annotated[
+    Path | None, typer.Option(help="Where unfinished work is kept (default: OUT.work).")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(help="Spread over Ray: 'local', 'auto', or a cluster's address."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+
+index = typer.Typer(help="Indexes of vectors: build, search, look at.", no_args_is_help=True)
+
+
+def mine(
+    source: Source,
+    target: Source,
+    out: Annotated[Path, typer.Option(help="score TAB id TAB id TAB sentence TAB sentence.")],
+    model: Model = "e5-small-4bit",
+    margin: Annotated[str, typer.Option(help="ratio, distance, or cosine.")] = "ratio",
+    k: Annotated[int, typer.Option(help="Neighbours that a pair is compared with.")] = 4,
+    retrieval: Annotated[
+        str, typer.Option(help="max (each sentence once), intersect, forward or backward.")
+    ] = "max",
+    threshold: Annotated[
+        str | None, typer.Option(help="Least score, or dev-tuned: the best on --gold.")
+    ] = None,
+    gold: Annotated[
+        Path | None, typer.Option(help="True pairs, id TAB id: judges what was found.")
+    ] = None,
+    factory: Annotated[
+        str, typer.Option("--index", help="auto, exact, or FAISS's description of an index.")
+    ] = "auto",
+    shards: Shards = 1,
+    storage: Storage = "fp16",
+    layer: Layer = None,
+    pooling: Pooling = None,
+    prompt: Prompt = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    work: Work = None,
+    ray: Ray = None,
+    workers: Annotated[int, typer.Option(help="Ray: how many encode at a time.")] = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Mine translation pairs from two piles of sentences; a killed run goes on where it was."""
+    from xtremely.engine.runtime import Engine
+    from xtremely.eval.display import encoding_progress, print_mined, search_watch
+    from xtremely.eval.embedding import Encoding
+    from xtremely.eval.mine import Settings, Surroundings
+    from xtremely.eval.mine import mine as run
+
+    settings = Settings(
+        margin=margin,
+        k=k,
+        retrieval=retrieval,
+        threshold=_threshold(threshold),
+        index=factory,
+        shards=shards,
+        gold=gold,
+        encoding=Encoding(layer, pooling, prompt, storage),
+    )
+    settings.check()
+    load = {"model": model, "backend": backend, "device": device, "precision": precision}
+    options = {}
+    if ray is not None:
+        from xtremely.eval import scale
+
+        scale.connect(ray)
+        options = {"each": scale.each, "fill": partial(scale.fill, load=load, workers=workers)}
+    with search_watch(quiet) as watch:
+        around = Surroundings(
+            partial(Engine.load, **load), watch, partial(encoding_progress, quiet=quiet), **options
+        )
+        report = run(
+            source, target, out, work or out.with_name(f"{out.name}.work"), settings, around
+        )
+    if not quiet:
+        print_mined(report, out)
+
+
+def _threshold(text: str | None) -> float | str | None:
+    from xtremely.eval.mine import TUNED
+
+    if text is None or text == TUNED:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"--threshold {text!r}; legal: a number, or {TUNED}") from error
+
+
+@index.command("build")
+def build(
+    source: Source,
+    out: Annotated[Path, typer.Option(help="The index, an ordinary FAISS file; and OUT.json.")],
+    model: Model = "e5-small-4bit",
+    factory: Annotated[
+        str, typer.Option("--index", help="auto, or FAISS's description, e.g. IVF1024,Flat.")
+    ] = "auto",
+    recall: Annotated[
+        float, typer.Option(help="Share of the true neighbours to find, for the search's effort.")
+    ] = 0.98,
+    k: Annotated[int, typer.Option(help="Neighbours that the recall is about.")] = 4,
+    storage: Storage = "fp16",
+    layer: Layer = None,
+    pooling: Pooling = None,
+    prompt: Prompt = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    work: Work = None,
+    quiet: Quiet = False,
+) -> None:
+    """Build an index of sentences or embeddings; memory is planned before it starts."""
+    from xtremely.eval.display import note
+    from xtremely.eval.embedding import Encoding
+    from xtremely.eval.indexing import build_index
+
+    require(0 < recall <= 1, f"--recall {recall}; legal: above 0, at most 1")
+    encoding = Encoding(layer, pooling, prompt, storage)
+    load = _loader(model, backend, device, precision)
+    made = build_index(
+        source,
+        out,
+        work or out.with_name(f"{out.name}.work"),
+        load,
+        encoding,
+        factory,
+        recall,
+        k,
+        quiet,
+    )
+    if not quiet:
+        share = made["recall"]["share"]
+        note(f"{made['rows']:,} vectors, {made['factory']}, recall@{k} {share:.3f} -> {out}")
+
+
+@index.command("search")
+def search(
+    path: Annotated[Path, typer.Argument(help="An index made by 'index build'.")],
+    queries: Source,
+    out: Annotated[Path, typer.Option(help="query TAB rank TAB row TAB score; rows from 1.")],
+    model: Model = "e5-small-4bit",
+    k: Annotated[int, typer.Option(help="Neighbours of each query.")] = 4,
+    effort: Annotated[
+        int | None, typer.Option(help="IVF: lists looked into; HNSW: candidates (default: tuned).")
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="shards (split over all GPUs) or replicas (on each).")
+    ] = None,
+    layer: Layer = None,
+    pooling: Pooling = None,
+    prompt: Prompt = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    quiet: Quiet = False,
+) -> None:
+    """Search an index; refused unless the queries come from the model that the index holds."""
+    from xtremely.eval.embedding import Encoding
+    from xtremely.eval.indexing import search_index
+
+    if gpus not in (None, "shards", "replicas"):
+        raise UsageError(f"--gpus {gpus!r}; legal: shards, replicas")
+    encoding = Encoding(layer, pooling, prompt)
+    load = _loader(model, backend, device, precision)
+    search_index(path, queries, out, load, encoding, k, effort, gpus, quiet)
+
+
+@index.command("info")
+def info(
+    path: Annotated[Path | None, typer.Argument(help="An index (default: FAISS only).")] = None,
+) -> None:
+    """What an index holds, and what FAISS multiplies with on this machine."""
+    from xtremely.eval.indexing import print_info
+
+    print_info(path)
+
+
+def _loader(model: str, backend: str, device: str, precision: str):  # noqa: ANN202
+    from xtremely.engine.runtime import Engine
+
+    return partial(Engine.load, model, backend=backend, device=device, precision=precision)

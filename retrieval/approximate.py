@@ -1,0 +1,174 @@
+"""Mutual neighbours of two sides too large to compare every sentence with every other.
+
+An index proposes candidates and the vectors themselves score them, in fp64. A base may be cut into
+parts that are indexed and searched one after the other: all parts share one training, and their
+lists are merged before anything else is done with them, so that the parts make no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from xtremely.retrieval import exact, plan
+from xtremely.retrieval.exact import Both
+from xtremely.retrieval.index import BLOCK, Index
+from xtremely.retrieval.neighbours import Neighbours, Vectors, merged
+from xtremely.retrieval.vectors import Part
+
+SPARE = {"": 12, "PQ": 28}  # candidates beyond k; a code of a few bytes ranks roughly
+RECALL = 0.98
+TUNED_ON = 131_072  # rows of a base
+
+Watch = Callable[[str, int, int], None]  # what is done, rows done, of how many
+Each = Callable[[Callable[[slice], Any], Iterable[slice]], Iterable[Any]]  # map, here or elsewhere
+
+
+def _nobody(what: str, done: int, total: int) -> None:
+    pass
+
+
+def mutual(
+    x: Vectors,
+    y: Vectors,
+    k: int,
+    factory: str = plan.EXACT_NAME,
+    *,
+    shards: int = 1,
+    recall: float = RECALL,
+    watch: Watch = _nobody,
+    each: Each = map,
+) -> tuple[Both, dict[str, Any]]:
+    """The k nearest y of every x and x of every y, and how they were found.
+
+    Args:
+        x: [N, D], not 0.
+        y: [M, D], not 0.
+        k: at least 1.
+        factory: FAISS's description of an index, or ``exact``.
+        shards: parts of a base, one in memory at a time.
+        recall: share of the true neighbours that the index must propose.
+        watch: told how far it is.
+        each: what searches the parts, in their order; another than ``map`` may do so elsewhere.
+    """
+    if factory == plan.EXACT_NAME:
+        both = _exactly(x, y, k, shards, watch, each)
+        return both, {"index": factory, "exact": exact.route(None, k, both=True), "shards": shards}
+    there, about = nearest(x, y, k, factory, shards, recall, watch, each)
+    back, about_back = nearest(y, x, k, factory, shards, recall, watch, each)
+    return (there, back), {"index": factory, "shards": shards, "y": about, "x": about_back}
+
+
+def _exactly(x: Vectors, y: Vectors, k: int, shards: int, watch: Watch, each: Each) -> Both:
+    forward, backward = [], []
+    cut = parts(len(y), shards)
+    watch("comparing all with all", 0, len(cut))
+    for there, back in each(partial(_compare, x, y, k), cut):
+        forward = [merged([*forward, there], k)]
+        backward.append(back)
+        watch("comparing all with all", len(backward), len(cut))
+    scores, ids = zip(*((part.scores, part.ids) for part in backward), strict=True)
+    return forward[0], Neighbours(np.concatenate(scores), np.concatenate(ids))
+
+
+def _compare(x: Vectors, y: Vectors, k: int, rows: slice) -> Both:
+    there, back = exact.search_both(x, Part(y, rows), k)
+    return Neighbours(there.scores, there.ids + rows.start), back
+
+
+def nearest(
+    queries: Vectors,
+    base: Vectors,
+    k: int,
+    factory: str,
+    shards: int = 1,
+    recall: float = RECALL,
+    watch: Watch = _nobody,
+    each: Each = map,
+) -> tuple[Neighbours, dict[str, Any]]:
+    """The k nearest of a base for every query, among what an index proposes."""
+    plan.require_memory(factory, len(base), base.shape[1], shards)
+    watch("training", 0, 1)
+    index = Index.trained(base, factory)
+    spare = SPARE["PQ" if "PQ" in factory else ""]
+    _tune(index, queries, base, k, spare, recall)
+    watch("training", 1, 1)
+    cut, found = parts(len(base), shards), []
+    heard = {"watch": watch} if each is map else {}  # nobody elsewhere can be listened to
+    for done, part in enumerate(
+        each(partial(_propose, index, queries, base, k + spare, **heard), cut)
+    ):
+        found = [merged([*found, part], k + spare)] if found else [part]
+        watch("searching parts", done + 1, len(cut))
+    return _scored(queries, base, found[0], k), index.about | {"rows": len(base)}
+
+
+def _tune(index: Index, queries: Vectors, base: Vectors, k: int, spare: int, recall: float) -> None:
+    """Choose the index's effort on rows spread over the base, whatever parts it is cut into."""
+    some = base[np.linspace(0, len(base) - 1, min(TUNED_ON, len(base)), dtype=int)]
+    small = index.empty_copy()
+    small.add(some)
+    small.tune(queries, some, k, spare, recall)
+    if "effort" in small.about:
+        index.set_effort(small.about["effort"])
+    index.about["recall"] = small.about["recall"]
+
+
+def _propose(
+    index: Index,
+    queries: Vectors,
+    base: Vectors,
+    count: int,
+    rows: slice,
+    watch: Watch = _nobody,
+) -> Neighbours:
+    """What the index finds among some rows of the base."""
+    here, part = index.empty_copy(), Part(base, rows)
+    here.add(part, _counted(watch, "indexing", len(part)))
+    heard = _counted(watch, "searching", len(queries))
+    found = here.search(queries, min(count, len(part)), heard)
+    return Neighbours(found.scores, np.where(found.ids < 0, -1, found.ids + rows.start))
+
+
+def _counted(watch: Watch, what: str, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        watch(what, done, total)
+
+    return count
+
+
+def _scored(queries: Vectors, base: Vectors, proposed: Neighbours, k: int) -> Neighbours:
+    """The k best of the candidates; queries with fewer than k are searched exactly.
+
+    Candidates that tie with the last one are left out: which of them an index hands over depends
+    on the order in which it meets them.
+    """
+    k = min(k, len(base))
+    tied = proposed.scores <= proposed.scores[:, -1:]
+    proposed_ids = np.where(tied, -1, proposed.ids) if proposed.k < len(base) else proposed.ids
+    scores = np.empty((len(queries), k), np.float32)
+    ids = np.full((len(queries), k), -1)
+    for first in range(0, len(queries), exact.TILE):
+        block = torch.from_numpy(queries[first : first + exact.TILE])
+        here = slice(first, first + len(block))
+        best = exact.rescored(block, base, proposed_ids[here], k)
+        scores[here, : best.k], ids[here, : best.k] = best.scores, best.ids
+    few = np.flatnonzero((ids < 0).any(axis=1))
+    if len(few):
+        again = exact.search(queries[few], base, k)
+        scores[few], ids[few] = again.scores, again.ids
+    return Neighbours(scores, ids)
+
+
+def parts(rows: int, shards: int) -> list[slice]:
+    """A base in at most so many parts, cut between blocks that are added at once."""
+    size = -(-rows // (shards * BLOCK)) * BLOCK
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]

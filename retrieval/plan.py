@@ -1,0 +1,155 @@
+"""Which index suits how many vectors, and how much memory it will take, before anything is built.
+
+The rule, with N rows in the base and M queries of D dimensions:
+
+- exact while 2 N M D operations are worth less than ``EXACT``: 10^14 on a CPU (a quarter of an
+  hour at 100 GFLOP/s), 10^19 on a GPU (seven hours of an H100, 10^8 against 10^8 at 512)
+- beyond, ``IVF`` with 4 to 8 sqrt(N) lists, as FAISS's guidelines and NLLB's mining have it. What
+  it keeps of a vector is the first of Flat, SQfp16, SQ8 and PQ64 behind an OPQ rotation that fits
+  into half of the memory that is free.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from xtremely.kernels.guard import UsageError, require
+
+EXACT = {"cpu": 1e14, "cuda": 1e19}
+MOST_LISTS = 262_144  # NLLB's, for more than 500 million
+TRAIN_PER_LIST = 64  # vectors; FAISS complains below 39
+EXACT_NAME = "exact"
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An index to be built.
+
+    Attributes:
+        factory: FAISS's description of it, or ``exact``: no index.
+        why: the reason, for people.
+        bytes: memory that it takes, what building it takes included.
+    """
+
+    factory: str
+    why: str
+    bytes: int
+
+
+def choose(rows: int, queries: int, width: int, device: str = "cpu", free: int = 0) -> Plan:
+    """The index for ``rows`` vectors of ``width`` dimensions; see the top of the file.
+
+    Args:
+        rows: vectors in the base.
+        queries: how many will be searched for.
+        width: dimensions.
+        device: ``cpu`` or ``cuda``.
+        free: bytes of memory; by default what this machine has.
+    """
+    work = 2.0 * rows * queries * width
+    if work <= EXACT[device]:
+        return Plan(EXACT_NAME, f"{work:.1e} operations are soon done exactly", 0)
+    room = (free or available()) // 2
+    lists = min(MOST_LISTS, 2 ** math.floor(math.log2(8 * math.sqrt(rows))))
+    kinds = ("Flat", "SQfp16", "SQ8")
+    names = [f"IVF{lists},{kind}" for kind in kinds] + [f"{_compressed(width)}IVF{lists},PQ64"]
+    plans = [(name, needed(name, rows, width)) for name in names]
+    name, size = next((plan for plan in plans if plan[1] <= room), plans[-1])
+    return Plan(name, f"{work:.1e} operations are too many to do exactly", size)
+
+
+def _compressed(width: int) -> str:
+    return "OPQ64," if width % 64 == 0 else "OPQ64_512," if width > 512 else "OPQ64_256,"
+
+
+def needed(factory: str, rows: int, width: int) -> int:
+    """Bytes that an index takes while it is built: vectors, ids, lists, links, training."""
+    inner = width
+    if rotated := re.search(r"(?:OPQ\d+_|PCAR?)(\d+)", factory):
+        inner = int(rotated[1])
+    size = rows * _code_bytes(factory, inner)
+    if lists := re.search(r"IVF(\d+)", factory):
+        size += 8 * rows + 4 * inner * int(lists[1])
+    if links := re.search(r"HNSW(\d+)", factory):
+        size += rows * (8 * int(links[1]) + 32)
+    return size + 4 * width * train_rows(factory, rows)
+
+
+def _code_bytes(factory: str, inner: int) -> int:
+    last = factory.split(",")[-1]
+    if product := re.fullmatch(r"PQ(\d+)(?:x(\d+)(?:fsr?)?)?", last):
+        return int(product[1]) * int(product[2] or 8) // 8
+    return {"SQfp16": 2, "SQbf16": 2, "SQ8": 1}.get(last, 4) * inner
+
+
+def train_rows(factory: str, rows: int) -> int:
+    """Vectors that training takes."""
+    lists = re.search(r"IVF(\d+)", factory)
+    wanted = TRAIN_PER_LIST * int(lists[1]) if lists else 0
+    if "PQ" in factory:
+        wanted = max(wanted, 65_536)
+    if "SQ8" in factory:
+        wanted = max(wanted, 16_384)
+    return min(rows, wanted)
+
+
+def require_memory(factory: str, rows: int, width: int, shards: int = 1) -> None:
+    """Raise InputError, with what would fit, if an index of a shard does not fit into memory."""
+    here = -(-rows // shards)
+    size, free = needed(factory, here, width), available()
+    if size <= free:
+        return
+    smaller = choose(here, 10**12, width, free=2 * free)
+    options = []
+    if smaller.bytes < free and smaller.factory != factory:
+        options.append(f"--index {smaller.factory}")
+    fitting = next((n for n in range(2, 4097) if needed(factory, -(-rows // n), width) < free), 0)
+    if fitting:
+        options.append(f"--shards {fitting}")
+    require(
+        False,
+        f"{factory} over {here:,} vectors needs {size / GIB:.1f} GiB, {free / GIB:.1f} are free:"
+        f" use {' or '.join(options) or 'a larger machine'}",
+    )
+
+
+def device() -> str:
+    """What an exact search runs on here."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def available() -> int:
+    """Bytes of memory that can be had without swapping, here or in this container."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
+        free = int(found[1]) * 1024 if found else 2**62
+    except OSError:
+        free = 2**62
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, int(limit) - used)
+
+
+def check_factory(factory: str, width: int) -> None:
+    """Raise UsageError unless FAISS can make the index."""
+    from xtremely.retrieval.blas import load_faiss
+
+    faiss = load_faiss()
+    try:
+        faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise UsageError(
+            f"FAISS cannot make {factory!r} of {width} dimensions"
+            f" ({str(error).splitlines()[0][-120:]}); legal: auto, exact, Flat, SQfp16,"
+            " IVF1024,Flat, OPQ64,IVF16384,PQ64, HNSW32 and whatever FAISS's index_factory takes"
+        ) from error

@@ -1,0 +1,111 @@
+import gzip
+import json
+import os
+
+import pytest
+
+from xtremely.eval import corpus as corpora
+from xtremely.eval.corpus import prepare
+from xtremely.kernels.guard import InputError
+
+TEXT = "one\ntwo\n\none\n  \nthree\r\n"
+
+
+def packed(name, text):
+    if name.endswith(".zst"):
+        return pytest.importorskip("zstandard").compress(text.encode())
+    return gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.gz", "a.txt.zst"])
+def test_sentences_are_kept_once_with_line_numbers_as_ids(write, tmp_path, name):
+    made = prepare(write(name, packed(name, TEXT)), tmp_path / "work")
+    assert (made.lines, made.empty, made.duplicates, len(made)) == (6, 2, 1, 3)
+    assert made.read(slice(0, 3)) == (["1", "2", "6"], ["one", "two", "three"])
+    assert made.read(slice(1, 2)) == (["2"], ["two"])
+    assert made.read(slice(3, 9)) == ([], [])
+    assert made.renamed() == {"4": "1"}
+
+
+def test_ids_come_as_they_are_in_any_order(write, tmp_path):
+    made = prepare(write("a.tsv", "z\tone\na\ttwo\nm\tone\n"), tmp_path / "work")
+    assert made.ids() == ["z", "a"] and made.renamed() == {"m": "z"}
+
+
+def test_parquet_with_and_without_ids(tmp_path):
+    pyarrow, table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = ["one", "two\tparts", "one"]
+    table.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
+    table.write_table(pyarrow.table({"id": [9, 8, 7], "sentence": texts}), tmp_path / "b.parquet")
+    plain, named = (prepare(tmp_path / f"{n}.parquet", tmp_path / "work") for n in "ab")
+    assert plain.read(slice(0, 2)) == (["1", "2"], ["one", "two parts"])
+    assert named.read(slice(0, 2)) == (["9", "8"], ["one", "two parts"])
+    table.write_table(pyarrow.table({"words": texts}), tmp_path / "c.parquet")
+    with pytest.raises(InputError, match="no column text or sentence; it has words"):
+        prepare(tmp_path / "c.parquet", tmp_path / "work")
+
+
+def test_a_file_is_read_once_and_again_when_it_changes(write, tmp_path, monkeypatch):
+    path = write("a.txt", TEXT)
+    first = prepare(path, tmp_path / "work")
+    monkeypatch.setattr(corpora, "_records", None)
+    assert prepare(path, tmp_path / "work") == first
+    monkeypatch.undo()
+    write("a.txt", TEXT + "four\n")
+    assert len(prepare(path, tmp_path / "work")) == 4
+
+
+def test_reading_that_was_cut_short_begins_anew(write, tmp_path):
+    path = write("a.txt", TEXT)
+    made = prepare(path, tmp_path / "work")
+    (made.folder / "corpus.json").write_text('{"source"')
+    (made.folder / "texts.tsv").write_text("half")
+    assert prepare(path, tmp_path / "work").read(slice(0, 3))[1] == ["one", "two", "three"]
+
+
+def test_a_full_disk_leaves_no_corpus(write, tmp_path, monkeypatch):
+    path = write("a.txt", TEXT)
+
+    def full(*names):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(corpora.Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(path, tmp_path / "work")
+    left = [p.name for p in (tmp_path / "work").rglob("*") if p.is_file()]
+    assert "corpus.json" not in left and "texts.tsv" not in left
+    monkeypatch.undo()
+    assert len(prepare(path, tmp_path / "work")) == 3
+
+
+BAD = {
+    "an id twice": (b"a\tone\nb\ttwo\na\tthree\n", ":3: id 'a' occurs twice"),
+    "other columns": (b"a\tone\ntwo\n", ":2: 1 columns, expected id TAB sentence as in line 1"),
+    "not UTF-8": (b"one\ntw\xe9\n", r":2: not UTF-8 \(byte 0xe9\)"),
+    "no sentence": (b"\n\n", "there is no sentence in it"),
+    "nothing": (b"", "there is no sentence in it"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_text_is_refused_with_its_line(write, tmp_path, case):
+    content, complaint = BAD[case]
+    with pytest.raises(InputError, match=complaint):
+        prepare(write("a.txt", content), tmp_path / "work")
+    assert not list((tmp_path / "work").rglob("corpus.json"))
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.zst", "a.parquet"])
+def test_truncated_archives_are_refused(write, tmp_path, name):
+    if name == "a.parquet":
+        content = b"PAR1....PAR"
+    else:
+        content = packed(name, "".join(f"sentence {n}\n" for n in range(999)))[:-40]
+    with pytest.raises(InputError, match="cannot be read"):
+        prepare(write(name, content), tmp_path / "work")
+
+
+def test_a_note_holds_no_path_of_this_machine(write, tmp_path):
+    made = prepare(write("a.txt", TEXT), tmp_path / "work")
+    assert str(tmp_path) not in json.dumps(json.loads((made.folder / "corpus.json").read_text()))

@@ -1,0 +1,98 @@
+"""The same results from a Ray cluster, one of whose workers is killed."""
+
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+
+from xtremely.eval import embedding, scale
+from xtremely.eval.readers import read_sentences
+from xtremely.eval.tasks.mini import FOLDER
+from xtremely.kernels.guard import InputError
+from xtremely.retrieval import approximate, index
+from xtremely.retrieval.approximate import mutual
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """Two processors of this machine."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+def die_once(mark):
+    """End this process as if the machine had gone, the first time."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Dying(scale._Encoder):
+    """An encoder whose process is killed between its second shard's arrival and its writing."""
+
+    def __call__(self, batch):
+        if int(batch["id"][0]) == 1:
+            die_once(self.store.folder / "died")
+        return super().__call__(batch)
+
+
+def test_a_killed_worker_changes_no_pair(xtremely, tiny_bert, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "SHARD", 8)
+    monkeypatch.setattr(scale, "_Encoder", Dying)
+    for module in (approximate, index):
+        monkeypatch.setattr(module, "BLOCK", 8)
+    paths = [
+        write(f"{code}.txt", "\n".join(read_sentences(FOLDER / f"{code}.txt")[:24]) + "\n")
+        for code in ("en", "de")
+    ]
+    made = {}
+    for name, options in (("here", ()), ("cluster", ("--ray", "local", "--shards", 2))):
+        out = tmp_path / name / "pairs.tsv"
+        code, _, errors = xtremely(
+            "mine", *paths, "--model", tiny_bert, "--index", "IVF2,Flat", "--out", out, *options
+        )
+        assert code == 0, errors
+        made[name] = out.read_bytes()
+    assert made["here"] == made["cluster"] and made["here"]
+    assert len(list((tmp_path / "cluster").rglob("died"))) == 2  # one a side
+
+
+def test_a_search_whose_worker_dies_is_made_again(tmp_path):
+    mark = tmp_path / "died"
+
+    def search(part):
+        if part.start:
+            die_once(mark)
+        return part.stop
+
+    assert list(scale.each(search, [slice(0, 5), slice(5, 9)])) == [5, 9]
+    assert mark.exists()
+
+
+def test_parts_searched_apart_make_no_difference():
+    x, y = (np.random.default_rng(seed).normal(size=(300, 16)).astype("f4") for seed in (0, 1))
+    for factory in ("exact", "Flat"):
+        here, _ = mutual(x, y, 4, factory)
+        there, _ = mutual(x, y, 4, factory, shards=2, each=scale.each)
+        for a, b in zip(here, there, strict=True):
+            assert a.ids.tobytes() == b.ids.tobytes() and a.scores.tobytes() == b.scores.tobytes()
+
+
+def test_a_cluster_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def absent(**options):
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "init", absent)
+    with pytest.raises(InputError, match="no Ray cluster at 'host:1' .*legal: local, auto"):
+        scale.connect("host:1")
