@@ -37,6 +37,7 @@ Row = dict[str, Any]
 Timer = Callable[[Callable[[], Any]], float]
 
 deadline = [math.inf]  # on time.monotonic, after which nothing more is timed
+broken: set[str] = set()  # kernels that failed their tests: what runs on them gets no speed line
 
 
 def lengths_of(task: str, tokens: int) -> list[int]:
@@ -54,9 +55,14 @@ def lengths_of(task: str, tokens: int) -> list[int]:
 
 
 def compare(
-    contenders: dict[str, Callable[[], Any]], flop: float, moved: float, roofs: Row, timer: Timer
+    contenders: dict[str, Callable[[], Any]],
+    flop: float,
+    moved: float,
+    roofs: Row,
+    timer: Timer,
+    uses: Callable[[str], Collection[str]],
 ) -> list[Row]:
-    """A row a contender; one that cannot run says why.
+    """A row a contender; one that cannot run says why. ``uses`` tells the kernels of one of ours.
 
     ``peak_mb`` is the memory a call takes beyond what was taken before it: its results and what it
     works with.
@@ -66,6 +72,10 @@ def compare(
     for name, call in contenders.items():
         if time.monotonic() > deadline[0]:
             rows.append({"name": name, "unavailable": "out of time"})
+            continue
+        if name.startswith("xtremely") and (failed := broken.intersection(uses(name))):
+            withheld = f"withheld: {', '.join(sorted(failed))} failed conformance"
+            rows.append({"name": name, "unavailable": withheld})
             continue
         try:
             call()  # compiles, and makes what it keeps
@@ -115,7 +125,7 @@ def attention(device: torch.device, precision: torch.dtype, roof: Row, timer: Ti
                 precision, device, lengths=lengths, heads=heads, dim=hidden // heads
             )
             contenders = peers.attention(**inputs, flex=shape == "large")
-            rows = compare(contenders, *kernel.cost(**inputs), roof, timer)
+            rows = compare(contenders, *kernel.cost(**inputs), roof, timer, lambda _: {"attention"})
             found.append({"shape": shape, "task": task, "sequences": len(lengths), "rows": rows})
     return found
 
@@ -136,7 +146,9 @@ def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
             kernel = all_kernels()[name]
             inputs = kernel.make_inputs(precision, device, **case)
             contenders = peers.twins(kernel, inputs)
-            result = compare(contenders, *kernel.cost(**inputs), roof, timer)
+            result = compare(
+                contenders, *kernel.cost(**inputs), roof, timer, lambda _, name=name: {name}
+            )
             found.append({"shape": shape, "kernel": name, "rows": result})
     return found
 
@@ -158,7 +170,9 @@ def linear(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer
                     case["rounded"] = True  # to fp8, as the encoder wants it
                 inputs = kernel.make_inputs(precision, device, **case)
                 rows = contenders(**inputs)
-                result = compare(rows, *kernel.cost(**inputs), roof, timer)
+                result = compare(
+                    rows, *kernel.cost(**inputs), roof, timer, lambda _, name=name: {name}
+                )
                 found.append({"kernel": name, "shape": shape, "case": case, "rows": result})
     return found
 
@@ -169,7 +183,8 @@ def topk(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
     for shape, (hidden, *_) in SHAPES.items():
         case = {"rows": MINED[0], "columns": MINED[1], "depth": hidden, "k": 4}
         inputs = kernel.make_inputs(precision, device, **case)
-        result = compare(peers.topk(**inputs), *kernel.cost(**inputs), roof, timer)
+        contenders, cost = peers.topk(**inputs), kernel.cost(**inputs)
+        result = compare(contenders, *cost, roof, timer, lambda _: {"topk", "rescore"})
         found.append({"shape": shape, "case": case, "rows": result})
     return found
 
@@ -181,7 +196,7 @@ def span(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
     inputs = kernel.make_inputs(precision, device, **case)
     contenders = peers.twins(kernel, inputs)
     del contenders["torch.compile"]  # a loop over windows: it compiles for minutes
-    result = compare(contenders, *kernel.cost(**inputs), roof, timer)
+    result = compare(contenders, *kernel.cost(**inputs), roof, timer, lambda _: {"span"})
     return [{"case": f"{len(case['lengths'])} windows of 384", "rows": result}]
 
 
@@ -200,12 +215,21 @@ def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Time
                 **{name: partial(run, batch) for name, run in own.items()},
                 **others.on(batch, compiled=task == COMPILED),
             }
-            result = compare(contenders, flop, 0, roof, timer)
+            result = compare(contenders, flop, 0, roof, timer, _kernels_of_encoder)
             for row in result:
                 if "ms" in row:
                     row["tokens_s"] = round(batch.tokens / row["ms"] * 1e3)
             found.append({"shape": shape, "task": task, "tokens": batch.tokens, "rows": result})
     return found
+
+
+def _kernels_of_encoder(contender: str) -> set[str]:
+    shared = {"attention", "embedding"}
+    if contender == "xtremely torch":
+        return set()
+    if contender == "xtremely triton, fp8":
+        return shared | {"norm_fp8", "quantise", "linear_fp8"}
+    return shared | {"norm", "linear"}
 
 
 def _encoders(
@@ -256,13 +280,4 @@ STAGES = {
     "linear": linear,
     "topk": topk,
     "span": span,
-}
-# The kernels whose conformance a stage's speed lines depend on.
-KERNELS = {
-    "attention": {"attention"},
-    "rows": {"norm", "prenorm", "embedding", "geglu", "pooling"},
-    "linear": {"linear", "linear_fp8"},
-    "topk": {"topk", "rescore"},
-    "span": {"span"},
-    "encoder": {"attention", "norm", "norm_fp8", "quantise", "embedding", "linear", "linear_fp8"},
 }

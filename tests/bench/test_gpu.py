@@ -27,7 +27,7 @@ def test_lengths_follow_the_tasks_histogram(task):
 def test_rates_and_shares_of_the_roofs_by_hand():
     roofs = {"copy": 4e9, "product": 8e9}
     good, bad = gpu_stages.compare(
-        {"good": lambda: None, "bad": lambda: 1 / 0}, 8e6, 4e6, roofs, once
+        {"good": lambda: None, "bad": lambda: 1 / 0}, 8e6, 4e6, roofs, once, lambda _: ()
     )
     assert (good["gb_s"], good["of_copy"]) == (2.0, 0.5)  # 4 MB in 2 ms
     assert (good["tflop_s"], good["of_product"]) == (0.0, 0.5)  # 8 MFLOP in 2 ms
@@ -50,9 +50,14 @@ def test_a_kernels_tests_are_its_own():
     assert any("float32" in name or "fp32" in name for name in names)
 
 
-def test_every_stage_names_kernels_that_exist():
-    assert set(gpu_stages.KERNELS) == set(gpu_stages.STAGES)
-    assert set().union(*gpu_stages.KERNELS.values()) <= set(gpu.all_kernels())
+def test_what_runs_on_a_broken_kernel_gets_no_speed_line(monkeypatch):
+    monkeypatch.setattr(gpu_stages, "broken", {"linear_fp8"})
+    names = ("xtremely triton", "xtremely triton, fp8", "xtremely torch", "transformers sdpa")
+    uses = gpu_stages._kernels_of_encoder
+    rows = gpu_stages.compare(dict.fromkeys(names, int), 1, 1, {}, once, uses)
+    assert [row["name"] for row in rows if "ms" not in row] == ["xtremely triton, fp8"]
+    assert rows[1]["unavailable"] == "withheld: linear_fp8 failed conformance"
+    assert set().union(*map(uses, names[:3])) <= set(gpu.all_kernels())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
