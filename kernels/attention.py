@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -235,6 +236,7 @@ def _config(shape: Shape, architecture: str) -> Config:
     return choose("attention", str(shape), architecture, default)
 
 
+@cache
 def _candidates(shape: Shape) -> tuple[Config, ...]:
     """The default, what compiles without spills for sm_90, first."""
     crowded = shape.dim > 64 or shape.rope  # many registers a row

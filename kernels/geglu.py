@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,6 +57,7 @@ def _config(precision: torch.dtype, architecture: str) -> Config:
     return choose("geglu", TYPES[precision], architecture, _candidates()[0])
 
 
+@cache
 def _candidates() -> tuple[Config, ...]:
     """Rows, columns and warps of a block, the default first."""
     blocks = ((8, 128, 4), (4, 128, 2), (16, 128, 4), (16, 128, 8), (4, 256, 4), (8, 256, 8))

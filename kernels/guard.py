@@ -45,16 +45,20 @@ def require_kernels(device: torch.device) -> None:
 
 
 def kernel_input(name: str, tensor: Tensor, precisions: Collection[torch.dtype]) -> None:
-    """Raise InputError unless a Triton kernel can take the tensor where it lies."""
-    legal = ", ".join(str(precision).removeprefix("torch.") for precision in precisions)
-    require(tensor.dtype in precisions, f"{name} is {tensor.dtype}; legal: {legal}")
-    require_kernels(tensor.device)
-    require(
-        tensor.ndim == 0 or tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 or not tensor.numel(),
-        f"{name} has stride {tensor.stride(-1) if tensor.ndim else 0} in its last dimension; make"
-        " it contiguous there",
-    )
-    require(
-        not (tensor.requires_grad and torch.is_grad_enabled()),
-        f"{name} requires grad; these kernels are for inference: use torch.inference_mode()",
-    )
+    """Raise InputError unless a Triton kernel can take the tensor where it lies.
+
+    Every launch asks this several times: texts are made only when they are needed.
+    """
+    if tensor.dtype not in precisions:
+        legal = ", ".join(str(precision).removeprefix("torch.") for precision in precisions)
+        raise InputError(f"{name} is {tensor.dtype}; legal: {legal}")
+    if not tensor.is_cuda:
+        require_kernels(tensor.device)
+    if tensor.ndim and tensor.stride(-1) != 1 and tensor.shape[-1] > 1 and tensor.numel():
+        raise InputError(
+            f"{name} has stride {tensor.stride(-1)} in its last dimension; make it contiguous there"
+        )
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise InputError(
+            f"{name} requires grad; these kernels are for inference: use torch.inference_mode()"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -184,6 +185,7 @@ def _config(precision: torch.dtype, gelu: bool, architecture: str) -> Config:
     return choose("linear", shape_class(precision, gelu), architecture, default)
 
 
+@cache
 def _candidates(precision: torch.dtype, gelu: bool, architecture: str) -> tuple[Config, ...]:
     """The default first; on Hopper it is untuned, chosen for what the kernel compiles to."""
     persistent: tuple[Config, ...] = ()
@@ -205,6 +207,7 @@ def _candidates(precision: torch.dtype, gelu: bool, architecture: str) -> tuple[
     return (*persistent, *_plain(precision), LIBRARY)
 
 
+@cache
 def _plain(precision: torch.dtype) -> tuple[Config, ...]:
     if precision == torch.float32:
         return (tiled(64, 64, 32, 4, 2), tiled(64, 128, 32, 8, 2), tiled(128, 128, 16, 8, 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -110,6 +112,7 @@ def _config(precision: torch.dtype, gelu: bool, rounded: bool, architecture: str
     return choose("linear_fp8", shape, architecture, default)
 
 
+@cache
 def _candidates(architecture: str) -> tuple[Config, ...]:
     """The default first; on Hopper it is untuned, chosen for what the kernel compiles to."""
     if architecture != HOPPER:

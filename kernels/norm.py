@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +96,7 @@ def row_config(kernel: str, width: int, precision: torch.dtype, architecture: st
     return choose(kernel, f"{width} {TYPES[precision]}", architecture, default)
 
 
+@cache
 def row_candidates(width: int) -> tuple[Config, ...]:
     """Warps for a row of ``width`` values, the default first."""
     default = min(8, max(1, row_columns(width) // 512))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -111,6 +113,7 @@ def _config(shape: str, width: int, architecture: str) -> Config:
     return choose("pooling", shape, architecture, _candidates(width)[0])
 
 
+@cache
 def _candidates(width: int) -> tuple[Config, ...]:
     """Rows taken at a time and warps, the default first."""
     default = (8, 2 * min(8, max(1, row_columns(width) // 512)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,7 @@ def _config(width: int, precision: torch.dtype, architecture: str) -> Config:
     return choose("prenorm", shape, architecture, _candidates(width)[0])
 
 
+@cache
 def _candidates(width: int) -> tuple[Config, ...]:
     """Rows of a program and warps; by default some 1,024 values and a warp for 512."""
     columns = row_columns(width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -89,6 +91,7 @@ def _config(precision: torch.dtype, architecture: str) -> Config:
     return choose("rescore", TYPES[precision], architecture, _candidates()[0])
 
 
+@cache
 def _candidates() -> tuple[Config, ...]:
     """The default, untuned, first."""
     settings = ((32, 64, 4), (32, 32, 2), (32, 128, 8), (16, 64, 2), (16, 128, 4))

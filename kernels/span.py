@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -191,6 +193,7 @@ def _config(precision: torch.dtype, architecture: str) -> Config:
     return choose("span", TYPES[precision], architecture, _candidates()[0])
 
 
+@cache
 def _candidates() -> tuple[Config, ...]:
     """Begins taken at a time and warps, the default first."""
     settings = ((512, 4), (512, 1), (512, 2), (512, 8), (256, 1), (256, 2), (256, 4))

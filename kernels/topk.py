@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -178,6 +179,7 @@ def _config(precision: torch.dtype, architecture: str) -> Config:
     return choose("topk", TYPES[precision], architecture, default)
 
 
+@cache
 def _candidates(precision: torch.dtype, architecture: str) -> tuple[Config, ...]:
     """The default, untuned, first: what compiles without spills; on Hopper the largest tile, as
     loading smaller ones from the cache takes longer than multiplying them."""
