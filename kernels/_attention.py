@@ -12,7 +12,7 @@ of half the depth: nothing moves between the halves.
 import triton
 import triton.language as tl
 
-from xtremely.kernels._exp2 import exp2
+from xtremely.kernels import _exp2
 
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; finite, so that it can be subtracted
 
@@ -54,7 +54,7 @@ def attend_short(
         own &= tl.abs(at[:, None] - at[None, :]) <= WINDOW
     products = tl.where(own, products, float("-inf"))
     top = tl.where(there, tl.max(products, 1), 0.0)  # a row that is nobody's sees nothing
-    weights = exp2(products * scale - (top * scale)[:, None])
+    weights = _exp2.exp2(products * scale - (top * scale)[:, None])
     total = tl.where(there, tl.sum(weights, 1), 1.0)
     mixed = tl.dot(weights.to(v.dtype), v, input_precision=DOT) * (1.0 / total)[:, None]
     target = OUT + row * stride_out + head * DIM + d[None, :]
@@ -178,8 +178,8 @@ def _products(q, k, ROPE, DOT: tl.constexpr):
 def _absorb(products, v, scale, top, total, mixed, DOT: tl.constexpr):
     """The running maximum, sum of weights and weighted values after one more block of keys."""
     higher = tl.maximum(top, tl.max(products, 1) * scale)
-    weights = exp2(products * scale - higher[:, None])
-    shrink = exp2(top - higher)
+    weights = _exp2.exp2(products * scale - higher[:, None])
+    shrink = _exp2.exp2(top - higher)
     total = total * shrink + tl.sum(weights, 1)
     mixed = mixed * shrink[:, None]
     mixed = tl.dot(weights.to(v.dtype), v, mixed, input_precision=DOT)

@@ -8,7 +8,7 @@ within 1.3e-6 of exact GELU, and within 0.06 % of it above -4, at a third of ``e
 import triton
 import triton.language as tl
 
-from xtremely.kernels._exp2 import exp2
+from xtremely.kernels import _exp2
 
 
 @triton.jit
@@ -22,7 +22,7 @@ def gelu(x, EXACT: tl.constexpr):
         power = power * size - 5.1675745e-2
         power = power * size - 4.5997176e-1
         power = power * size - 1.1509033
-        return tl.maximum(x, 0.0) - size * exp2(power * size - 1.0)
+        return tl.maximum(x, 0.0) - size * _exp2.exp2(power * size - 1.0)
 
 
 @triton.jit

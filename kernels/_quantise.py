@@ -6,7 +6,9 @@
 import triton
 import triton.language as tl
 
-from xtremely.kernels._exp2 import INTERPRETED
+from xtremely.kernels import _exp2
+
+INTERPRETED = _exp2.INTERPRETED
 
 
 @triton.jit

@@ -42,6 +42,8 @@ def test_nothing_spills_on_hopper(configuration):
 @pytest.mark.parametrize("name", [n for n in HALF if n.startswith(("attention", "linear", "topk"))])
 def test_matrix_products_use_the_matrix_units(name):
     units = {"sm_80": "hmma", "sm_90": "hgmma", "gfx942": "mfma"}
+    if name.startswith("attention: tiny"):
+        units["sm_90"] = "hmma"  # a warp group's instruction wants 64 rows, these tiles have 32
     for target, row in TABLE[name].items():
         assert row[units[target]] > 0
 
