@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,6 +128,11 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"a worker was ended from outside (out of memory, say); finished cells are kept in"
+                f" {place.out}: run the same command again, with fewer --workers if it recurs"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
