@@ -36,9 +36,9 @@ def linear_fp8(
 
     Sums, scales, bias and GELU are fp32. Hopper's matrix unit itself keeps fewer bits of a sum of
     fp8 products (about 14, says DeepSeek-V3's report). Settings say whether its sums of 128
-    products are added up outside of it (``SUMMED``) or all are left to it, which is faster; what
-    rounding to fp8 does to a result is larger by far (LOG.md). A row's result has the same bits
-    whatever other rows there are.
+    products are added up outside of it (``SUMMED``, the default) or all are left to it, which is
+    faster, and which tuning takes only where the result's own precision is coarser (LOG.md). A
+    row's result has the same bits whatever other rows there are.
 
     Args:
         x: [M, K] e4m3, as from ``quantise``; rows may be strided.
@@ -119,10 +119,10 @@ def _candidates(architecture: str) -> tuple[Config, ...]:
         return (PLAIN,)
     tiles = ((128, 128, 128, 4, 3), (128, 256, 128, 8, 3), (256, 128, 128, 8, 3))
     return (
+        tiled(128, 128, 128, 4, 3, FLATTEN=True),
         *(tiled(*tile, FLATTEN=True, SUMMED=None) for tile in tiles),
         tiled(128, 256, 64, 8, 4, FLATTEN=True, SUMMED=None),
         tiled(128, 128, 128, 8, 4, FLATTEN=True, SUMMED=None),
-        tiled(128, 128, 128, 4, 3, FLATTEN=True),
         PLAIN,
     )
 
