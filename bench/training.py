@@ -2,10 +2,11 @@
 
     python -m xtremely.bench.training --data-root DATA [--sentences 2000] [--epochs 3] [--rounds 3]
 
-Both train a UDPOS tagger from the same folder with AdamW, in the same precision. The peer pads to
-128 tokens, draws in random order and trains every word embedding, which is what the Trainer and a
-collator do unless told otherwise. Rounds are interleaved, and each gives a ratio of seconds spent
-training: neither loading, nor tokenising, nor saving is in it. Dev F1 of both stands beside it.
+Both train a UDPOS tagger from the same folder with AdamW, in the same precision. The peer draws in
+random order, pads to the longest sequence of a batch and trains every word embedding, which is what
+the Trainer and its collator do unless told otherwise, and what transformers' example script for
+tagging does. Rounds are interleaved, and each gives a ratio of seconds spent training: neither
+loading, nor tokenising, nor saving is in it. Dev accuracy of both stands beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 import transformers
 
-from xtremely.engine.feed import Exam, Feature, Lesson
+from xtremely.engine.feed import IGNORED, Exam, Feature, Lesson
 from xtremely.engine.learner import HeadPlan
 from xtremely.engine.models import locate
 from xtremely.engine.tokenize import Tokenizer
@@ -40,11 +41,11 @@ WAY = WAYS["tag"]
 def ours(
     folder: Path, train: list[Feature], dev: list[Feature], epochs: float, seed: int, device: str
 ) -> tuple[float, float]:
-    """Seconds of training and dev F1, by ``xtremely train``'s defaults."""
+    """Seconds of training and dev accuracy, by ``xtremely train``'s defaults."""
     task = find_task("udpos")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     plan = HeadPlan("udpos", WAY.head, task.rules.labels)
-    exam = Exam("udpos", dev, lambda predictions: WAY.score(task, dev, predictions))
+    exam = Exam("udpos", dev, lambda predictions: accuracy(dev, predictions))
     settings = Settings(
         epochs=epochs,
         max_steps=None,
@@ -72,7 +73,7 @@ def ours(
 def peer(
     folder: Path, train: list[Feature], dev: list[Feature], epochs: float, seed: int, device: str
 ) -> tuple[float, float]:
-    """Seconds of training and dev F1, by the Trainer as it comes."""
+    """Seconds of training and dev accuracy, by the Trainer as it comes."""
     task = find_task("udpos")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     transformers.set_seed(seed)
@@ -80,9 +81,7 @@ def peer(
     model = transformers.AutoModelForTokenClassification.from_pretrained(
         folder, id2label=labels, label2id={label: n for n, label in labels.items()}
     )
-    collator = transformers.DataCollatorForTokenClassification(
-        tokenizer, padding="max_length", max_length=LENGTH
-    )
+    collator = transformers.DataCollatorForTokenClassification(tokenizer)
     with tempfile.TemporaryDirectory() as work:
         settings = transformers.TrainingArguments(
             output_dir=work,
@@ -106,8 +105,15 @@ def peer(
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         logits = trainer.predict(_rows(dev)).predictions
-    found = [row[: feature.length].argmax(-1) for row, feature in zip(logits, dev, strict=True)]
-    return seconds, WAY.score(task, dev, found)
+    found = [row[: one.length].argmax(-1) for row, one in zip(logits, dev, strict=True)]
+    return seconds, accuracy(dev, found)
+
+
+def accuracy(features: Sequence[Feature], predictions: Sequence[np.ndarray]) -> float:
+    """Percent of the words that get their tag."""
+    pairs = list(zip(features, predictions, strict=True))
+    right = sum(int((found[: one.length] == one.target).sum()) for one, found in pairs)
+    return 100 * right / sum(int((one.target != IGNORED).sum()) for one in features)
 
 
 def _rows(features: Sequence[Feature]) -> list[dict[str, Any]]:
@@ -153,8 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
         }
         ratios.append(found["peer"][0] / found["ours"][0])
         print(
-            f"round {number + 1}: ours {found['ours'][0]:.1f} s, F1 {found['ours'][1]:.2f};"
-            f" Trainer as it comes {found['peer'][0]:.1f} s, F1 {found['peer'][1]:.2f};"
+            f"round {number + 1}: ours {found['ours'][0]:.1f} s, accuracy {found['ours'][1]:.2f};"
+            f" Trainer as it comes {found['peer'][0]:.1f} s, accuracy {found['peer'][1]:.2f};"
             f" {ratios[-1]:.2f} times as fast",
             flush=True,
         )

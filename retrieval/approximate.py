@@ -57,7 +57,8 @@ def mutual(
     """
     if factory == plan.EXACT_NAME:
         both = _exactly(x, y, k, shards, watch, each)
-        return both, {"index": factory, "exact": exact.route(None, k, both=True), "shards": shards}
+        way = exact.route(None, k, True, min(len(x), len(y)))
+        return both, {"index": factory, "exact": way, "shards": shards}
     there, about = nearest(x, y, k, factory, shards, recall, watch, each)
     back, about_back = nearest(y, x, k, factory, shards, recall, watch, each)
     return (there, back), {"index": factory, "shards": shards, "y": about, "x": about_back}

@@ -8,7 +8,7 @@ On a CPU, products in fp32 give k + 4 candidates a row: FAISS's where one direct
 where both are, from tiles of which every 16 scores are looked at only if the largest of them can
 enter a list. The candidates are scored again in fp64. Rows whose candidates provably hold the k
 nearest are done, the others are searched again in fp64; ``kernels.exact`` has the proof, and does
-the same on a GPU.
+the same on a GPU. Where a good part of the base is wanted, products in fp64 are the shorter way.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ SPARE = 4  # candidates beyond k, of fp32 products; the kernel has its own numbe
 TILE = 1024  # rows and columns of a product
 ROWS = 8192  # queries that the base is read for at a time
 GROUP = 16  # scores of which the largest is looked at
+MANY = 16  # neighbours that are more than one row in so many are found by products in fp64
 ROUNDING = 2.0**-24 * 1.01  # what an fp32 addition may lose, with the terms of higher order
 ON_GPU = 2**20  # rows of a side on a GPU at a time
 ON_CPU = 2**17  # rows of a base that FAISS is given at a time
@@ -72,12 +73,15 @@ def search_both(
     return _search(x, y, k, k_back or k, device)
 
 
-def route(device: torch.device | None, k: int, both: bool) -> str:
-    """Which way a search takes.
+def route(device: torch.device | None, k: int, both: bool, rows: int) -> str:
+    """Which way a search for k neighbours among so many rows takes.
 
-    ``kernel``, our own, on a GPU. On a CPU, as measured: ``faiss`` in one direction, if it is there
-    and multiplies fast; ``torch`` for both directions from one product, and otherwise.
+    ``double``, products in fp64, for a good part of the rows. Otherwise ``kernel``, our own, on a
+    GPU. On a CPU, as measured: ``faiss`` in one direction, if it is there and multiplies fast;
+    ``torch`` for both directions from one product, and otherwise.
     """
+    if k * MANY >= rows:
+        return "double"
     if _place(device).type == "cuda" and k <= MOST - kernel.SPARE:
         return "kernel"
     return "faiss" if not both and multiplies_fast() else "torch"
@@ -104,7 +108,11 @@ def _search(
     x: Vectors, y: Vectors, k: int, k_back: int | None, device: torch.device | None
 ) -> Both:
     k, k_back = min(k, len(y)), None if k_back is None else min(k_back, len(x))
-    way = route(device, max(k, k_back or 0), k_back is not None)
+    fewest = len(y) if k_back is None else min(len(x), len(y))
+    way = route(device, max(k, k_back or 0), k_back is not None, fewest)
+    if way == "double":
+        there = _by_doubles(x, y, k, _place(device))
+        return there, there if k_back is None else _by_doubles(y, x, k_back, _place(device))
     if way == "kernel":
         return _by_kernel(x, y, k, k_back, _place(device))
     if way == "faiss":
@@ -288,13 +296,18 @@ def rescored(queries: Tensor, base: Vectors, ids: np.ndarray, k: int) -> Neighbo
     return merged([Neighbours(scores.numpy(), ids)], k)
 
 
+def _by_doubles(x: Vectors, y: Vectors, k: int, device: torch.device) -> Neighbours:
+    """One direction, with products in fp64 of all pairs."""
+    blocks = (_tensor(x, part).to(device) for part in _parts(len(x), TILE))
+    return _joined([_in_double(queries, y, k) for queries in blocks], k)
+
+
 def _in_double(queries: Tensor, base: Vectors, k: int) -> Neighbours:
     found: list[Neighbours] = []
     for part in _parts(len(base), ROWS):
-        near = by_blocks(queries, _tensor(base, part), k, torch.float64)
-        found = [
-            merged([*found, Neighbours(near.values.numpy(), near.indices.numpy() + part.start)], k)
-        ]
+        keys = _tensor(base, part).to(queries.device)
+        near = _shifted(by_blocks(queries, keys, k, torch.float64), part.start)
+        found = [merged([*found, near], k)]
     return found[0]
 
 

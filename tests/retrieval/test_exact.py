@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xtremely.kernels.guard import InputError
@@ -30,11 +30,18 @@ def tiles(request, monkeypatch):
     monkeypatch.setattr(exact, "TILE", request.param)
     monkeypatch.setattr(exact, "ROWS", 2 * request.param)
     monkeypatch.setattr(exact, "GROUP", 4)
+    monkeypatch.setattr(exact, "MANY", 0)
 
 
-@settings(max_examples=25)
+@pytest.fixture(params=[0, exact.MANY], ids=["candidates", "doubles where many"])
+def many(request, monkeypatch):
+    """Candidates however many neighbours are wanted, and the way that is taken."""
+    monkeypatch.setattr(exact, "MANY", request.param)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 40), st.integers(1, 90), st.integers(1, 20), st.integers(0, 99))
-def test_searching_equals_the_numpy_twin_to_the_bit(queries, rows, k, seed):
+def test_searching_equals_the_numpy_twin_to_the_bit(many, queries, rows, k, seed):
     asked, base = vectors(queries, seed + 1), vectors(rows, seed)
     found = search(asked, base, k)
     assert found.ids.shape == (queries, min(k, rows))
@@ -86,10 +93,23 @@ def test_a_list_with_too_few_rows_ends_in_nothing():
     assert both.ids.tolist() == [[7, 7, -1]] and both.scores[0, 2] == -np.inf
 
 
+@pytest.mark.parametrize(("k", "back"), [(1, 40), (90, 90), (61, 37)])
+def test_a_good_part_of_the_rows_is_found_by_doubles_across_parts(monkeypatch, k, back):
+    monkeypatch.setattr(exact, "TILE", 8)
+    monkeypatch.setattr(exact, "ROWS", 16)
+    monkeypatch.setattr(exact, "_by_tiles", None)
+    x, y = vectors(37, 1), vectors(61, 2)
+    there, again = search_both(x, y, k, back)
+    same(there, search_ref(x, y, k))
+    same(again, search_ref(y, x, back))
+
+
 def test_the_kernel_is_taken_on_a_gpu_for_as_many_neighbours_as_it_keeps():
-    gpu = torch.device("cuda")
-    assert exact.route(gpu, 4, True) == "kernel" and exact.route(gpu, 1000, True) == "torch"
-    assert exact.route(torch.device("cpu"), 4, True) == "torch"
+    gpu, rows = torch.device("cuda"), 100_000
+    assert exact.route(gpu, 4, True, rows) == "kernel"
+    assert exact.route(gpu, 1000, True, rows) == "torch"
+    assert exact.route(torch.device("cpu"), 4, True, rows) == "torch"
+    assert exact.route(gpu, 1000, True, 1000) == exact.route(gpu, 7, False, 100) == "double"
 
 
 @pytest.mark.parametrize(("fast", "way"), [(True, "faiss"), (False, "torch")])
@@ -98,7 +118,8 @@ def test_one_direction_on_a_cpu_goes_through_faiss_where_that_is_fast(monkeypatc
     monkeypatch.setattr(exact, "ON_CPU", 40)
     monkeypatch.setattr(exact, "TILE", 8)
     monkeypatch.setattr(exact, "ROWS", 16)
-    assert exact.route(torch.device("cpu"), 4, False) == way
+    monkeypatch.setattr(exact, "MANY", 0)
+    assert exact.route(torch.device("cpu"), 4, False, 101) == way
     x, y = vectors(37, 1), vectors(101, 2)
     for k in (1, 5, 200):
         same(search(x, y, k), search_ref(x, y, k))
