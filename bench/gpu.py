@@ -35,19 +35,26 @@ from xtremely.kernels.configurations import architecture, read_table
 from xtremely.kernels.spec import Kernel, all_kernels
 
 RESULTS = Path(__file__).parent / "results"
-TESTS = Path(__file__).parent.parent / "tests" / "kernels" / "test_conformance.py"
+TESTS = Path(__file__).parent.parent / "tests"
+CONFORMANCE = TESTS / "kernels" / "test_conformance.py"
 
 
 def conformance() -> Row:
-    """The kernels' own tests on this GPU, a process a kernel: most of it is compiling."""
+    """The kernels' own tests on this GPU, a process a kernel: most of it is compiling. Beside
+    them, the tests that only a GPU can run.
+    """
     names = launched()
     with ThreadPoolExecutor() as pool:
+        others = pool.submit(tests_of_gpus)
         results = dict(zip(names, pool.map(tests_of, names), strict=True))
     broken = [name for name, (code, _) in results.items() if code]
+    code, output = others.result()
+    failed = {name: results[name][1][-4000:] for name in broken}
     return {
         "passed": {name: results[name][1].strip().split("\n")[-1] for name in names},
         "broken": broken,
-        "failed": {name: results[name][1][-4000:] for name in broken},
+        "failed": failed | ({"others": output[-4000:]} if code else {}),
+        "others": output.strip().split("\n")[-1],
     }
 
 
@@ -59,8 +66,18 @@ def launched() -> list[str]:
 
 def tests_of(kernel: str, *options: str) -> tuple[int, str]:
     """Exit code and output of the tests of one kernel."""
-    fixed = ("-rf", "--no-header", "--tb=line", "-k", f"[{kernel}-")
-    command = [sys.executable, "-m", "pytest", *fixed, *options, str(TESTS)]
+    return pytest("--tb=line", "-k", f"[{kernel}-", *options, str(CONFORMANCE))
+
+
+def tests_of_gpus() -> tuple[int, str]:
+    """Exit code and output of the tests that are marked as needing a GPU, skipped ones named."""
+    files = [path for path in TESTS.rglob("test_*.py") if "mark.gpu" in path.read_text("utf-8")]
+    return pytest("--tb=short", "-rs", "-m", "gpu", *map(str, sorted(files)))
+
+
+def pytest(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of a run of tests in a process of its own."""
+    command = [sys.executable, "-m", "pytest", "-rf", "--no-header", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.returncode, done.stdout
 
@@ -198,9 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document.setdefault("finished", {})[stage] = round(time.monotonic() - start, 1)
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         print("\n".join(lines(stage, document[stage])), flush=True)
-    broken = document["conformance"]["broken"]
-    print(json.dumps({"file": path.name, "device": name, "broken": broken}))
-    return 1 if broken else 0
+    failed = document["conformance"]["failed"]
+    print(json.dumps({"file": path.name, "device": name, "failed": [*failed]}))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

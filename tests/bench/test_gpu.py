@@ -1,5 +1,7 @@
 """The GPU benchmark's logic, without a GPU: lengths, rows, stages on tiny shapes."""
 
+import re
+
 import pytest
 import torch
 
@@ -37,9 +39,11 @@ def test_rates_and_shares_of_the_roofs_by_hand():
 def test_a_kernel_is_broken_when_its_tests_fail_or_do_not_run(monkeypatch):
     codes = {"norm": (1, "E  too large an error"), "linear": (2, "ERROR collecting")}
     monkeypatch.setattr(gpu, "tests_of", lambda name: codes.get(name, (0, "passed")))
+    monkeypatch.setattr(gpu, "tests_of_gpus", lambda: (1, "E  no such stream\n1 failed"))
     found = gpu.conformance()
     assert set(found["broken"]) == {"norm", "linear"}
     assert found["failed"]["norm"] == "E  too large an error"
+    assert found["others"] == "1 failed" and "stream" in found["failed"]["others"]
 
 
 def test_a_kernels_tests_are_its_own():
@@ -48,6 +52,16 @@ def test_a_kernels_tests_are_its_own():
     assert code == 0 and names
     assert all("[pooling-" in name for name in names)
     assert any("float32" in name or "fp32" in name for name in names)
+
+
+def test_tests_that_need_a_gpu_are_found_and_pass_or_are_skipped():
+    code, output = gpu.tests_of_gpus()
+    passed, skipped = (
+        sum(map(int, re.findall(rf"(\d+) {word}", output.splitlines()[-1])))
+        for word in ("passed", "skipped")
+    )
+    assert code == 0 and passed + skipped >= 5
+    assert passed if torch.cuda.is_available() else "needs a CUDA device" in output
 
 
 def test_what_runs_on_a_broken_kernel_gets_no_speed_line(monkeypatch):
