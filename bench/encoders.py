@@ -28,6 +28,7 @@ from transformers.utils import logging
 
 from xtremely.bench import cpu_peers, machine, peers, workloads
 from xtremely.bench.harness import Contender, Spread, measure, row_json
+from xtremely.bench.plots import speeds
 from xtremely.bench.workloads import Workload
 from xtremely.engine.config import EncoderConfig, encoder_config, read_json
 from xtremely.engine.runtime import Engine
@@ -246,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "precision": engine.backend.precision,
         "results": results,
     }
-    print(summary(document, write(document, RESULTS)))
+    file = write(document, RESULTS)
+    speeds(results, (RESULTS / file).with_suffix(".html"))
+    print(summary(document, file))
 
 
 if __name__ == "__main__":

@@ -50,3 +50,35 @@ def growth(rows: list[dict[str, Any]], path: Path) -> None:
     figure.update_xaxes(type="log", title="vectors")
     figure.update_layout(height=800, title="Cost of an index by size")
     figure.write_html(path, include_plotlyjs="cdn")
+
+
+def speeds(results: list[dict[str, Any]], path: Path) -> None:
+    """Tokens a second of every contender of ``bench.encoders``, with the rounds' range, over the
+    mean cosine of its embeddings to the reference.
+    """
+    figure = make_subplots(
+        rows=len(results), cols=1, subplot_titles=[r["workload"] for r in results]
+    )
+    for number, result in enumerate(results, start=1):
+        rows = [row for row in result["rows"] if not row["withheld"]]
+        rows.sort(key=lambda row: row["tokens_per_second"]["median"])
+        rates = [row["tokens_per_second"] for row in rows]
+        figure.add_trace(
+            go.Bar(
+                orientation="h",
+                y=[row["name"] for row in rows],
+                x=[rate["median"] for rate in rates],
+                text=[f"cosine {row['cosine_mean']:.4f}" for row in rows],
+                error_x={
+                    "symmetric": False,
+                    "array": [rate["high"] - rate["median"] for rate in rates],
+                    "arrayminus": [rate["median"] - rate["low"] for rate in rates],
+                },
+                marker={"color": ["#0a7" if "xtremely" in row["name"] else "#999" for row in rows]},
+            ),
+            row=number,
+            col=1,
+        )
+    figure.update_xaxes(title="tokens/s")
+    figure.update_layout(height=400 * len(results), title="Embedding speed", showlegend=False)
+    figure.write_html(path, include_plotlyjs="cdn")

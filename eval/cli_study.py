@@ -32,8 +32,19 @@ def run(
     ] = None,
     models: Models = None,
     workers: Annotated[
-        int, typer.Option(help="Cells that are run at once, in processes that share the device.")
+        int,
+        typer.Option(
+            help="Cells that are run at once, in processes that share the device; with Ray, cells"
+            " that share a GPU."
+        ),
     ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Run the cells on Ray: 'local', 'auto', or a cluster's address; all its machines"
+            " see the same files."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     keep_models: Annotated[
         bool, typer.Option("--keep-models", help="Keep the trained models in the cells' folders.")
@@ -61,7 +72,7 @@ def run(
             "a study needs --data-root"
             + (f"; {data_root} is no folder" if data_root else ", unless it runs from a bundle")
         )
-    place = Place(data_root, out, models, device, workers, keep_models, results)
+    place = Place(data_root, out, models, device, workers, ray, keep_models, results)
     study = read_grid(grid)
     if dry_run:
         for one in plan(study, data_root, models):

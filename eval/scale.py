@@ -1,4 +1,5 @@
-"""The same work spread over Ray: a pool of actors encodes shards, tasks search parts of a base.
+"""The same work spread over Ray: a pool of actors encodes shards, tasks search parts of a base or
+run a study's cells.
 
 Workers see the same files as whoever starts them (one machine, or a shared file system). A shard
 is written under its final name when it is whole, and what a part finds depends on that part alone:
@@ -107,5 +108,25 @@ def each(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iterator[Any
         yield ray.get(running)
 
 
-def _call(search: Callable[[slice], Any], part: slice) -> Any:
-    return search(part)
+def as_done(
+    call: Callable[[Any], Any], items: Iterable[Any], sharing: int | None
+) -> Iterator[tuple[Any, Any]]:
+    """Items with what a call on one of Ray's workers made of each, as they are done.
+
+    Args:
+        call: made again where its worker dies.
+        items: one a call.
+        sharing: calls that share a GPU, where the cluster has any; None to leave those alone.
+    """
+    ray = _ray()
+    gpus = 1 / sharing if sharing and ray.cluster_resources().get("GPU") else 0
+    task = ray.remote(max_retries=-1, num_gpus=gpus)(_call)
+    shared = ray.put(call)
+    running = {task.remote(shared, item): item for item in items}
+    while running:
+        (done,), _ = ray.wait([*running])
+        yield running.pop(done), ray.get(done)
+
+
+def _call(call: Callable[[Any], Any], item: Any) -> Any:
+    return call(item)

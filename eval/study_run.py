@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ class Place:
         models: a folder with models by name, looked into first.
         device: of training and testing.
         workers: processes that share the device; cells run in them side by side.
+        ray: the address of a Ray cluster that runs the cells, see ``scale.connect``; ``workers``
+            of them share a GPU there.
         keep_models: whether trained models stay in their cells' folders.
         results: the file with all finished cells; None for the run's folder.
     """
@@ -54,6 +57,7 @@ class Place:
     models: Path | None = None
     device: str = "auto"
     workers: int = 1
+    ray: str | None = None
     keep_models: bool = False
     results: Path | None = None
 
@@ -115,6 +119,13 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Result]]:
     """The cells with their results, as they finish."""
+    if place.ray is not None:
+        from xtremely.eval import scale
+
+        scale.connect(place.ray)
+        sharing = None if place.device == "cpu" else place.workers
+        yield from scale.as_done(partial(compute, place=place), left, sharing)
+        return
     if place.workers == 1:
         for one in left:
             yield one, compute(one, place)

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from xtremely.eval import embedding, scale
+from xtremely.eval import embedding, scale, study_cells, study_run
 from xtremely.eval.readers import read_sentences
+from xtremely.eval.study_grid import read_grid
+from xtremely.eval.study_run import Place, run_study
 from xtremely.eval.tasks.mini import FOLDER
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval import approximate, index
@@ -16,6 +18,8 @@ from xtremely.retrieval.approximate import mutual
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
+
+FOUND = {"training": [], "evaluation": {"seconds": 1.0}, "scores": []}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,6 +89,28 @@ def test_parts_searched_apart_make_no_difference():
         there, _ = mutual(x, y, 4, factory, shards=2, each=scale.each)
         for a, b in zip(here, there, strict=True):
             assert a.ids.tobytes() == b.ids.tobytes() and a.scores.tobytes() == b.scores.tobytes()
+
+
+def test_a_studys_cells_are_computed_once_each_though_a_worker_dies(
+    small_study, tmp_path, monkeypatch
+):
+    """The small study's cells, without their training: which one ran where is of no account."""
+    out, told = tmp_path / "out", []
+    grid = read_grid(small_study / "grid.toml")
+    place = Place(small_study / "data", out, small_study / "models", device="cpu", ray="local")
+
+    def compute(planned, place):
+        if planned.cell.source == "none":
+            die_once(place.out / "died")
+        return study_cells.finish(place.folder(planned), {"name": planned.name, **FOUND})
+
+    monkeypatch.setattr(study_run, "compute", compute)
+    results = run_study(grid, place, told.append)
+    assert (out / "died").exists()
+    names = [one.name for one in study_cells.plan(grid, place.data_root, place.models)]
+    assert [one["name"] for one in results] == names
+    assert len(told) == 1 + len(names) and told[-1].startswith(f"[{len(names)}/{len(names)}]")
+    assert study_cells.results_of(out / "small.json") == results
 
 
 def test_a_cluster_that_is_not_there_is_refused(monkeypatch):

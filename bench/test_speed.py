@@ -1,0 +1,125 @@
+"""Speed under pytest-benchmark, one contender at a time: what became slower since an earlier run?
+
+    python -m pytest bench --benchmark-autosave
+    python -m pytest bench --benchmark-compare --benchmark-compare-fail=median:20%
+    python -m pytest bench -k exact
+
+Needs no data. Contenders run one after the other here, so compare a line with its own past; who is
+faster than whom is for ``bench.encoders``, ``bench.retrieval`` and ``bench.gpu``, whose rounds are
+interleaved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from xtremely.bench import cpu_peers, peers, retrieval_peers, workloads
+from xtremely.bench.harness import Contender
+from xtremely.engine.runtime import Engine
+from xtremely.kernels.configurations import architecture
+from xtremely.kernels.spec import all_kernels
+from xtremely.retrieval import exact
+
+MODEL = "e5-small-4bit"
+SENTENCES = 200
+BUDGET = 1024  # tokens of a batch
+EMBEDDERS = (
+    "torch",
+    "onnx fp32",
+    "onnx int8",
+    "transformers sdpa",
+    "sentence-transformers",
+    "OpenVINO fp32",
+    "OpenVINO int8 (NNCF)",
+    "CTranslate2 float32",
+    "CTranslate2 int8",
+)
+SEARCHED = (2_048, 20_000)
+KERNELS = list(all_kernels())
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """The default model in plain torch."""
+    return Engine.load(MODEL, backend="torch", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def workload() -> workloads.Workload:
+    """Sentences of many languages."""
+    return workloads.tatoeba(None, SENTENCES)
+
+
+@pytest.fixture(scope="module")
+def others(engine, workload, tmp_path_factory) -> dict[str, cpu_peers.Run]:
+    """Other libraries, those that are installed."""
+    return cpu_peers.installed(engine, workload.tuning, tmp_path_factory.mktemp("peers"))
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_sentences(benchmark, name, engine, workload, others):
+    """Embeddings of sentences, tokenisation included; the median's tokens a second."""
+    contender = _embedder(name, engine, others)
+    tokens = int(engine.tokenizer([f"query: {text}" for text in workload.texts]).lengths.sum())
+
+    def before() -> tuple[tuple[list[str]], dict[str, Any]]:
+        contender.before()
+        return (workload.texts,), {}
+
+    vectors = benchmark.pedantic(contender.embed, setup=before, rounds=5, warmup_rounds=1)
+    benchmark.extra_info["tokens_per_second"] = round(tokens / benchmark.stats.stats.median)
+    assert vectors.shape == (len(workload.texts), engine.backend.width)
+
+
+def _embedder(name: str, engine: Engine, others: dict[str, cpu_peers.Run]) -> Contender:
+    if name == "torch":
+        return peers.packed(engine, BUDGET)
+    if name.startswith("onnx"):
+        own = Engine.load(MODEL, backend="onnx", device="cpu", precision=name.split()[1])
+        return peers.packed(own, BUDGET, name)
+    if name == "transformers sdpa":
+        return peers.Transformers(engine, "sdpa").sorted(BUDGET)
+    if name == "sentence-transformers":
+        return peers.sentence_transformers(engine)
+    if name not in others:
+        pytest.skip("not installed")
+    return cpu_peers.contender(engine, name, others[name], BUDGET)
+
+
+@pytest.mark.parametrize("name", ["one direction", "both directions", "faiss IndexFlatIP"])
+def test_exact_search(benchmark, name):
+    """The 4 nearest of 20,000 for 2,048, in 384 dimensions."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((rows, 384), dtype=np.float32) for rows in SEARCHED)
+    cpu = torch.device("cpu")
+    found: dict[str, Callable[[], Any]] = {
+        "one direction": partial(exact.search, x, y, 4, cpu),
+        "both directions": partial(exact.search_both, x, y, 4, device=cpu),
+        **retrieval_peers.exact_contenders(x, y, 4),
+    }
+    ids = retrieval_peers.ids_of(benchmark.pedantic(found[name], rounds=5, warmup_rounds=1))
+    assert ids is not None and ids.shape == (len(x), 4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel(benchmark, name):
+    """A kernel on the inputs of its first class of shapes in bf16, waiting for the device."""
+    kernel, device = all_kernels()[name], torch.device("cuda")
+    if not kernel.launches(architecture(device)):
+        pytest.skip("does not run on this kind of GPU")
+    tuning = next(one for one in kernel.tunings() if one.precision == torch.bfloat16)
+    inputs = kernel.make_inputs(tuning.precision, device, **tuning.case)
+
+    def call() -> None:
+        kernel.run(**inputs)
+        torch.cuda.synchronize()
+
+    benchmark.pedantic(call, rounds=50, warmup_rounds=3)
