@@ -35,7 +35,6 @@ from xtremely.kernels.pooling import normalise
 
 RESULTS = Path(__file__).parent / "results"
 REFERENCE = ("torch", "fp32")
-CONTENDERS = (("onnx", "fp32"), ("onnx", "int8"))
 
 Results = list[dict[str, Any]]  # as ``runner.run_cell`` gives them, a cell each
 
@@ -118,12 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--languages", help="default: all with data")
     parser.add_argument("--limit", type=int, help="examples a language; default: all")
     parser.add_argument("--sentences", type=int, default=1000, help="for the cosines")
+    parser.add_argument("--precisions", default="fp32,int8", help="of the ONNX backend")
     given = parser.parse_args(arguments)
+    contenders = [("onnx", precision) for precision in given.precisions.split(",")]
     texts = workloads.tatoeba(given.data_root, given.sentences)
     languages = given.languages.split(",") if given.languages else None
     tasks = [find_task(name) for name in given.tasks.split(",")]
     vectors, results = {}, {}
-    for backend, precision in (REFERENCE, *CONTENDERS):
+    for backend, precision in (REFERENCE, *contenders):
         load = partial(Engine.load, backend=backend, precision=precision)
         engine = load(given.model)
         vectors[backend, precision] = engine.embed(texts.texts)
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "scores": scores(results[backend, precision]),
                 "flips": flips(results[backend, precision], results[REFERENCE]),
             }
-            for backend, precision in CONTENDERS
+            for backend, precision in contenders
         ],
     }
     Console(width=200).print(table(document))
