@@ -241,8 +241,9 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     Args:
         folder: a Hugging Face model folder.
         backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); ``onnx``
-            (onnxruntime; ``onnx:cuda`` and the like name a provider); or ``auto``: triton where its
-            kernels have been measured (``kernels/tuned.json``), in fewer than 32 bits, else torch.
+            (onnxruntime; ``onnx:cuda`` and the like name a provider); or ``auto``: onnx for int8,
+            triton where its kernels have been measured (``kernels/tuned.json``), in fewer than 32
+            bits, else torch.
         device: where to compute.
         precision: fp32, fp16 or bf16; fp8 for the BERT family (products in e4m3, the rest in
             fp16; the torch backend imitates it slowly); on onnx fp32, fp16 or int8.
@@ -267,11 +268,11 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         (folder / "config.json").exists(),
         f"{folder}: no config.json here; expected an ordinary Hugging Face model folder",
     )
-    if backend == "onnx":
+    if backend == "onnx" or (backend == "auto" and precision == "int8"):
         from xtremely.engine.backend_onnx import Onnx
 
         return Onnx(folder, provider or "auto", device, precision)
-    require(precision != "int8", "int8 runs on the onnx backend; use --backend onnx")
+    require(precision != "int8", f"int8 runs on the onnx backend; {backend} has no int8")
     kind = read_json(folder / "config.json").get("model_type", "")
     if kind in PACKED_TYPES:
         name = _fastest(folder, device, precision) if backend == "auto" else backend
