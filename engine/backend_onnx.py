@@ -29,7 +29,7 @@ from xtremely.engine.ops import TORCH
 from xtremely.kernels import packing
 from xtremely.kernels.guard import InputError, UsageError
 
-FORMAT = 1  # of the files in the cache; a change of the graph makes new ones
+FORMAT = 2  # of the files in the cache; a change of the graph makes new ones
 # Share of a group that may be padding, and the step of its length: a GPU wants large groups of few
 # shapes, a CPU nothing computed in vain.
 PADDING = {"cpu": 1 / 16, "cuda": 1 / 4}

@@ -22,6 +22,7 @@ from xtremely.engine.backend import Packed
 from xtremely.engine.config import AnyConfig
 from xtremely.engine.models import folder_hash
 from xtremely.engine.onnx_graph import OPSET
+from xtremely.engine.onnx_int8 import peaks
 from xtremely.engine.onnx_product import Product, build, described
 from xtremely.engine.onnx_session import runtime
 from xtremely.engine.onnx_verify import Agreement, Trial
@@ -91,7 +92,7 @@ def export(
 def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) -> Agreement:
     """Write the fused model if it passes, else the plain one, which must."""
     encoder, product = trial.teacher.encoder, trial.product
-    plain = build(encoder, product, int8=precision == "int8")
+    plain = build(encoder, product, peaks(encoder, trial.batch) if precision == "int8" else None)
     found = []
     for step, model in enumerate((plain, fused(plain, encoder.config))):
         if precision == "fp16":

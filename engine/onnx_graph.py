@@ -1,9 +1,10 @@
 """An encoder as an ONNX graph: the operations of ``ops``, which write nodes instead of computing.
 
 The encoder is written once on an ``Ops`` value; run on this one, it writes its own graph, in
-operators of ONNX's own set. Tensors are [batch, length, ...] with padding and a mask. With ``int8``
-the linear layers multiply whole numbers: weights have a scale an output, activations a scale a
-token, so that a sentence's result does not depend on its company, and the word table a scale a row.
+operators of ONNX's own set. Tensors are [batch, length, ...] with padding and a mask. In int8 the
+linear layers multiply whole numbers: weights have a scale an output, activations a scale a token,
+so that a sentence's result does not depend on its company, and the word table a scale a row; see
+``onnx_int8`` for what keeps the rounding small.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from xtremely.engine.onnx_int8 import GELU_FLOOR, Peaks, balance, rounded
 from xtremely.engine.ops import Ops
 from xtremely.kernels.guard import InputError
 
@@ -134,14 +136,16 @@ class Layout:
         return self.graph.op("Slice", table, whole(0), self.length, whole(0))
 
 
-def writing(graph: Graph, int8: bool = False) -> Ops:
-    """Operations that write themselves into a graph; see the module."""
-    return _Writer(graph, int8).ops()
+def writing(graph: Graph, peaks: Peaks | None = None) -> Ops:
+    """Operations that write themselves into a graph, in int8 if ``peaks`` are given."""
+    return _Writer(graph, peaks).ops()
 
 
 class _Writer:
-    def __init__(self, graph: Graph, int8: bool):
-        self.graph, self.op, self.int8 = graph, graph.op, int8
+    def __init__(self, graph: Graph, peaks: Peaks | None):
+        self.graph, self.op, self.peaks = graph, graph.op, peaks
+        self.normed: set[str] = set()  # values that a norm made
+        self.gelus: set[str] = set()  # values that GELU made
 
     def ops(self) -> Ops:
         absent = ("linear_fp8", "norm_fp8", "quantise", "pool", "span")
@@ -176,16 +180,18 @@ class _Writer:
         return self.layer_norm(x, *norm)
 
     def looked_up(self, words: Tensor, ids: Value) -> Value:
-        if not self.int8:
+        if self.peaks is None:
             return self.op("Gather", words, ids)
-        values, scale = _rounded(words.detach().numpy(), axis=1)
+        values, scale = rounded(words.detach().numpy(), steps=127)
         rows = self.op("Gather", self.graph.constant(values, "embeddings.words_int8"), ids)
         scales = self.op("Gather", self.graph.constant(scale, "embeddings.words_scale"), ids)
         return self.op("Mul", self.op("Cast", rows, to=FLOAT), scales)
 
     def layer_norm(self, x: Value, weight: Tensor, bias: Tensor | None, eps: float) -> Value:
         bias = torch.zeros_like(weight) if bias is None else bias
-        return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+        y = self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+        self.normed.add(y.name)
+        return y
 
     def norm(self, x: Value, residual: Value, *norm: Any) -> Value:
         return self.layer_norm(self.op("Add", x, residual), *norm)
@@ -195,26 +201,66 @@ class _Writer:
         return total, self.layer_norm(total, *norm)
 
     def linear(self, x: Value, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Value:
-        y = (self.product_int8 if self.int8 else self.product)(x, weight)
+        if self.peaks is None:
+            y = self.product(x, weight)
+        elif x.name in self.gelus:
+            y, bias = self.product_of_gelu(x, weight, bias)
+        else:
+            y = self.product_int8(x, weight)
         if bias is not None and bool(bias.any()):
             y = self.op("Add", y, bias)
-        return self.op("Gelu", y) if gelu else y
+        if gelu:
+            y = self.op("Gelu", y)
+            self.gelus.add(y.name)
+        return y
 
     def product(self, x: Value, weight: Tensor) -> Value:
-        name = self.graph.names.get(id(weight), f"weight_{len(self.graph.nodes)}")
-        return self.op("MatMul", x, self.graph.constant(weight.detach().T, f"{name}.T"))
+        return self.op(
+            "MatMul", x, self.graph.constant(weight.detach().T, f"{self.named(weight)}.T")
+        )
+
+    def named(self, weight: Tensor) -> str:
+        return self.graph.names.get(id(weight), f"weight_{len(self.graph.nodes)}")
 
     def product_int8(self, x: Value, weight: Tensor) -> Value:
         """Tokens scaled to [-1, 1], rounded to 8 bits, multiplied, and scaled back."""
-        name = self.graph.names.get(id(weight), f"weight_{len(self.graph.nodes)}")
-        values, scale = _rounded(weight.detach().numpy(), axis=1)
+        assert self.peaks is not None
+        name, matrix = self.named(weight), weight.detach()
+        if x.name in self.normed:
+            factor = balance(self.peaks[id(weight)], matrix)
+            x = self.op("Mul", x, self.graph.constant(1 / factor, f"{name}_balance"))
+            matrix = matrix * factor
         peak = self.op("ReduceMax", self.op("Abs", x), whole(-1), keepdims=1)
+        return self.whole_product(x, peak, 127, 128, *rounded(matrix.numpy()), name)
+
+    def product_of_gelu(
+        self, x: Value, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Value, Tensor]:
+        """The product of tokens lifted above zero, and the bias that takes that off again."""
+        values, scale = rounded(weight.detach().numpy())
+        x = self.op("Add", x, real(GELU_FLOOR))
+        peak = self.op("ReduceMax", x, whole(-1), keepdims=1)
+        y = self.whole_product(x, peak, 255, 0, values, scale, self.named(weight))
+        added = torch.from_numpy(GELU_FLOOR * (values * scale).sum(axis=1))
+        return y, -added if bias is None else bias.detach() - added
+
+    def whole_product(
+        self,
+        x: Value,
+        peak: Value,
+        steps: int,
+        zero: int,
+        values: np.ndarray,
+        scale: np.ndarray,
+        name: str,
+    ) -> Value:
+        """Tokens in so many steps up to their peak, times weights in int8 [N, K], as fp32."""
         peak = self.op("Clip", peak, real(1e-12))
-        step, zero = real(1 / 127), np.array(128, dtype=np.uint8)
-        rounded = self.op("QuantizeLinear", self.op("Div", x, peak), step, zero)
+        at = np.array(zero, dtype=np.uint8)
+        tokens = self.op("QuantizeLinear", self.op("Div", x, peak), real(1 / steps), at)
         weights = self.graph.constant(values.T, f"{name}.T_int8")
-        y = self.op("Cast", self.op("MatMulInteger", rounded, weights, zero), to=FLOAT)
-        y = self.op("Mul", y, self.graph.constant(scale[:, 0] / np.float32(127), f"{name}_scale"))
+        y = self.op("Cast", self.op("MatMulInteger", tokens, weights, at), to=FLOAT)
+        y = self.op("Mul", y, self.graph.constant(scale[:, 0] / np.float32(steps), f"{name}_scale"))
         return self.op("Mul", y, peak)
 
     def geglu(self, x: Value) -> Value:
@@ -255,12 +301,6 @@ class _Writer:
 
 def _not_in_a_graph(*_: Any, **__: Any) -> Any:
     raise NotImplementedError("no operation of an exported encoder")
-
-
-def _rounded(weights: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values in int8 and their fp32 scales, one for all along ``axis``: value * scale."""
-    scale = np.maximum(np.abs(weights).max(axis=axis, keepdims=True), 1e-12) / np.float32(127)
-    return np.round(weights / scale).astype(np.int8), scale.astype(np.float32)
 
 
 def pooled(graph: Graph, states: Value, mask: Value, pooling: str) -> Value:

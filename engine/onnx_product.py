@@ -12,6 +12,7 @@ from torch import nn
 from xtremely.engine.encoder import Encoder
 from xtremely.engine.heads import Head
 from xtremely.engine.onnx_graph import Graph, Layout, Value, applied, pooled, unit, whole, writing
+from xtremely.engine.onnx_int8 import Peaks
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 CHOICE = "multiple choice"
@@ -55,8 +56,10 @@ class Product:
         return dict.fromkeys((IDS, MASK, *([TYPES] if self.typed else [])), axes)
 
 
-def build(encoder: Encoder, product: Product, *, int8: bool = False) -> onnx.ModelProto:
-    """The graph of a product of an encoder in fp32, in ONNX's own operators."""
+def build(encoder: Encoder, product: Product, peaks: Peaks | None = None) -> onnx.ModelProto:
+    """The graph of a product of an encoder, in ONNX's own operators; in int8 if the ``peaks`` of
+    its linear layers' inputs are given, else in fp32.
+    """
     graph = Graph({id(p): name for name, p in encoder.named_parameters()})
     if product.head is not None:
         graph.names |= {id(p): f"head.{name}" for name, p in product.head.named_parameters()}
@@ -65,7 +68,7 @@ def build(encoder: Encoder, product: Product, *, int8: bool = False) -> onnx.Mod
     layout = Layout(graph, mask, length, encoder.config.hidden)
     batch = _Batch(ids, layout, types[0] if types else None, layout)
     states = {}
-    for number, state in enumerate(encoder.states(batch, writing(graph, int8))):
+    for number, state in enumerate(encoder.states(batch, writing(graph, peaks))):
         states[number] = state
         if number == max(product.layers):
             break

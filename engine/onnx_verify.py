@@ -44,16 +44,18 @@ class Trial:
         teacher: the model in torch, fp32.
         product: what was exported of it.
         tokens: N sequences; N is even, as two of them are choices of one example.
+        batch: the sequences, packed.
         expected: torch's outputs, rows of tokens or of sequences.
     """
 
     teacher: Packed
     product: Product
     tokens: Tokens
+    batch: Batch = field(init=False)
     expected: list[np.ndarray] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._batch = collate(self.tokens, np.arange(len(self.tokens)))
+        self.batch = collate(self.tokens, np.arange(len(self.tokens)))
         self.expected = self._by_torch()
 
     @classmethod
@@ -67,7 +69,7 @@ class Trial:
         """How near a file comes to torch, in plain onnxruntime on the CPU."""
         check_file(path)
         session = open_session(path, "cpu", CPU)
-        inputs = padded(self._batch, self.product)
+        inputs = padded(self.batch, self.product)
         names = [*self.product.outputs]
         found = session.run(names, inputs)
         there = inputs[MASK].astype(bool)
@@ -78,7 +80,7 @@ class Trial:
         return compare([one[there] if one.ndim == 3 else one for one in found], self.expected)
 
     def _by_torch(self) -> list[np.ndarray]:
-        product, batch = self.product, self._batch
+        product, batch = self.product, self.batch
         states = self.teacher.hidden(batch, product.layers)
         state = states[product.layers[0]]
         if product.head is not None:

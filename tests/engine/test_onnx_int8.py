@@ -1,0 +1,88 @@
+"""int8 products: balanced channels, GELU lifted above zero, weights that cannot overflow."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+
+from xtremely.engine import onnx_graph
+from xtremely.engine.backend import open_backend
+from xtremely.engine.batch import collate
+from xtremely.engine.export import export
+from xtremely.engine.onnx_graph import Graph, Value, writing
+from xtremely.engine.onnx_int8 import STEPS, balance, peaks, rounded
+from xtremely.engine.onnx_product import Product
+from xtremely.engine.ops import TORCH
+from xtremely.engine.tokenize import Tokenizer
+
+CPU = torch.device("cpu")
+
+
+def test_balancing_by_hand_leaves_the_product_as_it_was():
+    peak, weight = torch.tensor([16.0, 1.0]), torch.tensor([[1.0, -1.0], [0.5, 0.2]])
+    factors = balance(peak, weight)
+    # 16 ** 0.65 to 1, around a geometric mean of 1
+    torch.testing.assert_close(factors, torch.tensor([16**0.325, 16**-0.325]))
+    x = torch.tensor([[3.0, -0.7]])
+    torch.testing.assert_close((x / factors) @ (weight * factors).T, x @ weight.T)
+    assert torch.isfinite(balance(torch.zeros(2), torch.zeros(3, 2))).all()
+
+
+def test_peaks_are_those_of_the_layers_inputs(make_tiny, sentences):
+    folder = make_tiny("bert")
+    encoder = open_backend(folder, "torch", CPU, "fp32").encoder
+    tokens = Tokenizer(folder, 64)(sentences, 64)
+    batch = collate(tokens, np.arange(len(tokens)))
+    found = peaks(encoder, batch)
+    states = encoder(batch, [0, 1], TORCH)
+    for number in (0, 1):
+        weight = encoder.layers[number].qkv.weight
+        torch.testing.assert_close(found[id(weight)], states[number].abs().amax(dim=0))
+    assert len(found) == 4 * len(encoder.layers)
+
+
+def test_weights_keep_within_their_steps_and_half_of_one():
+    weights = np.random.default_rng(0).normal(size=(5, 40)).astype("f4")
+    weights[3] = 0
+    values, scale = rounded(weights)
+    assert values.dtype == np.int8 and np.abs(values).max(axis=1).tolist() == [STEPS] * 3 + [0, 100]
+    assert (np.abs(values * scale - weights) <= scale / 2 + 1e-7).all()
+
+
+def test_one_large_channel_costs_the_others_little(make_tiny, tmp_path, monkeypatch):
+    """The same model with a channel of its layers 8 times as large, with and without balance."""
+    folder = make_tiny("bert", initializer_range=0.05)
+    teacher = open_backend(folder, "torch", CPU, "fp32")
+    for layer in teacher.encoder.layers:
+        layer.norm.weight[7] = 8
+    product = Product("embedding", (teacher.layers,), "mean")
+    with_it = export(folder, teacher, product, "int8", tmp_path / "balanced")
+    monkeypatch.setattr(onnx_graph, "balance", lambda peak, weight: torch.ones_like(peak))
+    without = export(folder, teacher, product, "int8", tmp_path / "plain")
+    assert with_it.difference < 0.5 * without.difference
+
+
+@pytest.mark.parametrize("bias", [None, torch.linspace(-1, 1, 24)])
+def test_gelus_results_are_multiplied_within_half_a_step(bias):
+    torch.manual_seed(0)
+    x, first, second = torch.randn(50, 16), torch.randn(32, 16), torch.randn(24, 32)
+    second[:, ::2] = 0  # so that no processor adds two large products in 16 bits
+    graph, names = Graph(), {id(first): torch.ones(16), id(second): torch.ones(32)}
+    ops = writing(graph, names)
+    rows = graph.op("Gather", x, Value("rows"))
+    middle = ops.linear(rows, first, None, gelu=True)
+    out = ops.linear(middle, second, bias)
+    wanted = {"rows": ["n"]}, {middle.name: ["n", 32], out.name: ["n", 24]}
+    model = graph.model(*wanted).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    given, found = map(torch.from_numpy, session.run(None, {"rows": np.arange(50)}))
+    assert given.min() < -0.1  # there is something to lift
+    expected = F.linear(given, second, bias)
+    step = (given.amax(dim=1, keepdim=True) + 0.17) / 255
+    scale = second.abs().amax(dim=1) / STEPS
+    bound = step / 2 * (second.abs() + scale[:, None] / 2).sum(dim=1)
+    bound = bound + given.abs().sum(dim=1, keepdim=True) * scale / 2
+    assert ((found - expected).abs() <= bound + 1e-4).all()
+    # Symmetric steps would be 127 of the peak; the lifted ones are finer where it is above 0.17.
+    assert (found - expected).std() < 0.02 * expected.std()
