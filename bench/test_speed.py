@@ -58,14 +58,14 @@ def workload() -> workloads.Workload:
 
 @pytest.fixture(scope="module")
 def others(engine, workload, tmp_path_factory) -> dict[str, cpu_peers.Run]:
-    """Other libraries, those that are installed."""
+    """Other libraries, those that are installed; converting the model for them takes minutes."""
     return cpu_peers.installed(engine, workload.tuning, tmp_path_factory.mktemp("peers"))
 
 
 @pytest.mark.parametrize("name", EMBEDDERS)
-def test_sentences(benchmark, name, engine, workload, others):
+def test_sentences(benchmark, name, engine, workload, request):
     """Embeddings of sentences, tokenisation included; the median's tokens a second."""
-    contender = _embedder(name, engine, others)
+    contender = _embedder(name, engine, request)
     tokens = int(engine.tokenizer([f"query: {text}" for text in workload.texts]).lengths.sum())
 
     def before() -> tuple[tuple[list[str]], dict[str, Any]]:
@@ -77,7 +77,7 @@ def test_sentences(benchmark, name, engine, workload, others):
     assert vectors.shape == (len(workload.texts), engine.backend.width)
 
 
-def _embedder(name: str, engine: Engine, others: dict[str, cpu_peers.Run]) -> Contender:
+def _embedder(name: str, engine: Engine, request: pytest.FixtureRequest) -> Contender:
     if name == "torch":
         return peers.packed(engine, BUDGET)
     if name.startswith("onnx"):
@@ -87,6 +87,7 @@ def _embedder(name: str, engine: Engine, others: dict[str, cpu_peers.Run]) -> Co
         return peers.Transformers(engine, "sdpa").sorted(BUDGET)
     if name == "sentence-transformers":
         return peers.sentence_transformers(engine)
+    others = request.getfixturevalue("others")
     if name not in others:
         pytest.skip("not installed")
     return cpu_peers.contender(engine, name, others[name], BUDGET)
