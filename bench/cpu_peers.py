@@ -7,9 +7,9 @@ ranges calibrated on texts that are not timed. CTranslate2 converts the ordinary
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,18 +19,18 @@ from xtremely.engine.batch import plan
 from xtremely.engine.export import FILE, export
 from xtremely.engine.onnx_product import IDS, MASK, Product
 from xtremely.engine.runtime import Engine
-from xtremely.engine.tokenize import Tokenizer
 
 Batch = tuple[np.ndarray, np.ndarray]  # ids and mask, each [B, L] int64
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]  # ids and mask to [B, H] of length 1
 CALIBRATION = 200  # texts
+OPENVINO = {"OpenVINO fp32": f"onnx/{FILE}", "OpenVINO int8 (NNCF)": "int8.xml"}
+CT2 = "ct2"
 
 
 def padded(engine: Engine, texts: Sequence[str], budget: int) -> Iterator[tuple[np.ndarray, Batch]]:
     """Rows of texts and their padded batch, longest first, at most ``budget`` tokens unpadded."""
-    tokenizer = Tokenizer(engine.folder, engine.backend.max_length)  # remembers nothing
     prompt = engine.conventions.default_prompt
-    tokens = tokenizer([prompt + text for text in texts])
+    tokens = engine.tokenizer([prompt + text for text in texts])
     for rows in plan(tokens.lengths, budget):
         lengths = tokens.lengths[rows]
         mask = np.arange(lengths.max()) < lengths[:, None]
@@ -49,68 +49,76 @@ def contender(engine: Engine, name: str, run: Run, budget: int) -> Contender:
             out[rows] = run(*batch)
         return out
 
-    return Contender(name, embed)
+    return Contender(name, embed, before=engine.tokenizer.forget)
 
 
-def installed(engine: Engine, tuning: list[str], scratch: Path) -> dict[str, Run]:
-    """The runs of every library that is installed, by the contender's name.
+def convert(engine: Engine, tuning: list[str], scratch: Path) -> None:
+    """Write the model as every installed library wants it.
 
     Args:
         engine: the model, on the torch backend.
         tuning: texts to calibrate on, none of which is timed.
-        scratch: a folder for converted models.
+        scratch: an empty folder.
     """
-    runs: dict[str, Run] = {}
     if find_spec("openvino"):
-        runs |= _openvino(engine, tuning, scratch)
+        _for_openvino(engine, tuning, scratch)
     if find_spec("ctranslate2"):
-        runs |= _ctranslate2(engine, scratch)
-    return runs
+        from ctranslate2.converters import TransformersConverter
+
+        TransformersConverter(str(engine.folder)).convert(str(scratch / CT2))
 
 
-def _openvino(engine: Engine, tuning: list[str], scratch: Path) -> dict[str, Run]:
+def openers(scratch: Path) -> dict[str, Callable[[], Run]]:
+    """What loads the models that ``convert`` wrote, by the contender's name."""
+    found: dict[str, Callable[[], Run]] = {
+        name: partial(_openvino, scratch / file)
+        for name, file in OPENVINO.items()
+        if (scratch / file).exists()
+    }
+    if (scratch / CT2).exists():
+        for precision in ("float32", "int8"):
+            found[f"CTranslate2 {precision}"] = partial(_ctranslate2, scratch / CT2, precision)
+    return found
+
+
+def _for_openvino(engine: Engine, tuning: list[str], scratch: Path) -> None:
     import openvino
 
     assert isinstance(engine.backend, Packed)
     product = Product("embedding", (engine.backend.layers,), "mean")
     export(engine.folder, engine.backend, product, "fp32", scratch / "onnx")
-    core = openvino.Core()
-    models = {"OpenVINO fp32": core.read_model(scratch / "onnx" / FILE)}
-    if find_spec("nncf"):
-        import nncf
+    if not find_spec("nncf"):
+        return
+    import nncf
 
-        samples = [
-            dict(zip((IDS, MASK), batch, strict=True))
-            for _, batch in padded(engine, tuning[:CALIBRATION], 256)
-        ]
-        models["OpenVINO int8 (NNCF)"] = nncf.quantize(
-            core.read_model(scratch / "onnx" / FILE),
-            nncf.Dataset(samples),
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(samples),
-        )
+    samples = [
+        dict(zip((IDS, MASK), batch, strict=True))
+        for _, batch in padded(engine, tuning[:CALIBRATION], 256)
+    ]
+    quantised = nncf.quantize(
+        openvino.Core().read_model(scratch / "onnx" / FILE),
+        nncf.Dataset(samples),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(samples),
+    )
+    openvino.save_model(quantised, scratch / "int8.xml", compress_to_fp16=False)
+
+
+def _openvino(file: Path) -> Run:
+    import openvino
+
     # Left to itself OpenVINO would compute fp32 models in a lower precision where it can.
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    return {name: _ov_run(core.compile_model(m, "CPU", settings)) for name, m in models.items()}
-
-
-def _ov_run(compiled: Any) -> Run:
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(file), "CPU", settings)
     return lambda ids, mask: compiled({IDS: ids, MASK: mask})[0]
 
 
-def _ctranslate2(engine: Engine, scratch: Path) -> dict[str, Run]:
+def _ctranslate2(folder: Path, precision: str) -> Run:
     import ctranslate2
-    from ctranslate2.converters import TransformersConverter
 
-    TransformersConverter(str(engine.folder)).convert(str(scratch / "ct2"))
-    runs = {}
-    for precision in ("float32", "int8"):
-        encoder = ctranslate2.Encoder(str(scratch / "ct2"), compute_type=precision)
-        runs[f"CTranslate2 {precision}"] = _ct2_run(encoder)
-    return runs
+    encoder = ctranslate2.Encoder(str(folder), compute_type=precision)
 
-
-def _ct2_run(encoder: Any) -> Run:
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         rows = [row[:length].tolist() for row, length in zip(ids, mask.sum(axis=1), strict=True)]
         states = np.array(encoder.forward_batch(rows).last_hidden_state)

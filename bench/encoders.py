@@ -17,16 +17,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from transformers.utils import logging
 
-from xtremely.bench import cpu_peers, machine, peers, workloads
+from xtremely.bench import cpu_peers, machine, workloads
+from xtremely.bench.contenders import AS_CALLED, BASELINE, EAGER, OURS, Apart, names
 from xtremely.bench.harness import Contender, Spread, measure, row_json
 from xtremely.bench.plots import speeds
 from xtremely.bench.workloads import Workload
@@ -63,8 +62,7 @@ def compare(
     workload: Workload,
     count: workloads.CountTokens,
     rounds: int,
-    onnx: dict[str, Engine],
-    others: dict[str, cpu_peers.Run],
+    makers: dict[str, Apart],
 ) -> dict:
     """Measure all contenders on a workload: a result without the machine's description.
 
@@ -73,22 +71,17 @@ def compare(
         workload: the texts.
         count: tokens of texts.
         rounds: how often each contender runs.
-        onnx: contender's name -> the model on the ONNX backend.
-        others: contender's name -> how another library runs padded batches.
+        makers: how contenders are made, by name; the first is the reference.
     """
     device = engine.backend.device
     budgets = BUDGETS[device.type]
-    eager, sdpa = peers.Transformers(engine, "eager"), peers.Transformers(engine, "sdpa")
-    ours, our_tuning = choose(lambda b: peers.packed(engine, b), budgets, workload.tuning)
-    sorted_sdpa, their_tuning = choose(sdpa.sorted, budgets, workload.tuning)
-    makers: dict[str, Callable[[int], Contender]] = {
-        name: partial(peers.packed, own, name=name) for name, own in onnx.items()
-    }
-    for name, run in others.items():
-        makers[name] = partial(cpu_peers.contender, engine, name, run)
-    tuned = {name: choose(make, budgets, workload.tuning) for name, make in makers.items()}
-    contenders = [eager.naive(), ours, sorted_sdpa, peers.sentence_transformers(engine)]
-    contenders += [contender for contender, _ in tuned.values()]
+    contenders, tuned = [], {}
+    for name, make in makers.items():
+        if name in AS_CALLED:
+            contenders.append(make(0))
+        else:
+            contender, tuned[name] = choose(make, budgets, workload.tuning)
+            contenders.append(contender)
 
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
     lengths = count(workload.texts)
@@ -103,7 +96,8 @@ def compare(
 
     rows = measure(contenders, workload.texts, rounds=rounds, each_round=each_round)
     limit = Spread.of(rates)
-    naive_row, our_row, sdpa_row, st_row, *more_rows = rows
+    by_name = {row.name: row for row in rows}
+    ours, baseline = by_name[OURS], by_name[BASELINE]
     return {
         "workload": workload.name,
         "source": workload.source,
@@ -113,14 +107,17 @@ def compare(
         "mflop_per_token": round(flop / 1e6, 3),
         "gemm_shape": shape,
         "gemm_gflops": Spread(limit.median / 1e9, limit.low / 1e9, limit.high / 1e9).json(1),
-        "tuning": {ours.name: our_tuning, sorted_sdpa.name: their_tuning}
-        | {name: tuning for name, (_, tuning) in tuned.items()},
-        "baseline": sdpa_row.name,
-        "rows": [row_json(row, tokens, texts, sdpa_row, flop, limit.median) for row in rows],
+        "tuning": tuned,
+        "baseline": baseline.name,
+        "rows": [
+            row_json(row, tokens, texts, baseline, flop, limit.median)
+            | {"peak_mb": makers[row.name].peak()}
+            for row in rows
+        ],
         "xtremely_over": {
-            row.name: our_row.ratio(row).json(4)
-            for row in (sdpa_row, st_row, naive_row, *more_rows)
-            if not our_row.withheld and not row.withheld
+            row.name: ours.ratio(row).json(4)
+            for row in rows
+            if row is not ours and not ours.withheld and not row.withheld
         },
     }
 
@@ -132,10 +129,12 @@ def table(result: dict[str, Any]) -> Table:
         title=f"{result['workload']}: {result['texts']} texts, {result['tokens']} tokens;"
         f" {result['source']}",
         caption=f"x: times as fast as {result['baseline']}, median of the rounds' ratios;"
-        f" limit: fp32 matrix product at {gemm:.0f} GFLOP/s",
+        f" limit: fp32 matrix product at {gemm:.0f} GFLOP/s; MB: memory at its peak, all batch"
+        " sizes tried, beyond that of a process with torch and the tokenizer",
     )
     shown.add_column("contender")
-    for heading in ("tokens/s", "texts/s", "x", "% of limit", "cosine mean, min", "others' CPU"):
+    headings = ("tokens/s", "texts/s", "x", "% of limit", "cosine mean, min", "MB", "others' CPU")
+    for heading in headings:
         shown.add_column(heading, justify="right")
     for row in result["rows"]:
         tuned = result["tuning"].get(row["name"])
@@ -152,6 +151,7 @@ def table(result: dict[str, Any]) -> Table:
             f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "",
             f"{100 * row['share_of_limit']:.0f}",
             f"{row['cosine_mean']:.5f}, {row['cosine_min']:.5f}",
+            "unknown" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}",
             f"max {100 * max(others):.0f}%" if others else "unknown",
         )
     return shown
@@ -208,11 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sentences", type=int, default=1000, help="texts of workload short")
     parser.add_argument("--passages", type=int, default=16, help="texts of workload long")
     parser.add_argument("--only", choices=("short", "long"), help="one workload instead of both")
+    parser.add_argument("--contenders", help="names, separated by commas; all by default")
     given = parser.parse_args(arguments)
 
-    # Models without a pooler are reported as incomplete at every load; nothing here uses it.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     engine = Engine.load(given.model, backend="torch")
     prompt = engine.conventions.default_prompt
 
@@ -224,21 +222,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.append(workloads.tatoeba(given.data_root, given.sentences))
     if given.only != "short":
         chosen.append(workloads.passages(given.data_root, given.passages, count))
-
-    onnx = {
-        f"xtremely onnx {precision}": Engine.load(
-            given.model, backend="onnx", device=engine.backend.device.type, precision=precision
-        )
-        for precision in ("fp32", "int8")
-    }
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         tuning = [text for workload in chosen for text in workload.tuning]
-        on_cpu = engine.backend.device.type == "cpu"
-        others = cpu_peers.installed(engine, tuning, Path(scratch)) if on_cpu else {}
+        if engine.backend.device.type == "cpu":
+            cpu_peers.convert(engine, tuning, Path(scratch))
+        wanted = names(Path(scratch))
+        if given.contenders:
+            chosen_names = (EAGER, BASELINE, OURS, *given.contenders.split(","))
+            wanted = [name for name in wanted if name in chosen_names]
         for workload in chosen:
-            results.append(compare(engine, workload, count, given.rounds, onnx, others))
+            found = {name: Apart(given.model, name, Path(scratch)) for name in wanted}
+            results.append(compare(engine, workload, count, given.rounds, found))
             Console(width=140).print(table(results[-1]))
+            for one in found.values():
+                one.close()
     document = {
         "benchmark": "encoders",
         "date": datetime.now(UTC).date().isoformat(),

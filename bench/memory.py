@@ -1,4 +1,4 @@
-"""Peak resident memory of a whole command, run in a fresh process.
+"""Peak resident memory: of a whole command, run in a fresh process, or of a part of this one.
 
     python -m xtremely.bench.memory -- xtremely eval --tasks mini --out runs/mini
 
@@ -14,10 +14,30 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 # Linux counts in KiB, macOS in bytes.
 _UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def watch() -> Callable[[], float | None]:
+    """From now on: what tells the MB that this process's resident memory grew by at its peak.
+
+    None where the system does not tell it, which only Linux does.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        before = _resident("VmRSS")
+    except OSError:
+        return lambda: None
+    return lambda: round(_resident("VmHWM") - before, 1)
+
+
+def _resident(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,6 @@ from torch.nn.utils.rnn import pad_sequence
 from xtremely.bench.harness import Contender
 from xtremely.engine.batch import plan
 from xtremely.engine.runtime import Engine
-from xtremely.engine.tokenize import Tokenizer
 
 BATCH_SIZE = 32  # sentence-transformers' default
 
@@ -23,15 +22,10 @@ PlanBatches = Callable[[list[int]], list[np.ndarray]]  # token counts -> indices
 def packed(engine: Engine, budget: int, name: str = "xtremely packed") -> Contender:
     """This engine on packed batches of at most ``budget`` tokens."""
     own = replace(engine, token_budget=budget)
-
-    def forget() -> None:
-        # The tokenizer remembers texts it has seen; a run must pay for its tokenisation.
-        own.tokenizer = Tokenizer(own.folder, own.backend.max_length)
-
     return Contender(
         name,
         lambda texts: own.embed(texts, pooling="mean"),
-        before=forget,
+        before=engine.tokenizer.forget,  # a run must pay for its tokenisation
     )
 
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from xtremely.bench import cpu_peers, peers, retrieval_peers, workloads
+from xtremely.bench import cpu_peers, retrieval_peers, workloads
+from xtremely.bench.contenders import makers
 from xtremely.bench.harness import Contender
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.configurations import architecture
@@ -30,11 +32,11 @@ MODEL = "e5-small-4bit"
 SENTENCES = 200
 BUDGET = 1024  # tokens of a batch
 EMBEDDERS = (
-    "torch",
-    "onnx fp32",
-    "onnx int8",
-    "transformers sdpa",
-    "sentence-transformers",
+    "xtremely packed",
+    "xtremely onnx fp32",
+    "xtremely onnx int8",
+    "transformers sdpa sorted",
+    "sentence-transformers default",
     "OpenVINO fp32",
     "OpenVINO int8 (NNCF)",
     "CTranslate2 float32",
@@ -57,9 +59,11 @@ def workload() -> workloads.Workload:
 
 
 @pytest.fixture(scope="module")
-def others(engine, workload, tmp_path_factory) -> dict[str, cpu_peers.Run]:
-    """Other libraries, those that are installed; converting the model for them takes minutes."""
-    return cpu_peers.installed(engine, workload.tuning, tmp_path_factory.mktemp("peers"))
+def converted(engine, workload, tmp_path_factory) -> Path:
+    """The model as other libraries want it; converting it takes minutes."""
+    folder = tmp_path_factory.mktemp("peers")
+    cpu_peers.convert(engine, workload.tuning, folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", EMBEDDERS)
@@ -78,19 +82,12 @@ def test_sentences(benchmark, name, engine, workload, request):
 
 
 def _embedder(name: str, engine: Engine, request: pytest.FixtureRequest) -> Contender:
-    if name == "torch":
-        return peers.packed(engine, BUDGET)
-    if name.startswith("onnx"):
-        own = Engine.load(MODEL, backend="onnx", device="cpu", precision=name.split()[1])
-        return peers.packed(own, BUDGET, name)
-    if name == "transformers sdpa":
-        return peers.Transformers(engine, "sdpa").sorted(BUDGET)
-    if name == "sentence-transformers":
-        return peers.sentence_transformers(engine)
-    others = request.getfixturevalue("others")
-    if name not in others:
+    ours = name.startswith(("xtremely", "transformers", "sentence"))
+    folder = Path("none") if ours else request.getfixturevalue("converted")
+    made = makers(MODEL, engine, folder)
+    if name not in made:
         pytest.skip("not installed")
-    return cpu_peers.contender(engine, name, others[name], BUDGET)
+    return made[name](BUDGET)
 
 
 @pytest.mark.parametrize("name", ["one direction", "both directions", "faiss IndexFlatIP"])

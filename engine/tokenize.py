@@ -97,6 +97,11 @@ class Tokenizer:
         self._seen: OrderedDict[str, np.ndarray] = OrderedDict()
         self._seen_tokens = 0
 
+    def forget(self) -> None:
+        """Drop the memory of texts seen, so that they are tokenised again."""
+        self._seen.clear()
+        self._seen_tokens = 0
+
     def __call__(self, texts: Sequence[str], max_length: int | None = None) -> Tokens:
         """Tokenise single texts, specials added, the tail of over-long ones cut and counted.
 

@@ -34,9 +34,10 @@ def test_batches_are_padded_longest_first_and_hold_every_text(engine, sentences)
 def test_installed_libraries_agree(engine, sentences, tmp_path):
     texts = [text for text in sentences if 0 < len(text) < 100]
     naive = peers.Transformers(engine, "eager").naive().embed(texts)
-    found = cpu_peers.installed(engine, texts, tmp_path)
+    cpu_peers.convert(engine, texts, tmp_path)
+    found = cpu_peers.openers(tmp_path)
     assert found
-    for name, run in found.items():
-        vectors = cpu_peers.contender(engine, name, run, 200).embed(texts)
+    for name, opener in found.items():
+        vectors = cpu_peers.contender(engine, name, opener(), 200).embed(texts)
         nearness = (vectors * naive).sum(axis=1).min()
         assert nearness > (0.9 if "int8" in name else 1 - 1e-5), name

@@ -13,6 +13,7 @@ import torch
 from xtremely.bench import encoders, workloads
 from xtremely.bench.harness import Contender, Row, Spread, measure, others_share, row_json
 from xtremely.bench.machine import busy_seconds, slug
+from xtremely.bench.memory import watch
 from xtremely.engine.config import EncoderConfig
 from xtremely.kernels.guard import InputError
 
@@ -181,6 +182,27 @@ def fake(name, sign=1):
     return Contender(name, lambda texts: sign * unit_vectors(len(texts)))
 
 
+NAMES = ("transformers eager unsorted", "xtremely packed", "transformers sdpa sorted", "other")
+
+WRONG = "sentence-transformers default"
+
+
+class FakeApart:
+    """Contenders that need no process; one of them is wrong."""
+
+    def __init__(self, model, name, scratch):
+        self.name = name
+
+    def __call__(self, budget):
+        return fake(self.name, -1 if self.name == WRONG else 1)
+
+    def peak(self):
+        return len(self.name)
+
+    def close(self):
+        pass
+
+
 @pytest.fixture
 def fake_run(monkeypatch, tmp_path):
     """The command line without a model: contenders are fake, one of them wrong."""
@@ -202,17 +224,11 @@ def fake_run(monkeypatch, tmp_path):
         backend=SimpleNamespace(device=torch.device("cpu"), precision="fp32"),
         tokenizer=lambda texts: SimpleNamespace(lengths=words(texts)),
     )
-    transformers = SimpleNamespace(naive=lambda: fake("naive"), sorted=lambda b: fake("sdpa"))
     monkeypatch.setattr(encoders.Engine, "load", lambda model, **_: engine)
     monkeypatch.setattr(encoders, "RESULTS", tmp_path)
-    monkeypatch.setattr(encoders.peers, "packed", lambda engine, budget, name="packed": fake(name))
-    monkeypatch.setattr(encoders.peers, "Transformers", lambda engine, attention: transformers)
-    monkeypatch.setattr(encoders.peers, "sentence_transformers", lambda engine: fake("st", -1))
-    other = {"other": lambda ids, mask: unit_vectors(len(ids))}
-    monkeypatch.setattr(encoders.cpu_peers, "installed", lambda engine, tuning, scratch: other)
-    monkeypatch.setattr(
-        encoders.cpu_peers, "contender", lambda engine, name, run, budget: fake(name)
-    )
+    monkeypatch.setattr(encoders, "names", lambda scratch: [*NAMES, WRONG])
+    monkeypatch.setattr(encoders, "Apart", FakeApart)
+    monkeypatch.setattr(encoders.cpu_peers, "convert", lambda engine, tuning, scratch: None)
     monkeypatch.setattr(encoders.machine, "gemm_rate", lambda *shape: 1e11)
     return tmp_path
 
@@ -222,13 +238,20 @@ def test_last_line_is_json_and_names_the_kept_file(fake_run, capsys):
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     (short,) = last["workloads"]
     assert short["source"].startswith("mini suite (not XTREME)")
-    assert short["withheld"] == {"st": "mean cosine -1.0000 is below 0.99"}
-    more = {"xtremely onnx fp32", "xtremely onnx int8", "other"}
-    assert set(short["tokens_per_second"]) == {"naive", "packed", "sdpa", *more}
-    assert set(short["xtremely_over"]) == {"naive", "sdpa", *more}
+    assert short["withheld"] == {WRONG: "mean cosine -1.0000 is below 0.99"}
+    assert set(short["tokens_per_second"]) == set(NAMES)
+    assert set(short["xtremely_over"]) == {*NAMES} - {"xtremely packed"}
     kept = json.loads((fake_run / last["file"]).read_text())
-    assert kept["results"][0]["rows"][0]["name"] == "naive"
-    assert len(kept["results"][0]["rows"][0]["seconds"]) == 2
+    first = kept["results"][0]["rows"][0]
+    assert (first["name"], first["peak_mb"]) == (NAMES[0], len(NAMES[0]))
+    assert len(first["seconds"]) == 2
+    assert set(kept["results"][0]["tuning"]) == {*NAMES[1:]}
+
+
+def test_contenders_are_chosen_by_name_beside_the_reference_ours_and_the_baseline(fake_run, capsys):
+    encoders.main(["--only", "short", "--sentences", "20", "--rounds", "1", "--contenders", "none"])
+    (short,) = json.loads(capsys.readouterr().out.splitlines()[-1])["workloads"]
+    assert set(short["tokens_per_second"]) == set(NAMES) - {"other"}
 
 
 def test_tokens_are_real_ones_with_specials_and_prompt(fake_run, capsys):
@@ -292,6 +315,14 @@ def test_memory_of_a_command_is_measured_and_its_exit_code_kept():
     assert lines[0] == "hello"
     measured = json.loads(lines[-1])
     assert 200 < measured["peak_mb"] < 2000 and measured["exit"] == 3
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it")
+def test_memory_that_is_added_is_the_peak_since_then_not_what_is_left():
+    bytearray(300_000_000)  # an earlier peak
+    added = watch()
+    bytearray(200_000_000)
+    assert 190 < added() < 230
 
 
 def test_slug_is_fit_for_a_file_name():

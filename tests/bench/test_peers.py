@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 
-from xtremely.bench import peers
+from xtremely.bench import contenders, cpu_peers, peers
 from xtremely.engine.runtime import Engine
 
 
 @pytest.fixture(scope="module")
 def engine(tiny_bert):
     return Engine.load(str(tiny_bert), backend="torch", device="cpu")
+
+
+def padded(engine, budget):
+    width = engine.backend.width
+    return cpu_peers.contender(
+        engine, "other", lambda ids, mask: np.ones((len(ids), width)), budget
+    )
 
 
 @pytest.fixture
@@ -34,20 +41,37 @@ def test_sentence_transformers_agrees(engine, texts):
     assert np.allclose(peers.sentence_transformers(engine).embed(texts), naive, atol=1e-5)
 
 
-def test_packed_starts_every_run_with_a_tokenizer_that_remembers_nothing(
-    engine, texts, monkeypatch
-):
-    made = []
+class Counted:
+    """A tokenizer's backend that counts the texts it is given."""
 
-    class Counted(peers.Tokenizer):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            made.append(self)
+    def __init__(self, backend):
+        self.backend, self.texts = backend, 0
 
-    monkeypatch.setattr(peers, "Tokenizer", Counted)
-    before, packed = engine.tokenizer, peers.packed(engine, 500)
-    for _ in range(2):
-        packed.before()
-        packed.embed(texts)
-    assert len(made) == 2
-    assert engine.tokenizer is before
+    def __getattr__(self, name):
+        return getattr(self.backend, name)
+
+    def encode_batch_fast(self, texts, **options):
+        self.texts += len(texts)
+        return self.backend.encode_batch_fast(texts, **options)
+
+
+@pytest.mark.parametrize("make", [peers.packed, padded])
+def test_every_run_pays_for_its_tokenisation(engine, texts, make, monkeypatch):
+    counted = Counted(engine.tokenizer.backend)
+    monkeypatch.setattr(engine.tokenizer, "backend", counted)
+    contender = make(engine, 500)
+    for number in range(1, 3):
+        contender.before()
+        contender.embed(texts)
+        assert counted.texts == number * len(set(texts))
+
+
+def test_a_contender_in_a_process_of_its_own_embeds_the_same(engine, tiny_bert, texts, tmp_path):
+    apart = contenders.Apart(str(tiny_bert), contenders.OURS, tmp_path)
+    one = apart(500)
+    one.before()
+    start = one.processor()
+    np.testing.assert_allclose(one.embed(texts), peers.packed(engine, 500).embed(texts), atol=1e-5)
+    assert one.processor() > start
+    assert apart.peak() > 1
+    apart.close()
