@@ -239,10 +239,10 @@ def _say(what: str, done: int, total: int) -> None:
         print(f"mining: {what} {done}/{total}", flush=True)
 
 
-def mine_sets(folder: Path, languages: Sequence[str], model: str) -> list[dict[str, Any]]:
-    """Quality on mining sets: text to pairs, every index from the same vectors."""
+def mine_sets(folder: Path, languages: Sequence[str], model: str) -> Iterator[dict[str, Any]]:
+    """Quality on mining sets: text to pairs. The first index of a language waits for the encoder,
+    the others have its vectors."""
     load = partial(Engine.load, model)
-    results = []
     for code in languages:
         paths = [folder / f"{code}-en.{side}" for side in (code, "en", "gold")]
         for factory in QUALITY:
@@ -250,20 +250,19 @@ def mine_sets(folder: Path, languages: Sequence[str], model: str) -> list[dict[s
             around = Surroundings(load, _say, lambda rows: nullcontext(lambda *done: None))
             out = folder / "mined" / f"{code}-en.{factory}.tsv"
             report = mine(paths[0], paths[1], out, folder / "mined" / "work", settings, around)
-            results.append(
-                {
-                    "pair": f"{code}-en",
-                    "index": factory,
-                    "rows": [report[side]["rows"] for side in ("source", "target")],
-                    "gold": report["quality"]["gold"],
-                    "tuned": report["quality"]["at_threshold"],
-                    "cross_validated": report["quality"]["cross_validated"],
-                    "threshold": report["threshold"],
-                    "seconds": report["seconds"],
-                }
-            )
-            print(json.dumps(results[-1]), flush=True)
-    return results
+            spent = report["seconds"]
+            rows = [report[side]["rows"] for side in ("source", "target")]
+            yield {
+                "pair": f"{code}-en",
+                "index": factory,
+                "rows": rows,
+                "gold": report["quality"]["gold"],
+                "tuned": report["quality"]["at_threshold"],
+                "cross_validated": report["quality"]["cross_validated"],
+                "threshold": report["threshold"],
+                "seconds": spent,
+                "sentences_per_second": round(sum(rows) / sum(spent.values()), 1),
+            }
 
 
 class Document:
@@ -348,8 +347,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             document.keep("mine", mined)
     if wanted("quality"):
         require(given.sets is not None, "--sets is missing: see bench.mining_sets")
-        quality = mine_sets(given.sets, given.languages.split(","), given.model)
-        document.keep("quality", quality)
+        mined_sets: list[dict[str, Any]] = []
+        for result in mine_sets(given.sets, given.languages.split(","), given.model):
+            mined_sets.append(result)
+            document.keep("quality", mined_sets)
+            print(json.dumps(result), flush=True)
     print(json.dumps({"benchmark": "retrieval", "file": document.path.name}))
 
 

@@ -48,6 +48,15 @@ def test_flat_equals_the_twin():
     np.testing.assert_allclose(found.scores, twin.scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["PQ8x4", "IVF8,PQ8x4", "OPQ8,IVF8,PQ8x4"])
+def test_training_does_not_order_codes_for_a_filter_that_nothing_uses(kind):
+    import faiss
+
+    built = [Index.trained(BASE, f"{kind}{suffix}") for suffix in ("", "np")]
+    made, plain = (faiss.serialize_index(one.faiss) for one in built)
+    np.testing.assert_array_equal(made, plain)
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_the_memory_that_is_planned_covers_what_the_index_takes(factory):
     import faiss
