@@ -20,6 +20,7 @@ from xtremely.bench import cpu_peers, peers
 from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
 from xtremely.engine.runtime import Engine
+from xtremely.kernels.guard import InputError
 
 Make = Callable[[int], Contender]  # a batch's token budget -> the contender
 EAGER, DEFAULT = "transformers eager unsorted", "sentence-transformers default"
@@ -107,8 +108,11 @@ class Apart:
         self._process.join()
 
     def _ask(self, *request: Any) -> Any:
-        self._near.send(request)
-        return self._near.recv()  # EOFError if it has died, after its own traceback
+        try:
+            self._near.send(request)
+            return self._near.recv()
+        except (EOFError, OSError) as error:
+            raise InputError(f"{self.name}: its process has ended; see its error above") from error
 
 
 def _serve(far: Connection, model: str, name: str, scratch: Path) -> None:

@@ -1,12 +1,12 @@
 """Encoding speed of this engine and its peers, same model, same texts, same machine.
 
     python -m xtremely.bench.encoders --data-root data
-    python -m xtremely.bench.encoders --only short --rounds 9
+    python -m xtremely.bench.encoders --only short --rounds 9 --contenders "xtremely onnx int8"
 
-Two workloads: unsorted sentences of many languages, and passages. Tokens are real ones, specials
-and prompt included, padding never. The limit is a measured fp32 matrix product of the model's own
-shape. Prints a table a workload, keeps everything measured in ``bench/results``, and ends with one
-line of JSON.
+Every contender has a process of its own, which waits while another runs. Two workloads: unsorted
+sentences of many languages, and passages. Tokens are real ones, specials and prompt included,
+padding never. The limit is a measured fp32 matrix product of the model's own shape. Prints a table
+a workload, keeps everything measured in ``bench/results``, and ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from xtremely.bench.plots import speeds
 from xtremely.bench.workloads import Workload
 from xtremely.engine.config import EncoderConfig, encoder_config, read_json
 from xtremely.engine.runtime import Engine
+from xtremely.kernels.guard import require
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = {"cpu": (512, 1024, 2048), "cuda": (8192, 16384, 32768)}
@@ -229,8 +230,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cpu_peers.convert(engine, tuning, Path(scratch))
         wanted = names(Path(scratch))
         if given.contenders:
-            chosen_names = (EAGER, BASELINE, OURS, *given.contenders.split(","))
-            wanted = [name for name in wanted if name in chosen_names]
+            asked = given.contenders.split(",")
+            unknown = sorted(set(asked) - set(wanted))
+            require(not unknown, f"no contender {', '.join(unknown)}; legal: {', '.join(wanted)}")
+            wanted = [name for name in wanted if name in (EAGER, BASELINE, OURS, *asked)]
         for workload in chosen:
             found = {name: Apart(given.model, name, Path(scratch)) for name in wanted}
             results.append(compare(engine, workload, count, given.rounds, found))

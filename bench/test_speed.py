@@ -82,9 +82,8 @@ def test_sentences(benchmark, name, engine, workload, request):
 
 
 def _embedder(name: str, engine: Engine, request: pytest.FixtureRequest) -> Contender:
-    ours = name.startswith(("xtremely", "transformers", "sentence"))
-    folder = Path("none") if ours else request.getfixturevalue("converted")
-    made = makers(MODEL, engine, folder)
+    needs = "converted" if name.startswith(("OpenVINO", "CTranslate2")) else "tmp_path"
+    made = makers(MODEL, engine, request.getfixturevalue(needs))
     if name not in made:
         pytest.skip("not installed")
     return made[name](BUDGET)

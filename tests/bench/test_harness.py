@@ -249,9 +249,12 @@ def test_last_line_is_json_and_names_the_kept_file(fake_run, capsys):
 
 
 def test_contenders_are_chosen_by_name_beside_the_reference_ours_and_the_baseline(fake_run, capsys):
-    encoders.main(["--only", "short", "--sentences", "20", "--rounds", "1", "--contenders", "none"])
+    few = ["--only", "short", "--sentences", "20", "--rounds", "1", "--contenders"]
+    encoders.main([*few, "other"])
     (short,) = json.loads(capsys.readouterr().out.splitlines()[-1])["workloads"]
-    assert set(short["tokens_per_second"]) == set(NAMES) - {"other"}
+    assert set(short["tokens_per_second"]) == set(NAMES) and not short["withheld"]
+    with pytest.raises(InputError, match="no contender otter; legal: transformers eager"):
+        encoders.main([*few, "other,otter"])
 
 
 def test_tokens_are_real_ones_with_specials_and_prompt(fake_run, capsys):

@@ -5,6 +5,7 @@ import pytest
 
 from xtremely.bench import contenders, cpu_peers, peers
 from xtremely.engine.runtime import Engine
+from xtremely.kernels.guard import InputError
 
 
 @pytest.fixture(scope="module")
@@ -74,4 +75,12 @@ def test_a_contender_in_a_process_of_its_own_embeds_the_same(engine, tiny_bert, 
     np.testing.assert_allclose(one.embed(texts), peers.packed(engine, 500).embed(texts), atol=1e-5)
     assert one.processor() > start
     assert apart.peak() > 1
+    apart.close()
+
+
+def test_a_contender_whose_process_fails_is_named(tiny_bert, tmp_path, capfd):
+    apart = contenders.Apart(str(tiny_bert), "nobody", tmp_path)
+    with pytest.raises(InputError, match="nobody: its process has ended"):
+        apart(500).before()
+    assert "KeyError: 'nobody'" in capfd.readouterr().err
     apart.close()
