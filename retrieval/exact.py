@@ -307,7 +307,7 @@ def _in_double(queries: Tensor, base: Vectors, k: int) -> Neighbours:
     for part in _parts(len(base), ROWS):
         keys = _tensor(base, part).to(queries.device)
         near = _shifted(by_blocks(queries, keys, k, torch.float64), part.start)
-        found = [merged([*found, near], k)]
+        found = [merged([*found, near], k) if found else near]
     return found[0]
 
 
