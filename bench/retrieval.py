@@ -34,13 +34,12 @@ import torch
 
 from xtremely.bench import machine, retrieval_peers
 from xtremely.bench.harness import Spread
-from xtremely.bench.plots import growth
 from xtremely.engine.runtime import Engine
 from xtremely.eval.mine import TUNED, Settings, Surroundings, mine
 from xtremely.kernels.guard import require
 from xtremely.retrieval import exact
 from xtremely.retrieval.blas import blas, load_faiss
-from xtremely.retrieval.index import Index, overlap
+from xtremely.retrieval.index import Index, gpu_count, overlap
 from xtremely.retrieval.plan import needed, require_memory
 from xtremely.retrieval.vectors import FileRows, UnitRows
 
@@ -190,6 +189,15 @@ def compare_indexes(
             "bytes": len(load_faiss().serialize_index(made.faiss)),
             "bytes_planned": needed(factory, rows, x.shape[1]),
         }
+        if gpu_count() and "HNSW" not in factory:
+            with Timed() as timed:
+                there = made.on_gpus()
+            copied = timed.json()
+            there.search(x[:1000], max(KS))  # takes its working memory
+            with Timed() as timed:
+                ids = there.search(x, max(KS)).ids
+            spent = _searched(ids, truth, timed.json(), whole)
+            yield {"index": f"{factory} on the GPU", **head, "copy": copied, **spent}
     if rows <= MOST_LINKED:
         with Timed() as timed:
             index = retrieval_peers.usearch_index(y)
@@ -270,7 +278,7 @@ class Document:
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        here, found = machine.describe(torch.device("cpu")), blas()
+        here, found = machine.describe(torch.device("cuda" if gpu_count() else "cpu")), blas()
         date = datetime.now(UTC).date().isoformat()
         stem = f"retrieval-{machine.slug(here['processor'])}-{date}"
         number = sum(path.stem.startswith(stem) for path in folder.glob("*.json"))
@@ -334,6 +342,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found.append(result)
                 document.keep("indexes", found)
                 print(json.dumps(result), flush=True)
+        from xtremely.bench.plots import growth  # plotly need not be on a machine with a GPU
+
         growth(found, document.path.with_suffix(".html"))
     if wanted("mine"):
         mined = []

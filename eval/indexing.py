@@ -20,7 +20,7 @@ from xtremely.eval.mine import check_output as check_folders
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval import plan
 from xtremely.retrieval.blas import blas, load_faiss
-from xtremely.retrieval.index import Index, read_note, require_same
+from xtremely.retrieval.index import Index, gpu_count, read_note, require_same
 from xtremely.retrieval.neighbours import Vectors, require_finite
 from xtremely.retrieval.vectors import FileRows, UnitRows
 
@@ -125,10 +125,10 @@ def search_index(
 def print_info(path: Path | None) -> None:
     """FAISS on this machine and, with a path, the index there."""
     faiss, found = load_faiss(), blas()
-    gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     core = found.chosen or found.core or "not its own"
+    threads = faiss.omp_get_max_threads()
     rows = [
-        ("FAISS", f"{faiss.__version__}, {faiss.omp_get_max_threads()} threads, {gpus} GPUs"),
+        ("FAISS", f"{faiss.__version__}, {threads} threads, {gpu_count()} GPUs"),
         ("matrix products", f"OpenBLAS kernels {core} ({found.note})"),
         ("exact search", "our own kernel on a GPU, else torch's products: neither uses the above"),
         ("memory free", f"{plan.available() / plan.GIB:.1f} GiB"),

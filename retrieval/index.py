@@ -160,9 +160,8 @@ class Index:
         Raises:
             InputError: this FAISS has no GPU, or cannot run this kind of index there.
         """
-        faiss = load_faiss()
-        gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
-        require(gpus > 0, "this FAISS sees no GPU; install 'xtremely[gpu]' on a machine with one")
+        faiss, count = load_faiss(), gpu_count()
+        require(count > 0, "this FAISS sees no GPU; install 'xtremely[gpu]' on a machine with one")
         options = faiss.GpuMultipleClonerOptions()
         options.shard, options.useFloat16 = shard, True
         try:
@@ -171,7 +170,7 @@ class Index:
             raise InputError(
                 f"FAISS cannot run {self.about['factory']} on a GPU; take an IVF or Flat"
             ) from error
-        return Index(there, {**self.about, "gpus": gpus})
+        return Index(there, {**self.about, "gpus": count})
 
     def save(self, path: Path) -> None:
         """Write the index and, last, its note; nothing is left of a write that fails."""
@@ -215,6 +214,12 @@ class Index:
         if "effort" in about:
             index.set_effort(about["effort"])
         return index
+
+
+def gpu_count() -> int:
+    """GPUs that this FAISS sees."""
+    faiss = load_faiss()
+    return faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
 
 
 def overlap(found: np.ndarray, truth: np.ndarray) -> float:

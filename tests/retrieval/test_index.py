@@ -11,7 +11,7 @@ from xtremely.kernels.guard import InputError, UsageError
 from xtremely.retrieval import approximate, index, plan
 from xtremely.retrieval.approximate import mutual, nearest, parts
 from xtremely.retrieval.exact import search, search_ref
-from xtremely.retrieval.index import Index, overlap
+from xtremely.retrieval.index import Index, gpu_count, overlap
 from xtremely.retrieval.margin import unit_rows
 
 FACTORIES = ["Flat", "SQfp16", "SQ8", "IVF8,Flat", "IVF8,SQfp16", "IVF8,PQ8x4", "HNSW16"]
@@ -167,3 +167,17 @@ def test_copies_on_gpus_are_asked_for_as_they_should(monkeypatch):
     there = made.on_gpus(shard=False)
     assert there.about["gpus"] == 2 and there.faiss is made.faiss
     assert (asked["shard"], asked["half"]) == (False, True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "IVF8,SQfp16", "OPQ8,IVF8,PQ8"])
+def test_a_copy_on_the_gpu_finds_what_the_index_finds(factory):
+    if not gpu_count():
+        pytest.skip("needs a FAISS that sees a GPU")
+    made = Index.build(BASE, factory)
+    made.set_effort(4)
+    there = made.on_gpus()
+    assert there.about["gpus"] >= 1
+    expected, found = made.search(QUERIES, 10), there.search(QUERIES, 10)
+    assert overlap(found.ids, expected.ids) > 0.97  # fp16 turns a few near ties around
+    np.testing.assert_allclose(found.scores, expected.scores, atol=5e-3)
