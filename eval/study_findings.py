@@ -7,9 +7,8 @@ says which cells those runs are.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,20 @@ import numpy as np
 from xtremely.eval.languages import language
 from xtremely.eval.study_cells import Result
 from xtremely.eval.study_grid import UNTRAINED, Cell, Grid, Part
-from xtremely.eval.study_statistics import Estimate, Matrix, spearman
+from xtremely.eval.study_published import compared, published
+from xtremely.eval.study_statistics import (
+    INDO_EUROPEAN,
+    Estimate,
+    Matrix,
+    european_and_others,
+    groups_of,
+)
 from xtremely.eval.task import Matching, Task, find_task
 
-PUBLISHED = Path(__file__).with_name("published_udpos.json")
 # Metrics of a task's kind, the first one that which is compared with published figures.
 SHOWN = {"udpos": ("accuracy", "f1"), "span": ("f1", "exact_match")}
 REFERENCES = ("en", UNTRAINED)  # sources that all others are compared with
-INDO_EUROPEAN = "Indo-European"
+LEARNT = 10.0  # points above guessing in the source's own language, with which a run has learnt
 
 Json = dict[str, Any]
 
@@ -37,11 +42,13 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         results: of any cells; those of no grid are left out.
 
     Returns:
-        ``overview`` (see there), ``tables``, ``cells`` (name -> what it was and cost) and
-        ``missing`` (titles of cells).
+        ``overview`` (see there), ``tables``, ``cells`` (name -> what it was and cost),
+        ``failed`` (name of a cell that learnt nothing -> its title) and ``missing`` (titles of
+        cells). A part with failed runs has all its tables a second time, without them: fine-tuning
+        on little data fails now and then, whatever the language (Mosbach et al., ICLR 2021).
     """
     by_declaration = {_key(_declared(result)): result for result in results}
-    tables, cells, missing = [], {}, []
+    tables, cells, failed, missing = [], {}, {}, []
     for part in (part for grid in grids for part in grid.parts):
         found: list[tuple[Cell, Result]] = []
         for cell in part.cells:
@@ -54,7 +61,37 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         for model in dict.fromkeys(cell.model for cell, _ in found):
             own = [(cell, result) for cell, result in found if cell.model == model]
             tables += _tables(part, model, own)
-    return {"overview": overview(tables), "tables": tables, "cells": cells, "missing": missing}
+            learnt = [(cell, result) for cell, result in own if has_learnt(cell, result)]
+            if learnt and len(learnt) < len(own):
+                title = f"{part.title}, runs that learnt"
+                tables += _tables(replace(part, title=title), model, learnt)
+            failed |= {
+                result["name"]: cell.title for cell, result in own if (cell, result) not in learnt
+            }
+    return {
+        "overview": overview(tables),
+        "tables": tables,
+        "cells": cells,
+        "failed": failed,
+        "missing": missing,
+    }
+
+
+def has_learnt(cell: Cell, result: Result) -> bool:
+    """Whether a run is ``LEARNT`` points better than guessing at what it was trained for.
+
+    It is judged in the source's own languages, where transfer plays no part, on every task with a
+    fixed set of labels for a whole example; other tasks have no rate of guessing.
+    """
+    for score in result["scores"]:
+        task = find_task(score["task"])
+        own = [code for code in own_languages(cell.source) if code in score["languages"]]
+        if task.kind == "pair" and own:
+            values = score["metrics"]["accuracy"][""]
+            mean = float(np.mean([values[code] for code in own]))
+            if mean < 100 / len(task.rules.labels) + LEARNT:
+                return False
+    return True
 
 
 def overview(tables: list[Json]) -> Json:
@@ -187,7 +224,7 @@ def _row(matrix: Matrix, source: str) -> Json:
     """All that is said of a source."""
     own = own_languages(source)
     away = [code for code in matrix.targets if code not in own]
-    european, others = _split(away)
+    european, others = european_and_others(away)
     return {
         "runs": len(matrix.runs[source]),
         "values": {code: matrix.value(source, code) for code in matrix.targets},
@@ -212,7 +249,7 @@ def _row(matrix: Matrix, source: str) -> Json:
         **{
             by: {
                 group: _json(matrix.mean(source, codes))
-                for group, codes in _groups(away, by).items()
+                for group, codes in groups_of(away, by).items()
             }
             for by in ("family", "script")
         },
@@ -228,14 +265,14 @@ def _against(matrix: Matrix, source: str, other: str) -> Json:
     """How a source differs from another one where both transfer."""
     own = {*own_languages(source), *own_languages(other)}
     away = [code for code in matrix.targets if code not in own]
-    european, others = _split(away)
+    european, others = european_and_others(away)
     return {
         "all": _json(matrix.difference(source, other, away)),
         INDO_EUROPEAN: _json(matrix.difference(source, other, european)),
         "other families": _json(matrix.difference(source, other, others)),
         "family": {
             group: _json(matrix.difference(source, other, codes))
-            for group, codes in _groups(away, "family").items()
+            for group, codes in groups_of(away, "family").items()
         },
     }
 
@@ -266,21 +303,6 @@ def _means(matrix: Matrix) -> Json:
     }
 
 
-def _split(codes: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Indo-European languages, and the others."""
-    groups = _groups(codes, "family")
-    european = groups.pop(INDO_EUROPEAN, [])
-    return european, [code for group in groups.values() for code in group]
-
-
-def _groups(codes: Iterable[str], by: str) -> dict[str, list[str]]:
-    """Codes by family or script, in order of appearance."""
-    found: dict[str, list[str]] = {}
-    for code in codes:
-        found.setdefault(getattr(language(code), by), []).append(code)
-    return found
-
-
 def _pairs(matrix: Matrix, by: str) -> Json:
     """Group of the source -> group of the target -> mean over pairs of different languages."""
     found: dict[str, dict[str, list[tuple[str, str]]]] = {}
@@ -301,83 +323,6 @@ def _pairs(matrix: Matrix, by: str) -> Json:
         }
         for one, row in found.items()
     }
-
-
-@cache
-def published() -> Json:
-    """De Vries et al.'s accuracies, see the file."""
-    return json.loads(PUBLISHED.read_text(encoding="utf-8"))
-
-
-def compared(matrix: Matrix, known: Json) -> Json | None:
-    """Rank correlations with published scores of the same sources on the same languages.
-
-    Returns:
-        ``all pairs``: over all pairs of different languages; ``sources``: over the sources' means
-        on languages that none of them is; ``sources by target``: of the sources, a target at a
-        time, on average; ``targets by source``: the reverse; and both sides' means on
-        Indo-European and other targets. None where nothing is shared.
-    """
-    scores = known["scores"]
-    sources = [source for source in matrix.runs if source in scores]
-    targets = [
-        code
-        for code in matrix.targets
-        if all(code in scores[s] and matrix.value(s, code) is not None for s in sources)
-    ]
-    if not sources or not targets:
-        return None
-
-    def ours(source: str, code: str) -> float:
-        return matrix.value(source, code) or 0.0
-
-    def theirs(source: str, code: str) -> float:
-        return scores[source][code]
-
-    pairs = [(source, code) for source in sources for code in targets if code != source]
-    common = [code for code in targets if code not in sources]
-    every = _correlation(pairs, ours, theirs)
-    by_target = [
-        _correlation([(s, code) for s in sources if s != code], ours, theirs) for code in targets
-    ]
-    by_source = [
-        _correlation([(s, code) for code in targets if code != s], ours, theirs) for s in sources
-    ]
-    means = [
-        [float(np.mean([side(s, code) for code in common])) for s in sources] if common else []
-        for side in (ours, theirs)
-    ]
-    return {
-        "source": known["source"],
-        "sources": sources,
-        "targets": targets,
-        "correlation": {
-            "all pairs": every,
-            "sources": spearman(*means) if common else None,
-            "sources by target": _mean(by_target),
-            "targets by source": _mean(by_source),
-        },
-        "means": {
-            source: {
-                group: {
-                    "ours": _mean([ours(source, code) for code in codes if code != source]),
-                    "published": _mean([theirs(source, code) for code in codes if code != source]),
-                }
-                for group, codes in zip(
-                    (INDO_EUROPEAN, "other families"), _split(targets), strict=True
-                )
-            }
-            for source in sources
-        },
-    }
-
-
-def _correlation(
-    pairs: list[tuple[str, str]],
-    ours: Callable[[str, str], float],
-    theirs: Callable[[str, str], float],
-) -> float | None:
-    return spearman([ours(*pair) for pair in pairs], [theirs(*pair) for pair in pairs])
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -9,8 +9,14 @@ from typing import Any
 from xtremely.eval.languages import language
 from xtremely.eval.results import dumps
 from xtremely.eval.study_cells import Result
-from xtremely.eval.study_findings import INDO_EUROPEAN, Json, findings, own_languages
+from xtremely.eval.study_findings import (
+    LEARNT,
+    Json,
+    findings,
+    own_languages,
+)
 from xtremely.eval.study_grid import UNTRAINED, Grid
+from xtremely.eval.study_statistics import INDO_EUROPEAN
 from xtremely.kernels.guard import require
 from xtremely.retrieval.store import write_atomic
 
@@ -32,8 +38,8 @@ def write_study_report(
         grids: the studies.
         results: of their cells.
         out: the folder.
-        into: a Markdown file that gets the tables too, between ``MARKS``; what people wrote
-            outside of them stays.
+        into: a Markdown file that gets the tables of every task's first metric, without the
+            breakdowns, between ``MARKS``; what people wrote outside of them stays.
 
     Returns:
         The findings, as ``report.json`` has them.
@@ -47,10 +53,9 @@ def write_study_report(
         f"no cell of {', '.join(grid.name for grid in grids)} is finished; run the study first",
     )
     write_atomic(out / "report.json", dumps(found).encode("utf-8"))
-    tables = "\n".join(_markdown(found))
-    write_atomic(out / "tables.md", tables.encode("utf-8"))
+    write_atomic(out / "tables.md", "\n".join(_markdown(found)).encode("utf-8"))
     if into is not None:
-        write_atomic(into, _with_tables(into, tables).encode("utf-8"))
+        write_atomic(into, _with_tables(into, "\n".join(_brief(found))).encode("utf-8"))
     write_atomic(out / "report.html", _page(grids, found).encode("utf-8"))
     return found
 
@@ -82,6 +87,7 @@ def _page(grids: list[Grid], found: Json) -> str:
         names=[grid.name for grid in grids],
         found=found,
         means=MEANS,
+        learnt=f"{LEARNT:g}",
         source_name=source_name,
         origin=origin,
         heat=heat,
@@ -141,7 +147,40 @@ def layers(table: Json) -> list[str]:
     return sorted(table.get("layers", {}), key=int)
 
 
+def _brief(found: Json) -> Iterator[str]:
+    """What a reader wants first; the rest is in the other files."""
+    yield from _overview(found)
+    seen = set()
+    for table in found["tables"]:
+        about = (table["title"], table["model"], table["task"])
+        if about not in seen:
+            yield from _head(table)
+        seen.add(about)
+
+
 def _markdown(found: Json) -> Iterator[str]:
+    """Everything."""
+    yield from _overview(found)
+    for table in found["tables"]:
+        yield from _head(table)
+        yield from _breakdowns(table)
+    yield "## Cells\n"
+    yield from _lines(
+        ["cell", "part", "source", "seed", "steps", "training, s", "testing, s", "device"],
+        (
+            [
+                f"`{name}`",
+                *(str(cell[key]) for key in ("part", "source", "seed", "steps")),
+                number(cell["training_seconds"]),
+                number(cell["testing_seconds"]),
+                cell["device"],
+            ]
+            for name, cell in found["cells"].items()
+        ),
+    )
+
+
+def _overview(found: Json) -> Iterator[str]:
     tasks, rows = found["overview"]["tasks"], found["overview"]["rows"]
     yield "## All tasks\n"
     yield "Zero-shot means, each task in its first metric; the last column is the mean of the"
@@ -160,28 +199,15 @@ def _markdown(found: Json) -> Iterator[str]:
             for source, row in rows.items()
         ),
     )
-    for table in found["tables"]:
-        yield from _section(table)
-    yield "## Cells\n"
-    yield from _lines(
-        ["cell", "part", "source", "seed", "steps", "training, s", "testing, s", "device"],
-        (
-            [
-                f"`{name}`",
-                *(str(cell[key]) for key in ("part", "source", "seed", "steps")),
-                number(cell["training_seconds"]),
-                number(cell["testing_seconds"]),
-                cell["device"],
-            ]
-            for name, cell in found["cells"].items()
-        ),
-    )
+    if found["failed"]:
+        yield f"Runs that learnt nothing (less than {LEARNT:g} points above guessing in their own"
+        yield "language): " + "; ".join(found["failed"].values()) + ".\n"
     if found["missing"]:
         yield "Not finished: " + "; ".join(found["missing"]) + ".\n"
 
 
-def _section(table: Json) -> Iterator[str]:
-    """Everything about one table."""
+def _head(table: Json) -> Iterator[str]:
+    """A table and its means, differences and layers."""
     rows = table["rows"]
     at = f", layer {table['layer']}" if table["layer"] else ""
     yield f"## {table['title']}: {table['task']}, {table['metric']}{at} ({table['model']})\n"
@@ -205,24 +231,6 @@ def _section(table: Json) -> Iterator[str]:
         ),
     )
     yield from _differences(table)
-    for by in ("family", "script"):
-        names = groups(table, by)
-        yield f"By {by} of the target, the source's own language left out:\n"
-        yield from _lines(
-            ["source", *names],
-            (
-                [source, *(interval(row[by].get(name)) for name in names)]
-                for source, row in rows.items()
-            ),
-        )
-        yield f"By {by} of source (rows) and target, means over pairs of different languages:\n"
-        yield from _lines(
-            ["source", *names],
-            (
-                [one, *(number(pairs.get(name, {}).get("value")) for name in names)]
-                for one, pairs in table["pairs"][by].items()
-            ),
-        )
     if layers(table):
         yield "By layer, means over all target languages:\n"
         yield from _lines(
@@ -251,6 +259,29 @@ def _section(table: Json) -> Iterator[str]:
                 )
     if table.get("published"):
         yield from _published(table["published"])
+
+
+def _breakdowns(table: Json) -> Iterator[str]:
+    """By family and script, and the cells of it all."""
+    rows = table["rows"]
+    for by in ("family", "script"):
+        names = groups(table, by)
+        yield f"By {by} of the target, the source's own language left out:\n"
+        yield from _lines(
+            ["source", *names],
+            (
+                [source, *(interval(row[by].get(name)) for name in names)]
+                for source, row in rows.items()
+            ),
+        )
+        yield f"By {by} of source (rows) and target, means over pairs of different languages:\n"
+        yield from _lines(
+            ["source", *names],
+            (
+                [one, *(number(pairs.get(name, {}).get("value")) for name in names)]
+                for one, pairs in table["pairs"][by].items()
+            ),
+        )
     yield "Cells of each source: " + "; ".join(
         f"{source}: {', '.join(f'`{name}`' for name in names)}"
         for source, names in table["cells"].items()

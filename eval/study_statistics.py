@@ -16,6 +16,9 @@ from functools import cached_property
 
 import numpy as np
 
+from xtremely.eval.languages import language
+
+INDO_EUROPEAN = "Indo-European"
 DRAWS = 4000
 TAILS = (2.5, 97.5)  # per cent: a 95 % interval
 
@@ -155,3 +158,18 @@ def spearman(ones: Sequence[float], others: Sequence[float]) -> float | None:
     if len(a) < 3 or a.std() == 0 or b.std() == 0:
         return None
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def groups_of(codes: Iterable[str], by: str) -> dict[str, list[str]]:
+    """Languages by ``family`` or ``script``, in order of appearance."""
+    found: dict[str, list[str]] = {}
+    for code in codes:
+        found.setdefault(getattr(language(code), by), []).append(code)
+    return found
+
+
+def european_and_others(codes: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Indo-European languages, and the others."""
+    groups = groups_of(codes, "family")
+    european = groups.pop(INDO_EUROPEAN, [])
+    return european, [code for group in groups.values() for code in group]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -179,6 +180,29 @@ def test_all_tasks_together(run, tmp_path):
     assert found["overview"]["rows"]["none"]["compared"] == 0
 
 
+def test_runs_that_learnt_nothing_are_named_and_also_left_out(run, tmp_path):
+    """A run no better than guessing in its own language; where it fails abroad, it may have."""
+    grid, _, _, results = run
+    changed = json.loads(json.dumps(results))
+    for result in changed:
+        for score in result["scores"]:
+            if score["task"] == "xnli":
+                seed, values = result["identity"]["seed"], score["metrics"]["accuracy"][""]
+                values |= dict.fromkeys(values, 20.0)
+                values["de"] = {1: 43.4, 2: 43.3}[seed]  # a third, and 10 points
+    found = write_study_report([grid], changed, tmp_path, tmp_path / "STUDY.md")
+    assert [*found["failed"].values()] == ["nli, de, seed 2"]
+    xnli = {t["title"]: t for t in found["tables"] if t["task"] == "xnli"}
+    (first, every), (second, learnt) = xnli.items()
+    assert second == f"{first}, runs that learnt"
+    assert every["rows"]["de"]["values"]["de"] == pytest.approx(43.35)
+    assert learnt["rows"]["de"]["values"]["de"] == 43.4 and learnt["rows"]["de"]["runs"] == 1
+    titles = [t["title"] for t in found["tables"] if t["task"] == "udpos"]
+    assert not any("runs that learnt" in title for title in titles)
+    assert "nli, de, seed 2" in (tmp_path / "STUDY.md").read_text()
+    assert "1 run learnt nothing" in (tmp_path / "report.html").read_text()
+
+
 def test_nothing_to_report(run, tmp_path):
     with pytest.raises(InputError, match="no cell of small is finished"):
         write_study_report([run[0]], [], tmp_path)
@@ -269,4 +293,4 @@ def test_the_command_line(run, small_study, tmp_path, xtremely):
         "study", "report", small_study / "grid.toml", "--run", out / "small.json", "--out", tmp_path
     )
     assert (code, (tmp_path / "report.html").exists()) == (0, True)
-    assert f"{CELLS} cells, 7 tables" in told
+    assert re.search(rf"^{CELLS} cells, \d+ tables -> ", told, re.MULTILINE)
