@@ -13,11 +13,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from xtremely.engine.batch import Batch
+from xtremely.engine import int8
+from xtremely.engine.batch import Batch, collate
 from xtremely.engine.bert import Bert
 from xtremely.engine.config import (
     BERT_TYPES,
@@ -30,8 +32,11 @@ from xtremely.engine.config import (
 from xtremely.engine.encoder import require_fits
 from xtremely.engine.fp8 import Fp8Bert
 from xtremely.engine.graphs import Graphs
+from xtremely.engine.int8 import Int8Bert
 from xtremely.engine.modernbert import ModernBert
 from xtremely.engine.ops import TORCH, TRITON, Ops
+from xtremely.engine.rounding import peaks
+from xtremely.engine.samples import sample
 from xtremely.engine.weights import encoder_tensors
 from xtremely.kernels import packing
 from xtremely.kernels.attention import DIMS
@@ -41,6 +46,7 @@ from xtremely.kernels.quantise import require_e4m3
 
 OPS = {"torch": TORCH, "triton": TRITON}
 BACKENDS = ("auto", *OPS, "onnx")
+MOST_ROUNDED = 0.2  # of the states' size, by which int8 may change them, as with exported files
 # What transformers raises for one fact: this folder holds no text encoder that can be loaded.
 _UNLOADABLE = (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError)
 # A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
@@ -119,6 +125,8 @@ class Packed:
                 f" {', '.join(BERT_TYPES + ROBERTA_TYPES)}; use bf16",
             )
             self.encoder = Fp8Bert(encoder.float(), PRECISIONS[precision]).to(device).eval()
+        elif precision == "int8":
+            self.encoder = self._in_int8(folder, encoder.float())
         else:
             self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
         self.name, self.ops = name, OPS[name]
@@ -127,6 +135,28 @@ class Packed:
         self.max_length, self.vocabulary = config.max_length, config.vocabulary
         graphed = name == "triton" and device.type == "cuda"
         self._run = Graphs(self.forward) if graphed else self.forward
+
+    @staticmethod
+    def _in_int8(folder: Path, encoder: Bert | ModernBert) -> Int8Bert:
+        """The encoder in int8, tried on sentences of many languages."""
+        require(
+            isinstance(encoder, Bert),
+            f"{folder}: int8 on the torch backend is for {', '.join(BERT_TYPES + ROBERTA_TYPES)};"
+            " use --backend onnx",
+        )
+        tokens = sample(folder, encoder.config.max_length)
+        batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
+        expected = encoder(batch, [last], TORCH)[last]
+        rounded = Int8Bert(encoder, peaks(encoder, batch)).eval()
+        rounded.compile(batch, TORCH)
+        apart = rounded(batch, [last], TORCH)[last] - expected
+        share = float(apart.norm() / expected.norm())
+        require(
+            share <= MOST_ROUNDED,
+            f"{folder}: in int8 its states differ by {share:.2g} of their size (at most"
+            f" {MOST_ROUNDED:g} is taken); use fp32",
+        )
+        return rounded
 
     def forward(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H], kernel by kernel."""
@@ -241,12 +271,13 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     Args:
         folder: a Hugging Face model folder.
         backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); ``onnx``
-            (onnxruntime; ``onnx:cuda`` and the like name a provider); or ``auto``: onnx for int8,
-            triton where its kernels have been measured (``kernels/tuned.json``), in fewer than 32
-            bits, else torch.
+            (onnxruntime; ``onnx:cuda`` and the like name a provider); or ``auto``: triton where its
+            kernels have been measured (``kernels/tuned.json``), in fewer than 32 bits, else torch;
+            onnx for int8 that torch does not run, or not without a C++ compiler.
         device: where to compute.
         precision: fp32, fp16 or bf16; fp8 for the BERT family (products in e4m3, the rest in
-            fp16; the torch backend imitates it slowly); on onnx fp32, fp16 or int8.
+            fp16; the torch backend imitates it slowly) and, on a CPU, int8; on onnx fp32, fp16 or
+            int8.
 
     Raises:
         UsageError: no such backend or precision.
@@ -268,12 +299,18 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         (folder / "config.json").exists(),
         f"{folder}: no config.json here; expected an ordinary Hugging Face model folder",
     )
-    if backend == "onnx" or (backend == "auto" and precision == "int8"):
+    kind = read_json(folder / "config.json").get("model_type", "")
+    if backend == "auto" and precision == "int8":
+        able = not int8.lacking(device) and int8.compiles()
+        backend = "torch" if able and kind in BERT_TYPES + ROBERTA_TYPES else "onnx"
+    if backend == "onnx":
         from xtremely.engine.backend_onnx import Onnx
 
         return Onnx(folder, provider or "auto", device, precision)
-    require(precision != "int8", f"int8 runs on the onnx backend; {backend} has no int8")
-    kind = read_json(folder / "config.json").get("model_type", "")
+    if precision == "int8":
+        require(backend != "triton", "int8 runs on the torch and onnx backends; triton has no int8")
+        lacking = int8.lacking(device)
+        require(not lacking, f"int8 on the torch backend {lacking}; use --backend onnx, or bf16")
     if kind in PACKED_TYPES:
         name = _fastest(folder, device, precision) if backend == "auto" else backend
         return Packed(folder, name, device, precision)
@@ -282,7 +319,10 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"
         " --backend torch",
     )
-    require(precision != "fp8", f"{folder}: model type {kind!r} does not run in fp8; use bf16")
+    require(
+        precision not in ("fp8", "int8"),
+        f"{folder}: model type {kind!r} does not run in {precision}; use bf16 or fp32",
+    )
     require(
         _known_to_transformers(kind),
         f"{folder}: model type {kind!r} is unknown here and to this version of transformers;"

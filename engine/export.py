@@ -22,11 +22,10 @@ from xtremely.engine.backend import Packed
 from xtremely.engine.config import AnyConfig
 from xtremely.engine.models import folder_hash
 from xtremely.engine.onnx_graph import OPSET
-from xtremely.engine.onnx_int8 import peaks
 from xtremely.engine.onnx_product import Product, build, described
 from xtremely.engine.onnx_session import runtime
 from xtremely.engine.onnx_verify import Agreement, Trial
-from xtremely.engine.tokenize import Tokenizer
+from xtremely.engine.rounding import peaks
 from xtremely.kernels.guard import UsageError, require
 
 # Precision -> the largest difference from torch in fp32 that is kept, see ``Agreement``.
@@ -63,7 +62,7 @@ def export(
         legal = ", ".join(BOUNDS)
         raise UsageError(f"precision {precision!r} is not known to ONNX; legal: {legal}")
     require(not out.exists(), f"{out}: exists already; name a new folder")
-    trial = Trial.of(teacher, product, Tokenizer(folder, teacher.max_length))
+    trial = Trial.of(teacher, product, folder)
     about = {
         "model": name or folder.name,
         "model_hash": folder_hash(folder),

@@ -4,7 +4,7 @@ The encoder is written once on an ``Ops`` value; run on this one, it writes its 
 operators of ONNX's own set. Tensors are [batch, length, ...] with padding and a mask. In int8 the
 linear layers multiply whole numbers: weights have a scale an output, activations a scale a token,
 so that a sentence's result does not depend on its company, and the word table a scale a row; see
-``onnx_int8`` for what keeps the rounding small.
+``rounding`` for what keeps the rounding small.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from xtremely.engine.onnx_int8 import GELU_FLOOR, Peaks, balance, rounded
 from xtremely.engine.ops import Ops
+from xtremely.engine.rounding import GELU_FLOOR, Peaks, balance, rounded
 from xtremely.kernels.guard import InputError
 
 OPSET = 20  # the first with Gelu; LayerNormalization came with 17

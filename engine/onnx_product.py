@@ -12,7 +12,7 @@ from torch import nn
 from xtremely.engine.encoder import Encoder
 from xtremely.engine.heads import Head
 from xtremely.engine.onnx_graph import Graph, Layout, Value, applied, pooled, unit, whole, writing
-from xtremely.engine.onnx_int8 import Peaks
+from xtremely.engine.rounding import Peaks
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 CHOICE = "multiple choice"

@@ -14,8 +14,8 @@ from xtremely.engine.backend import Packed
 from xtremely.engine.batch import Batch, collate
 from xtremely.engine.onnx_product import CHOICE, IDS, MASK, TYPES, Product
 from xtremely.engine.onnx_session import check_file, open_session
-from xtremely.engine.samples import TEXTS
-from xtremely.engine.tokenize import Tokenizer, Tokens
+from xtremely.engine.samples import sample
+from xtremely.engine.tokenize import Tokens
 from xtremely.kernels import packing
 from xtremely.kernels.guard import require
 from xtremely.kernels.pooling import normalise, pool_ref
@@ -59,11 +59,9 @@ class Trial:
         self.expected = self._by_torch()
 
     @classmethod
-    def of(cls, teacher: Packed, product: Product, tokenizer: Tokenizer) -> Trial:
+    def of(cls, teacher: Packed, product: Product, folder: Path) -> Trial:
         """The trial that every export has to pass."""
-        longest = min(tokenizer.max_length, 512)
-        texts = [*TEXTS, " ".join(TEXTS), " ".join(TEXTS[::-1])]
-        return cls(teacher, product, tokenizer(texts, longest))
+        return cls(teacher, product, sample(folder, teacher.max_length))
 
     def agreement(self, path: Path) -> Agreement:
         """How near a file comes to torch, in plain onnxruntime on the CPU."""

@@ -1,8 +1,14 @@
-"""Sentences in many scripts on which an exported model is compared with the original.
+"""Sentences in many scripts on which a rounded or exported model is compared with the original.
 
 The first article of the Universal Declaration of Human Rights (United Nations, 1948), which belongs
 to everybody and to no benchmark.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xtremely.engine.tokenize import Tokenizer, Tokens
 
 TEXTS = (
     "All human beings are born free and equal in dignity and rights. They are endowed with reason"
@@ -27,3 +33,9 @@ TEXTS = (
     "Freedom",
     "自由",
 )
+
+
+def sample(folder: Path, max_length: int) -> Tokens:
+    """The sentences, and two texts of full length, by a model's tokenizer."""
+    texts = [*TEXTS, " ".join(TEXTS), " ".join(TEXTS[::-1])]
+    return Tokenizer(folder, max_length)(texts, min(max_length, 512))

@@ -38,7 +38,7 @@ Backend = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
-    str, typer.Option(help="fp32, fp16, bf16, (BERT family) fp8, or (onnx) int8.")
+    str, typer.Option(help="fp32, fp16, bf16, (BERT family) fp8, or (on a CPU) int8.")
 ]
 Pooling = Annotated[
     str | None, typer.Option(help="mean or cls (default: the profile's or the model's own).")

@@ -11,9 +11,9 @@ from xtremely.engine.backend import open_backend
 from xtremely.engine.batch import collate
 from xtremely.engine.export import export
 from xtremely.engine.onnx_graph import Graph, Value, writing
-from xtremely.engine.onnx_int8 import STEPS, balance, peaks, rounded
 from xtremely.engine.onnx_product import Product
 from xtremely.engine.ops import TORCH
+from xtremely.engine.rounding import STEPS, balance, peaks, rounded
 from xtremely.engine.tokenize import Tokenizer
 
 CPU = torch.device("cpu")
