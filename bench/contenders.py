@@ -26,12 +26,17 @@ Make = Callable[[int], Contender]  # a batch's token budget -> the contender
 EAGER, DEFAULT = "transformers eager unsorted", "sentence-transformers default"
 AS_CALLED = (EAGER, DEFAULT)  # these have no budget: they run as users call them
 OURS, BASELINE = "xtremely packed", "transformers sdpa sorted"
-EXPORTED = {f"xtremely onnx {precision}": precision for precision in ("fp32", "int8")}
+OWN = {  # name -> backend and precision
+    OURS: ("torch", "fp32"),
+    "xtremely packed int8": ("torch", "int8"),
+    "xtremely onnx fp32": ("onnx", "fp32"),
+    "xtremely onnx int8": ("onnx", "int8"),
+}
 
 
 def names(scratch: Path) -> list[str]:
     """All contenders, the reference of all first; see ``makers``."""
-    return [EAGER, OURS, BASELINE, DEFAULT, *EXPORTED, *cpu_peers.openers(scratch)]
+    return [EAGER, *OWN, BASELINE, DEFAULT, *cpu_peers.openers(scratch)]
 
 
 def makers(model: str, engine: Engine, scratch: Path) -> dict[str, Make]:
@@ -46,12 +51,11 @@ def makers(model: str, engine: Engine, scratch: Path) -> dict[str, Make]:
     sdpa = cache(partial(peers.Transformers, engine, "sdpa"))
     made: dict[str, Make] = {
         EAGER: lambda budget: eager().naive(),
-        OURS: _own(model, engine, "torch", "fp32", OURS),
         BASELINE: lambda budget: sdpa().sorted(budget),
         DEFAULT: lambda budget: peers.sentence_transformers(engine),
     }
-    for name, precision in EXPORTED.items():
-        made[name] = _own(model, engine, "onnx", precision, name)
+    for name, (backend, precision) in OWN.items():
+        made[name] = _own(model, engine, backend, precision, name)
     for name, opener in cpu_peers.openers(scratch).items():
         made[name] = _peer(engine, name, cache(opener))
     return made

@@ -117,9 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--languages", help="default: all with data")
     parser.add_argument("--limit", type=int, help="examples a language; default: all")
     parser.add_argument("--sentences", type=int, default=1000, help="for the cosines")
-    parser.add_argument("--precisions", default="fp32,int8", help="of the ONNX backend")
+    parser.add_argument(
+        "--contenders",
+        default="onnx:fp32,onnx:int8,torch:int8",
+        help="each a backend and a precision",
+    )
     given = parser.parse_args(arguments)
-    contenders = [("onnx", precision) for precision in given.precisions.split(",")]
+    contenders = [tuple(one.rsplit(":", 1)) for one in given.contenders.split(",")]
     texts = workloads.tatoeba(given.data_root, given.sentences)
     languages = given.languages.split(",") if given.languages else None
     tasks = [find_task(name) for name in given.tasks.split(",")]

@@ -33,6 +33,7 @@ SENTENCES = 200
 BUDGET = 1024  # tokens of a batch
 EMBEDDERS = (
     "xtremely packed",
+    "xtremely packed int8",
     "xtremely onnx fp32",
     "xtremely onnx int8",
     "transformers sdpa sorted",

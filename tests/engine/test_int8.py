@@ -55,7 +55,9 @@ def test_products_are_exact(extreme):
     torch.manual_seed(1)
     values = torch.randint(0, 2, (33, 96)) * 255 if extreme else torch.randint(0, 256, (33, 96))
     weights, scale = rounded_in_pairs(linear(40, 96).weight.numpy())
-    expected = (values.double() @ torch.from_numpy(weights).double().T) * torch.from_numpy(scale[:, 0])
+    expected = (values.double() @ torch.from_numpy(weights).double().T) * torch.from_numpy(
+        scale[:, 0]
+    )
     found = module(Rows(values.to(torch.uint8), torch.ones(33, 1)))
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-4)
 
