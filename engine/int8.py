@@ -177,16 +177,17 @@ class Steps(NamedTuple):
 PLAIN = Steps(rows_of, finished, normed, widened, None)  # attended needs to be compiled to be fast
 
 
-def compiled(step: Callable[..., Any], axes: tuple[int, ...] = (0,)) -> Callable[..., Any]:
-    """A step in one pass, compiled once for any number of tokens: sizes of ``axes`` vary."""
-    fast = torch.compile(step)
+def varying(step: Callable[..., Any], axes: tuple[int, ...] = (0,)) -> Callable[..., Any]:
+    """A step whose tensors are marked as having sizes of ``axes`` that vary, so that it is compiled
+    once for all.
+    """
 
     def call(*arguments: Any) -> Any:
         for one in arguments:
             if isinstance(one, Tensor) and one.ndim > 1:
                 for axis in axes:
                     torch._dynamo.maybe_mark_dynamic(one, axis)
-        return fast(*arguments)
+        return step(*arguments)
 
     return call
 
@@ -251,7 +252,7 @@ class Int8Layer(nn.Module):
         out = torch.empty(len(qkv), qkv.shape[1] // 3)
         for run in layout.runs:
             block = qkv[run.rows].view(run.count, run.length, 3, self.heads, -1)
-            if run.length <= SHORT:
+            if run.count > 1 and 1 < run.length <= SHORT:
                 mixed = steps.attended(block)
             else:
                 q, k, v = block.permute(2, 0, 3, 1, 4)
@@ -276,14 +277,20 @@ class Int8Bert(Encoder):
         self.readers = [*readers[1:], torch.ones(encoder.config.hidden)]
         self.steps = PLAIN
 
+    @torch.inference_mode()
     def compile(self, batch: Batch, ops: Ops) -> None:
         """Compile what lies between the products, on a batch; what a machine compiled once, it
         reads from disk.
         """
-        between = (compiled(step) for step in PLAIN[:-1])
-        self.steps = Steps(*between, compiled(attended, (0, 1)))
+        fast = Steps(*(torch.compile(step) for step in (*PLAIN[:-1], attended)))
+        self.steps = Steps(*map(varying, fast[:-1]), varying(fast.attended, (0, 1)))
+        dim = self.config.hidden // self.config.heads
+        runs = torch.zeros(3, SHORT, 3, self.config.heads, dim)
         try:
+            for run in (runs[:2], runs[1:]):  # at the head of a tensor, and inside it
+                self.steps.attended(run)
             self(batch, [self.config.layers], ops)
+            self.steps = fast
         except Exception as error:  # whatever stands between Inductor and a C++ compiler
             self.steps = PLAIN
             reason = str(error).strip().split("\n")[0][:120]

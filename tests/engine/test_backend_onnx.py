@@ -1,5 +1,6 @@
 """The onnxruntime backend: the same states as torch, padding at its own door, honest providers."""
 
+from ctypes.util import find_library
 from types import SimpleNamespace
 
 import numpy as np
@@ -152,6 +153,8 @@ def test_int8_without_dot_products_says_so(tiny_bert, tmp_path, monkeypatch):
 def test_on_a_gpu(make_tiny, sentences, name, precision):
     if onnx_session.PROVIDERS[name] not in onnx_session.runtime().get_available_providers():
         pytest.skip(f"this onnxruntime has no {name} provider")
+    if name == "tensorrt" and find_library("nvinfer") is None:
+        pytest.skip("TensorRT is not installed")
     folder = make_tiny("bert", initializer_range=0.05)
     expected = loaded(folder, "torch").embed(sentences)
     engine = Engine.load(str(folder), backend=f"onnx:{name}", device="cuda", precision=precision)

@@ -135,7 +135,7 @@ def test_without_a_compiler_it_runs_and_says_so(make_tiny, sentences, monkeypatc
     def none(*_):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(int8, "compiled", lambda *_: none)
+    monkeypatch.setattr(torch, "compile", lambda step: none)
     with pytest.warns(UserWarning, match=r"without torch.compile.*\(No working C\+\+ compiler"):
         backend = open_backend(folder, "torch", CPU, "int8")
     assert backend.encoder.steps is PLAIN
