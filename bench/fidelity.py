@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -165,7 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     Console(width=200).print(table(document))
     stem = f"fidelity-{machine.slug(document['machine']['processor'])}-{document['date']}"
-    name = f"{stem}-{'-'.join(given.tasks.split(','))}.json"
+    named = re.sub("[,:]", "-", f"{given.tasks}-{given.contenders}")
+    name = f"{stem}-{named}.json"
     (RESULTS / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({"file": name, "rows": document["rows"]}))
 
