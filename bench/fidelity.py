@@ -32,6 +32,7 @@ from xtremely.eval.evaluation import Evaluation
 from xtremely.eval.planning import Settings
 from xtremely.eval.runner import Watcher
 from xtremely.eval.task import find_task
+from xtremely.kernels.guard import require
 from xtremely.kernels.pooling import normalise
 
 RESULTS = Path(__file__).parent / "results"
@@ -124,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="each a backend and a precision",
     )
     given = parser.parse_args(arguments)
-    contenders = [tuple(one.rsplit(":", 1)) for one in given.contenders.split(",")]
+    contenders = []
+    for one in given.contenders.split(","):
+        backend, colon, precision = one.rpartition(":")
+        require(bool(colon), f"contender {one!r} is no BACKEND:PRECISION, such as torch:int8")
+        contenders.append((backend, precision))
     texts = workloads.tatoeba(given.data_root, given.sentences)
     languages = given.languages.split(",") if given.languages else None
     tasks = [find_task(name) for name in given.tasks.split(",")]

@@ -225,18 +225,11 @@ class Int8Layer(nn.Module):
 
         def norm(
             module: nn.LayerNorm, linear: Int8Linear, given: Rows, residual: Tensor, to: Tensor
-        ):
-            parts = (
-                linear.taken,
-                linear.bias,
-                residual,
-                module.weight,
-                module.bias,
-                module.eps,
-                to,
-            )
-            out, values, scale = steps.normed(linear(given), given.scale, *parts)
-            return out, Rows(values, scale)
+        ) -> tuple[Tensor, Rows]:
+            product = (linear(given), given.scale, linear.taken, linear.bias)
+            affine = (module.weight, module.bias, module.eps)
+            out, *rounded = steps.normed(*product, residual, *affine, to)
+            return out, Rows(*rounded)
 
         qkv = steps.finished(self.qkv(rows), rows.scale, self.qkv.taken, self.qkv.bias)
         mixed = self._attention(qkv, layout, ops, steps)
