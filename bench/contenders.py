@@ -28,7 +28,8 @@ AS_CALLED = (EAGER, DEFAULT)  # these have no budget: they run as users call the
 OURS, BASELINE = "xtremely packed", "transformers sdpa sorted"
 OWN = {  # name -> backend and precision
     OURS: ("torch", "fp32"),
-    "xtremely packed int8": ("torch", "int8"),
+    "xtremely native": ("native", "fp32"),
+    "xtremely native int8": ("native", "int8"),
     "xtremely onnx fp32": ("onnx", "fp32"),
     "xtremely onnx int8": ("onnx", "int8"),
 }

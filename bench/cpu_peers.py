@@ -1,17 +1,20 @@
 """Other libraries' fast ways of running the same encoder on a CPU, those that are installed.
 
+Each runs as it comes, all cores on one batch, and in streams: every core on a batch of its own.
 OpenVINO reads the model that ``xtremely export`` writes; its int8 model is NNCF's, with static
 ranges calibrated on texts that are not timed. CTranslate2 converts the ordinary folder itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from xtremely.bench.harness import Contender
 from xtremely.engine.backend import Packed
@@ -21,7 +24,7 @@ from xtremely.engine.onnx_product import IDS, MASK, Product
 from xtremely.engine.runtime import Engine
 
 Batch = tuple[np.ndarray, np.ndarray]  # ids and mask, each [B, L] int64
-Run = Callable[[np.ndarray, np.ndarray], np.ndarray]  # ids and mask to [B, H] of length 1
+Run = Callable[[Iterable[Batch]], Iterable[np.ndarray]]  # batches to [B, H] of length 1, in order
 CALIBRATION = 200  # texts
 OPENVINO = {"OpenVINO fp32": f"onnx/{FILE}", "OpenVINO int8 (NNCF)": "int8.xml"}
 CT2 = "ct2"
@@ -45,8 +48,9 @@ def contender(engine: Engine, name: str, run: Run, budget: int) -> Contender:
 
     def embed(texts: list[str]) -> np.ndarray:
         out = np.empty((len(texts), engine.backend.width), dtype=np.float32)
-        for rows, batch in padded(engine, texts, budget):
-            out[rows] = run(*batch)
+        places, batches = zip(*padded(engine, texts, budget), strict=True)
+        for rows, vectors in zip(places, run(batches), strict=True):
+            out[rows] = vectors
         return out
 
     return Contender(name, embed, before=engine.tokenizer.forget)
@@ -70,14 +74,15 @@ def convert(engine: Engine, tuning: list[str], scratch: Path) -> None:
 
 def openers(scratch: Path) -> dict[str, Callable[[], Run]]:
     """What loads the models that ``convert`` wrote, by the contender's name."""
-    found: dict[str, Callable[[], Run]] = {
-        name: partial(_openvino, scratch / file)
-        for name, file in OPENVINO.items()
-        if (scratch / file).exists()
-    }
-    if (scratch / CT2).exists():
-        for precision in ("float32", "int8"):
-            found[f"CTranslate2 {precision}"] = partial(_ctranslate2, scratch / CT2, precision)
+    found: dict[str, Callable[[], Run]] = {}
+    for suffix, streams in (("", 1), (", streams", torch.get_num_threads())):
+        for name, file in OPENVINO.items():
+            if (scratch / file).exists():
+                found[name + suffix] = partial(_openvino, scratch / file, streams)
+        if (scratch / CT2).exists():
+            for precision in ("float32", "int8"):
+                name = f"CTranslate2 {precision}{suffix}"
+                found[name] = partial(_ctranslate2, scratch / CT2, precision, streams)
     return found
 
 
@@ -104,25 +109,47 @@ def _for_openvino(engine: Engine, tuning: list[str], scratch: Path) -> None:
     openvino.save_model(quantised, scratch / "int8.xml", compress_to_fp16=False)
 
 
-def _openvino(file: Path) -> Run:
+def _openvino(file: Path, streams: int) -> Run:
     import openvino
 
+    hint = "LATENCY" if streams == 1 else "THROUGHPUT"
     # Left to itself OpenVINO would compute fp32 models in a lower precision where it can.
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(file), "CPU", settings)
-    return lambda ids, mask: compiled({IDS: ids, MASK: mask})[0]
+
+    def run(batches: Iterable[Batch]) -> list[np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+
+        def keep(request: openvino.InferRequest, place: int) -> None:
+            found[place] = request.get_output_tensor(0).data.copy()
+
+        queue = openvino.AsyncInferQueue(compiled, streams)
+        queue.set_callback(keep)
+        for place, (ids, mask) in enumerate(batches):
+            queue.start_async({IDS: ids, MASK: mask}, place)
+        queue.wait_all()
+        return [found[place] for place in range(len(found))]
+
+    return run
 
 
-def _ctranslate2(folder: Path, precision: str) -> Run:
+def _ctranslate2(folder: Path, precision: str, streams: int) -> Run:
     import ctranslate2
 
-    encoder = ctranslate2.Encoder(str(folder), compute_type=precision)
+    threads = max(1, torch.get_num_threads() // streams)
+    settings = {"inter_threads": streams, "intra_threads": threads} if streams > 1 else {}
+    encoder = ctranslate2.Encoder(str(folder), compute_type=precision, **settings)
 
-    def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def one(batch: Batch) -> np.ndarray:
+        ids, mask = batch
         rows = [row[:length].tolist() for row, length in zip(ids, mask.sum(axis=1), strict=True)]
         states = np.array(encoder.forward_batch(rows).last_hidden_state)
         mean = (states * mask[:, :, None]).sum(axis=1)  # its length is taken off anyway
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+    def run(batches: Iterable[Batch]) -> list[np.ndarray]:
+        with ThreadPoolExecutor(streams) as pool:
+            return list(pool.map(one, batches))
 
     return run

@@ -34,7 +34,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import require
 
 RESULTS = Path(__file__).parent / "results"
-BUDGETS = {"cpu": (512, 1024, 2048), "cuda": (8192, 16384, 32768)}
+BUDGETS = {"cpu": (512, 1024, 2048, 8192), "cuda": (8192, 16384, 32768)}
 TUNING_ROUNDS = 3
 
 

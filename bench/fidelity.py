@@ -121,14 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sentences", type=int, default=1000, help="for the cosines")
     parser.add_argument(
         "--contenders",
-        default="onnx:fp32,onnx:int8,torch:int8",
+        default="native:fp32,native:int8,onnx:fp32,onnx:int8",
         help="each a backend and a precision",
     )
     given = parser.parse_args(arguments)
     contenders = []
     for one in given.contenders.split(","):
         backend, colon, precision = one.rpartition(":")
-        require(bool(colon), f"contender {one!r} is no BACKEND:PRECISION, such as torch:int8")
+        require(bool(colon), f"contender {one!r} is no BACKEND:PRECISION, such as native:int8")
         contenders.append((backend, precision))
     texts = workloads.tatoeba(given.data_root, given.sentences)
     languages = given.languages.split(",") if given.languages else None

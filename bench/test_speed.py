@@ -33,7 +33,8 @@ SENTENCES = 200
 BUDGET = 1024  # tokens of a batch
 EMBEDDERS = (
     "xtremely packed",
-    "xtremely packed int8",
+    "xtremely native",
+    "xtremely native int8",
     "xtremely onnx fp32",
     "xtremely onnx int8",
     "transformers sdpa sorted",
@@ -42,6 +43,10 @@ EMBEDDERS = (
     "OpenVINO int8 (NNCF)",
     "CTranslate2 float32",
     "CTranslate2 int8",
+    "OpenVINO fp32, streams",
+    "OpenVINO int8 (NNCF), streams",
+    "CTranslate2 float32, streams",
+    "CTranslate2 int8, streams",
 )
 SEARCHED = (2_048, 20_000)
 KERNELS = list(all_kernels())

@@ -18,7 +18,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from xtremely.engine import int8
 from xtremely.engine.batch import Batch, collate
 from xtremely.engine.bert import Bert
 from xtremely.engine.config import (
@@ -34,6 +33,7 @@ from xtremely.engine.fp8 import Fp8Bert
 from xtremely.engine.graphs import Graphs
 from xtremely.engine.int8 import Int8Bert
 from xtremely.engine.modernbert import ModernBert
+from xtremely.engine.native import NativeBert, lacking, unfit
 from xtremely.engine.ops import TORCH, TRITON, Ops
 from xtremely.engine.rounding import peaks
 from xtremely.engine.samples import sample
@@ -44,8 +44,9 @@ from xtremely.kernels.configurations import architecture, is_tuned
 from xtremely.kernels.guard import InputError, UsageError, require, require_kernels
 from xtremely.kernels.quantise import require_e4m3
 
-OPS = {"torch": TORCH, "triton": TRITON}
+OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}
 BACKENDS = ("auto", *OPS, "onnx")
+NATIVE = ("fp32", "int8")  # precisions of the C++
 MOST_ROUNDED = 0.2  # of the states' size, by which int8 may change them, as with exported files
 # What transformers raises for one fact: this folder holds no text encoder that can be loaded.
 _UNLOADABLE = (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError)
@@ -105,7 +106,7 @@ def _current(device: torch.device) -> AbstractContextManager:
 
 
 class Packed:
-    """The packed encoder: in plain PyTorch the teacher of the others, or on Triton kernels.
+    """The packed encoder: in plain PyTorch the teacher of the others, on Triton kernels, or in C++.
 
     On a GPU the kernels of batches whose shape comes again are launched as one CUDA graph.
     """
@@ -126,7 +127,9 @@ class Packed:
             )
             self.encoder = Fp8Bert(encoder.float(), PRECISIONS[precision]).to(device).eval()
         elif precision == "int8":
-            self.encoder = self._in_int8(folder, encoder.float())
+            self.encoder = self._in_int8(folder, encoder.float(), name)
+        elif name == "native":
+            self.encoder = NativeBert(encoder.float())
         else:
             self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
         self.name, self.ops = name, OPS[name]
@@ -137,18 +140,18 @@ class Packed:
         self._run = Graphs(self.forward) if graphed else self.forward
 
     @staticmethod
-    def _in_int8(folder: Path, encoder: Bert | ModernBert) -> Int8Bert:
+    def _in_int8(folder: Path, encoder: Bert | ModernBert, name: str) -> Int8Bert | NativeBert:
         """The encoder in int8, tried on sentences of many languages."""
         require(
             isinstance(encoder, Bert),
-            f"{folder}: int8 on the torch backend is for {', '.join(BERT_TYPES + ROBERTA_TYPES)};"
+            f"{folder}: int8 on the {name} backend is for {', '.join(BERT_TYPES + ROBERTA_TYPES)};"
             " use --backend onnx",
         )
         tokens = sample(folder, encoder.config.max_length)
         batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
         expected = encoder(batch, [last], TORCH)[last]
-        rounded = Int8Bert(encoder, peaks(encoder, batch)).eval()
-        rounded.compile(batch, TORCH)
+        twin = Int8Bert(encoder, peaks(encoder, batch)).eval()
+        rounded = NativeBert(twin) if name == "native" else twin
         apart = rounded(batch, [last], TORCH)[last] - expected
         share = float(apart.norm() / expected.norm())
         require(
@@ -271,13 +274,14 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     Args:
         folder: a Hugging Face model folder.
         backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); ``onnx``
-            (onnxruntime; ``onnx:cuda`` and the like name a provider); or ``auto``: triton where its
-            kernels have been measured (``kernels/tuned.json``), in fewer than 32 bits, else torch;
-            onnx for int8 that torch does not run, or not without a C++ compiler.
+            (onnxruntime; ``onnx:cuda`` and the like name a provider); ``native`` (C++ for x86-64,
+            BERT family); or ``auto``: triton where its kernels have been measured
+            (``kernels/tuned.json``), in fewer than 32 bits; native where it runs, in fp32 and int8;
+            onnx for int8 elsewhere; else torch.
         device: where to compute.
         precision: fp32, fp16 or bf16; fp8 for the BERT family (products in e4m3, the rest in
-            fp16; the torch backend imitates it slowly) and, on a CPU, int8; on onnx fp32, fp16 or
-            int8.
+            fp16; the torch backend imitates it slowly); int8 on native and onnx, and on torch for
+            the BERT family, which imitates it slowly; native has fp32 and int8, onnx fp16, too.
 
     Raises:
         UsageError: no such backend or precision.
@@ -300,20 +304,24 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         f"{folder}: no config.json here; expected an ordinary Hugging Face model folder",
     )
     kind = read_json(folder / "config.json").get("model_type", "")
-    if backend == "auto" and precision == "int8":
-        able = not int8.lacking(device) and int8.compiles()
-        backend = "torch" if able and kind in BERT_TYPES + ROBERTA_TYPES else "onnx"
+    if backend == "auto":
+        backend = _fastest(folder, kind, device, precision)
     if backend == "onnx":
         from xtremely.engine.backend_onnx import Onnx
 
         return Onnx(folder, provider or "auto", device, precision)
-    if precision == "int8":
-        require(backend != "triton", "int8 runs on the torch and onnx backends; triton has no int8")
-        lacking = int8.lacking(device)
-        require(not lacking, f"int8 on the torch backend {lacking}; use --backend onnx, or bf16")
+    if backend == "native":
+        _require_native(folder, kind, device, precision)
+    require(
+        backend != "triton" or precision != "int8",
+        "int8 runs on the native, onnx and torch backends; triton has no int8",
+    )
+    require(
+        precision != "int8" or device.type == "cpu",
+        f"int8 on the {backend} backend computes on the CPU, --device is {device}; use bf16",
+    )
     if kind in PACKED_TYPES:
-        name = _fastest(folder, device, precision) if backend == "auto" else backend
-        return Packed(folder, name, device, precision)
+        return Packed(folder, backend, device, precision)
     require(
         backend != "triton",
         f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"
@@ -332,12 +340,34 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     return PaddedTransformers(folder, device, precision)
 
 
-def _fastest(folder: Path, device: torch.device, precision: str) -> str:
-    """The backend of a packed encoder; the kernels have not been measured in fp32."""
+def _fastest(folder: Path, kind: str, device: torch.device, precision: str) -> str:
+    """The backend that ``auto`` takes; Triton's kernels have not been measured in fp32."""
+    if kind not in PACKED_TYPES:
+        return "onnx" if precision == "int8" else "torch"
     config = encoder_config(read_json(folder / "config.json"), folder)
+    if precision in NATIVE and not lacking(device) and not unfit(config):
+        return "native"
+    if precision == "int8":
+        return "onnx"
     measured = device.type == "cuda" and is_tuned(architecture(device))
     able = config.hidden // config.heads in DIMS
     return "triton" if measured and able and precision != "fp32" else "torch"
+
+
+def _require_native(folder: Path, kind: str, device: torch.device, precision: str) -> None:
+    """Raise InputError unless a model runs in C++ here."""
+    if precision not in NATIVE:
+        raise UsageError(
+            f"precision {precision!r} does not run on the native backend; legal:"
+            f" {', '.join(NATIVE)}"
+        )
+    reason = lacking(device)
+    require(not reason, f"the native backend {reason}; use --backend torch, or onnx for int8")
+    require(
+        kind in PACKED_TYPES, f"{folder}: the native backend is for the BERT family, not {kind!r}"
+    )
+    reason = unfit(encoder_config(read_json(folder / "config.json"), folder))
+    require(not reason, f"{folder}: the native backend {reason}; use --backend torch")
 
 
 def _known_to_transformers(kind: Any) -> bool:

@@ -24,7 +24,7 @@ from xtremely.kernels.guard import UsageError, require
 from xtremely.kernels.pooling import POOLINGS, normalise
 
 # Batches larger than a processor's cache cost more than they save; a GPU wants many rows.
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 32768}
+TOKEN_BUDGET = {"cpu": 2048, "native": 8192, "cuda": 32768}
 
 Progress = Callable[[int, int], None]  # (sentences done, tokens done) since the last call
 
@@ -105,7 +105,7 @@ class Engine:
             f"{folder}: the tokenizer has {tokenizer.vocabulary} pieces, the word table only"
             f" {loaded.vocabulary} rows; they belong to different models",
         )
-        budget = token_budget or TOKEN_BUDGET.get(place.type, TOKEN_BUDGET["cpu"])
+        budget = token_budget or TOKEN_BUDGET.get(loaded.name, TOKEN_BUDGET[place.type])
         require(budget >= 1, f"token_budget {budget} must be at least 1")
         name = display_name(model)
         return cls(name, folder, loaded, tokenizer, conventions(folder, name), budget)

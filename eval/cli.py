@@ -32,8 +32,8 @@ Model = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="auto, torch, triton, onnx, or onnx:PROVIDER (cpu, cuda, tensorrt, openvino);"
-        " a backend named never degrades."
+        help="auto, torch, triton, native, onnx, or onnx:PROVIDER (cpu, cuda, tensorrt,"
+        " openvino); a backend named never degrades."
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]

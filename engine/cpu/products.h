@@ -1,0 +1,136 @@
+// Matrix products of tokens with packed weights, in fp32 and in whole numbers.
+//
+// Weights lie in panels of N columns, a panel's rows one after the other, so that a tile of R
+// tokens reads them from the fastest cache in the order in which they lie. Every result is one
+// sum in one order, whatever tokens are its neighbours.
+#pragma once
+
+#include <algorithm>
+
+#include "vectors.h"
+
+// A linear layer. In fp32 inputs are cut into `parts`, and panels lie [parts, outputs / N,
+// inputs / parts, N]; bytes lie [outputs / N, inputs / 4, N, 4].
+struct Linear {
+  const void* weight;
+  const float* bias;    // [outputs]
+  const float* scale;   // [outputs], int8 only: a step of each output's weights
+  const float* taken;   // [outputs], int8 only: the zero point's share of a product
+  const float* reader;  // [inputs], int8 only: what inputs are multiplied by before rounding
+  int64_t inputs, outputs, parts;
+};
+
+// Tokens in unsigned bytes, a step each.
+struct Rows {
+  uint8_t* values;
+  float* scale;
+};
+
+// Where results go: [outputs / group, tokens, group], the tokens from `token` on.
+struct Place {
+  float* values;
+  int64_t group, tokens, token;
+
+  float* at(int64_t row, int64_t column) const {
+    return values + (column / group * tokens + token + row) * group + column % group;
+  }
+};
+
+// A tile of tokens [rows, depth] times a panel, added to a start; `finish` is the last to see it.
+template <int rows, class Finish>
+inline void tile(const float* a, int64_t stride, const float* panel, int64_t depth,
+                 const float* start, float* out, int64_t out_stride, Finish finish) {
+  V sums[rows][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; r++)
+    for (int h = 0; h < 2; h++)
+      sums[r][h] = load(start ? start + h * W : out + r * out_stride + h * W);
+  for (int64_t k = 0; k < depth; k++) {
+    V left = load(panel + k * N), right = load(panel + k * N + W);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+      V x = all(a[r * stride + k]);
+      sums[r][0] += x * left;
+      sums[r][1] += x * right;
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; r++)
+    for (int h = 0; h < 2; h++) store(out + r * out_stride + h * W, finish(sums[r][h]));
+}
+
+template <int rows>
+inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const float* steps,
+                 const Linear& to, int64_t column, float* out, int64_t out_stride) {
+  I sums[rows][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = I{};
+  for (int64_t k = 0; k < to.inputs; k += 4) {
+    I left = load(panel + k * N), right = load(panel + k * N + 4 * W);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+      int32_t four;
+      std::memcpy(&four, a + r * stride + k, 4);
+      I x = all(four);
+      sums[r][0] = dot(sums[r][0], x, left);
+      sums[r][1] = dot(sums[r][1], x, right);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; r++)
+    for (int h = 0; h < 2; h++) {
+      int64_t at = column + h * W;
+      V y = __builtin_convertvector(sums[r][h], V) * load(to.scale + at) - load(to.taken + at);
+      store(out + r * out_stride + h * W, y * steps[r] + load(to.bias + at));
+    }
+}
+
+// Calls `work` with every tile's first row and, as a constant, its number of rows.
+template <class Work>
+inline void by_tiles(int64_t count, Work work) {
+  int64_t row = 0;
+  for (; row + R <= count; row += R) work(row, std::integral_constant<int, R>());
+  auto rest = [&](auto self, auto rows) -> void {
+    if constexpr (rows.value > 0) {
+      if (count - row == rows.value) work(row, rows);
+      else self(self, std::integral_constant<int, rows.value - 1>());
+    }
+  };
+  rest(rest, std::integral_constant<int, R - 1>());
+}
+
+struct Same {
+  V operator()(V x) const { return x; }
+};
+
+struct Gelu {
+  V operator()(V x) const { return gelu(x); }
+};
+
+// [count, inputs] tokens through a linear layer and `finish`.
+template <class Finish = Same>
+inline void product(const float* x, int64_t count, const Linear& to, Place out,
+                    Finish finish = {}) {
+  int64_t depth = to.inputs / to.parts;
+  const float* panel = (const float*)to.weight;
+  for (int64_t part = 0; part < to.parts; part++)
+    for (int64_t column = 0; column < to.outputs; column += N, panel += depth * N)
+      by_tiles(count, [&](int64_t row, auto rows) {
+        const float* a = x + row * to.inputs + part * depth;
+        const float* start = part ? nullptr : to.bias + column;
+        float* c = out.at(row, column);
+        if (part + 1 == to.parts)
+          tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, finish);
+        else
+          tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, Same());
+      });
+}
+
+inline void product(Rows x, int64_t count, const Linear& to, Place out) {
+  const int8_t* panel = (const int8_t*)to.weight;
+  for (int64_t column = 0; column < to.outputs; column += N, panel += to.inputs * N)
+    by_tiles(count, [&](int64_t row, auto rows) {
+      tile<rows.value>(x.values + row * to.inputs, to.inputs, panel, x.scale + row, to, column,
+                       out.at(row, column), out.group);
+    });
+}

@@ -1,0 +1,188 @@
+"""The BERT family on a CPU by the C++ of ``engine/cpu``, in fp32 or with products in int8.
+
+A batch is cut into parts of whole sequences, and every core takes one part after the other through
+all layers: cores wait for each other only at the end of a batch. What the states of a sequence are
+depends on no other sequence, to the bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xtremely.engine.batch import Batch, collate
+from xtremely.engine.bert import Bert
+from xtremely.engine.config import AnyConfig, EncoderConfig
+from xtremely.engine.encoder import require_fits
+from xtremely.engine.int8 import FLOOR, Int8Bert, Int8Linear
+from xtremely.engine.native_library import (
+    LayerStruct,
+    LinearStruct,
+    ModelStruct,
+    NormStruct,
+    library,
+)
+from xtremely.engine.ops import TORCH, Ops
+from xtremely.engine.rounding import peaks
+from xtremely.engine.tokenize import Tokens
+from xtremely.kernels.guard import InputError
+
+DEEP = 384  # inputs of a part of a product in fp32, whose panel of weights fits the first cache
+PART = 256  # tokens that a core takes at a time, or one sequence
+APART = {"fp32": 1e-5, "int8": 1e-2}  # of the states' size, by which they may differ from torch's
+TRIAL = EncoderConfig("bert", 2, 64, 2, 128, 50, 0, 40, 2, 1e-12, 0)
+
+
+def lacking(device: torch.device) -> str:
+    """Why the C++ does not run on a device; empty if it does."""
+    if device.type != "cpu":
+        return f"computes on the CPU, --device is {device}"
+    try:
+        _try()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def unfit(config: AnyConfig) -> str:
+    """Why an encoder does not run in C++, where that runs; empty if it does."""
+    if not isinstance(config, EncoderConfig):
+        return f"is for the BERT family, not {config.model_type!r}"
+    columns = library().columns()
+    sizes = {
+        "heads": config.hidden // config.heads,
+        "hidden states": config.hidden,
+        "feed-forward layers": config.intermediate,
+    }
+    odd = [f"{name} are {size} wide" for name, size in sizes.items() if size % columns]
+    return f"takes multiples of {columns}, but {' and '.join(odd)}" if odd else ""
+
+
+@cache
+def _try() -> None:
+    """Compare the library with plain torch on a small encoder, once a process.
+
+    Raises:
+        InputError: it does not run here, or computes something else.
+    """
+    dice = torch.Generator().manual_seed(0)
+    encoder = Bert(TRIAL).requires_grad_(False)
+    for parameter in encoder.parameters():
+        parameter.normal_(std=0.2, generator=dice)
+    lengths = np.array([40, 17, 17, 3, 1])
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    ids = np.arange(lengths.sum()) % TRIAL.vocabulary
+    batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
+    for twin in (encoder, Int8Bert(encoder, peaks(encoder, batch))):
+        expected = twin(batch, [TRIAL.layers], TORCH)[TRIAL.layers]
+        found = NativeBert(twin)(batch, [TRIAL.layers])[TRIAL.layers]
+        share = float((found - expected).norm() / expected.norm())
+        precision = "fp32" if twin is encoder else "int8"
+        if not share <= APART[precision]:
+            raise InputError(
+                f"is compiled, but differs from torch in {precision} by {share:.2g} of the states'"
+                " size; try another compiler ($CXX)"
+            )
+
+
+class Part(NamedTuple):
+    """Sequences that a core takes together: the first one, how many, and the first token."""
+
+    first: int
+    count: int
+    token: int
+
+
+def parts(lengths: Sequence[int], threads: int) -> Iterator[Part]:
+    """Neighbouring sequences in parts of about ``PART`` tokens, as many parts for every thread."""
+    total = max(1, sum(lengths))
+    wanted = threads * -(-total // (threads * PART))
+    first, start, end, made = 0, 0, 0, 0
+    for place, length in enumerate(lengths):
+        end += length
+        reached = end * wanted // total
+        if reached > made or place + 1 == len(lengths):
+            yield Part(first, place + 1 - first, start)
+            first, start, made = place + 1, end, reached
+
+
+def panels(weight: Tensor, columns: int) -> tuple[Tensor, int]:
+    """Weights [N, K] as products.h wants them, and into how many parts inputs are cut."""
+    outputs, inputs = weight.shape
+    if weight.dtype == torch.int8:
+        return weight.view(-1, columns, inputs // 4, 4).transpose(1, 2).contiguous(), 1
+    count = next(n for n in range(1, inputs + 1) if inputs % n == 0 and inputs // n <= DEEP)
+    cut = weight.view(outputs // columns, columns, count, inputs // count)
+    return cut.permute(2, 0, 3, 1).contiguous(), count
+
+
+class NativeBert:
+    """An encoder in C++.
+
+    Args:
+        encoder: in fp32 or int8, of a size that ``unfit`` does not speak against; its embeddings
+            are taken over.
+    """
+
+    def __init__(self, encoder: Bert | Int8Bert):
+        self.config = config = encoder.config
+        self._embeddings = encoder.embeddings
+        self._library = library()
+        self._kept: list[Tensor] = []  # whatever the C++ has the address of
+        layers = (LayerStruct * len(encoder.layers))()
+        for to, layer in zip(layers, encoder.layers, strict=True):
+            for name in ("qkv", "attention_out", "up", "down"):
+                setattr(to, name, self._linear(getattr(layer, name)))
+            to.attention_norm, to.norm = self._norm(layer.attention_norm), self._norm(layer.norm)
+        sizes = (config.hidden, config.intermediate, config.heads)
+        rounds = isinstance(encoder, Int8Bert)
+        self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, rounds)
+
+    @torch.inference_mode()
+    def __call__(
+        self, batch: Batch, layers: Collection[int], ops: Ops = TORCH
+    ) -> dict[int, Tensor]:
+        """The wanted hidden states, each [T, H]; nothing above the highest is computed.
+
+        Raises:
+            InputError: a sequence is longer than the model can take.
+        """
+        require_fits(batch, self.config.max_length)
+        x, last = self._embeddings(batch, ops), max(layers)
+        out = {layer: torch.empty_like(x) for layer in {*layers} - {last}}
+        lengths = torch.tensor(batch.layout.lengths, dtype=torch.int64)
+
+        def encode(part: Part) -> None:
+            states = (ctypes.c_void_p * (last + 1))()
+            for layer, state in out.items():
+                states[layer] = state[part.token :].data_ptr()
+            start, sequences = x[part.token :].data_ptr(), lengths[part.first :].data_ptr()
+            self._library.encode(self._model, start, sequences, part.count, last, states)
+
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(encode, parts(batch.layout.lengths, threads)))
+        return {**out, last: x}
+
+    def _linear(self, linear: nn.Linear | Int8Linear) -> LinearStruct:
+        weight, count = panels(linear.weight.detach(), self._library.columns())
+        outputs, inputs = linear.weight.shape
+        addresses = {"weight": self._address(weight), "bias": self._address(linear.bias)}
+        if isinstance(linear, Int8Linear):
+            for name in ("scale", "taken", "reader"):
+                addresses[name] = self._address(getattr(linear, name))
+        return LinearStruct(**addresses, inputs=inputs, outputs=outputs, parts=count)
+
+    def _norm(self, norm: nn.LayerNorm) -> NormStruct:
+        return NormStruct(self._address(norm.weight), self._address(norm.bias))
+
+    def _address(self, tensor: Tensor) -> int:
+        self._kept.append(tensor.detach().contiguous())
+        return self._kept[-1].data_ptr()

@@ -1,0 +1,297 @@
+"""The C++ encoder: against its twins in torch, against itself in other company, and not at all."""
+
+import ctypes
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from xtremely.engine import native, native_library
+from xtremely.engine.backend import open_backend
+from xtremely.engine.batch import collate
+from xtremely.engine.int8 import Int8Linear, Rows
+from xtremely.engine.native import Part, lacking, panels, parts
+from xtremely.engine.native_library import library
+from xtremely.engine.ops import TORCH
+from xtremely.engine.runtime import Engine
+from xtremely.engine.tokenize import Tokenizer
+from xtremely.kernels.guard import InputError, UsageError
+
+CPU = torch.device("cpu")
+runs_here = pytest.mark.skipif(bool(lacking(CPU)), reason=f"C++ {lacking(CPU)}")
+SIZES = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 160}
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing is compiled yet, nor tried; afterwards all is as it was."""
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path))
+    library.cache_clear()
+    native._try.cache_clear()
+    yield tmp_path
+    library.cache_clear()
+    native._try.cache_clear()
+
+
+def batch_of(folder, texts, most=64):
+    tokens = Tokenizer(folder, most)(texts, most)
+    return collate(tokens, np.arange(len(tokens)))
+
+
+@runs_here
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize("changes", [{}, {"hidden_size": 192, "intermediate_size": 992}])
+def test_fp32_is_torchs_at_every_layer(make_tiny, sentences, family, changes):
+    """Heads of 32 and 96, products in several parts, sequences of 1 to 64 tokens; as near to fp64."""
+    folder = make_tiny(family, **{**SIZES, **changes})
+    batch = batch_of(folder, [*sentences, " ".join(sentences)])
+    native, plain = (open_backend(folder, name, CPU, "fp32") for name in ("native", "torch"))
+    assert (native.name, native.implementation, native.precision) == ("native", "packed", "fp32")
+    layers = range(plain.layers + 1)
+    found, expected = (one.hidden(batch, layers) for one in (native, plain))
+    exact = plain.encoder.double()(batch, layers, TORCH)
+    assert {*found} == {*layers}
+    for layer in layers:
+        ours, theirs = ((one[layer] - exact[layer]).abs().max() for one in (found, expected))
+        assert ours <= 2 * theirs + 1e-6, layer
+
+
+@runs_here
+def test_only_what_is_wanted(make_tiny, sentences):
+    folder = make_tiny("bert", **SIZES)
+    batch = batch_of(folder, sentences)
+    backend = open_backend(folder, "native", CPU, "fp32")
+    everything = backend.hidden(batch, [0, 1, 2, 3])
+    for wanted in ([0], [1], [0, 2]):
+        found = backend.hidden(batch, wanted)
+        assert {*found} == {*wanted}
+        for layer, state in found.items():
+            assert torch.equal(state, everything[layer])
+
+
+@runs_here
+def test_int8_is_its_twins(make_tiny, sentences):
+    """The same whole numbers but for roundings that fall the other way."""
+    folder = make_tiny("bert", **SIZES, initializer_range=0.05)
+    batch = batch_of(folder, [*sentences, " ".join(sentences)])
+    found, twin = (open_backend(folder, name, CPU, "int8") for name in ("native", "torch"))
+    exact = open_backend(folder, "torch", CPU, "fp32")
+    layers = range(twin.layers + 1)
+    found, twin, exact = (one.hidden(batch, layers) for one in (found, twin, exact))
+    assert torch.equal(found[0], exact[0])
+    for layer in layers[1:]:
+        apart = (found[layer] - twin[layer]).norm() / (twin[layer] - exact[layer]).norm()
+        assert apart < 0.3  # of what rounding costs
+        assert F.cosine_similarity(found[layer], exact[layer], dim=1).min() > 0.999
+
+
+@runs_here
+@pytest.mark.parametrize("extreme", [False, True])
+def test_products_in_int8_are_exact(extreme):
+    """Also where every byte is at its most: nothing overflows on the way."""
+    torch.manual_seed(0)
+    module = Int8Linear(torch.nn.Linear(96, 64).requires_grad_(False))
+    values = torch.randint(0, 2, (33, 96)) * 255 if extreme else torch.randint(0, 256, (33, 96))
+    rows = Rows(values.to(torch.uint8), torch.ones(33, 1))
+    torch.testing.assert_close(product(module, rows), module(rows), rtol=1e-6, atol=1e-4)
+
+
+def product(linear, rows):
+    """A product as the C++ does it, from packed weights."""
+    columns = library().columns()
+    weight, _ = panels(linear.weight, columns)
+    out = torch.empty(len(rows.values), len(linear.weight))
+    tensors = [weight, linear.bias, linear.scale, linear.taken, linear.reader]
+    struct = native_library.LinearStruct(
+        *(one.data_ptr() for one in tensors), linear.weight.shape[1], len(linear.weight), 1
+    )
+    run = library().product_int8
+    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 2]
+    run(
+        rows.values.data_ptr(),
+        rows.scale.data_ptr(),
+        len(out),
+        ctypes.byref(struct),
+        out.data_ptr(),
+    )
+    return out
+
+
+@runs_here
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_sentence_has_its_own_result_to_the_bit(make_tiny, sentences, precision):
+    engine = Engine.load(str(make_tiny("bert", **SIZES)), backend="native", precision=precision)
+    together = engine.embed(sentences)
+    alone = np.concatenate([engine.embed([one]) for one in sentences])
+    np.testing.assert_array_equal(together, alone)
+
+
+@runs_here
+def test_threads_do_not_matter(make_tiny, sentences):
+    engine = Engine.load(str(make_tiny("bert", **SIZES)), backend="native")
+    texts, threads = sentences * 20, torch.get_num_threads()
+    expected = engine.embed(texts)
+    try:
+        torch.set_num_threads(3)
+        np.testing.assert_array_equal(engine.embed(texts), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("lengths", [[7] * 300, [500, 20, 20, 1], [3], [0, 4, 0], []])
+def test_parts_hold_every_sequence_once(lengths, threads):
+    made = [*parts(lengths, threads)]
+    borders = np.concatenate([[0], np.cumsum(lengths)])
+    assert [n for part in made for n in range(part.first, part.first + part.count)] == [
+        *range(len(lengths))
+    ]
+    assert all(part.token == borders[part.first] for part in made)
+    if lengths == [7] * 300:  # parts of like size, as many for every thread
+        assert len(made) % threads == 0
+        assert max(part.count for part in made) - min(part.count for part in made) <= 1
+    assert made or not lengths
+
+
+def test_parts_by_hand():
+    # two threads and 540 tokens: four parts, cut where 135, 270, 405 and 540 tokens are reached
+    found = [*parts([90] * 6, 2)]
+    assert found == [Part(0, 2, 0), Part(2, 1, 180), Part(3, 2, 270), Part(5, 1, 450)]
+
+
+def test_panels_by_hand():
+    weight = torch.arange(4 * 2.0).view(4, 2)
+    found, count = panels(weight, 2)
+    assert count == 1
+    assert found.flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    found, _ = panels(torch.arange(2 * 8).view(2, 8).to(torch.int8), 2)
+    assert found.flatten().tolist() == [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15]
+    assert panels(torch.zeros(32, 1536), 16)[0].shape == (4, 2, 384, 16)
+
+
+@runs_here
+def test_it_is_compiled_once_and_kept(fresh, monkeypatch):
+    library()
+    (kept,) = (fresh / "native").iterdir()
+    library.cache_clear()
+    monkeypatch.setattr(
+        native_library, "_run", refusing("-shared", native_library._run, "compiled again")
+    )
+    library()
+    assert [*(fresh / "native").iterdir()] == [kept]
+
+
+def refusing(flag, run, complaint):
+    """``run``, but commands with a flag fail."""
+
+    def refuse(*command):
+        if flag in command:
+            raise InputError(complaint)
+        return run(*command)
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            ("platform.machine", lambda: "aarch64"),
+            "needs a processor of the x86-64 line, not aarch64",
+        ),
+        (("shutil.which", lambda name: None), r"needs a C\+\+ compiler \(\$CXX, else g\+\+\)"),
+        (("_run", lambda *command: "#define __SSE2__ 1"), "needs a processor with AVX2 and FMA"),
+        (("FLAGS", ("-no-such-flag",)), r"needs a C\+\+ compiler that works: .* says"),
+    ],
+)
+def test_where_it_does_not_run(fresh, make_tiny, monkeypatch, change, complaint):
+    name, value = change
+    if name == "FLAGS":
+        shutil.which("g++") or pytest.skip("no C++ compiler here")
+    monkeypatch.setattr(f"xtremely.engine.native_library.{name}", value)
+    folder = make_tiny("bert", **SIZES)
+    with pytest.raises(InputError, match=f"native backend {complaint}.*use --backend torch, or"):
+        open_backend(folder, "native", CPU, "fp32")
+    assert open_backend(folder, "auto", CPU, "fp32").name == "torch"
+
+
+@runs_here
+@pytest.mark.parametrize(
+    "processor", ["haswell", "znver3", "skylake-avx512", "icelake-server", "alderlake"]
+)
+def test_it_compiles_for_other_processors(processor, tmp_path):
+    """With and without AVX-512 and VNNI; it can only be run on this machine's."""
+    flags = [
+        f"-march={processor}" if one == "-march=native" else one for one in native_library.FLAGS
+    ]
+    source = str(native_library.SOURCES / "encoder.cpp")
+    native_library._run("g++", *flags, "-fsyntax-only", source)
+
+
+@runs_here
+def test_a_library_that_computes_something_else_is_refused(fresh, make_tiny, monkeypatch):
+    monkeypatch.setattr(native, "FLOOR", 0.5)  # what its twin lifts GELU's results by is 0.17
+    with pytest.raises(InputError, match="differs from torch in int8 by .* try another compiler"):
+        open_backend(make_tiny("bert", **SIZES), "native", CPU, "int8")
+
+
+@runs_here
+@pytest.mark.parametrize(
+    ("family", "changes", "precision", "complaint"),
+    [
+        ("bert", {"num_attention_heads": 4}, "fp32", "takes multiples of .* but heads are 16 wide"),
+        ("bert", {"intermediate_size": 100}, "int8", "feed-forward layers are 100 wide"),
+        ("modernbert", {}, "fp32", "is for the BERT family, not 'modernbert'"),
+        ("electra", {}, "fp32", "is for the BERT family, not 'electra'"),
+    ],
+)
+def test_what_does_not_fit(make_tiny, family, changes, precision, complaint):
+    folder = make_tiny(family, **({**SIZES, **changes} if family == "bert" else changes))
+    if "heads" in complaint and library().columns() == 16:
+        changes = {"num_attention_heads": 8}
+        folder, complaint = make_tiny(family, **{**SIZES, **changes}), "heads are 8 wide"
+    with pytest.raises(InputError, match=complaint):
+        open_backend(folder, "native", CPU, precision)
+
+
+@runs_here
+def test_other_precisions_and_devices_are_refused(make_tiny):
+    folder = make_tiny("bert", **SIZES)
+    with pytest.raises(UsageError, match="'bf16' does not run on the native backend; legal: fp32"):
+        open_backend(folder, "native", CPU, "bf16")
+    with pytest.raises(InputError, match="native backend computes on the CPU, --device is cuda"):
+        open_backend(folder, "native", torch.device("cuda"), "fp32")
+
+
+def test_what_auto_takes(make_tiny, monkeypatch):
+    """C++ in fp32 and int8 where it runs and fits, else torch and the exported file."""
+    pytest.importorskip("onnxruntime")
+    fitting, odd = make_tiny("bert", **SIZES), make_tiny("bert", hidden_size=72)
+    modern = make_tiny("modernbert")
+    taken = {}
+    for reason in ("", "needs a C++ compiler"):
+        monkeypatch.setattr("xtremely.engine.backend.lacking", lambda device, r=reason: r)
+        monkeypatch.setattr(
+            "xtremely.engine.backend.unfit", lambda c: "" if c.hidden == 64 else "odd"
+        )
+        monkeypatch.setattr(
+            "xtremely.engine.backend.Packed", lambda folder, name, *rest: Named(name)
+        )
+        for name, folder in (("fitting", fitting), ("odd", odd), ("modern", modern)):
+            for precision in ("fp32", "int8", "bf16"):
+                backend = open_backend(folder, "auto", CPU, precision).name
+                taken[reason[:5], name, precision] = backend
+    assert {key for key, name in taken.items() if name == "native"} == {
+        ("", "fitting", "fp32"),
+        ("", "fitting", "int8"),
+    }
+    for (_, _, precision), name in taken.items():
+        if name != "native":
+            assert name == ("onnx" if precision == "int8" else "torch")
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
