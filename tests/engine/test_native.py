@@ -44,7 +44,7 @@ def batch_of(folder, texts, most=64):
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
 @pytest.mark.parametrize("changes", [{}, {"hidden_size": 192, "intermediate_size": 992}])
 def test_fp32_is_torchs_at_every_layer(make_tiny, sentences, family, changes):
-    """Heads of 32 and 96, products in several parts, sequences of 1 to 64 tokens; as near to fp64."""
+    """Heads of 32 and 96, products in several parts, sequences of 1 to 64 tokens; near fp64."""
     folder = make_tiny(family, **{**SIZES, **changes})
     batch = batch_of(folder, [*sentences, " ".join(sentences)])
     native, plain = (open_backend(folder, name, CPU, "fp32") for name in ("native", "torch"))
