@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -118,20 +119,18 @@ def _openvino(file: Path, streams: int) -> Run:
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(file), "CPU", settings)
 
-    def run(batches: Iterable[Batch]) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
+    idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+    for _ in range(streams):
+        idle.put(compiled.create_infer_request())
 
-        def keep(request: openvino.InferRequest, place: int) -> None:
-            found[place] = request.get_output_tensor(0).data.copy()
+    def one(batch: Batch) -> np.ndarray:
+        request = idle.get()
+        try:
+            return request.infer(dict(zip((IDS, MASK), batch, strict=True)))[0].copy()
+        finally:
+            idle.put(request)
 
-        queue = openvino.AsyncInferQueue(compiled, streams)
-        queue.set_callback(keep)
-        for place, (ids, mask) in enumerate(batches):
-            queue.start_async({IDS: ids, MASK: mask}, place)
-        queue.wait_all()
-        return [found[place] for place in range(len(found))]
-
-    return run
+    return partial(_in_streams, one, streams)
 
 
 def _ctranslate2(folder: Path, precision: str, streams: int) -> Run:
@@ -148,8 +147,11 @@ def _ctranslate2(folder: Path, precision: str, streams: int) -> Run:
         mean = (states * mask[:, :, None]).sum(axis=1)  # its length is taken off anyway
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
-    def run(batches: Iterable[Batch]) -> list[np.ndarray]:
-        with ThreadPoolExecutor(streams) as pool:
-            return list(pool.map(one, batches))
+    return partial(_in_streams, one, streams)
 
-    return run
+
+def _in_streams(
+    one: Callable[[Batch], np.ndarray], streams: int, batches: Iterable[Batch]
+) -> list[np.ndarray]:
+    with ThreadPoolExecutor(streams) as pool:
+        return list(pool.map(one, batches))

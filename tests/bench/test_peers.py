@@ -15,9 +15,11 @@ def engine(tiny_bert):
 
 def padded(engine, budget):
     width = engine.backend.width
-    return cpu_peers.contender(
-        engine, "other", lambda ids, mask: np.ones((len(ids), width)), budget
-    )
+
+    def run(batches):
+        return [np.ones((len(ids), width)) for ids, _ in batches]
+
+    return cpu_peers.contender(engine, "other", run, budget)
 
 
 @pytest.fixture
