@@ -76,7 +76,7 @@ def convert(engine: Engine, tuning: list[str], scratch: Path) -> None:
 def openers(scratch: Path) -> dict[str, Callable[[], Run]]:
     """What loads the models that ``convert`` wrote, by the contender's name."""
     found: dict[str, Callable[[], Run]] = {}
-    for suffix, streams in (("", 1), (", streams", torch.get_num_threads())):
+    for suffix, streams in (("", 1), (" in streams", torch.get_num_threads())):
         for name, file in OPENVINO.items():
             if (scratch / file).exists():
                 found[name + suffix] = partial(_openvino, scratch / file, streams)

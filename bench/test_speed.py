@@ -43,10 +43,10 @@ EMBEDDERS = (
     "OpenVINO int8 (NNCF)",
     "CTranslate2 float32",
     "CTranslate2 int8",
-    "OpenVINO fp32, streams",
-    "OpenVINO int8 (NNCF), streams",
-    "CTranslate2 float32, streams",
-    "CTranslate2 int8, streams",
+    "OpenVINO fp32 in streams",
+    "OpenVINO int8 (NNCF) in streams",
+    "CTranslate2 float32 in streams",
+    "CTranslate2 int8 in streams",
 )
 SEARCHED = (2_048, 20_000)
 KERNELS = list(all_kernels())

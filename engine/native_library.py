@@ -86,7 +86,10 @@ def library() -> ctypes.CDLL:
             raise InputError(
                 f"needs a cache it can write to ({error}); set XTREMELY_CACHE"
             ) from error
-    loaded = ctypes.CDLL(str(built))
+    try:
+        loaded = ctypes.CDLL(str(built))
+    except OSError as error:
+        raise InputError(f"cannot load what was compiled ({error}); delete that file") from error
     loaded.columns.restype = c_int64
     states = POINTER(c_void_p)
     loaded.encode.argtypes = [POINTER(ModelStruct), c_void_p, c_void_p, c_int64, c_int64, states]

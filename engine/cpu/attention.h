@@ -31,8 +31,10 @@ inline float softmax(float* row, int64_t length, float scale) {
 }
 
 // Queries, keys and values of one head, each [length, dim], to [length, dim] in rows of `stride`.
-__attribute__((noinline)) inline void attention(const float* q, const float* k, const float* v, int64_t length, int64_t dim,
-                      float* out, int64_t stride, Room& room) {
+// Not inlined: inside the loop over layers g++ 12 made it a third slower.
+__attribute__((noinline)) inline void attention(const float* q, const float* k, const float* v,
+                                                int64_t length, int64_t dim, float* out,
+                                                int64_t stride, Room& room) {
   int64_t padded = (length + N - 1) / N * N;
   room.keys.resize(padded * dim);
   room.values.resize(length * dim);

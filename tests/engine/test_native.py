@@ -183,6 +183,19 @@ def test_it_is_compiled_once_and_kept(fresh, monkeypatch):
     assert [*(fresh / "native").iterdir()] == [kept]
 
 
+@runs_here
+def test_a_damaged_file_is_named(fresh, make_tiny, monkeypatch):
+    library()
+    (kept,) = (fresh / "native").iterdir()
+    damaged = fresh / "other" / "native" / kept.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"half of a library")
+    monkeypatch.setenv("XTREMELY_CACHE", str(fresh / "other"))
+    library.cache_clear()
+    with pytest.raises(InputError, match=f"cannot load .*{kept.name}.*delete that file"):
+        open_backend(make_tiny("bert", **SIZES), "native", CPU, "fp32")
+
+
 def refusing(flag, run, complaint):
     """``run``, but commands with a flag fail."""
 
