@@ -14,11 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.utils import logging
 
 from xtremely.bench import cpu_peers, peers
 from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
+from xtremely.engine.native import lacking
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 
@@ -35,9 +37,11 @@ OWN = {  # name -> backend and precision
 }
 
 
-def names(scratch: Path) -> list[str]:
-    """All contenders, the reference of all first; see ``makers``."""
-    return [EAGER, *OWN, BASELINE, DEFAULT, *cpu_peers.openers(scratch)]
+def names(scratch: Path, device: torch.device) -> list[str]:
+    """All contenders that run on a device, the reference of all first; see ``makers``."""
+    native = not lacking(device)
+    own = [name for name, (backend, _) in OWN.items() if native or backend != "native"]
+    return [EAGER, *own, BASELINE, DEFAULT, *cpu_peers.openers(scratch)]
 
 
 def makers(model: str, engine: Engine, scratch: Path) -> dict[str, Make]:

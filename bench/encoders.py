@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tuning = [text for workload in chosen for text in workload.tuning]
         if engine.backend.device.type == "cpu":
             cpu_peers.convert(engine, tuning, Path(scratch))
-        wanted = names(Path(scratch))
+        wanted = names(Path(scratch), engine.backend.device)
         if given.contenders:
             asked = given.contenders.split(",")
             unknown = sorted(set(asked) - set(wanted))

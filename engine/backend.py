@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -345,8 +346,13 @@ def _fastest(folder: Path, kind: str, device: torch.device, precision: str) -> s
     if kind not in PACKED_TYPES:
         return "onnx" if precision == "int8" else "torch"
     config = encoder_config(read_json(folder / "config.json"), folder)
-    if precision in NATIVE and not lacking(device) and not unfit(config):
-        return "native"
+    if device.type == "cpu" and precision in NATIVE and kind in BERT_TYPES + ROBERTA_TYPES:
+        reason = lacking(device)
+        if not reason and not unfit(config):
+            return "native"
+        if reason:
+            text = f"the encoder runs without its C++, more slowly: the native backend {reason}"
+            warnings.warn(text, stacklevel=4)
     if precision == "int8":
         return "onnx"
     measured = device.type == "cuda" and is_tuned(architecture(device))

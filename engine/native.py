@@ -37,7 +37,7 @@ from xtremely.kernels.guard import InputError
 DEEP = 384  # inputs of a part of a product in fp32, whose panel of weights fits the first cache
 PART = 256  # tokens that a core takes at a time, or one sequence
 APART = {"fp32": 1e-5, "int8": 1e-2}  # of the states' size, by which they may differ from torch's
-TRIAL = EncoderConfig("bert", 2, 64, 2, 128, 50, 0, 40, 2, 1e-12, 0)
+TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)  # products in two parts, too
 
 
 def lacking(device: torch.device) -> str:

@@ -98,7 +98,7 @@ def library() -> ctypes.CDLL:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         reason = (done.stderr or done.stdout).strip().split("\n")[0][:200]
         raise InputError(f"needs a C++ compiler that works: {command[0]} says {reason!r}")

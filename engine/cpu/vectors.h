@@ -35,7 +35,6 @@ inline void store(float* to, V v) { std::memcpy(to, &v, sizeof v); }
 inline V all(float x) { return x - V{}; }
 inline I all(int32_t x) { return x - I{}; }
 inline V greater(V a, V b) { return a > b ? a : b; }
-inline V lesser(V a, V b) { return a < b ? a : b; }
 inline V size(V x) { return (V)((I)x & 0x7fffffff); }
 
 #if defined(__AVX512BW__)
