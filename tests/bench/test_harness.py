@@ -226,7 +226,7 @@ def fake_run(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(encoders.Engine, "load", lambda model, **_: engine)
     monkeypatch.setattr(encoders, "RESULTS", tmp_path)
-    monkeypatch.setattr(encoders, "names", lambda scratch: [*NAMES, WRONG])
+    monkeypatch.setattr(encoders, "names", lambda scratch, device: [*NAMES, WRONG])
     monkeypatch.setattr(encoders, "Apart", FakeApart)
     monkeypatch.setattr(encoders.cpu_peers, "convert", lambda engine, tuning, scratch: None)
     monkeypatch.setattr(encoders.machine, "gemm_rate", lambda *shape: 1e11)
