@@ -7,7 +7,7 @@ to a third of its speed.
 from __future__ import annotations
 
 import multiprocessing
-import time
+import subprocess
 from collections.abc import Callable
 from functools import cache, partial
 from multiprocessing.connection import Connection
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from xtremely.bench import cpu_peers, peers
+from xtremely.bench import cpu_peers, elsewhere, peers
 from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
 from xtremely.engine.native import lacking
@@ -26,7 +26,8 @@ from xtremely.kernels.guard import InputError
 
 Make = Callable[[int], Contender]  # a batch's token budget -> the contender
 EAGER, DEFAULT = "transformers eager unsorted", "sentence-transformers default"
-AS_CALLED = (EAGER, DEFAULT)  # these have no budget: they run as users call them
+# These have no budget: they run as users call them.
+AS_CALLED = (EAGER, DEFAULT, elsewhere.ONNX, elsewhere.OPENVINO)
 OURS, BASELINE = "xtremely packed", "transformers sdpa sorted"
 OWN = {  # name -> backend and precision
     OURS: ("torch", "fp32"),
@@ -41,7 +42,29 @@ def names(scratch: Path, device: torch.device) -> list[str]:
     """All contenders that run on a device, the reference of all first; see ``makers``."""
     native = not lacking(device)
     own = [name for name, (backend, _) in OWN.items() if native or backend != "native"]
-    return [EAGER, *own, BASELINE, DEFAULT, *cpu_peers.openers(scratch)]
+    others = [name for name, folder in elsewhere.FOLDERS.items() if (scratch / folder).exists()]
+    return [EAGER, *own, BASELINE, DEFAULT, *cpu_peers.openers(scratch), *others]
+
+
+def convert(engine: Engine, tuning: list[str], scratch: Path, python: str | None) -> None:
+    """Write the model as peers on a CPU want it.
+
+    Args:
+        engine: the model, on the torch backend.
+        tuning: texts to calibrate on, none of which is timed.
+        scratch: an empty folder.
+        python: the Python that the peers of ``elsewhere`` run in; None leaves them out.
+
+    Raises:
+        InputError: that Python cannot be run, or has not what it needs.
+    """
+    cpu_peers.convert(engine, tuning, scratch)
+    if python:
+        command = [python, elsewhere.__file__, "convert", str(engine.folder), str(scratch)]
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise InputError(f"--elsewhere {python} does not write the models: {error}") from error
 
 
 def makers(model: str, engine: Engine, scratch: Path) -> dict[str, Make]:
@@ -50,7 +73,7 @@ def makers(model: str, engine: Engine, scratch: Path) -> dict[str, Make]:
     Args:
         model: the name that ours are loaded by.
         engine: the same model on the torch backend, for its folder, prompt and device.
-        scratch: where ``cpu_peers.convert`` wrote; empty if it did not.
+        scratch: where ``convert`` wrote; empty if it did not.
     """
     eager = cache(partial(peers.Transformers, engine, "eager"))
     sdpa = cache(partial(peers.Transformers, engine, "sdpa"))
@@ -84,18 +107,16 @@ class Apart:
     """A contender that runs in another process, which waits while others run.
 
     Args:
-        model: as of ``makers``.
         name: the contender's.
-        scratch: as of ``makers``.
+        start: starts the process with its end of the line; returns its number and what waits for
+            its end.
     """
 
-    def __init__(self, model: str, name: str, scratch: Path):
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, name: str, start: Callable[[Connection], tuple[int, Callable[[], Any]]]):
         self.name = name
-        self._near, far = context.Pipe()
-        arguments = (far, model, name, scratch)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
+        self._near, far = multiprocessing.Pipe()
+        self._number, self._wait = start(far)
+        self._added: Callable[[], float | None] | None = None
         far.close()
 
     def __call__(self, budget: int) -> Contender:
@@ -109,19 +130,50 @@ class Apart:
 
     def peak(self) -> float | None:
         """MB that model and runs added to the process at their peak; None where unknown."""
-        return self._ask("peak", 0)
+        return self._added() if self._added else None
 
     def close(self) -> None:
         """End the process."""
         self._near.close()
-        self._process.join()
+        self._wait()
 
     def _ask(self, *request: Any) -> Any:
         try:
+            if self._added is None:
+                self._near.recv()  # it has loaded what does not count
+                self._added = watch(self._number)
             self._near.send(request)
             return self._near.recv()
         except (EOFError, OSError) as error:
             raise InputError(f"{self.name}: its process has ended; see its error above") from error
+
+
+def apart(model: str, name: str, scratch: Path, python: str | None, prompt: str) -> Apart:
+    """A contender in a process of its own.
+
+    Args:
+        model: as of ``makers``.
+        name: the contender's.
+        scratch: as of ``makers``.
+        python: the Python that the peers of ``elsewhere`` run in.
+        prompt: text put before every sentence.
+    """
+
+    def ours(far: Connection) -> tuple[int, Callable[[], Any]]:
+        arguments = (far, model, name, scratch)
+        process = multiprocessing.get_context("spawn").Process(
+            target=_serve, args=arguments, daemon=True
+        )
+        process.start()
+        assert process.pid is not None
+        return process.pid, process.join
+
+    def theirs(far: Connection) -> tuple[int, Callable[[], Any]]:
+        command = [python, elsewhere.__file__, "serve", name, scratch, prompt, far.fileno()]
+        process = subprocess.Popen(list(map(str, command)), pass_fds=[far.fileno()])
+        return process.pid, process.wait
+
+    return Apart(name, theirs if name in elsewhere.FOLDERS else ours)
 
 
 def _serve(far: Connection, model: str, name: str, scratch: Path) -> None:
@@ -129,18 +181,4 @@ def _serve(far: Connection, model: str, name: str, scratch: Path) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     engine = Engine.load(model, backend="torch")
-    make = cache(makers(model, engine, scratch)[name])
-    added = watch()
-    while True:
-        try:
-            what, budget, *texts = far.recv()
-        except EOFError:
-            return
-        if what == "peak":
-            far.send(added())
-        elif what == "processor":
-            far.send(time.process_time())
-        elif what == "before":
-            far.send(make(budget).before())
-        else:
-            far.send(make(budget).embed(*texts))
+    elsewhere.serve(far, makers(model, engine, scratch)[name])

@@ -24,8 +24,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from xtremely.bench import cpu_peers, machine, workloads
-from xtremely.bench.contenders import AS_CALLED, BASELINE, EAGER, OURS, Apart, names
+from xtremely.bench import machine, workloads
+from xtremely.bench.contenders import (
+    AS_CALLED,
+    BASELINE,
+    EAGER,
+    OURS,
+    Apart,
+    apart,
+    convert,
+    names,
+)
 from xtremely.bench.harness import Contender, Spread, measure, row_json
 from xtremely.bench.plots import speeds
 from xtremely.bench.workloads import Workload
@@ -210,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--passages", type=int, default=16, help="texts of workload long")
     parser.add_argument("--only", choices=("short", "long"), help="one workload instead of both")
     parser.add_argument("--contenders", help="names, separated by commas; all by default")
+    parser.add_argument("--elsewhere", metavar="PYTHON", help="for peers of older libraries")
     given = parser.parse_args(arguments)
 
     engine = Engine.load(given.model, backend="torch")
@@ -227,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tuning = [text for workload in chosen for text in workload.tuning]
         if engine.backend.device.type == "cpu":
-            cpu_peers.convert(engine, tuning, Path(scratch))
+            convert(engine, tuning, Path(scratch), given.elsewhere)
         wanted = names(Path(scratch), engine.backend.device)
         if given.contenders:
             asked = given.contenders.split(",")
@@ -235,7 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             require(not unknown, f"no contender {', '.join(unknown)}; legal: {', '.join(wanted)}")
             wanted = [name for name in wanted if name in (EAGER, BASELINE, OURS, *asked)]
         for workload in chosen:
-            found = {name: Apart(given.model, name, Path(scratch)) for name in wanted}
+            found = {
+                name: apart(given.model, name, Path(scratch), given.elsewhere, prompt)
+                for name in wanted
+            }
             results.append(compare(engine, workload, count, given.rounds, found))
             Console(width=140).print(table(results[-1]))
             for one in found.values():

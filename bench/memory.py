@@ -21,21 +21,22 @@ from pathlib import Path
 _UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-def watch() -> Callable[[], float | None]:
-    """From now on: what tells the MB that this process's resident memory grew by at its peak.
+def watch(process: int) -> Callable[[], float | None]:
+    """From now on: what tells the MB that a process's resident memory grew by at its peak.
 
     None where the system does not tell it, which only Linux does.
     """
+    folder = Path("/proc") / str(process)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        before = _resident("VmRSS")
+        (folder / "clear_refs").write_text("5")  # the peak counts from here
+        before = _resident(folder, "VmRSS")
     except OSError:
         return lambda: None
-    return lambda: round(_resident("VmHWM") - before, 1)
+    return lambda: round(_resident(folder, "VmHWM") - before, 1)
 
 
-def _resident(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+def _resident(folder: Path, name: str) -> float:
+    lines = (folder / "status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024 / 1e6
 

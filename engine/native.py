@@ -34,8 +34,7 @@ from xtremely.engine.rounding import peaks
 from xtremely.engine.tokenize import Tokens
 from xtremely.kernels.guard import InputError
 
-DEEP = 384  # inputs of a part of a product in fp32, whose panel of weights fits the first cache
-PART = 256  # tokens that a core takes at a time, or one sequence
+PART = 288  # tokens that a core takes at a time, or one sequence
 APART = {"fp32": 1e-5, "int8": 1e-2}  # of the states' size, by which they may differ from torch's
 TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)  # products in two parts, too
 
@@ -113,14 +112,11 @@ def parts(lengths: Sequence[int], threads: int) -> Iterator[Part]:
             first, start, made = place + 1, end, reached
 
 
-def panels(weight: Tensor, columns: int) -> tuple[Tensor, int]:
-    """Weights [N, K] as products.h wants them, and into how many parts inputs are cut."""
-    outputs, inputs = weight.shape
-    if weight.dtype == torch.int8:
-        return weight.view(-1, columns, inputs // 4, 4).transpose(1, 2).contiguous(), 1
-    count = next(n for n in range(1, inputs + 1) if inputs % n == 0 and inputs // n <= DEEP)
-    cut = weight.view(outputs // columns, columns, count, inputs // count)
-    return cut.permute(2, 0, 3, 1).contiguous(), count
+def panels(weight: Tensor, columns: int) -> Tensor:
+    """Weights [N, K] as products.h wants them."""
+    together = 4 if weight.dtype == torch.int8 else 1  # inputs that are multiplied at once
+    cut = weight.view(-1, columns, weight.shape[1] // together, together)
+    return cut.transpose(1, 2).contiguous()
 
 
 class NativeBert:
@@ -172,13 +168,13 @@ class NativeBert:
         return {**out, last: x}
 
     def _linear(self, linear: nn.Linear | Int8Linear) -> LinearStruct:
-        weight, count = panels(linear.weight.detach(), self._library.columns())
+        weight = panels(linear.weight.detach(), self._library.columns())
         outputs, inputs = linear.weight.shape
         addresses = {"weight": self._address(weight), "bias": self._address(linear.bias)}
         if isinstance(linear, Int8Linear):
             for name in ("scale", "taken", "reader"):
                 addresses[name] = self._address(getattr(linear, name))
-        return LinearStruct(**addresses, inputs=inputs, outputs=outputs, parts=count)
+        return LinearStruct(**addresses, inputs=inputs, outputs=outputs)
 
     def _norm(self, norm: nn.LayerNorm) -> NormStruct:
         return NormStruct(self._address(norm.weight), self._address(norm.bias))

@@ -25,7 +25,7 @@ class LinearStruct(Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("weight", "bias", "scale", "taken", "reader")),
-        *((name, c_int64) for name in ("inputs", "outputs", "parts")),
+        *((name, c_int64) for name in ("inputs", "outputs")),
     ]
 
 

@@ -21,7 +21,7 @@ struct Model {
 
 namespace {
 
-constexpr int64_t BLOCK = 240;  // tokens whose values stay in the cache of a core
+constexpr int64_t BLOCK = 144;  // tokens whose values stay in the second cache
 constexpr int64_t ZERO = 128;  // the byte that stands for 0
 
 struct Workspace {
@@ -118,7 +118,8 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
   for (int64_t s = 0; s < sequences; s++) total += lengths[s];
   space.qkv.resize(total * 3 * hidden);
   space.mixed.resize(total * hidden);
-  int64_t block = std::min(BLOCK, total);
+  int64_t blocks = std::max<int64_t>(1, (total + BLOCK - 1) / BLOCK);
+  int64_t block = (total + blocks * R - 1) / (blocks * R) * R;  // alike, in whole tiles
   space.y.resize(block * hidden);
   space.wide.resize(block * model.wide);
   space.scale.resize(block);

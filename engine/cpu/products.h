@@ -10,15 +10,16 @@
 
 #include "vectors.h"
 
-// A linear layer. In fp32 inputs are cut into `parts`, and panels lie [parts, outputs / N,
-// inputs / parts, N]; bytes lie [outputs / N, inputs / 4, N, 4].
+constexpr int64_t DEPTH = 6144 / N;  // rows of a panel in fp32 that fit into the fastest cache
+
+// A linear layer; weights lie [outputs / N, inputs, N], in bytes [outputs / N, inputs / 4, N, 4].
 struct Linear {
   const void* weight;
   const float* bias;    // [outputs]
   const float* scale;   // [outputs], int8 only: a step of each output's weights
   const float* taken;   // [outputs], int8 only: the zero point's share of a product
   const float* reader;  // [inputs], int8 only: what inputs are multiplied by before rounding
-  int64_t inputs, outputs, parts;
+  int64_t inputs, outputs;
 };
 
 // Tokens in unsigned bytes, a step each.
@@ -86,11 +87,18 @@ inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const fl
     }
 }
 
-// Calls `work` with every tile's first row and, as a constant, its number of rows.
+// Calls `work` with every tile's first row and, as a constant, its number of rows. Between tiles
+// the second cache is sent for what is needed `next`, which it would be waited for otherwise.
 template <class Work>
-inline void by_tiles(int64_t count, Work work) {
+inline void by_tiles(int64_t count, Work work, const void* next = nullptr, int64_t bytes = 0) {
+  const char *line = (const char*)next, *end = line + bytes;
+  int64_t share = (bytes * R + count - 1) / count;  // of a tile
   int64_t row = 0;
-  for (; row + R <= count; row += R) work(row, std::integral_constant<int, R>());
+  for (; row + R <= count; row += R) {
+    for (const char* stop = std::min(end, line + share); line < stop; line += 64)
+      __builtin_prefetch(line, 0, 2);
+    work(row, std::integral_constant<int, R>());
+  }
   auto rest = [&](auto self, auto rows) -> void {
     if constexpr (rows.value > 0) {
       if (count - row == rows.value) work(row, rows);
@@ -112,26 +120,32 @@ struct Gelu {
 template <class Finish = Same>
 inline void product(const float* x, int64_t count, const Linear& to, Place out,
                     Finish finish = {}) {
-  int64_t depth = to.inputs / to.parts;
   const float* panel = (const float*)to.weight;
-  for (int64_t part = 0; part < to.parts; part++)
-    for (int64_t column = 0; column < to.outputs; column += N, panel += depth * N)
-      by_tiles(count, [&](int64_t row, auto rows) {
-        const float* a = x + row * to.inputs + part * depth;
-        const float* start = part ? nullptr : to.bias + column;
+  for (int64_t column = 0; column < to.outputs; column += N)
+    for (int64_t k = 0; k < to.inputs; k += DEPTH) {
+      int64_t depth = std::min(DEPTH, to.inputs - k), size = depth * N;
+      auto work = [&](int64_t row, auto rows) {
+        const float* a = x + row * to.inputs + k;
+        const float* start = k ? nullptr : to.bias + column;
         float* c = out.at(row, column);
-        if (part + 1 == to.parts)
+        if (k + depth == to.inputs)
           tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, finish);
         else
           tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, Same());
-      });
+      };
+      by_tiles(count, work, panel + size, sizeof(float) * size);
+      panel += size;
+    }
 }
 
 inline void product(Rows x, int64_t count, const Linear& to, Place out) {
   const int8_t* panel = (const int8_t*)to.weight;
-  for (int64_t column = 0; column < to.outputs; column += N, panel += to.inputs * N)
-    by_tiles(count, [&](int64_t row, auto rows) {
+  int64_t size = to.inputs * N;
+  for (int64_t column = 0; column < to.outputs; column += N, panel += size) {
+    auto work = [&](int64_t row, auto rows) {
       tile<rows.value>(x.values + row * to.inputs, to.inputs, panel, x.scale + row, to, column,
                        out.at(row, column), out.group);
-    });
+    };
+    by_tiles(count, work, panel + size, size);
+  }
 }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -190,7 +191,7 @@ WRONG = "sentence-transformers default"
 class FakeApart:
     """Contenders that need no process; one of them is wrong."""
 
-    def __init__(self, model, name, scratch):
+    def __init__(self, model, name, scratch, python, prompt):
         self.name = name
 
     def __call__(self, budget):
@@ -227,8 +228,8 @@ def fake_run(monkeypatch, tmp_path):
     monkeypatch.setattr(encoders.Engine, "load", lambda model, **_: engine)
     monkeypatch.setattr(encoders, "RESULTS", tmp_path)
     monkeypatch.setattr(encoders, "names", lambda scratch, device: [*NAMES, WRONG])
-    monkeypatch.setattr(encoders, "Apart", FakeApart)
-    monkeypatch.setattr(encoders.cpu_peers, "convert", lambda engine, tuning, scratch: None)
+    monkeypatch.setattr(encoders, "apart", FakeApart)
+    monkeypatch.setattr(encoders, "convert", lambda *arguments: None)
     monkeypatch.setattr(encoders.machine, "gemm_rate", lambda *shape: 1e11)
     return tmp_path
 
@@ -323,7 +324,7 @@ def test_memory_of_a_command_is_measured_and_its_exit_code_kept():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it")
 def test_memory_that_is_added_is_the_peak_since_then_not_what_is_left():
     bytearray(300_000_000)  # an earlier peak
-    added = watch()
+    added = watch(os.getpid())
     bytearray(200_000_000)
     assert 190 < added() < 230
 

@@ -1,9 +1,13 @@
 """The contenders on a tiny model: same embeddings, in the caller's order."""
 
+import shutil
+import sys
+
 import numpy as np
 import pytest
 
-from xtremely.bench import contenders, cpu_peers, peers
+from xtremely.bench import contenders, cpu_peers, elsewhere, peers
+from xtremely.engine.batch import plan
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 
@@ -70,7 +74,7 @@ def test_every_run_pays_for_its_tokenisation(engine, texts, make, monkeypatch):
 
 
 def test_a_contender_in_a_process_of_its_own_embeds_the_same(engine, tiny_bert, texts, tmp_path):
-    apart = contenders.Apart(str(tiny_bert), contenders.OURS, tmp_path)
+    apart = contenders.apart(str(tiny_bert), contenders.OURS, tmp_path, None, "")
     one = apart(500)
     one.before()
     start = one.processor()
@@ -81,8 +85,71 @@ def test_a_contender_in_a_process_of_its_own_embeds_the_same(engine, tiny_bert, 
 
 
 def test_a_contender_whose_process_fails_is_named(tiny_bert, tmp_path, capfd):
-    apart = contenders.Apart(str(tiny_bert), "nobody", tmp_path)
+    apart = contenders.apart(str(tiny_bert), "nobody", tmp_path, None, "")
     with pytest.raises(InputError, match="nobody: its process has ended"):
         apart(500).before()
     assert "KeyError: 'nobody'" in capfd.readouterr().err
     apart.close()
+
+
+# In place of optimum: the model of a folder through transformers, arrays in and out.
+STAND_IN = """
+import numpy as np, torch
+from types import SimpleNamespace
+from transformers import AutoModel
+
+class ORTModelForFeatureExtraction:
+    @classmethod
+    def from_pretrained(cls, folder, **_):
+        self = cls()
+        self.model = AutoModel.from_pretrained(folder).eval()
+        self.config = self.model.config
+        return self
+
+    def __call__(self, **arrays):
+        with torch.inference_mode():
+            out = self.model(**{name: torch.tensor(array) for name, array in arrays.items()})
+        return SimpleNamespace(last_hidden_state=out.last_hidden_state.numpy())
+"""
+
+
+@pytest.fixture
+def other_python(tmp_path, monkeypatch):
+    """This Python with a stand-in for optimum, as if it were another one."""
+    (tmp_path / "optimum").mkdir()
+    (tmp_path / "optimum" / "onnxruntime.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return sys.executable
+
+
+def test_a_peer_in_another_python_embeds_the_same(engine, tiny_bert, texts, tmp_path, other_python):
+    shutil.copytree(tiny_bert, tmp_path / elsewhere.FOLDERS[elsewhere.OPTIMUM])
+    names = contenders.names(tmp_path, engine.backend.device)
+    assert {elsewhere.ONNX, elsewhere.OPTIMUM} <= {*names} and elsewhere.OPENVINO not in names
+    apart = contenders.apart(str(tiny_bert), elsewhere.OPTIMUM, tmp_path, other_python, "query: ")
+    one = apart(100)
+    one.before()
+    prompted = [f"query: {text}" for text in texts]
+    np.testing.assert_allclose(
+        one.embed(texts), peers.packed(engine, 100).embed(prompted), atol=1e-5
+    )
+    assert one.processor() > 0 and apart.peak() > 1
+    apart.close()
+
+
+def test_batches_elsewhere_are_ours():
+    lengths = [3, 9, 1, 9, 5, 30, 2]
+    ours = [len(batch) for batch in plan(np.array(lengths), 12)]
+    theirs = list(elsewhere.batches(lengths, 12))
+    assert [len(batch) for batch in theirs] == ours
+    assert sorted(sum(theirs, [])) == list(range(len(lengths)))
+    assert list(elsewhere.batches([], 12)) == []
+
+
+def test_a_python_that_lacks_a_peer_is_refused(engine, tmp_path, other_python, monkeypatch, capfd):
+    monkeypatch.setattr(cpu_peers, "convert", lambda *_: None)
+    with pytest.raises(InputError, match="does not write the models"):
+        contenders.convert(engine, [], tmp_path, other_python)
+    with pytest.raises(InputError, match="--elsewhere nowhere does not write"):
+        contenders.convert(engine, [], tmp_path, "nowhere")
+    contenders.convert(engine, [], tmp_path, None)

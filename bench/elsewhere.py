@@ -1,0 +1,140 @@
+"""Peers that want other versions of libraries than this project, run by a Python that has them.
+
+    python -m venv other && other/bin/pip install -r bench/elsewhere.txt
+    python -m xtremely.bench.encoders --elsewhere other/bin/python
+
+That Python runs this file as a script, so nothing here imports the project. ``convert`` writes the
+models first, in a process of its own: what an export needs is no contender's memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+ONNX, OPENVINO, OPTIMUM = (
+    "sentence-transformers onnx",
+    "sentence-transformers openvino",
+    "optimum onnxruntime",
+)
+FOLDERS = {ONNX: "elsewhere-onnx", OPENVINO: "elsewhere-openvino", OPTIMUM: "elsewhere-onnx"}
+
+
+def serve(far: Connection, make: Callable[[int], Any]) -> None:
+    """Answer what ``contenders.Apart`` asks, until it hangs up.
+
+    Args:
+        far: this process's end.
+        make: a batch's token budget to what has ``embed`` and ``before``.
+    """
+    make = cache(make)
+    far.send("ready")
+    while True:
+        try:
+            what, budget, *texts = far.recv()
+        except EOFError:
+            return
+        if what == "processor":
+            far.send(time.process_time())
+        else:
+            far.send(getattr(make(budget), what)(*texts))
+
+
+def convert(folder: str, scratch: str) -> None:
+    """Write the model as every peer wants it."""
+    from sentence_transformers import SentenceTransformer
+
+    for name, backend in ((ONNX, "onnx"), (OPENVINO, "openvino")):
+        model = SentenceTransformer(folder, backend=backend, device="cpu")
+        model.save_pretrained(str(Path(scratch) / FOLDERS[name]))
+
+
+class Sentences:
+    """``SentenceTransformer.encode`` with one of its backends, everything else at its default."""
+
+    def __init__(self, model: Any, prompt: str):
+        self.model, self.prompt = model, prompt
+
+    def before(self) -> None:
+        """Nothing is kept between runs."""
+
+    def embed(self, texts: list[str]) -> Any:
+        """N texts to [N, H] normalised embeddings."""
+        return self.model.encode(
+            texts, prompt=self.prompt, normalize_embeddings=True, show_progress_bar=False
+        )
+
+
+class Optimum:
+    """optimum's ``ORTModelForFeatureExtraction`` on padded batches, longest texts first."""
+
+    def __init__(self, folder: Path, tokenizer: Any, prompt: str, budget: int):
+        from optimum.onnxruntime import ORTModelForFeatureExtraction
+
+        self.tokenizer, self.prompt, self.budget = tokenizer, prompt, budget
+        self.model = ORTModelForFeatureExtraction.from_pretrained(
+            folder, subfolder="onnx", file_name="model.onnx", provider="CPUExecutionProvider"
+        )
+
+    def before(self) -> None:
+        """Nothing is kept between runs."""
+
+    def embed(self, texts: list[str]) -> Any:
+        """N texts to [N, H] normalised embeddings."""
+        import numpy as np
+
+        encoded = self.tokenizer([self.prompt + text for text in texts], truncation=True)
+        rows = encoded["input_ids"]
+        out = np.empty((len(rows), self.model.config.hidden_size), dtype=np.float32)
+        for places in batches([len(row) for row in rows], self.budget):
+            padded = self.tokenizer.pad(
+                {"input_ids": [rows[place] for place in places]}, return_tensors="np"
+            )
+            states = self.model(**padded).last_hidden_state
+            mean = (states * padded["attention_mask"][:, :, None]).sum(axis=1)
+            out[places] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        return out
+
+
+def batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
+    """Places of texts, longest first, at most ``budget`` tokens a batch (or one text)."""
+    batch: list[int] = []
+    tokens = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if batch and tokens + lengths[place] > budget:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(place)
+        tokens += lengths[place]
+    if batch:
+        yield batch
+
+
+def main(what: str, *rest: str) -> None:
+    """``convert FOLDER SCRATCH``, or ``serve NAME SCRATCH PROMPT FD``."""
+    if what == "convert":
+        return convert(*rest)
+    name, scratch, prompt, number = rest
+    folder = Path(scratch) / FOLDERS[name]
+    # What is loaded before "ready" does not count as a contender's memory.
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def make(budget: int) -> Optimum | Sentences:
+        if name == OPTIMUM:
+            return Optimum(folder, tokenizer, prompt, budget)
+        backend = name.split()[1]
+        return Sentences(SentenceTransformer(str(folder), backend=backend, device="cpu"), prompt)
+
+    serve(Connection(int(number)), make)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
