@@ -73,13 +73,9 @@ class Sentences:
 class Optimum:
     """optimum's ``ORTModelForFeatureExtraction`` on padded batches, longest texts first."""
 
-    def __init__(self, folder: Path, tokenizer: Any, prompt: str, budget: int):
-        from optimum.onnxruntime import ORTModelForFeatureExtraction
-
-        self.tokenizer, self.prompt, self.budget = tokenizer, prompt, budget
-        self.model = ORTModelForFeatureExtraction.from_pretrained(
-            folder, subfolder="onnx", file_name="model.onnx", provider="CPUExecutionProvider"
-        )
+    def __init__(self, model: Any, tokenizer: Any, prompt: str, budget: int):
+        self.model, self.tokenizer = model, tokenizer
+        self.prompt, self.budget = prompt, budget
 
     def before(self) -> None:
         """Nothing is kept between runs."""
@@ -127,11 +123,20 @@ def main(what: str, *rest: str) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
+    @cache
+    def load() -> Any:
+        if name == OPTIMUM:
+            from optimum.onnxruntime import ORTModelForFeatureExtraction
+
+            return ORTModelForFeatureExtraction.from_pretrained(
+                folder, subfolder="onnx", file_name="model.onnx", provider="CPUExecutionProvider"
+            )
+        return SentenceTransformer(str(folder), backend=name.split()[1], device="cpu")
+
     def make(budget: int) -> Optimum | Sentences:
         if name == OPTIMUM:
-            return Optimum(folder, tokenizer, prompt, budget)
-        backend = name.split()[1]
-        return Sentences(SentenceTransformer(str(folder), backend=backend, device="cpu"), prompt)
+            return Optimum(load(), tokenizer, prompt, budget)
+        return Sentences(load(), prompt)
 
     serve(Connection(int(number)), make)
 

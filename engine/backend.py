@@ -23,6 +23,7 @@ from xtremely.engine.batch import Batch, collate
 from xtremely.engine.bert import Bert
 from xtremely.engine.config import (
     BERT_TYPES,
+    MODERN_TYPES,
     PACKED_TYPES,
     ROBERTA_TYPES,
     ModernBertConfig,
@@ -34,7 +35,7 @@ from xtremely.engine.fp8 import Fp8Bert
 from xtremely.engine.graphs import Graphs
 from xtremely.engine.int8 import Int8Bert
 from xtremely.engine.modernbert import ModernBert
-from xtremely.engine.native import NativeBert, lacking, unfit
+from xtremely.engine.native import NativeEncoder, lacking, unfit
 from xtremely.engine.ops import TORCH, TRITON, Ops
 from xtremely.engine.rounding import peaks
 from xtremely.engine.samples import sample
@@ -130,7 +131,7 @@ class Packed:
         elif precision == "int8":
             self.encoder = self._in_int8(folder, encoder.float(), name)
         elif name == "native":
-            self.encoder = NativeBert(encoder.float())
+            self.encoder = NativeEncoder(encoder.float())
         else:
             self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
         self.name, self.ops = name, OPS[name]
@@ -141,7 +142,7 @@ class Packed:
         self._run = Graphs(self.forward) if graphed else self.forward
 
     @staticmethod
-    def _in_int8(folder: Path, encoder: Bert | ModernBert, name: str) -> Int8Bert | NativeBert:
+    def _in_int8(folder: Path, encoder: Bert | ModernBert, name: str) -> Int8Bert | NativeEncoder:
         """The encoder in int8, tried on sentences of many languages."""
         require(
             isinstance(encoder, Bert),
@@ -152,7 +153,7 @@ class Packed:
         batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
         expected = encoder(batch, [last], TORCH)[last]
         twin = Int8Bert(encoder, peaks(encoder, batch)).eval()
-        rounded = NativeBert(twin) if name == "native" else twin
+        rounded = NativeEncoder(twin) if name == "native" else twin
         apart = rounded(batch, [last], TORCH)[last] - expected
         share = float(apart.norm() / expected.norm())
         require(
@@ -346,7 +347,8 @@ def _fastest(folder: Path, kind: str, device: torch.device, precision: str) -> s
     if kind not in PACKED_TYPES:
         return "onnx" if precision == "int8" else "torch"
     config = encoder_config(read_json(folder / "config.json"), folder)
-    if device.type == "cpu" and precision in NATIVE and kind in BERT_TYPES + ROBERTA_TYPES:
+    able = kind not in MODERN_TYPES or precision != "int8"
+    if device.type == "cpu" and precision in NATIVE and able:
         reason = lacking(device)
         if not reason and not unfit(config):
             return "native"
@@ -356,8 +358,8 @@ def _fastest(folder: Path, kind: str, device: torch.device, precision: str) -> s
     if precision == "int8":
         return "onnx"
     measured = device.type == "cuda" and is_tuned(architecture(device))
-    able = config.hidden // config.heads in DIMS
-    return "triton" if measured and able and precision != "fp32" else "torch"
+    fits = config.hidden // config.heads in DIMS
+    return "triton" if measured and fits and precision != "fp32" else "torch"
 
 
 def _require_native(folder: Path, kind: str, device: torch.device, precision: str) -> None:
@@ -370,7 +372,8 @@ def _require_native(folder: Path, kind: str, device: torch.device, precision: st
     reason = lacking(device)
     require(not reason, f"the native backend {reason}; use --backend torch, or onnx for int8")
     require(
-        kind in PACKED_TYPES, f"{folder}: the native backend is for the BERT family, not {kind!r}"
+        kind in PACKED_TYPES,
+        f"{folder}: the native backend is for {', '.join(PACKED_TYPES)}, not {kind!r}",
     )
     reason = unfit(encoder_config(read_json(folder / "config.json"), folder))
     require(not reason, f"{folder}: the native backend {reason}; use --backend torch")

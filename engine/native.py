@@ -1,4 +1,4 @@
-"""The BERT family on a CPU by the C++ of ``engine/cpu``, in fp32 or with products in int8.
+"""The packed encoders on a CPU by the C++ of ``engine/cpu``, in fp32 or with products in int8.
 
 A batch is cut into parts of whole sequences, and every core takes one part after the other through
 all layers: cores wait for each other only at the end of a batch. What the states of a sequence are
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from xtremely.engine.batch import Batch, collate
 from xtremely.engine.bert import Bert
-from xtremely.engine.config import AnyConfig, EncoderConfig
+from xtremely.engine.config import AnyConfig, EncoderConfig, ModernBertConfig
 from xtremely.engine.encoder import require_fits
 from xtremely.engine.int8 import FLOOR, Int8Bert, Int8Linear
+from xtremely.engine.modernbert import ModernBert
 from xtremely.engine.native_library import (
     LayerStruct,
     LinearStruct,
@@ -32,11 +33,16 @@ from xtremely.engine.native_library import (
 from xtremely.engine.ops import TORCH, Ops
 from xtremely.engine.rounding import peaks
 from xtremely.engine.tokenize import Tokens
+from xtremely.kernels.attention import rope_table
 from xtremely.kernels.guard import InputError
 
 PART = 288  # tokens that a core takes at a time, or one sequence
 APART = {"fp32": 1e-5, "int8": 1e-2}  # of the states' size, by which they may differ from torch's
-TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)  # products in two parts, too
+# Two layers, products in two parts, a window shorter than a sequence.
+TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)
+MODERN_TRIAL = ModernBertConfig(
+    "modernbert", 2, 64, 2, 512, 50, 40, 1e-5, (1e4, 1e5), (None, 9), False, False, False
+)
 
 
 def lacking(device: torch.device) -> str:
@@ -52,8 +58,6 @@ def lacking(device: torch.device) -> str:
 
 def unfit(config: AnyConfig) -> str:
     """Why an encoder does not run in C++, where that runs; empty if it does."""
-    if not isinstance(config, EncoderConfig):
-        return f"is for the BERT family, not {config.model_type!r}"
     columns = library().columns()
     sizes = {
         "heads": config.hidden // config.heads,
@@ -66,24 +70,24 @@ def unfit(config: AnyConfig) -> str:
 
 @cache
 def _try() -> None:
-    """Compare the library with plain torch on a small encoder, once a process.
+    """Compare the library with plain torch on small encoders, once a process.
 
     Raises:
         InputError: it does not run here, or computes something else.
     """
     dice = torch.Generator().manual_seed(0)
-    encoder = Bert(TRIAL).requires_grad_(False)
-    for parameter in encoder.parameters():
+    bert, modern = Bert(TRIAL).requires_grad_(False), ModernBert(MODERN_TRIAL).requires_grad_(False)
+    for parameter in (*bert.parameters(), *modern.parameters()):
         parameter.normal_(std=0.2, generator=dice)
     lengths = np.array([40, 17, 17, 3, 1])
     offsets = np.concatenate([[0], lengths.cumsum()])
     ids = np.arange(lengths.sum()) % TRIAL.vocabulary
     batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
-    for twin in (encoder, Int8Bert(encoder, peaks(encoder, batch))):
+    for twin in (bert, modern, Int8Bert(bert, peaks(bert, batch))):
         expected = twin(batch, [TRIAL.layers], TORCH)[TRIAL.layers]
-        found = NativeBert(twin)(batch, [TRIAL.layers])[TRIAL.layers]
+        found = NativeEncoder(twin)(batch, [TRIAL.layers])[TRIAL.layers]
         share = float((found - expected).norm() / expected.norm())
-        precision = "fp32" if twin is encoder else "int8"
+        precision = "int8" if isinstance(twin, Int8Bert) else "fp32"
         if not share <= APART[precision]:
             raise InputError(
                 f"is compiled, but differs from torch in {precision} by {share:.2g} of the states'"
@@ -119,7 +123,7 @@ def panels(weight: Tensor, columns: int) -> Tensor:
     return cut.transpose(1, 2).contiguous()
 
 
-class NativeBert:
+class NativeEncoder:
     """An encoder in C++.
 
     Args:
@@ -127,7 +131,7 @@ class NativeBert:
             are taken over.
     """
 
-    def __init__(self, encoder: Bert | Int8Bert):
+    def __init__(self, encoder: Bert | ModernBert | Int8Bert):
         self.config = config = encoder.config
         self._embeddings = encoder.embeddings
         self._library = library()
@@ -137,9 +141,12 @@ class NativeBert:
             for name in ("qkv", "attention_out", "up", "down"):
                 setattr(to, name, self._linear(getattr(layer, name)))
             to.attention_norm, to.norm = self._norm(layer.attention_norm), self._norm(layer.norm)
-        sizes = (config.hidden, config.intermediate, config.heads)
-        rounds = isinstance(encoder, Int8Bert)
-        self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, rounds)
+            to.window = config.max_length
+        modern, rounds = isinstance(encoder, ModernBert), isinstance(encoder, Int8Bert)
+        if isinstance(config, ModernBertConfig):
+            self._see(layers, config)
+        sizes = (config.layers, config.hidden, config.intermediate, config.heads)
+        self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, rounds, modern)
 
     @torch.inference_mode()
     def __call__(
@@ -166,6 +173,17 @@ class NativeBert:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(encode, parts(batch.layout.lengths, threads)))
         return {**out, last: x}
+
+    def _see(self, layers: Sequence[LayerStruct], config: ModernBertConfig) -> None:
+        """Positions and windows of every layer."""
+        size = (config.max_length, config.hidden // config.heads)
+        ropes = {
+            theta: self._address(rope_table(*size, theta, "cpu")) for theta in {*config.thetas}
+        }
+        for to, theta, window in zip(layers, config.thetas, config.windows, strict=True):
+            to.rope = ropes[theta]
+            if window is not None:
+                to.window = window
 
     def _linear(self, linear: nn.Linear | Int8Linear) -> LinearStruct:
         weight = panels(linear.weight.detach(), self._library.columns())

@@ -41,6 +41,8 @@ class LayerStruct(Structure):
     _fields_ = [
         *((name, LinearStruct) for name in ("qkv", "attention_out", "up", "down")),
         *((name, NormStruct) for name in ("attention_norm", "norm")),
+        ("rope", c_void_p),
+        ("window", c_int64),
     ]
 
 
@@ -49,10 +51,11 @@ class ModelStruct(Structure):
 
     _fields_ = [
         ("layers", POINTER(LayerStruct)),
-        *((name, c_int64) for name in ("hidden", "wide", "heads")),
+        *((name, c_int64) for name in ("count", "hidden", "wide", "heads")),
         ("eps", c_float),
         ("floor", c_float),
         ("int8", c_int32),
+        ("modern", c_int32),
     ]
 
 

@@ -1,5 +1,6 @@
-// The BERT family's encoder on a CPU: whole sequences through all layers, in fp32 or with products
-// in whole numbers. One call computes on one core; what it computes depends on no other sequence.
+// The BERT and ModernBERT families' encoder on a CPU: whole sequences through all layers, in fp32 or
+// with products in whole numbers. One call computes on one core; what it computes depends on no
+// other sequence.
 #include "attention.h"
 
 struct Norm {
@@ -8,15 +9,18 @@ struct Norm {
 
 struct Layer {
   Linear qkv, attention_out, up, down;
-  Norm attention_norm, norm;
+  Norm attention_norm, norm;  // after the residual adds
+  const float* rope;  // [positions, hidden / heads], see attention.h; null for none
+  int64_t window;     // tokens that a token sees to either side
 };
 
 struct Model {
   const Layer* layers;
-  int64_t hidden, wide, heads;
+  int64_t count, hidden, wide, heads;
   float eps;
   float floor;  // what is added to GELU's results before they are rounded
   int32_t int8;
+  int32_t modern;  // as ModernBERT: x is added to only, products read its norm; GELU has a gate
 };
 
 namespace {
@@ -25,13 +29,13 @@ constexpr int64_t BLOCK = 144;  // tokens whose values stay in the second cache
 constexpr int64_t ZERO = 128;  // the byte that stands for 0
 
 struct Workspace {
-  std::vector<float> qkv, mixed, y, wide, scale;
+  std::vector<float> normed, qkv, mixed, y, wide, scale;
   std::vector<uint8_t> bytes;
   Room room;
 };
 
-// (x + y) normalised into x.
-void norm(float* x, const float* y, int64_t width, const Norm& to, float eps) {
+// y added to x, and x normalised into `to`, which may be x.
+void norm(float* x, const float* y, float* to, int64_t width, const Norm& by, float eps) {
   V total = all(0.f);
   for (int64_t k = 0; k < width; k += W) {
     V v = load(x + k) + load(y + k);
@@ -45,7 +49,7 @@ void norm(float* x, const float* y, int64_t width, const Norm& to, float eps) {
   }
   V part = all(1 / __builtin_sqrtf(sum(squares) / width + eps));
   for (int64_t k = 0; k < width; k += W)
-    store(x + k, (load(x + k) - mean) * part * load(to.weight + k) + load(to.bias + k));
+    store(to + k, (load(x + k) - mean) * part * load(by.weight + k) + load(by.bias + k));
 }
 
 // A token times `reader`, rounded to 127 steps to either side of ZERO; returns a step.
@@ -71,6 +75,15 @@ float widened(const float* x, int64_t width, float floor, uint8_t* to) {
   return top / 255;
 }
 
+// Tokens [count, 2 * width] to GELU of their first half times the second, [count, width].
+void gate(float* x, int64_t count, int64_t width) {
+  for (int64_t t = 0; t < count; t++)
+    for (int64_t k = 0; k < width; k += W) {
+      const float* from = x + 2 * t * width + k;
+      store(x + t * width + k, gelu(load(from)) * load(from + width));
+    }
+}
+
 // Tokens through a linear layer, rounded first if its products are in whole numbers.
 void linear(const Model& model, const float* x, int64_t count, const Linear& to, Place out,
             Workspace& space) {
@@ -84,9 +97,14 @@ void linear(const Model& model, const float* x, int64_t count, const Linear& to,
 void feed_forward(const Model& model, const float* x, int64_t count, const Layer& layer, Place out,
                   Workspace& space) {
   float* values = space.wide.data();
-  Place wide{values, model.wide, count, 0};
+  Place wide{values, layer.up.outputs, count, 0};
   if (!model.int8) {
-    product(x, count, layer.up, wide, Gelu());
+    if (model.modern) {
+      product(x, count, layer.up, wide);
+      gate(values, count, model.wide);
+    } else {
+      product(x, count, layer.up, wide, Gelu());
+    }
     return product(values, count, layer.down, out);
   }
   linear(model, x, count, layer.up, wide, space);
@@ -121,32 +139,47 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
   int64_t blocks = std::max<int64_t>(1, (total + BLOCK - 1) / BLOCK);
   int64_t block = (total + blocks * R - 1) / (blocks * R) * R;  // alike, in whole tiles
   space.y.resize(block * hidden);
-  space.wide.resize(block * model.wide);
+  space.wide.resize(block * model.wide * (model.modern ? 2 : 1));
   space.scale.resize(block);
   space.bytes.resize(block * std::max(model.wide, hidden));
   float *qkv = space.qkv.data(), *mixed = space.mixed.data(), *y = space.y.data();
+  float* normed = x;  // what products read
+  if (model.modern) {
+    space.normed.assign(x, x + total * hidden);
+    normed = space.normed.data();
+  }
   for (int64_t n = 0;; n++) {
-    if (out[n]) std::memcpy(out[n], x, sizeof(float) * total * hidden);
-    if (n == last) return;
+    const float* state = n == model.count ? normed : x;
+    if (out[n]) std::memcpy(out[n], state, sizeof(float) * total * hidden);
+    if (n == last) {
+      if (state != x) std::memcpy(x, state, sizeof(float) * total * hidden);
+      return;
+    }
     const Layer& layer = model.layers[n];
     for (int64_t t = 0; t < total; t += block)
-      linear(model, x + t * hidden, std::min(block, total - t), layer.qkv, {qkv, dim, total, t},
-             space);
+      linear(model, normed + t * hidden, std::min(block, total - t), layer.qkv,
+             {qkv, dim, total, t}, space);
     for (int64_t head = 0; head < model.heads; head++)
       for (int64_t s = 0, t = 0; s < sequences; t += lengths[s++]) {
-        const float* q = qkv + (head * total + t) * dim;
-        attention(q, q + total * hidden, q + 2 * total * hidden, lengths[s], dim,
+        float *q = qkv + (head * total + t) * dim, *k = q + total * hidden;
+        if (layer.rope) {
+          turn(q, layer.rope, lengths[s], dim);
+          turn(k, layer.rope, lengths[s], dim);
+        }
+        attention(q, k, k + total * hidden, lengths[s], dim, layer.window,
                   mixed + t * hidden + head * dim, hidden, space.room);
       }
     for (int64_t t = 0; t < total; t += block) {
       int64_t count = std::min(block, total - t);
-      float* part = x + t * hidden;
+      float *part = x + t * hidden, *read = normed + t * hidden;
+      auto add = [&](const Norm& by) {
+        for (int64_t r = 0; r < count * hidden; r += hidden)
+          norm(part + r, y + r, read + r, hidden, by, model.eps);
+      };
       linear(model, mixed + t * hidden, count, layer.attention_out, {y, hidden, count, 0}, space);
-      for (int64_t r = 0; r < count; r++)
-        norm(part + r * hidden, y + r * hidden, hidden, layer.attention_norm, model.eps);
-      feed_forward(model, part, count, layer, {y, hidden, count, 0}, space);
-      for (int64_t r = 0; r < count; r++)
-        norm(part + r * hidden, y + r * hidden, hidden, layer.norm, model.eps);
+      add(layer.attention_norm);
+      feed_forward(model, read, count, layer, {y, hidden, count, 0}, space);
+      add(layer.norm);
     }
   }
 }

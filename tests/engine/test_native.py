@@ -41,11 +41,19 @@ def batch_of(folder, texts, most=64):
 
 
 @runs_here
-@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("bert", {}),
+        ("xlm-roberta", {}),
+        *(("modernbert", {"local_attention": tokens}) for tokens in (2, 16, 40, 128)),
+        ("modernbert", {"mlp_bias": True, "attention_bias": True, "norm_bias": True}),
+    ],
+)
 @pytest.mark.parametrize("changes", [{}, {"hidden_size": 192, "intermediate_size": 992}])
-def test_fp32_is_torchs_at_every_layer(make_tiny, sentences, family, changes):
+def test_fp32_is_torchs_at_every_layer(make_tiny, sentences, family, more, changes):
     """Heads of 32 and 96, products in several parts, sequences of 1 to 64 tokens; near fp64."""
-    folder = make_tiny(family, **{**SIZES, **changes})
+    folder = make_tiny(family, **{**SIZES, **changes, **more})
     batch = batch_of(folder, [*sentences, " ".join(sentences)])
     native, plain = (open_backend(folder, name, CPU, "fp32") for name in ("native", "torch"))
     assert (native.name, native.implementation, native.precision) == ("native", "packed", "fp32")
@@ -59,8 +67,9 @@ def test_fp32_is_torchs_at_every_layer(make_tiny, sentences, family, changes):
 
 
 @runs_here
-def test_only_what_is_wanted(make_tiny, sentences):
-    folder = make_tiny("bert", **SIZES)
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_only_what_is_wanted(make_tiny, sentences, family):
+    folder = make_tiny(family, **SIZES)
     batch = batch_of(folder, sentences)
     backend = open_backend(folder, "native", CPU, "fp32")
     everything = backend.hidden(batch, [0, 1, 2, 3])
@@ -120,9 +129,11 @@ def product(linear, rows):
 
 
 @runs_here
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_sentence_has_its_own_result_to_the_bit(make_tiny, sentences, precision):
-    engine = Engine.load(str(make_tiny("bert", **SIZES)), backend="native", precision=precision)
+@pytest.mark.parametrize(
+    ("family", "precision"), [("bert", "fp32"), ("bert", "int8"), ("modernbert", "fp32")]
+)
+def test_a_sentence_has_its_own_result_to_the_bit(make_tiny, sentences, family, precision):
+    engine = Engine.load(str(make_tiny(family, **SIZES)), backend="native", precision=precision)
     together = engine.embed(sentences)
     alone = np.concatenate([engine.embed([one]) for one in sentences])
     np.testing.assert_array_equal(together, alone)
@@ -257,12 +268,13 @@ def test_a_library_that_computes_something_else_is_refused(fresh, make_tiny, mon
     [
         ("bert", {"num_attention_heads": 4}, "fp32", "takes multiples of .* but heads are 16 wide"),
         ("bert", {"intermediate_size": 100}, "int8", "feed-forward layers are 100 wide"),
-        ("modernbert", {}, "fp32", "is for the BERT family, not 'modernbert'"),
-        ("electra", {}, "fp32", "is for the BERT family, not 'electra'"),
+        ("modernbert", {"num_attention_heads": 4}, "fp32", "but heads are 16 wide"),
+        ("modernbert", {}, "int8", "int8 on the native backend is for bert, .*backend onnx"),
+        ("electra", {}, "fp32", "is for bert, .*modernbert, not 'electra'"),
     ],
 )
 def test_what_does_not_fit(make_tiny, family, changes, precision, complaint):
-    folder = make_tiny(family, **({**SIZES, **changes} if family == "bert" else changes))
+    folder = make_tiny(family, **({} if family == "electra" else {**SIZES, **changes}))
     if "heads" in complaint and library().columns() == 16:
         changes = {"num_attention_heads": 8}
         folder, complaint = make_tiny(family, **{**SIZES, **changes}), "heads are 8 wide"
@@ -283,7 +295,7 @@ def test_what_auto_takes(make_tiny, monkeypatch):
     """C++ in fp32 and int8 where it runs and fits, else torch and the exported file."""
     pytest.importorskip("onnxruntime")
     fitting, odd = make_tiny("bert", **SIZES), make_tiny("bert", hidden_size=72)
-    modern = make_tiny("modernbert")
+    modern = make_tiny("modernbert", **SIZES)
     taken = {}
     for reason in ("", "needs a C++ compiler"):
         monkeypatch.setattr("xtremely.engine.backend.lacking", lambda device, r=reason: r)
@@ -300,6 +312,7 @@ def test_what_auto_takes(make_tiny, monkeypatch):
     assert {key for key, name in taken.items() if name == "native"} == {
         ("", "fitting", "fp32"),
         ("", "fitting", "int8"),
+        ("", "modern", "fp32"),
     }
     for (_, _, precision), name in taken.items():
         if name != "native":
