@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.utils import logging
 
 from xtremely.bench import cpu_peers, elsewhere, peers
 from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
-from xtremely.engine.native import lacking
+from xtremely.engine.config import EncoderConfig, encoder_config, read_json
+from xtremely.engine.native import lacking, unfit
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 
@@ -38,10 +38,12 @@ OWN = {  # name -> backend and precision
 }
 
 
-def names(scratch: Path, device: torch.device) -> list[str]:
-    """All contenders that run on a device, the reference of all first; see ``makers``."""
-    native = not lacking(device)
-    own = [name for name, (backend, _) in OWN.items() if native or backend != "native"]
+def names(scratch: Path, engine: Engine) -> list[str]:
+    """All contenders that run a model on its device, the reference first; see ``makers``."""
+    config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
+    native = not (lacking(engine.backend.device) or unfit(config))
+    runs = {"fp32": native, "int8": native and isinstance(config, EncoderConfig)}  # in C++
+    own = [name for name, (kind, form) in OWN.items() if kind != "native" or runs[form]]
     others = [name for name, folder in elsewhere.FOLDERS.items() if (scratch / folder).exists()]
     return [EAGER, *own, BASELINE, DEFAULT, *cpu_peers.openers(scratch), *others]
 

@@ -20,6 +20,7 @@ import torch
 from xtremely.bench.harness import Contender
 from xtremely.engine.backend import Packed
 from xtremely.engine.batch import plan
+from xtremely.engine.config import EncoderConfig, encoder_config, read_json
 from xtremely.engine.export import FILE, export
 from xtremely.engine.onnx_product import IDS, MASK, Product
 from xtremely.engine.runtime import Engine
@@ -67,7 +68,8 @@ def convert(engine: Engine, tuning: list[str], scratch: Path) -> None:
     """
     if find_spec("openvino"):
         _for_openvino(engine, tuning, scratch)
-    if find_spec("ctranslate2"):
+    config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
+    if find_spec("ctranslate2") and isinstance(config, EncoderConfig):  # it has no ModernBERT
         from ctranslate2.converters import TransformersConverter
 
         TransformersConverter(str(engine.folder)).convert(str(scratch / CT2))

@@ -36,7 +36,8 @@ from xtremely.engine.tokenize import Tokens
 from xtremely.kernels.attention import rope_table
 from xtremely.kernels.guard import InputError
 
-PART = 288  # tokens that a core takes at a time, or one sequence
+PART = 288  # most tokens that a core takes at a time, or one sequence
+LEAST = 48  # tokens for which weights are worth reading
 APART = {"fp32": 1e-5, "int8": 1e-2}  # of the states' size, by which they may differ from torch's
 # Two layers, products in two parts, a window shorter than a sequence.
 TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)
@@ -104,16 +105,18 @@ class Part(NamedTuple):
 
 
 def parts(lengths: Sequence[int], threads: int) -> Iterator[Part]:
-    """Neighbouring sequences in parts of about ``PART`` tokens, as many parts for every thread."""
-    total = max(1, sum(lengths))
-    wanted = threads * -(-total // (threads * PART))
-    first, start, end, made = 0, 0, 0, 0
+    """Neighbouring sequences in parts of about ``PART`` tokens, smaller ones towards the end.
+
+    A part is at most the share of a thread in half of what is left, but not below ``LEAST``: when
+    one thread finds nothing more to do, the others have little left.
+    """
+    left = sum(lengths)
+    first = token = size = 0
     for place, length in enumerate(lengths):
-        end += length
-        reached = end * wanted // total
-        if reached > made or place + 1 == len(lengths):
-            yield Part(first, place + 1 - first, start)
-            first, start, made = place + 1, end, reached
+        size += length
+        if size >= min(PART, max(LEAST, left // (2 * threads))) or place + 1 == len(lengths):
+            yield Part(first, place + 1 - first, token)
+            first, token, left, size = place + 1, token + size, left - size, 0
 
 
 def panels(weight: Tensor, columns: int) -> Tensor:

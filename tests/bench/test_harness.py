@@ -15,7 +15,7 @@ from xtremely.bench import encoders, workloads
 from xtremely.bench.harness import Contender, Row, Spread, measure, others_share, row_json
 from xtremely.bench.machine import busy_seconds, slug
 from xtremely.bench.memory import watch
-from xtremely.engine.config import EncoderConfig
+from xtremely.engine.config import EncoderConfig, ModernBertConfig
 from xtremely.kernels.guard import InputError
 
 TEXTS = ["one", "two words", "three more words"]
@@ -174,6 +174,16 @@ def test_flop_per_token_of_e5_small():
     assert both - linear == pytest.approx(12 * 4 * 384 * 25)
 
 
+def test_flop_per_token_of_a_gated_model_with_windows():
+    config = ModernBertConfig(
+        "modernbert", 2, 64, 2, 96, 50, 128, 1e-5, (1e4, 1e4), (None, 3), False, False, False
+    )
+    lengths = np.array([2, 4, 10])
+    pairs = {None: 4 + 16 + 100, 3: 4 + 16 + 58}  # 10 tokens: 4 + 5 + 6, four times 7, 6 + 5 + 4
+    expected = 2 * 2 * (4 * 64 * 64 + 3 * 64 * 96) + 4 * 64 * sum(pairs.values()) / 16
+    assert encoders.flop_per_token(config, lengths) == pytest.approx(expected)
+
+
 def words(texts):
     """Stands in for a tokenizer: two specials and a token a word."""
     return np.array([2 + len(text.split()) for text in texts])
@@ -227,7 +237,7 @@ def fake_run(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(encoders.Engine, "load", lambda model, **_: engine)
     monkeypatch.setattr(encoders, "RESULTS", tmp_path)
-    monkeypatch.setattr(encoders, "names", lambda scratch, device: [*NAMES, WRONG])
+    monkeypatch.setattr(encoders, "names", lambda scratch, engine: [*NAMES, WRONG])
     monkeypatch.setattr(encoders, "apart", FakeApart)
     monkeypatch.setattr(encoders, "convert", lambda *arguments: None)
     monkeypatch.setattr(encoders.machine, "gemm_rate", lambda *shape: 1e11)

@@ -124,7 +124,7 @@ def other_python(tmp_path, monkeypatch):
 
 def test_a_peer_in_another_python_embeds_the_same(engine, tiny_bert, texts, tmp_path, other_python):
     shutil.copytree(tiny_bert, tmp_path / elsewhere.FOLDERS[elsewhere.OPTIMUM])
-    names = contenders.names(tmp_path, engine.backend.device)
+    names = contenders.names(tmp_path, engine)
     assert {elsewhere.ONNX, elsewhere.OPTIMUM} <= {*names} and elsewhere.OPENVINO not in names
     apart = contenders.apart(str(tiny_bert), elsewhere.OPTIMUM, tmp_path, other_python, "query: ")
     one = apart(100)

@@ -1,6 +1,7 @@
 """The C++ encoder: against its twins in torch, against itself in other company, and not at all."""
 
 import ctypes
+import itertools
 import shutil
 
 import numpy as np
@@ -160,16 +161,18 @@ def test_parts_hold_every_sequence_once(lengths, threads):
         *range(len(lengths))
     ]
     assert all(part.token == borders[part.first] for part in made)
-    if lengths == [7] * 300:  # parts of like size, as many for every thread
-        assert len(made) % threads == 0
-        assert max(part.count for part in made) - min(part.count for part in made) <= 1
+    sizes = np.diff([*(part.token for part in made), sum(lengths)]) if made else []
+    assert all(a >= b for a, b in itertools.pairwise(sizes)) or 500 in lengths
+    assert all(size < native.PART + max(lengths) for size in sizes)
+    assert all(size >= native.LEAST for size in sizes[:-1])
     assert made or not lengths
 
 
 def test_parts_by_hand():
-    # two threads and 600 tokens: four parts, cut where 150, 300, 450 and 600 tokens are reached
-    found = [*parts([100] * 6, 2)]
-    assert found == [Part(0, 2, 0), Part(2, 1, 200), Part(3, 2, 300), Part(5, 1, 500)]
+    # two threads: of 1,200 tokens 288 at first, then quarters of 910, 680, 510, 380, 280 and 210
+    found = [*parts([10] * 120, 2)]
+    assert found[:3] == [Part(0, 29, 0), Part(29, 23, 290), Part(52, 17, 520)]
+    assert [part.count for part in found] == [29, 23, 17, 13, 10, 7, 6, 5, 5, 5]
 
 
 def test_panels_by_hand():
