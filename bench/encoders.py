@@ -245,9 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.only != "short":
         chosen.append(workloads.passages(given.data_root, given.passages, count))
     results = []
+    on_cpu = engine.backend.device.type == "cpu"
+    require(on_cpu or not given.elsewhere, "--elsewhere is for peers on a CPU; leave it out")
     with tempfile.TemporaryDirectory() as scratch:
         tuning = [text for workload in chosen for text in workload.tuning]
-        if engine.backend.device.type == "cpu":
+        if on_cpu:
             convert(engine, tuning, Path(scratch), given.elsewhere)
         wanted = names(Path(scratch), engine)
         if given.contenders:

@@ -268,6 +268,12 @@ def test_contenders_are_chosen_by_name_beside_the_reference_ours_and_the_baselin
         encoders.main([*few, "other,otter"])
 
 
+def test_peers_on_a_cpu_are_not_dropped_in_silence_on_a_gpu(fake_run):
+    encoders.Engine.load("fake").backend.device = torch.device("cuda")
+    with pytest.raises(InputError, match="--elsewhere is for peers on a CPU"):
+        encoders.main(["--only", "short", "--elsewhere", "python"])
+
+
 def test_tokens_are_real_ones_with_specials_and_prompt(fake_run, capsys):
     encoders.main(["--only", "short", "--sentences", "20", "--rounds", "1"])
     (short,) = json.loads(capsys.readouterr().out.splitlines()[-1])["workloads"]
