@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Iterable
 
 import torch
@@ -21,6 +22,31 @@ def require(condition: bool, complaint: str) -> None:
     """Raise InputError with ``complaint`` unless the condition holds."""
     if not condition:
         raise InputError(complaint)
+
+
+def require_number(
+    name: str,
+    value: float,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: bool = False,
+) -> None:
+    """Raise InputError unless a number from outside is finite and in its range.
+
+    Args:
+        name: the option or field that it came from.
+        value: the number.
+        least: the smallest legal value.
+        most: the largest legal value.
+        above: ``least`` itself is not legal.
+    """
+    inside = least < value <= most if above else least <= value <= most
+    if math.isfinite(value) and inside:
+        return
+    bounds = [f"above {least:g}" if above else f"{least:g} or more"] if least > -math.inf else []
+    bounds += [f"at most {most:g}"] if most < math.inf else []
+    raise UsageError(f"{name} is {value}; legal: a finite number, {', '.join(bounds)}".rstrip(", "))
 
 
 def unknown(what: str, got: str, legal: Iterable[str]) -> UsageError:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("kernels", "engine", "retrieval", "eval", "bench")
+FOLDERS = ("kernels", "files", "engine", "retrieval", "eval", "bench")
 MAY_IMPORT = {
     "kernels": {"kernels"},
-    "engine": {"engine", "kernels"},
-    "retrieval": {"retrieval", "kernels"},
-    "eval": {"eval", "engine", "retrieval", "kernels"},
+    "files": {"files", "kernels"},
+    "engine": {"engine", "files", "kernels"},
+    "retrieval": {"retrieval", "files", "kernels"},
+    "eval": {"eval", "engine", "retrieval", "files", "kernels"},
     "bench": set(FOLDERS),
 }
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -1,0 +1,208 @@
+"""Folders of results: which are ours, who works in them, and what may be deleted there.
+
+A folder of ours holds ``.xtremely.json``: the kind of run that made it and the files that it wrote.
+A folder that is not empty and has no such file belongs to somebody else and is refused. Only files
+that are listed may be deleted or overwritten.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+
+from xtremely.files.documents import read_json
+from xtremely.files.writing import check_writable, remove_leftovers, write_atomic
+from xtremely.kernels.guard import InputError, require
+
+MARKER = ".xtremely.json"
+LOCK = ".xtremely.lock"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What ``.xtremely.json`` says.
+
+    Attributes:
+        made_by: the command whose results the folder holds, such as ``eval`` or ``train``.
+        files: names of files and folders directly inside that the command made.
+    """
+
+    made_by: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OwnFolder:
+    """A folder whose content a command may replace, as far as it made it.
+
+    Attributes:
+        path: the folder.
+        made_by: the command.
+    """
+
+    path: Path
+    made_by: str
+    _names: dict[str, None] = field(default_factory=dict, repr=False)
+
+    def add(self, *names: str) -> None:
+        """List names directly inside the folder as ours, before they are written."""
+        for name in names:
+            require(is_plain_name(name), f"{name!r} is not a file name directly inside a folder")
+        fresh = [name for name in names if name not in self._names]
+        if not fresh:
+            return
+        for name in fresh:
+            require(
+                not (self.path / name).exists() and not (self.path / name).is_symlink(),
+                f"{self.path / name} is in the way: it was not made here; name another folder",
+            )
+        self._names.update(dict.fromkeys(fresh))
+        note = asdict(Marker(self.made_by, tuple(self._names)))
+        write_atomic(self.path / MARKER, (json.dumps(note, indent=1) + "\n").encode())
+
+    def remove(self, name: str) -> None:
+        """Delete a file or folder directly inside that is listed as ours."""
+        target = self.path / name
+        if name not in self._names:
+            require(not target.exists(), f"{target} was not made here; it is not deleted")
+            return
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+
+def own_folder(path: Path, made_by: str, option: str = "--out") -> OwnFolder:
+    """Take a folder for a command's results, new or left by an earlier run of the same command.
+
+    Args:
+        path: the folder; it is made if it does not exist.
+        made_by: the command.
+        option: what named the folder, for complaints.
+
+    Raises:
+        InputError: the folder holds something else, or cannot be written to.
+    """
+    require(str(path) not in ("", "."), f"{option} is empty; name a folder for the results")
+    if path.exists():
+        require(path.is_dir(), f"{option} {path} is a file; name a folder")
+    marker = path / MARKER
+    if marker.exists():
+        kept = read_json(marker, Marker, max_bytes=2**24)
+        require(
+            kept.made_by == made_by,
+            f"{path} holds the results of 'xtremely {kept.made_by}', not of 'xtremely {made_by}';"
+            f" name another folder with {option}",
+        )
+        require(
+            all(is_plain_name(name) for name in kept.files),
+            f"{marker}: names a file outside of its folder; it was changed by somebody else",
+        )
+        names = dict.fromkeys(kept.files)
+    else:
+        try:
+            content = [one.name for one in path.iterdir()] if path.exists() else []
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        require(
+            not content,
+            f"{path} is not empty and was not made by 'xtremely {made_by}' (it holds"
+            f" {', '.join(sorted(content)[:3])}); name a new folder with {option}",
+        )
+        names = {}
+    check_writable(path, option)
+    folder = OwnFolder(path, made_by, names)
+    if not marker.exists():
+        note = asdict(Marker(made_by))
+        write_atomic(marker, (json.dumps(note, indent=1) + "\n").encode())
+    remove_leftovers(path)
+    return folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes, on this machine, until the block ends.
+
+    Raises:
+        InputError: another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another run is at work here; wait for it, or name another folder"
+            ) from error
+        yield
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name from outside is safe as that of a file directly inside a folder."""
+    return (
+        bool(name)
+        and len(name.encode("utf-8", "replace")) <= 255
+        and name not in (".", "..")
+        and not any(character in name for character in "/\\\0\n\r\t")
+    )
+
+
+def check_name(name: str, what: str) -> str:
+    """A name from outside that becomes a file's or folder's; gives it back.
+
+    Raises:
+        InputError: it leads elsewhere (``../x``, an absolute path), or is no name of a file.
+    """
+    require(
+        is_plain_name(name),
+        f"{what} {name!r} is no plain name; legal: one without '/', '\\' and control characters",
+    )
+    return name
+
+
+def check_inside(name: str, what: str) -> str:
+    """A relative path from outside that must stay below a folder; gives it back.
+
+    Raises:
+        InputError: it is absolute, empty, or leads out of the folder.
+    """
+    parts = PurePosixPath(name).parts
+    require(
+        bool(parts) and all(part != "/" and is_plain_name(part) for part in parts),
+        f"{what} {name!r} leads out of its folder; legal: a relative path without '..'",
+    )
+    return name
+
+
+def check_outputs(outputs: dict[str, Path], inputs: dict[str, Path]) -> None:
+    """Refuse outputs that would overwrite inputs, or each other.
+
+    Args:
+        outputs: option or argument -> the file or folder that will be written.
+        inputs: likewise, what will be read.
+
+    Raises:
+        InputError: two of them are the same file, also through links.
+    """
+    seen = {_place(path): name for name, path in inputs.items()}
+    for name, path in outputs.items():
+        place = _place(path)
+        require(
+            place not in seen,
+            f"{name} and {seen.get(place)} are both {path}; an output needs a name of its own",
+        )
+        seen[place] = name
+
+
+def _place(path: Path) -> tuple[int, int] | Path:
+    """What tells whether two paths are one file."""
+    try:
+        about = path.stat()
+        return about.st_dev, about.st_ino
+    except OSError:
+        return path.resolve()

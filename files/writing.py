@@ -1,0 +1,98 @@
+"""Writing files: whole or not at all, under names that nobody can guess."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xtremely.kernels.guard import InputError
+
+# A temporary file: a dot, the final name, 16 random hexadecimal digits, and an end of its own.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.xtremely-part(\.npy)?")
+LEFTOVER_SECONDS = 3600.0
+
+
+def temporary_name(path: Path, suffix: str = "") -> Path:
+    """An unused name beside ``path`` for its content while it is being written.
+
+    Args:
+        path: the final file.
+        suffix: for writers that insist on one; ``.npy`` or nothing.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.xtremely-part{suffix}")
+
+
+@contextmanager
+def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A temporary name to write to, which becomes ``path`` if all goes well.
+
+    The content is on the disk before the name appears, so that no crash leaves a partial file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path, suffix)
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing."""
+    with written_whole(path) as temporary:
+        with temporary.open("xb") as file:
+            file.write(data)
+
+
+def flush(path: Path) -> None:
+    """Have a file's or folder's content on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Fail before any work if files cannot be made in a folder, which is made if need be.
+
+    Args:
+        folder: where results will be written.
+        option: what named the folder, for the complaint (``--out``).
+
+    Raises:
+        InputError: with the system's reason.
+    """
+    try:
+        write_atomic(folder / ".writable", b"")
+        (folder / ".writable").unlink(missing_ok=True)  # another process may have been faster
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written to ({error.strerror}); name another folder with {option}"
+        ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files of killed processes: our names, our user, older than an hour."""
+    for path in folder.rglob(".*.xtremely-part*"):
+        try:
+            about = path.lstat()
+            ours = about.st_uid == os.geteuid() and _TEMPORARY.fullmatch(path.name)
+            if ours and path.is_file() and time.time() - about.st_mtime > LEFTOVER_SECONDS:
+                path.unlink()
+        except OSError:
+            continue  # another process was faster, or the folder is not ours to tidy
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
