@@ -2,8 +2,9 @@
 
 A schema is any type that pydantic understands (a dataclass, a TypedDict, ``dict[str, float]``).
 Types are checked strictly: the text ``"512"`` is no number. Unknown keys are ignored, as a model's
-config.json has many; a dataclass with ``__pydantic_config__ = NO_OTHER_KEYS`` refuses them. Whatever is wrong with a file ends in
-an ``InputError`` that names the file, the field, what was found and what is legal.
+config.json has many; a dataclass with ``__pydantic_config__ = NO_OTHER_KEYS`` refuses them.
+Whatever is wrong with a file ends in an ``InputError`` that names the file, the field, what was
+found and what is legal.
 """
 
 from __future__ import annotations

@@ -47,9 +47,8 @@ def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or nothing."""
-    with written_whole(path) as temporary:
-        with temporary.open("xb") as file:
-            file.write(data)
+    with written_whole(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
 
 
 def flush(path: Path) -> None:
