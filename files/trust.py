@@ -25,8 +25,3 @@ def distrusted(path: Path) -> str | None:
     if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write to it (mode {stat.S_IMODE(about.st_mode):o})"
     return None
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder that only this user may write to; an existing one is left as it is."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755)

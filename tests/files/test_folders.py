@@ -1,0 +1,161 @@
+"""Folders of results: nothing that was not made here is ever deleted or overwritten."""
+
+import json
+import multiprocessing
+
+import pytest
+
+from xtremely.files.folders import (
+    MARKER,
+    alone,
+    check_inside,
+    check_name,
+    check_outputs,
+    own_folder,
+)
+from xtremely.kernels.guard import InputError
+
+
+def test_a_new_folder_is_made_and_is_known_again(tmp_path):
+    folder = own_folder(tmp_path / "a" / "out", "eval")
+    folder.add("results.json", "cells")
+    assert json.loads((folder.path / MARKER).read_text()) == {
+        "made_by": "eval",
+        "files": ["results.json", "cells"],
+    }
+    (folder.path / "results.json").write_text("x")
+    again = own_folder(folder.path, "eval")
+    again.add("results.json")  # known from before
+    again.remove("results.json")
+    assert not (folder.path / "results.json").exists()
+
+
+@pytest.mark.parametrize("content", ["report.html", ".secrets.99999", "notes/.todo.2023"])
+def test_a_folder_of_somebody_else_is_refused_untouched(tmp_path, content):
+    stranger = tmp_path / content
+    stranger.parent.mkdir(exist_ok=True)
+    stranger.write_text("mine")
+    with pytest.raises(InputError, match="not empty and was not made by 'xtremely eval'"):
+        own_folder(tmp_path, "eval")
+    assert stranger.read_text() == "mine"
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_a_folder_of_another_command_is_refused(tmp_path):
+    own_folder(tmp_path / "out", "train")
+    with pytest.raises(InputError, match="holds the results of 'xtremely train'"):
+        own_folder(tmp_path / "out", "eval")
+
+
+def test_a_strangers_file_in_our_folder_is_in_the_way(tmp_path):
+    folder = own_folder(tmp_path / "out", "eval")
+    (folder.path / "thesis.tsv").write_text("mine")
+    with pytest.raises(InputError, match="in the way"):
+        folder.add("thesis.tsv")
+    with pytest.raises(InputError, match="not made here"):
+        folder.remove("thesis.tsv")
+    assert (folder.path / "thesis.tsv").read_text() == "mine"
+
+
+def test_a_changed_marker_cannot_reach_outside(tmp_path):
+    own_folder(tmp_path / "out", "eval")
+    marker = tmp_path / "out" / MARKER
+    marker.write_text(json.dumps({"made_by": "eval", "files": ["../victim"]}))
+    with pytest.raises(InputError, match="outside of its folder"):
+        own_folder(tmp_path / "out", "eval")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"made_by": 5}', "{", '{"made_by": "eval", "files": 3}']
+)
+def test_a_damaged_marker_is_one_complaint(tmp_path, text):
+    own_folder(tmp_path / "out", "eval")
+    (tmp_path / "out" / MARKER).write_text(text)
+    with pytest.raises(InputError, match="xtremely.json"):
+        own_folder(tmp_path / "out", "eval")
+
+
+def test_a_linked_folder_is_unlinked_and_not_emptied(tmp_path):
+    folder = own_folder(tmp_path / "out", "eval")
+    folder.add("work")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").write_text("x")
+    (folder.path / "work").symlink_to(tmp_path / "elsewhere")
+    folder.remove("work")
+    assert (tmp_path / "elsewhere" / "kept").exists()
+    assert not (folder.path / "work").is_symlink()
+
+
+@pytest.mark.parametrize("path", ["", "."])
+def test_the_current_folder_is_no_result_folder(tmp_path, monkeypatch, path):
+    from pathlib import Path
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--out is empty"):
+        own_folder(Path(path), "eval")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(InputError, match="is a file"):
+        own_folder(tmp_path / "f", "eval")
+    with pytest.raises(InputError, match="cannot be written to"):
+        own_folder(tmp_path / "f" / "below", "eval")
+
+
+def _hold(folder, ready, release):
+    with alone(folder):
+        ready.set()
+        release.wait(30)
+
+
+def test_two_runs_do_not_share_a_folder_and_a_killed_one_frees_it(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, ready, release))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(InputError, match="another run is at work"), alone(tmp_path):
+        pass
+    other.kill()
+    other.join()
+    with alone(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", "a\0b", "a\nb", "x" * 256]
+)
+def test_names_that_lead_elsewhere_are_refused(name):
+    with pytest.raises(InputError, match="no plain name"):
+        check_name(name, "cell")
+
+
+@pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "a/./../x"])
+def test_paths_that_lead_out_are_refused(name):
+    with pytest.raises(InputError, match="leads out"):
+        check_inside(name, "member")
+
+
+def test_plain_names_and_paths_below_are_taken():
+    assert check_name("udpos.en.1.0a", "cell") == "udpos.en.1.0a"
+    assert check_inside("data/udpos/train-en.tsv", "member") == "data/udpos/train-en.tsv"
+
+
+def test_an_output_is_never_an_input_whatever_it_is_called(tmp_path):
+    source = tmp_path / "s.txt"
+    source.write_text("x")
+    (tmp_path / "linked").symlink_to(source)
+    (tmp_path / "hard").hardlink_to(source)
+    (tmp_path / "sub").mkdir()
+    for output in (
+        source,
+        tmp_path / "linked",
+        tmp_path / "hard",
+        tmp_path / "sub" / ".." / "s.txt",
+    ):
+        with pytest.raises(InputError, match="--out and SOURCE are both"):
+            check_outputs({"--out": output}, {"SOURCE": source})
+    with pytest.raises(InputError, match="--b and --a are both"):
+        check_outputs({"--a": tmp_path / "new", "--b": tmp_path / "sub" / ".." / "new"}, {})
+    check_outputs({"--out": tmp_path / "new"}, {"SOURCE": source})
