@@ -32,8 +32,9 @@ from xtremely.eval.readers import text_hash
 from xtremely.eval.recipe import Recipe, as_mapping, settled
 from xtremely.eval.results import dumps
 from xtremely.eval.task import Labelling, Task
+from xtremely.files.folders import in_turn, remove_whole
+from xtremely.files.writing import file_digest, write_atomic
 from xtremely.kernels.guard import InputError, require
-from xtremely.retrieval.store import write_atomic
 
 RECORD = "training.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
@@ -68,6 +69,7 @@ def train(
     device: str = "auto",
     quiet: bool = False,
     save_steps: int = 200,
+    shared: Path | None = None,
 ) -> list[Trained]:
     """Train all phases of a recipe.
 
@@ -78,6 +80,8 @@ def train(
         device: auto, cpu or cuda.
         quiet: show no progress.
         save_steps: steps between checkpoints, from which a killed run goes on.
+        shared: a folder for the phases before the target, each under its digest, which runs at the
+            same time share: one trains a phase, the others wait for it.
 
     Raises:
         UsageError: the recipe names something that does not exist.
@@ -103,8 +107,14 @@ def train(
             "phase": as_mapping(material.phase),
             "data_hash": material.data_hash,
         }
-        stage = _Stage(material, base, out / material.phase.name, identity)
-        done.append(stage.run(settings, device, save_steps, quiet))
+        if shared is None or material.phase.kind == "target":
+            stage = _Stage(material, base, out / material.phase.name, identity)
+            done.append(stage.run(settings, device, save_steps, quiet))
+        else:
+            stage = _Stage(material, base, shared / text_hash(identity), identity)
+            with in_turn(shared / f".{stage.folder.name}.lock"):
+                stage.make_way()
+                done.append(stage.run(settings, device, save_steps, quiet))
         base = done[-1].folder
         origin = {"after": done[-1].record["digest"]}
     return done
@@ -200,6 +210,17 @@ class _Stage:
         mechanics.meet()
         return Trained(phase.name, self.folder, record, reused=False)
 
+    def make_way(self) -> None:
+        """Remove what stands at a shared phase's place and is not the whole of it."""
+        if not self.folder.exists():
+            return
+        wanted, kept = json.loads(dumps(self.identity)), _record(self.folder)
+        if kept is None or {key: kept.get(key) for key in wanted} != wanted:
+            warnings.warn(
+                f"{self.folder} is damaged or another phase; it is trained anew", stacklevel=2
+            )
+            remove_whole(self.folder)
+
     def _features(self) -> tuple[list[Lesson], list[Exam]]:
         phase = self.material.phase
         limit = models.longest(self.base)
@@ -278,6 +299,7 @@ class _Stage:
                 fitted.learner, name, self.base, tokenizer, fresh / name if number else fresh
             )
         record["bytes"] = _bytes(fresh)
+        record["sha256"] = _digests(fresh)
         write_atomic(fresh / RECORD, dumps(record).encode("utf-8"))
         shutil.rmtree(self.folder, ignore_errors=True)
         fresh.replace(self.folder)
@@ -288,8 +310,10 @@ def _record(folder: Path) -> dict[str, Any] | None:
     """What a finished phase says of itself; None if it is not finished or damaged."""
     try:
         found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return found if found["bytes"] == _bytes(folder) else None
-    except (OSError, ValueError, TypeError, KeyError):
+        kept = found.get("sha256", {})  # folders of before have none
+        intact = all(file_digest(folder / name) == digest for name, digest in kept.items())
+        return found if intact and found["bytes"] == _bytes(folder) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -297,6 +321,14 @@ def _bytes(folder: Path) -> dict[str, int]:
     """The sizes of a folder's weights, its further heads' included."""
     files = sorted(folder.rglob("*.safetensors"))
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder but the record."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): file_digest(path) for path in files if path.name != RECORD
+    }
 
 
 def _scorer(task: Task, features: Sequence[Feature]) -> Callable[[list[np.ndarray]], float]:

@@ -15,12 +15,18 @@ and every training phase of the part that names no language of its own is in the
     task = "udpos"                   # or one for each source: {en = "snli", zh = "ocnli"}
     split = "train"                  # likewise
     examples = 2000                  # any other key is a training setting, see the recipes
+    source = "en"                    # only where the language is the same for every source
 
     [[part.test]]
     task = "udpos"
     limit = 500                      # examples a language, evenly spread over its test set
 
 Every combination of model, part, source and seed is a cell: one training run and its evaluation.
+
+To vary the language of an intermediate phase, let the phases after it name a source of their own;
+the source ``none`` then leaves the intermediate phase out. Phases before the last one are trained
+once and shared by all cells that begin with them, and so is a last one that says ``kind =
+"intermediate"``: a part that tests an encoder right after such a phase.
 """
 
 from __future__ import annotations
@@ -41,7 +47,7 @@ UNTRAINED = "none"
 GRID_KEYS = ("name", "models", "seeds", "part")
 PART_KEYS = ("name", "title", "sources", "train", "test")
 PHASE_KEYS = ("task", "split", "examples", "source")
-OURS = ("name", "kind", "sources")  # of a recipe's phase: what the grid says in its own way
+OURS = ("name", "sources")  # of a recipe's phase: what the grid says in its own way
 SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
 TEST_KEYS = ("task", "languages", "limit", "layers")
 
@@ -63,6 +69,12 @@ class Phase:
     examples: int
     languages: tuple[str, ...]
     settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        labels = ", shuffled labels" if dict(self.settings).get("shuffle_labels") else ""
+        return f"{self.task} {'+'.join(self.languages)} ({self.examples:,}{labels})"
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,11 +27,16 @@ from xtremely.eval.stages import train
 from xtremely.eval.study_cells import Planned, Result, collect, finish, finished, plan, restore
 from xtremely.eval.study_data import barred, sets_tested, tested_task
 from xtremely.eval.study_grid import Grid, Test
+from xtremely.eval.study_phases import FOLDER, Phases
 from xtremely.eval.task import Matching, find_task
+from xtremely.files.folders import alone
 from xtremely.kernels.guard import InputError, require
 
 # What a result keeps of a phase's training record; its recipe and data stand in the identity.
-KEPT = ("steps", "seconds", "examples_per_second", "sizes", "dev", "pieces", "device", "versions")
+KEPT = (
+    *("digest", "steps", "seconds", "examples_per_second"),
+    *("sizes", "dev", "pieces", "device", "versions"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Place:
         workers: processes that share the device; cells run in them side by side.
         ray: the address of a Ray cluster that runs the cells, see ``scale.connect``; ``workers``
             of them share a GPU there.
-        keep_models: whether trained models stay in their cells' folders.
+        keep_models: whether trained models stay in their folders.
         results: the file with all finished cells; None for the run's folder.
     """
 
@@ -80,16 +83,21 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
     require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
     check_writable(place.out)
     path = place.results or place.out / f"{grid.name}.json"
-    with _alone(place.out):
+    with alone(place.out / "cells"):
         restore(place.out, path)
         planned = plan(grid, place.data_root, place.models)
         done = {one.name: found for one in planned if (found := finished(place.folder(one)))}
         left = [one for one in planned if one.name not in done]
+        phases = Phases(place.out, planned)
+        if not place.keep_models:
+            phases.tidy(done)
         say(f"{len(planned)} cells, {len(done)} of them finished before")
         start = time.perf_counter()
         for number, (one, result) in enumerate(_computed(left, place), start=1):
             done[one.name] = result
             collect(path, [done[each.name] for each in planned if each.name in done])
+            if not place.keep_models:
+                phases.tidy(done)
             seconds = time.perf_counter() - start
             to_go = seconds / number * (len(left) - number)
             say(f"[{len(done)}/{len(planned)}] {_line(one, result)}; {to_go:.0f} s to go")
@@ -99,22 +107,11 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
 
 
 def _line(planned: Planned, result: Result) -> str:
-    trained = sum(phase["seconds"] for phase in result["training"])
+    trained = sum(phase["seconds"] for phase in result["training"] if not phase["reused"])
     return (
         f"{planned.cell.title}: {trained:.1f} s training,"
         f" {result['evaluation']['seconds']:.1f} s testing"
     )
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Two runs in one folder would undo each other's work."""
-    with (out / "cells" / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{out}: another run is at work here; wait for it") from error
-        yield
 
 
 def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Result]]:
@@ -172,12 +169,18 @@ def compute(planned: Planned, place: Place) -> Result:
     model, training = planned.model, []
     if planned.recipe is not None:
         trained = train(
-            planned.recipe, place.data_root, folder / "model", device=place.device, quiet=True
+            planned.recipe,
+            place.data_root,
+            folder / "model",
+            device=place.device,
+            quiet=True,
+            shared=place.out / FOLDER,
         )
-        model, training = (
-            trained[-1].folder,
-            [{key: phase.record[key] for key in KEPT} for phase in trained],
-        )
+        model = trained[-1].folder
+        training = [
+            {**{key: phase.record[key] for key in KEPT}, "reused": phase.reused}
+            for phase in trained
+        ]
     scores, cost = _tested(planned, model, place, folder / "evaluation")
     result = finish(
         folder,
@@ -230,13 +233,14 @@ def _tested(
         "tokens": tokens,
         "backend": backend.name,
         "implementation": backend.implementation,
-        "device": _device_name(backend.device),
+        "device": device_name(backend.device),
         "precision": backend.precision,
         "versions": library_versions(),
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a result calls a device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
