@@ -6,6 +6,8 @@ and every training phase of the part that names no language of its own is in the
     name = "first"
     models = ["e5-small-4bit"]
     seeds = [1, 2, 3]
+    contrasts = ["zh - en"]          # primary questions, see study_contrasts; none by default
+    smallest_difference = 2          # of interest, in points
 
     [[part]]
     name = "pos"
@@ -34,168 +36,23 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from xtremely.eval import recipe
 from xtremely.eval.languages import language
+from xtremely.eval.study_design import Cell, Grid, Part, Phase, Test
 from xtremely.eval.task import Labelling, Matching, Task, find_task, find_training_task
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 UNTRAINED = "none"
-GRID_KEYS = ("name", "models", "seeds", "part")
+GRID_KEYS = ("name", "models", "seeds", "contrasts", "smallest_difference", "part")
 PART_KEYS = ("name", "title", "sources", "train", "test")
 PHASE_KEYS = ("task", "split", "examples", "source")
 OURS = ("name", "sources")  # of a recipe's phase: what the grid says in its own way
 SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
 TEST_KEYS = ("task", "languages", "limit", "layers")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One training run of a cell.
-
-    Attributes:
-        task: what is trained.
-        split: of its data.
-        examples: how many in all, shared equally among the languages.
-        languages: of the examples.
-        settings: of the training, by the recipe's names; the recipe's defaults elsewhere.
-    """
-
-    task: str
-    split: str
-    examples: int
-    languages: tuple[str, ...]
-    settings: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        labels = ", shuffled labels" if dict(self.settings).get("shuffle_labels") else ""
-        return f"{self.task} {'+'.join(self.languages)} ({self.examples:,}{labels})"
-
-
-@dataclass(frozen=True)
-class Test:
-    """What a cell is tested on.
-
-    Attributes:
-        task: its name.
-        languages: only these; None for all with data.
-        limit: examples a language at most; None for all.
-        layers: of retrieval: ``last``, ``all`` or numbers; None where a head answers.
-    """
-
-    __test__ = False  # not pytest's
-
-    task: str
-    languages: tuple[str, ...] | None = None
-    limit: int | None = None
-    layers: str | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run and its evaluation.
-
-    Attributes:
-        model: what is trained, by name.
-        part: the part of the grid that asks for it.
-        source: the source language, several joined by ``+``, or ``none``.
-        seed: of the training.
-        phases: in order; none for a model that is tested as it is.
-        tests: what it is tested on.
-    """
-
-    model: str
-    part: str
-    source: str
-    seed: int
-    phases: tuple[Phase, ...]
-    tests: tuple[Test, ...]
-
-    @property
-    def declaration(self) -> dict[str, Any]:
-        """What the grid says of the cell, as JSON; parts of two grids may ask for the same."""
-        return {
-            "model": self.model,
-            "source": self.source,
-            "seed": self.seed,
-            "train": [
-                {**vars(phase), "languages": [*phase.languages], "settings": dict(phase.settings)}
-                for phase in self.phases
-            ],
-            "test": [
-                {**vars(test), "languages": test.languages and [*test.languages]}
-                for test in self.tests
-            ],
-        }
-
-    def recipe(self, model: Path | str) -> recipe.Recipe:
-        """What trains the cell's model, which lies in a folder."""
-        last = len(self.phases) - 1
-        phases = [
-            {
-                "name": f"{place + 1}-{phase.task}",
-                "kind": "target" if place == last else "intermediate",
-                "source": [
-                    {
-                        "task": phase.task,
-                        "languages": [*phase.languages],
-                        "split": phase.split,
-                        "budget": phase.examples,
-                    }
-                ],
-                **dict(phase.settings),
-            }
-            for place, phase in enumerate(self.phases)
-        ]
-        return recipe.recipe_from({"model": str(model), "seed": self.seed, "phase": phases})
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"{self.part}, {self.source}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A matrix of the study: sources by target languages.
-
-    Attributes:
-        name: unique in the grid.
-        title: for people.
-        sources: its rows.
-        cells: those of all models, sources and seeds.
-    """
-
-    name: str
-    title: str
-    sources: tuple[str, ...]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A study.
-
-    Attributes:
-        name: for people.
-        models: in the grid's order.
-        parts: in the grid's order, the most valuable first.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    parts: tuple[Part, ...]
-
-    @property
-    def cells(self) -> list[Cell]:
-        """Every cell once, first seeds first, so that a run cut short has balanced data."""
-        every = [cell for part in self.parts for cell in part.cells]
-        return sorted(every, key=lambda cell: cell.seed)
 
 
 def read_grid(path: Path) -> Grid:
@@ -232,7 +89,25 @@ class _Reader:
         names = [part.name for part in parts]
         self.check(len(set(names)) == len(names) > 0, "part", "at least one, names all different")
         name = self.take(raw, "name", str, self.path.stem)
-        return Grid(name, tuple(models), tuple(parts))
+        smallest = self.take(raw, "smallest_difference", (int, float), 2.0)
+        self.check(0 < smallest <= 100, "smallest_difference", "above 0, 100 at most", smallest)
+        contrasts = tuple(self.contrasts(raw, parts))
+        return Grid(name, tuple(models), tuple(parts), contrasts, float(smallest))
+
+    def contrasts(self, raw: dict[str, Any], parts: list[Part]) -> Iterator[tuple[str, str]]:
+        """Pairs of sources that one part at least has both of."""
+        given = self.texts(raw, "contrasts", [])
+        self.check(len(set(given)) == len(given), "contrasts", "each contrast once")
+        legal = list(dict.fromkeys(source for part in parts for source in part.sources))
+        for text in given:
+            one, _, other = (side.strip() for side in text.partition(" - "))
+            self.check(bool(one and other), "contrasts", "two sources, as in 'zh - en'", text)
+            for side in (one, other):
+                if side not in legal:
+                    raise self.at(text, unknown(f"source in contrast {text!r}", side, legal))
+            both = one != other and any({one, other} <= {*part.sources} for part in parts)
+            self.check(both, "contrasts", "two different sources of one part", text)
+            yield one, other
 
     def part(self, raw: dict[str, Any], models: list[str], seeds: list[int]) -> Part:
         self.known(raw, PART_KEYS, "key of a part")
@@ -328,7 +203,8 @@ class _Reader:
         if key not in raw:
             require(bool(default), f"{self.path}: {key!r} is missing")
             return default[0]
-        wanted = getattr(kind, "__name__", "a string or a table")
+        names = {(str, dict): "a string or a table", (int, float): "a number"}
+        wanted = names[kind] if isinstance(kind, tuple) else kind.__name__
         value = raw[key]
         fits = isinstance(value, kind) and not isinstance(value, bool)
         self.check(fits, key, f"of type {wanted}", value)

@@ -9,12 +9,10 @@ from typing import Any
 from xtremely.eval.languages import language
 from xtremely.eval.results import dumps
 from xtremely.eval.study_cells import Result
-from xtremely.eval.study_findings import (
-    LEARNT,
-    Json,
-    findings,
-    own_languages,
-)
+from xtremely.eval.study_contrast_tables import contrast_lines
+from xtremely.eval.study_contrasts import contrasts
+from xtremely.eval.study_failed import LEARNT
+from xtremely.eval.study_findings import Json, findings, own_languages
 from xtremely.eval.study_grid import UNTRAINED, Grid
 from xtremely.eval.study_statistics import INDO_EUROPEAN
 from xtremely.kernels.guard import require
@@ -47,7 +45,7 @@ def write_study_report(
     Raises:
         InputError: no cell of the grids is finished.
     """
-    found = findings(grids, results)
+    found = {**findings(grids, results), "contrasts": contrasts(grids, results)}
     require(
         bool(found["tables"]),
         f"no cell of {', '.join(grid.name for grid in grids)} is finished; run the study first",
@@ -149,6 +147,7 @@ def layers(table: Json) -> list[str]:
 
 def _brief(found: Json) -> Iterator[str]:
     """What a reader wants first; the rest is in the other files."""
+    yield from contrast_lines(found["contrasts"])
     yield from _overview(found)
     seen = set()
     for table in found["tables"]:
@@ -160,6 +159,7 @@ def _brief(found: Json) -> Iterator[str]:
 
 def _markdown(found: Json) -> Iterator[str]:
     """Everything."""
+    yield from contrast_lines(found["contrasts"])
     yield from _overview(found)
     for table in found["tables"]:
         yield from _head(table)
