@@ -53,7 +53,11 @@ def _analysis(about: Json) -> Iterator[str]:
     yield f"All contrasts on the average over tasks, intervals of {100 * LEVEL:g} % if secondary:\n"
     yield from _lines(
         ["contrast", "tasks", "tasks and retrieval", "recovered tasks"],
-        ([one["name"], *map(interval, one["averages"].values())] for one in about["contrasts"]),
+        (
+            [one["name"], *map(said, one["averages"].values())]
+            for one in about["contrasts"]
+            if one["primary"] or not one["averages"]["tasks"]["left out"]
+        ),
     )
     for number, of in enumerate(about["comparisons"]):
         at = f", layer {of['layer']}" if of["layer"] else ""

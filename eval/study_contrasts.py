@@ -240,8 +240,9 @@ def _difference(several: list[Comparison], ones: str, others: str, smallest: flo
 
     Returns:
         ``value`` (None if nothing is comparable), ``interval`` (low, high and level; None for a
-        single seed), ``p``, ``tasks`` and those ``left out``, ``seeds``, ``spread`` over seeds, ``detectable`` (a difference, with
-        these seeds), ``languages`` of each task, ``verdict`` and ``reasons`` why none is possible.
+        single seed), ``p``, ``tasks`` and those ``left out``, ``seeds``, ``spread`` over seeds,
+        ``detectable`` (a difference, with these seeds), ``languages`` of each task, ``verdict`` and
+        ``reasons`` why none is possible.
     """
     left_out = [one for one in several if not one.seeds(ones, others)]
     there = [one for one in several if one not in left_out and one.languages(ones, others)]
