@@ -72,7 +72,8 @@ def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planne
     planned: dict[str, Planned] = {}
     for cell in grid.cells:
         for phase in cell.phases:
-            check_source(phase, data_root)
+            for one in phase.all_sources:
+                check_source(one, data_root)
         recipe = cell.recipe(folders[cell.model]) if cell.phases else None
         identity = {
             **cell.declaration,

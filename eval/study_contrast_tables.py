@@ -50,13 +50,31 @@ def _analysis(about: Json) -> Iterator[str]:
     }
     if reasons:
         yield "Why we cannot tell: " + "; ".join(reasons) + ".\n"
-    yield f"All contrasts on the average over tasks, intervals of {100 * LEVEL:g} % if secondary:\n"
+    yield "All contrasts on averages over at least two tasks; secondary ones are not corrected and"
+    yield f"have intervals of {100 * LEVEL:g} %:\n"
     yield from _lines(
-        ["contrast", "tasks", "tasks and retrieval", "recovered tasks"],
+        ["contrast", "tasks", "on average", "and retrieval", "recovered tasks only"],
         (
-            [one["name"], *map(said, one["averages"].values())]
+            [
+                one["name"],
+                str(len(one["averages"]["tasks"]["tasks"])),
+                *map(said, one["averages"].values()),
+            ]
             for one in about["contrasts"]
-            if one["primary"] or not one["averages"]["tasks"]["left out"]
+            if one["primary"] or len(one["averages"]["tasks"]["tasks"]) > 1
+        ),
+    )
+    yield "Means over all tasks that a kind of run was tested on, over the languages that none was"
+    yield "trained on:\n"
+    yield from _lines(
+        ["runs", "tasks", "on average", "and retrieval"],
+        (
+            [
+                arm,
+                str(sum(arm in of["arms"] and not of["layer"] for of in about["comparisons"])),
+                *map(_number, means.values()),
+            ]
+            for arm, means in about["averages"].items()
         ),
     )
     for number, of in enumerate(about["comparisons"]):

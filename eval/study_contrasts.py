@@ -1,9 +1,9 @@
 """What an intermediate phase changes: a grid's contrasts, on the average over tasks and per task.
 
-Runs with the same target phase and tests are compared: those of different sources ("arms"), and
-those whose labels were shuffled. Every contrast is paired by seed and target language, on languages
-that neither side was trained on (for retrieval, which is learnt from no translations, on all). A
-task counts once in an average, in the first part of the grid that has it.
+Runs of a part are compared: those of different sources ("arms"), and those of other parts with the
+same target and tests whose labels were shuffled. Every contrast is paired by seed and target
+language, on languages that neither side was trained on (for retrieval, which is learnt from no
+translations, on all). A task counts once in an average, in the first part of the grid that has it.
 
 A statement is made against the smallest difference of interest: the difference is ``larger`` or
 ``smaller`` than that, whatever its sign, if its whole interval is; else we ``cannot tell``. Nor can
@@ -23,7 +23,7 @@ import numpy as np
 from xtremely.eval.study_cells import Result
 from xtremely.eval.study_failed import names_of_failed, shuffled
 from xtremely.eval.study_findings import shown_metrics
-from xtremely.eval.study_grid import UNTRAINED, Cell, Grid
+from xtremely.eval.study_grid import UNTRAINED, Cell, Grid, Test
 from xtremely.eval.study_paired import Differences, Paired, holm
 from xtremely.eval.task import Matching, find_task
 
@@ -48,7 +48,7 @@ class Comparison:
         layer: of retrieval, else empty.
         target: whether a target phase came last; else it is retrieval.
         scores: arm -> seed -> language -> score; seed None for a model that was never trained.
-        trained: arm -> the languages of all its phases.
+        trained: arm -> the languages of all its phases; every arm that the grid asks for.
     """
 
     title: str
@@ -124,7 +124,8 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
 
 
 def _key(declared: Json) -> str:
-    return json.dumps([declared[k] for k in ("model", "source", "seed", "train", "test")])
+    told = [declared[key] for key in ("model", "source", "seed", "train", "test")]
+    return json.dumps(told, sort_keys=True)
 
 
 def arm_of(cell: Cell) -> str:
@@ -138,7 +139,7 @@ def _analysis(grid: Grid, cells: list[Cell], runs: Runs) -> Json:
     Returns:
         ``comparisons``: of each, title, task, metric, layer, and ``arms``: seeds, score in English,
         zero-shot mean over the languages that no arm was trained on, whether English recovered;
-        ``averages``: arm -> mean over tasks, with and without retrieval, None where some is not
+        ``averages``: arm -> mean over its tasks, with and without retrieval, None where one is not
         finished; ``contrasts``: of each, its name, whether it is primary, ``averages`` and ``each``
         comparison: see ``_difference``.
     """
@@ -151,8 +152,13 @@ def _analysis(grid: Grid, cells: list[Cell], runs: Runs) -> Json:
     arms = list(dict.fromkeys(arm for one in every for arm in one.scores))
     made = []
     for ones, others in _pairs(grid, arms):
-        recovered = [one for one in tasks if one.recovered(ones) and one.recovered(others)]
-        own = {**scopes, "recovered tasks": recovered}
+        own = {
+            name: [one for one in several if {ones, others} <= {*one.trained}]
+            for name, several in scopes.items()
+        }
+        own["recovered tasks"] = [
+            one for one in own["tasks"] if one.recovered(ones) and one.recovered(others)
+        ]
         made.append(
             {
                 "name": f"{ones} - {others}",
@@ -162,7 +168,11 @@ def _analysis(grid: Grid, cells: list[Cell], runs: Runs) -> Json:
                     for name, several in own.items()
                 },
                 "each": [
-                    _difference([one], ones, others, grid.smallest_difference) for one in every
+                    _difference(
+                        [one] if {ones, others} <= {*one.trained} else [],
+                        *(ones, others, grid.smallest_difference),
+                    )
+                    for one in every
                 ],
             }
         )
@@ -180,7 +190,11 @@ def _analysis(grid: Grid, cells: list[Cell], runs: Runs) -> Json:
             for one in every
         ],
         "averages": {
-            arm: {name: _average(several, arm) for name, several in scopes.items()} for arm in arms
+            arm: {
+                name: _average([one for one in several if arm in one.trained], arm)
+                for name, several in scopes.items()
+            }
+            for arm in arms
         },
         "contrasts": [_public(one) for one in made],
     }
@@ -189,25 +203,30 @@ def _analysis(grid: Grid, cells: list[Cell], runs: Runs) -> Json:
 def _compared(cells: list[Cell], runs: Runs) -> Iterator[Comparison]:
     """The comparisons that some runs allow, in the order of the cells."""
     results = {id(cell): result for cell, result in runs}
-    found: dict[Any, Comparison] = {}
+    found: dict[tuple[str, Test], Comparison] = {}
+    places: dict[str, tuple[str, Test]] = {}
     for cell in cells:
         result = results.get(id(cell))
-        for test in cell.tests:
+        for place, test in enumerate(cell.tests):
             task = find_task(test.task)
             matched = isinstance(task.rules, Matching)
             if cell.target is None and not matched:
                 continue  # what an intermediate phase itself has learnt
-            key = repr((cell.target, test))
+            key, alike = (cell.part, test), repr((cell.target, test))
+            if any(map(shuffled, cell.phases)):  # beside those with true labels
+                key = places.get(alike, key)
+            places.setdefault(alike, key)
             one = found.setdefault(key, Comparison(cell.part, task.name, "", "", not matched))
+            arm, seed = arm_of(cell), cell.seed if cell.phases else None
+            sources = [source for phase in cell.phases for source in phase.all_sources]
+            one.trained[arm] = frozenset(code for each in sources for code in each.languages)
             if result is None:
                 continue
-            (score,) = (one for one in result["scores"] if one["task"] == test.task)
-            one.metric = shown_metrics(task, score["metrics"])[0]
-            by_layer = score["metrics"][one.metric]
+            metrics = result["scores"][place]["metrics"]
+            one.metric = shown_metrics(task, metrics)[0]
+            by_layer = metrics[one.metric]
             one.layer = [*by_layer][-1]
-            arm, seed = arm_of(cell), cell.seed if cell.phases else None
             one.scores.setdefault(arm, {})[seed] = by_layer[one.layer]
-            one.trained[arm] = frozenset(c for phase in cell.phases for c in phase.languages)
     yield from found.values()
 
 

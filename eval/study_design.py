@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ class Phase:
         examples: how many in all, shared equally among the languages.
         languages: of the examples.
         settings: of the training, by the recipe's names; the recipe's defaults elsewhere.
+        also: what is trained at the same time, on the same encoder; without settings of its own.
     """
 
     task: str
@@ -26,10 +27,27 @@ class Phase:
     examples: int
     languages: tuple[str, ...]
     settings: tuple[tuple[str, Any], ...] = ()
+    also: tuple[Phase, ...] = ()
+
+    @property
+    def all_sources(self) -> tuple[Phase, ...]:
+        """Itself and what is trained at the same time."""
+        return (self, *self.also)
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """What the grid says of the phase, as JSON."""
+        told = {**vars(self), "languages": [*self.languages], "settings": dict(self.settings)}
+        del told["also"]
+        if self.also:
+            told["also"] = [one.declaration for one in self.also]
+        return told
 
     @property
     def title(self) -> str:
         """For people."""
+        if self.also:
+            return " with ".join(replace(one, also=()).title for one in self.all_sources)
         labels = ", shuffled labels" if dict(self.settings).get("shuffle_labels") else ""
         return f"{self.task} {'+'.join(self.languages)} ({self.examples:,}{labels})"
 
@@ -93,10 +111,7 @@ class Cell:
             "model": self.model,
             "source": self.source,
             "seed": self.seed,
-            "train": [
-                {**vars(phase), "languages": [*phase.languages], "settings": dict(phase.settings)}
-                for phase in self.phases
-            ],
+            "train": [phase.declaration for phase in self.phases],
             "test": [
                 {**vars(test), "languages": test.languages and [*test.languages]}
                 for test in self.tests
@@ -112,11 +127,12 @@ class Cell:
                 "kind": "target" if place == last else "intermediate",
                 "source": [
                     {
-                        "task": phase.task,
-                        "languages": [*phase.languages],
-                        "split": phase.split,
-                        "budget": phase.examples,
+                        "task": one.task,
+                        "languages": [*one.languages],
+                        "split": one.split,
+                        "budget": one.examples,
                     }
+                    for one in phase.all_sources
                 ],
                 **dict(phase.settings),
             }

@@ -55,10 +55,11 @@ def _begun_well(cell: Cell, result: Result) -> bool:
     one, by its tests.
     """
     for phase, record in zip(cell.before, result["training"], strict=False):
-        task = find_training_task(phase.task)
-        scores = [dev["score"] for dev in record["dev"].values()]
-        if task.kind == "pair" and not shuffled(phase) and scores and min(scores) < _least(task):
-            return False
+        for source in phase.all_sources if not shuffled(phase) else ():
+            task = find_training_task(source.task)
+            dev = record["dev"].get(task.checkpoint or task.name)
+            if task.kind == "pair" and dev is not None and dev["score"] < _least(task):
+                return False
     return cell.target is not None or has_learnt(cell, result)
 
 
@@ -70,7 +71,7 @@ def _beginning(cell: Cell) -> tuple[Any, ...]:
     """What a cell's intermediate phases are, whether or not a target follows them."""
 
     def about(phase: Phase) -> Iterable[Any]:
-        yield from (phase.task, phase.split, phase.examples, phase.languages)
+        yield from (phase.task, phase.split, phase.examples, phase.languages, phase.also)
         yield [one for one in phase.settings if one[0] != "kind"]
 
     return cell.model, cell.seed, repr([[*about(phase)] for phase in cell.before])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xtremely.eval.languages import language
+from xtremely.eval.languages import LANGUAGES, language
 from xtremely.eval.study_cells import Result
 from xtremely.eval.study_failed import names_of_failed
 from xtremely.eval.study_grid import UNTRAINED, Cell, Grid, Part
@@ -217,8 +217,8 @@ def _family_order(code: str) -> tuple[bool, str, str]:
 
 
 def own_languages(source: str) -> tuple[str, ...]:
-    """The languages of a source."""
-    return () if source == UNTRAINED else tuple(source.split("+"))
+    """The languages of a source; of the name of an intermediate phase, none."""
+    return tuple(code for code in source.split("+") if code in LANGUAGES)
 
 
 def _row(matrix: Matrix, source: str) -> Json:

@@ -29,6 +29,21 @@ To vary the language of an intermediate phase, let the phases after it name a so
 the source ``none`` then leaves the intermediate phase out. Phases before the last one are trained
 once and shared by all cells that begin with them, and so is a last one that says ``kind =
 "intermediate"``: a part that tests an encoder right after such a phase.
+
+To vary the intermediate task, name phases and take the names for sources:
+
+    [[intermediate]]
+    name = "joint"
+
+    [[intermediate.train]]           # as above; every one has a source of its own
+    task = "xnli"
+    source = "en"
+    examples = 2000
+    also = [{ task = "squad", source = "en", examples = 2000 }]  # at the same time
+
+    [[part]]
+    name = "pos"
+    sources = ["none", "joint"]      # then the part's own phases, each with a source of its own
 """
 
 from __future__ import annotations
@@ -36,20 +51,25 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from xtremely.eval import recipe
-from xtremely.eval.languages import language
+from xtremely.eval.languages import LANGUAGES, language
 from xtremely.eval.study_design import Cell, Grid, Part, Phase, Test
 from xtremely.eval.task import Labelling, Matching, Task, find_task, find_training_task
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 UNTRAINED = "none"
-GRID_KEYS = ("name", "models", "seeds", "contrasts", "smallest_difference", "part")
+GRID_KEYS = (
+    *("name", "models", "seeds", "contrasts", "smallest_difference"),
+    *("intermediate", "part"),
+)
 PART_KEYS = ("name", "title", "sources", "train", "test")
-PHASE_KEYS = ("task", "split", "examples", "source")
+INTERMEDIATE_KEYS = ("name", "train")
+SOURCE_KEYS = ("task", "split", "examples", "source")
+PHASE_KEYS = (*SOURCE_KEYS, "also")
 OURS = ("name", "sources")  # of a recipe's phase: what the grid says in its own way
 SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
 TEST_KEYS = ("task", "languages", "limit", "layers")
@@ -77,6 +97,7 @@ class _Reader:
 
     def __init__(self, path: Path, text: str):
         self.path, self.lines = path, text.splitlines()
+        self.intermediates: dict[str, tuple[Phase, ...]] = {}
 
     def grid(self, raw: dict[str, Any]) -> Grid:
         self.known(raw, GRID_KEYS, "key of a grid")
@@ -85,6 +106,8 @@ class _Reader:
         whole = all(type(seed) is int and seed >= 0 for seed in seeds)
         distinct = len(set(seeds)) == len(seeds) > 0
         self.check(whole and distinct, "seeds", "different whole numbers, 0 or more")
+        for one in self.take(raw, "intermediate", list, []):
+            self.intermediate(one)
         parts = [self.part(one, models, seeds) for one in self.take(raw, "part", list)]
         names = [part.name for part in parts]
         self.check(len(set(names)) == len(names) > 0, "part", "at least one, names all different")
@@ -109,6 +132,25 @@ class _Reader:
             self.check(both, "contrasts", "two different sources of one part", text)
             yield one, other
 
+    def intermediate(self, raw: dict[str, Any]) -> None:
+        """Keep named phases, which a part's sources can be."""
+        self.known(raw, INTERMEDIATE_KEYS, "key of an intermediate")
+        name = self.take(raw, "name", str)
+        legal = re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) and name not in (*LANGUAGES, UNTRAINED)
+        self.check(
+            bool(legal and name not in self.intermediates),
+            "name",
+            "lower-case letters, digits and hyphens, once, and not a language's code",
+            name,
+        )
+        phases = self.take(raw, "train", list)
+        self.check(bool(phases), "train", "at least one [[intermediate.train]]", name)
+        self.intermediates[name] = ()
+        self.intermediates[name] = tuple(
+            replace(one, settings=tuple({"kind": "intermediate", **dict(one.settings)}.items()))
+            for one in self.phases(phases, name)
+        )
+
     def part(self, raw: dict[str, Any], models: list[str], seeds: list[int]) -> Part:
         self.known(raw, PART_KEYS, "key of a part")
         name = self.take(raw, "name", str)
@@ -117,14 +159,16 @@ class _Reader:
         sources = self.texts(raw, "sources")
         self.check(len(set(sources)) == len(sources), "sources", "each source once")
         for source in sources:
-            for code in () if source == UNTRAINED else source.split("+"):
-                self.named(code, language, code)
+            if source not in (UNTRAINED, *self.intermediates):
+                for code in source.split("+"):
+                    self.named(code, language, code)
         tests = tuple(self.test(one) for one in self.take(raw, "test", list))
         self.check(bool(tests), "test", "at least one [[part.test]]")
         phases = self.take(raw, "train", list, [])
         cells = []
         for source in sources:
-            trained = tuple(self.phases(phases, source))
+            before = self.intermediates.get(source, ())
+            trained = (*before, *self.phases(phases, source))
             own = tuple(test for test in tests if _answers(trained, test))
             self.check(
                 bool(own),
@@ -145,26 +189,37 @@ class _Reader:
                 raise type(error)(f"{self.path}: part {name!r}: {error}") from error
         return Part(name, self.take(raw, "title", str, name), tuple(sources), tuple(cells))
 
-    def phases(self, raw: list[dict[str, Any]], source: str) -> Iterator[Phase]:
+    def phases(
+        self,
+        raw: list[dict[str, Any]],
+        source: str,
+        legal: tuple[str, ...] = (*PHASE_KEYS, *SETTINGS),
+    ) -> Iterator[Phase]:
         """The phases of a source; one without training in it is left out."""
         for one in raw:
-            self.known(one, (*PHASE_KEYS, *SETTINGS), "key of a phase")
+            self.known(one, legal, "key of a phase")
             own = self.take(one, "source", str, source)
             if own == UNTRAINED:
                 continue
+            self.check(
+                own not in self.intermediates,
+                "source",
+                f"a language in every phase with or after {own!r}",
+            )
+            also = tuple(self.phases(self.take(one, "also", list, []), own, SOURCE_KEYS))
             name = self.of_source(one, "task", own)
             task: Task = self.named(name, find_training_task, name)
             codes = tuple(own.split("+"))
             for code in codes:
                 self.named(code, language, code)
-            legal = (*task.splits, *task.more_splits)
+            splits = (*task.splits, *task.more_splits)
             split = self.of_source(one, "split", own, "train")
-            if split not in legal:
-                raise self.at(split, unknown(f"split of {name}", split, legal))
+            if split not in splits:
+                raise self.at(split, unknown(f"split of {name}", split, splits))
             examples = self.take(one, "examples", int)
             self.check(examples >= len(codes), "examples", f"at least {len(codes)}")
             settings = tuple((k, v) for k, v in one.items() if k not in PHASE_KEYS)
-            yield Phase(name, split, examples, codes, settings)
+            yield Phase(name, split, examples, codes, settings, also)
 
     def of_source(self, raw: dict[str, Any], key: str, source: str, *default: str) -> str:
         """A value that a table may give for each source apart."""

@@ -113,7 +113,8 @@ def interval(estimate: Json | None, signed: bool = False) -> str:
 def source_name(source: str) -> str:
     """A source for people."""
     codes = own_languages(source)
-    return " + ".join(language(code).name for code in codes) or "no training"
+    named = "no training" if source == UNTRAINED else source
+    return " + ".join(language(code).name for code in codes) or named
 
 
 def origin(source: str) -> str:

@@ -55,7 +55,7 @@ def made(cell, value=value):
     record = {"dev": {}, "seconds": 1.0, "steps": 1, "reused": False}
     return {
         "name": f"{cell.part}.{cell.source}.{cell.seed}",
-        "identity": json.loads(json.dumps(cell.declaration)),
+        "identity": json.loads(json.dumps(cell.declaration, sort_keys=True)),
         "scores": scores,
         "training": [dict(record) for _ in cell.phases],
         "evaluation": {
@@ -131,7 +131,11 @@ def test_averages_of_every_source(found):
     averages = found["all runs"]["averages"]
     assert averages["zh"]["tasks"] - averages["none"]["tasks"] == pytest.approx(5, abs=0.2)
     assert averages["zh"]["tasks and retrieval"] is not None
-    assert averages["zh shuffled"]["tasks"] is None, "it is tested on one task only"
+    assert averages["zh shuffled"]["tasks"] == pytest.approx(70, abs=0.1)
+    lines = [*contrast_lines([found])]
+    assert any(line.startswith("| zh | 9 | 7") for line in lines), "three kinds of answers twice"
+    assert any(line.startswith("| zh shuffled | 1 | 7") for line in lines)
+    assert not any(line.startswith("| zh - zh shuffled | 1") for line in lines)
 
 
 def test_fewer_seeds_than_a_statement_needs(grid):
@@ -161,6 +165,21 @@ def test_a_task_that_is_not_finished(grid):
         "not finished: paraphrases, pawsx"
     ]
     assert len(one["languages"]) == 5
+
+
+def test_a_task_that_the_grid_does_not_ask_for_is_not_unfinished(write):
+    """Answers need no control for a source that is trained and tested on something else."""
+    text = GRID.replace('"zh"]', '"zh", "ar"]', 1).replace('["ar"]', '["ar", "en"]')
+    grid = read_grid(write("g.toml", text.replace("examples = 20", "examples = 21", 1)))
+    results = [made(cell, lambda cell, task, code: 50.0) for cell in grid.cells]
+    one = contrast(analysed(grid, results), "zh - en")["averages"]["tasks and retrieval"]
+    assert {*one["tasks"]} == {"pos: udpos", "pos: tatoeba"} and one["left out"] == []
+    ar = contrast(analysed(grid, results), "ar - en")
+    assert sorted(name for each in ar["each"] for name in each["tasks"]) == [
+        "more: udpos",
+        "pos: tatoeba",
+        "pos: udpos",
+    ]
 
 
 def test_nothing_finished_yet(grid):
