@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 # What libraries set for themselves when they are imported or used; put back without complaint.
-LIBRARIES_OWN = ("ACCELERATE_", "KMP_", "PYTEST_", "RAY_", "TOKENIZERS_PARALLELISM")
+LIBRARIES_OWN = (
+    "ACCELERATE_", "KMP_", "PYTEST_", "RAY_", "TOKENIZERS_PARALLELISM", "TORCHINDUCTOR_", "_RJEM_",
+)  # fmt: skip
 
 
 class Setting(NamedTuple):
@@ -53,6 +55,10 @@ def _put_back_environment(before: dict[str, str]) -> None:
     os.environ.update(before)
 
 
+def _path() -> list[str]:
+    return [one for one in sys.path if "onnxruntime" not in one]  # which adds itself at import
+
+
 def _put_back_path(before: list[str]) -> None:
     sys.path[:] = before
 
@@ -76,7 +82,7 @@ SETTINGS = {
     "environment": Setting(_environment, _put_back_environment),
     "current folder": Setting(os.getcwd, os.chdir),
     "mask of new files": Setting(_umask, os.umask),
-    "search path": Setting(lambda: [*sys.path], _put_back_path),
+    "search path": Setting(_path, _put_back_path),
     "recursion limit": Setting(sys.getrecursionlimit, sys.setrecursionlimit),
     "digits of integers": Setting(sys.get_int_max_str_digits, sys.set_int_max_str_digits),
     "locale": Setting(
