@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-# What libraries set for themselves when they are imported or used; put back without complaint.
-LIBRARIES_OWN = (
-    "ACCELERATE_", "KMP_", "PYTEST_", "RAY_", "TOKENIZERS_PARALLELISM", "TORCHINDUCTOR_", "_RJEM_",
+# Variables that this project or what it computes with reads; libraries keep others for themselves.
+WATCHED = (
+    "COLUMNS", "CUDA_", "CXX", "HF_", "HOME", "LANG", "LC_", "LOCAL_RANK", "MKL_", "OMP_", "OPENBLAS_",
+    "PATH", "PYTHON", "RANK", "RAYON_", "TERM", "TMPDIR", "TRITON_", "WORLD_SIZE", "XDG_", "XTREMELY_",
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def _umask() -> int:
 
 
 def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(LIBRARIES_OWN)}
+    return {k: v for k, v in os.environ.items() if k.startswith(WATCHED)}
 
 
 def _put_back_environment(before: dict[str, str]) -> None:
