@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-# Variables that this project or what it computes with reads; libraries keep others for themselves.
+# Variables that this project, or what it computes with, reads; libraries keep others.
 WATCHED = (
-    "COLUMNS", "CUDA_", "CXX", "HF_", "HOME", "LANG", "LC_", "LOCAL_RANK", "MKL_", "OMP_", "OPENBLAS_",
-    "PATH", "PYTHON", "RANK", "RAYON_", "TERM", "TMPDIR", "TRITON_", "WORLD_SIZE", "XDG_", "XTREMELY_",
+    "COLUMNS", "CUDA_", "CXX", "HF_", "HOME", "LANG", "LC_", "LOCAL_RANK", "MKL_", "OMP_",
+    "OPENBLAS_", "PATH", "PYTHON", "RANK", "RAYON_", "TERM", "TMPDIR", "TRITON_", "WORLD_SIZE",
+    "XDG_", "XTREMELY_",
 )  # fmt: skip
 
 
