@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from xtremely.engine.feed import Collator, Exam, Examples, Key, Lesson, Order
+from xtremely.engine.surroundings import Note, Surroundings
+from xtremely.files.writing import write_atomic
 
 COMPLETE = "complete"  # the file that a whole checkpoint has
 SCORE = "eval_score"
@@ -59,13 +61,19 @@ class Trainer(transformers.Trainer):
         collator: Collator,
         progress: Progress,
         patience: int | None,
+        made_with: Surroundings,
     ) -> None:
         """What to train on; see ``train.fit``."""
         self._examples, self._exams = Examples(lessons), exams
         self._batches, self._collator = batches, collator
         self.remove_callback(transformers.PrinterCallback)
         self.add_callback(
-            Steps(batches, progress, self.args.gradient_accumulation_steps * self.args.world_size)
+            Steps(
+                batches,
+                progress,
+                self.args.gradient_accumulation_steps * self.args.world_size,
+                made_with,
+            )
         )
         if patience is not None:
             self.add_callback(transformers.EarlyStoppingCallback(patience))
@@ -118,9 +126,15 @@ class Trainer(transformers.Trainer):
 class Steps(transformers.TrainerCallback):
     """Progress, whole checkpoints, and what happens at the last step."""
 
-    def __init__(self, batches: list[list[Key]], progress: Progress, batches_a_step: int):
+    def __init__(
+        self,
+        batches: list[list[Key]],
+        progress: Progress,
+        batches_a_step: int,
+        made_with: Surroundings,
+    ):
         self._sizes = [len(batch) for batch in batches]
-        self._progress, self._each = progress, batches_a_step
+        self._progress, self._each, self._made_with = progress, batches_a_step, made_with
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Show how far a run came before."""
@@ -137,4 +151,5 @@ class Steps(transformers.TrainerCallback):
         """Mark a checkpoint as whole."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
+            note = Note(state.global_step, self._made_with)
+            write_atomic(folder / COMPLETE, json.dumps(asdict(note)).encode())

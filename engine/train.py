@@ -31,6 +31,7 @@ from xtremely.engine.feed import (
     order,
 )
 from xtremely.engine.learner import HeadPlan, Learner
+from xtremely.engine.surroundings import Surroundings, resumed, surroundings
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 LOG_STEPS = 50
@@ -91,6 +92,7 @@ class Fit:
         scores: head -> its exam's score.
         losses: (step, mean loss since the entry before).
         pieces: rows of the word table that were held.
+        made_with: what the bits of the weights depend on besides, see ``surroundings``.
     """
 
     learner: Learner
@@ -102,6 +104,7 @@ class Fit:
     scores: dict[str, float]
     losses: list[tuple[int, float]]
     pieces: int
+    made_with: Surroundings
 
 
 def choose_device(device: str) -> str:
@@ -158,7 +161,33 @@ def fit(
         work: for checkpoints; to be removed by the caller when the model is saved. What is in it
             must come from the same call.
         quiet: show no progress.
+
+    Raises:
+        InputError: a checkpoint was made with something else (another version, another processor),
+            or cannot be written.
     """
+    device = choose_device(settings.device)
+    now = surroundings(device, choose_precision(settings.precision, device))
+    last = _last_checkpoint(work)
+    with resumed(last, COMPLETE, now) as made_with:
+        return _fit(
+            folder, tokenizer, plans, lessons, exams, settings, work, quiet, last, made_with
+        )
+
+
+def _fit(
+    folder: Path,
+    tokenizer: Any,
+    plans: Sequence[HeadPlan],
+    lessons: Sequence[Lesson],
+    exams: Sequence[Exam],
+    settings: Settings,
+    work: Path,
+    quiet: bool,
+    last: Path | None,
+    made_with: Surroundings,
+) -> Fit:
+    """``fit`` in settled surroundings, from the checkpoint ``last``."""
     device = choose_device(settings.device)
     require(
         tokenizer.mask_token_id is not None or all(p.kind != "masked language" for p in plans),
@@ -179,8 +208,7 @@ def fit(
     arguments = _arguments(settings, device, len(plans), len(batches), work)
     trainer = Trainer(learner, arguments, eval_dataset=exams)
     progress = Progress(sum(map(len, batches)), quiet or not trainer.is_world_process_zero())
-    trainer.prepare(lessons, exams, batches, collator, progress, settings.patience)
-    last = _last_checkpoint(work)
+    trainer.prepare(lessons, exams, batches, collator, progress, settings.patience, made_with)
     start = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -207,6 +235,7 @@ def fit(
         scores=trainer.examine() if exams else {},
         losses=[(entry["step"], entry["loss"]) for entry in history if "loss" in entry],
         pieces=len(vocabulary.kept),
+        made_with=made_with,
     )
 
 

@@ -266,6 +266,7 @@ class _Stage:
             "losses": fitted.losses,
             "pieces": fitted.pieces,
             "device": device,
+            "made_with": fitted.made_with,
             "versions": {name: version(name) for name in LIBRARIES},
         }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from process_settings import put_back, snapshot
 
 from xtremely.engine.bundled import build_tokenizer
 from xtremely.engine.runtime import Engine
@@ -39,6 +40,28 @@ TINY = {
     "pad_token_id": 1,
     "initializer_range": 0.3,  # large enough that layers differ visibly
 }
+
+
+BEFORE = pytest.StashKey[dict]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item):
+    """Remember the process's settings before anything of a test runs, its fixtures included."""
+    item.stash[BEFORE] = snapshot()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    """A test that leaves settings changed has failed; the next one has them as they were."""
+    try:
+        done = yield
+    finally:
+        left = put_back(item.stash[BEFORE])
+    if left:
+        pytest.fail(f"leaves settings of the process changed: {'; '.join(left)}", pytrace=False)
+    return done
 
 
 @pytest.fixture(autouse=True)

@@ -195,30 +195,43 @@ def test_tasks_of_one_checkpoint_share_its_head(base, root):
 # Interruption
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(base, root, tmp_path):
+@pytest.fixture
+def threads():
+    """Sets torch's threads; afterwards they are as they were."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(base, root, tmp_path, threads):
+    """It was killed with two threads; the process that goes on would take one."""
     recipe = Recipe(
         str(base), (tag("en", "de", epochs=6.0, learning_rate=1e-3),), freeze_embeddings=False
     )
     code = (
-        "from pathlib import Path; from xtremely.eval.recipe import *;"
-        "from xtremely.eval.stages import train;"
+        "from pathlib import Path; import torch; from xtremely.eval.recipe import *;"
+        "from xtremely.eval.stages import train; torch.set_num_threads(2);"
         f"train({recipe!r}, Path({str(root)!r}), Path({str(tmp_path / 'killed')!r}),"
         " device='cpu', quiet=True, save_steps=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 200
-    while not [*tmp_path.glob("killed/.tag.*/checkpoint-3/complete")]:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    deadline = time.monotonic() + 900
+    try:
+        while not [*tmp_path.glob("killed/.tag.*/checkpoint-3/complete")]:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     assert not (tmp_path / "killed" / "tag").exists()
 
-    def finished(out):
+    def finished(out, number):
+        threads(number)
         (done,) = train(recipe, root, tmp_path / out, device="cpu", quiet=True)
+        assert torch.get_num_threads() == number and done.record["made_with"]["threads"] == 2
         return done.record["resumed_at"], weights(done.folder)
 
-    (resumed, a), (_, b) = finished("killed"), finished("undisturbed")
+    (resumed, a), (_, b) = finished("killed", 1), finished("undisturbed", 2)
     assert resumed >= 3
     assert all(torch.equal(a[name], b[name]) for name in a)
     left = [path.name for path in (tmp_path / "killed").iterdir()]
