@@ -35,6 +35,7 @@ SASS = {
     "hgmma": r"\b[HQ]GMMA\.",  # QGMMA: of fp8
     "hmma": r"\bHMMA\.",
     "tma": r"\bUTMA",
+    "async_copies": r"\bLDGSTS\b",
     "wide_loads": r"\bLDG\S*\.128",
 }
 GCN = {"mfma": r"\bv_mfma_", "wide_loads": r"\b(global|buffer)_load_dwordx4\b"}
