@@ -7,6 +7,7 @@ from xtremely.kernels.guard import InputError, UsageError
 from xtremely.retrieval.margin import Bitext, mutual_neighbours, unit_rows
 from xtremely.retrieval.mining import (
     Pairs,
+    _fold,
     best_threshold,
     candidates,
     cross_validated,
@@ -168,3 +169,20 @@ def test_orthogonal_sides_are_mined_and_tuned_without_a_nan():
     ]
     assert found.scores.tolist() == [0] * len(found)
     assert np.isfinite(best_threshold(named, {("0", "0")}))
+
+
+def test_pairs_of_a_fold_are_no_rivals_while_its_threshold_is_tuned():
+    """A hundred right pairs of one fold lie between two right ones of others; taken for wrong ones,
+    they would put the threshold above themselves."""
+    names = [f"x{n}" for n in range(2000)]
+    crowd = [name for name in names if _fold(name, 10) == 0][:100]
+    high, low, wrong = (next(n for n in names if _fold(n, 10) == fold) for fold in (1, 2, 3))
+    pairs = scored(*((0.8, name) for name in crowd), (0.9, high), (0.5, low), (0.3, wrong))
+    gold = {(name, name) for name in (*crowd, high, low)}
+    assert cross_validated(pairs, gold).recall > 95
+
+
+def test_equal_scores_come_by_the_first_side_then_by_the_second():
+    even = Neighbours(np.ones((3, 1), np.float32), np.array([[2], [0], [1]]))
+    forward = candidates(Bitext(even, even, 1), "cosine", "forward")
+    assert forward.x.tolist() == [0, 1, 2] and forward.y.tolist() == [2, 0, 1]
