@@ -23,9 +23,11 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
 with contextlib.suppress(ImportError):  # a machine that only runs the kernels' tests has none
-    from hypothesis import settings
+    from hypothesis import Phase, settings
 
-    settings.register_profile("shared machine", deadline=None)
+    # No shrinking: of a failing test it would run hundreds more examples, each in interpreted code.
+    phases = (Phase.explicit, Phase.reuse, Phase.generate)
+    settings.register_profile("shared machine", deadline=None, phases=phases)
     settings.load_profile("shared machine")
 
 MINI = Path(__file__).parent.parent / "eval" / "mini"

@@ -179,8 +179,8 @@ def spoiled(value, *rows):
 @pytest.mark.parametrize(
     ("x", "y", "options", "complaint"),
     [
-        (spoiled(np.nan, 2, 5), ONES, (), "has NaN or infinity in 2 rows, first in row 2, 5"),
-        (ONES, spoiled(0, 7), (), "has zero vectors in 1 rows, first in row 7"),
+        (spoiled(np.nan, 2, 5), ONES, (), "has NaN or infinity in 2 rows, first in row 3, 6 "),
+        (ONES, spoiled(0, 7), (), "has zero vectors in 1 rows, first in row 8 "),
         (ONES, ONES[:, :5], (), "has 8 dimensions, .* has 5; both sides must come from"),
         (ONES, ONES[:0], (), "m1.npy is empty"),
         (ONES, ONES[:3], (), "k is 4, but .*m1.npy holds 3 sentences; legal: 1 to 3"),
