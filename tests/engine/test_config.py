@@ -58,20 +58,20 @@ YARN = {"full_attention": {"rope_type": "yarn", "factor": 4.0}}
         ({"hidden_activation": "silu"}, "hidden_activation 'silu' is not supported; .*'gelu'"),
         ({"rope_parameters": YARN}, "rope_type 'yarn' is not supported; .* knows 'default'"),
         ({"rope_scaling": {"factor": 2}}, "rope_scaling {'factor': 2} is not supported"),
-        ({"local_rope_theta": None}, "a size in config.json is no number"),
+        ({"local_rope_theta": None}, "'local_rope_theta' is None; legal: a valid number"),
         ({"layer_types": ["full_attention"] * 4}, "layer_types must name 5 layers, each one of"),
         ({"layer_types": ["chunked_attention"] * 5}, "each one of full_attention, sliding_att"),
-        ({"global_attn_every_n_layers": 0}, "global_attn_every_n_layers is 0; legal: 1 or more"),
-        ({"num_attention_heads": 7}, "hidden size 768 is not a multiple of 7 heads"),
+        ({"global_attn_every_n_layers": 0}, "'global_attn_every_n_layers' is 0; legal: greater than or equal to 1"),
+        ({"num_attention_heads": 7}, "hidden_size 768 is not a multiple of 7 heads"),
         ({"model_type": "modernbert-decoder"}, "'modernbert-decoder' is not one of bert, "),
     ],
 )
 def test_a_modernbert_the_encoder_cannot_follow_is_refused(changes, complaint):
-    with pytest.raises(InputError, match=f"model: .*{complaint}"):
+    with pytest.raises(InputError, match=f"model/config.json: .*{complaint}"):
         encoder_config({**SIZES, **changes}, HERE)
 
 
 def test_a_size_that_is_missing_is_named():
     raw = {name: value for name, value in SIZES.items() if name != "intermediate_size"}
-    with pytest.raises(InputError, match="config.json has no 'intermediate_size'"):
+    with pytest.raises(InputError, match="config.json: 'intermediate_size' is missing"):
         encoder_config(raw, HERE)

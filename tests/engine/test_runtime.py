@@ -74,7 +74,7 @@ def test_one_string_instead_of_a_list_is_refused(engine):
 
 
 def test_something_that_is_no_string_is_named(engine):
-    with pytest.raises(InputError, match="text 1 is a NoneType, expected a string"):
+    with pytest.raises(InputError, match="text 2 of 2 is a NoneType, expected a string"):
         engine.embed(["a", None])
 
 
@@ -197,5 +197,5 @@ def test_a_folders_hash_sees_content_and_names(tmp_path):
 @pytest.mark.parametrize("broken", ["{", "[1]", '{"a": 1}', '[{"type": 3}]'])
 def test_a_broken_list_of_modules_is_named(tmp_path, broken):
     (tmp_path / "modules.json").write_text(broken)
-    with pytest.raises(InputError, match="modules.json: not a list of modules"):
+    with pytest.raises(InputError, match="modules.json.*(broken JSON|legal: an? |'.*type' is)"):
         conventions(tmp_path, "m")
