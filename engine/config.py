@@ -217,6 +217,11 @@ def encoder_config(raw: dict[str, Any], where: Path) -> AnyConfig:
         f"{file}: hidden_size {config.hidden} is not a multiple of {config.heads} heads"
         " (num_attention_heads)",
     )
+    width = config.hidden // config.heads
+    require(
+        kind not in MODERN_TYPES or width % 2 == 0,
+        f"{file}: heads are {width} wide; RoPE turns pairs, so that must be even",
+    )
     return config
 
 
@@ -285,11 +290,6 @@ def _modernbert(raw: dict[str, Any], file: Path) -> ModernBertConfig:
     )
     _require_setting(raw, "rope_scaling", None, file)
     thetas = {kind: _theta(said, kind, file) for kind in THETAS}
-    require(
-        said.hidden_size // said.num_attention_heads % 2 == 0,
-        f"{file}: heads are {said.hidden_size // said.num_attention_heads} wide; RoPE turns pairs,"
-        " so that must be even",
-    )
     window = said.local_attention // 2
     return ModernBertConfig(
         model_type=raw["model_type"],

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from xtremely.engine.batch import Batch
-from xtremely.engine.config import CONFIG, MAX_LAYERS, read_config
+from xtremely.engine.config import CONFIG
 from xtremely.engine.encoder import PRECISIONS, require_fits
+from xtremely.engine.loading import SIZES, configuration, load
 from xtremely.engine.ops import TORCH
-from xtremely.engine.tensor_files import BUFFER, TensorFiles, require_readable, require_sound
-from xtremely.engine.texts import one_line
+from xtremely.engine.texts import foreign
 from xtremely.kernels import packing
-from xtremely.kernels.guard import InputError, require
-
-# A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
-INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
-# How many times the numbers in its files a model may have: tables and poolers can be left out.
-_MOST, _SPARE = 2, 10_000_000
+from xtremely.kernels.guard import require
 
 
 class PaddedTransformers:
@@ -34,19 +27,22 @@ class PaddedTransformers:
     ops = TORCH
 
     def __init__(self, folder: Path, device: torch.device, precision: str):
+        from transformers import AutoModel
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self.folder, self.kind = folder, read_config(folder).get("model_type")
-        files = TensorFiles(folder)
-        for name, stored in files.stored.items():
-            if not BUFFER.search(name):
-                require_readable(name, stored)
-        config = self._configuration()
-        self._require_size(config, files)
-        model = self._load(precision)
-        _require_sound(model, files, PRECISIONS[precision])
-        self.max_length -= _positions_not_used(model)
+        config = configuration(folder)
+        self.folder, self.kind = folder, config.model_type
+        for name in SIZES:
+            require(
+                getattr(config, name, None) is not None,
+                f"{folder}: model type {self.kind!r} cannot be loaded as a text encoder (its"
+                f" configuration has no {name!r})",
+            )
+        model = load(AutoModel, folder, PRECISIONS[precision])
+        self.layers, self.width = config.num_hidden_layers, config.hidden_size
+        self.vocabulary = config.vocab_size
+        self.max_length = config.max_position_embeddings - _positions_not_used(model)
         require(
             self.max_length >= 1,
             f"{folder / CONFIG}: max_position_embeddings leaves no position for a token",
@@ -61,78 +57,6 @@ class PaddedTransformers:
             f"{folder}: model type {self.kind!r} is a decoder; only encoders run",
         )
 
-    def _refuse(self, error: Exception) -> InputError:
-        """transformers raises many kinds for one fact: this folder holds no text encoder."""
-        return InputError(
-            f"{self.folder}: model type {self.kind!r} cannot be loaded as a text encoder"
-            f" ({one_line(error)})"
-        )
-
-    def _configuration(self) -> Any:
-        """transformers' configuration; the sizes that it states are kept."""
-        from transformers import AutoConfig
-
-        try:
-            config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=False)
-            sizes = {
-                name: getattr(config, name)
-                for name in (
-                    "num_hidden_layers",
-                    "hidden_size",
-                    "vocab_size",
-                    "max_position_embeddings",
-                )
-            }
-        except Exception as error:
-            raise self._refuse(error) from error
-        for name, value in sizes.items():
-            most = MAX_LAYERS if name == "num_hidden_layers" else 2**31
-            require(
-                type(value) is int and 1 <= value <= most,
-                f"{self.folder / CONFIG}: {name!r} is {value!r}; legal: a number from 1 to {most}",
-            )
-        self.layers, self.width, self.vocabulary, self.max_length = sizes.values()
-        return config
-
-    def _require_size(self, config: Any, files: TensorFiles) -> None:
-        """Refuse what is far larger than its files before memory is taken for it."""
-        from transformers import AutoModel
-
-        try:
-            with torch.device("meta"):
-                empty = AutoModel.from_config(config, trust_remote_code=False)
-        except Exception as error:
-            raise self._refuse(error) from error
-        described = sum(one.numel() for one in empty.parameters())
-        held = sum(one.values for one in files.stored.values())
-        require(
-            described <= _MOST * held + _SPARE,
-            f"{self.folder / CONFIG}: describes a model of {described:,} numbers, the checkpoint"
-            f" holds {held:,}; they belong to different models",
-        )
-
-    def _load(self, precision: str) -> Any:
-        from transformers import AutoModel
-
-        try:
-            model, report = AutoModel.from_pretrained(
-                str(self.folder),
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=PRECISIONS[precision],
-                trust_remote_code=False,
-            )
-        except Exception as error:
-            raise self._refuse(error) from error
-        lacking = [name for name in report["missing_keys"] if "pooler" not in name]
-        unused = [name for name in report["unexpected_keys"] if INSIDE.search(name)]
-        for trouble, names in (("lacks", lacking), ("has, and the encoder does not use,", unused)):
-            require(
-                not names,
-                f"{self.folder}: the checkpoint {trouble} {', '.join(sorted(names)[:5])}",
-            )
-        return model
-
     @torch.inference_mode()
     def _looks_ahead(self) -> bool:
         """Whether the first token's state depends on the second token: an encoder's does."""
@@ -143,15 +67,9 @@ class PaddedTransformers:
 
     def _states(self, **inputs: Tensor) -> tuple[Tensor, ...]:
         """Hidden states 0, 1, ..., padded."""
-        try:
+        trouble = f"{self.folder}: model type {self.kind!r} does not run on text alone"
+        with foreign(trouble):  # what a configuration asks for and its class cannot do
             states = self.model(**inputs, output_hidden_states=True).hidden_states
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # what a configuration asks for and its class cannot do
-            raise InputError(
-                f"{self.folder}: model type {self.kind!r} does not run on text alone"
-                f" ({one_line(error)})"
-            ) from error
         require(
             states is not None and len(states) > self.layers,
             f"{self.folder}: model type {self.kind!r} does not give the hidden states of its"
@@ -184,21 +102,6 @@ class PaddedTransformers:
 def _padded(values: Tensor, batch: Batch, fill: int = 0) -> Tensor:
     """A batch's [T] values as [B, L]."""
     return packing.unpack(packing.Packed(values, batch.cu_seqlens, batch.max_seqlen), fill)
-
-
-def _require_sound(model: torch.nn.Module, files: TensorFiles, dtype: torch.dtype) -> None:
-    """Every weight that transformers took must be sound, in the files and in ``dtype``."""
-    for name, parameter in model.named_parameters():
-        ends = [stored for stored in files.stored if _same(stored, name)]
-        path = files.stored[ends[0]].path if ends else files.folder
-        if not parameter.isfinite().all() and ends:  # a number that is too large for fp16, or none
-            files.read(ends[0], dtype)
-        require_sound(name, parameter.detach(), path, dtype)
-
-
-def _same(stored: str, name: str) -> bool:
-    """Whether a file's name is the model's: either can have a prefix."""
-    return stored == name or stored.endswith(f".{name}") or name.endswith(f".{stored}")
 
 
 def _positions_not_used(model: torch.nn.Module) -> int:

@@ -85,6 +85,8 @@ def foreign(trouble: str) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of a device: smaller batches may fit
+            raise
         raise InputError(f"{trouble} ({one_line(error)})") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # a panic in Rust is no Exception

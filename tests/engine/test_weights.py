@@ -142,5 +142,5 @@ def test_a_modernbert_checkpoint_is_strict_too(modern, damage):
 
 def test_a_broken_configuration_file_is_named(folder):
     (folder / "config.json").write_text('{"model_type": ')
-    with pytest.raises(InputError, match=r"config.json: 1: broken JSON"):
+    with pytest.raises(InputError, match=r"config.json:1: broken JSON"):
         load(folder)
