@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -101,6 +101,7 @@ Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
 Length = Annotated[int, Field(ge=1, le=MAX_LENGTH)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 Epsilon = Annotated[float, Field(ge=0, le=1)]
+Numbers = Literal["float16", "bfloat16", "float32", "float64", "auto"]
 Base = Annotated[float, Field(ge=1, le=1e12)]  # of RoPE
 
 
@@ -120,6 +121,8 @@ class About:
         classifier_bias: a ModernBERT head's.
         norm_bias: whether ModernBERT's norms have a bias.
         norm_eps: ModernBERT's epsilon.
+        dtype: what the weights are stored in.
+        torch_dtype: its name before transformers 5.
     """
 
     model_type: str = ""
@@ -133,6 +136,8 @@ class About:
     classifier_bias: bool = False
     norm_bias: bool = False
     norm_eps: Epsilon = 1e-5
+    dtype: Numbers | None = None
+    torch_dtype: Numbers | None = None
 
 
 @dataclass(frozen=True)

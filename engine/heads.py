@@ -167,7 +167,7 @@ def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[
         names = [numbered[number] for number in range(len(said.id2label or {}))]
     except (ValueError, KeyError) as error:
         raise InputError(
-            f"{folder}: id2label in config.json is no numbered list; legal: names under \"0\","
+            f'{folder}: id2label in config.json is no numbered list; legal: names under "0",'
             ' "1" and so on'
         ) from error
     if wanted is None and names:

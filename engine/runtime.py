@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -187,7 +187,7 @@ class Engine:
         texts = checked(texts)
         prefix = self.conventions.default_prompt if prompt is None else prompt
         limit = self.max_length if max_length is None else max_length
-        return self.tokenizer([prefix + text for text in texts], limit)
+        return replace(self.tokenizer([prefix + text for text in texts], limit), texts=texts)
 
     def pooled(
         self,

@@ -52,7 +52,10 @@ class Soundness:
         of_tokens = finite.shape[1] == batch.tokens
         place = int(np.searchsorted(ends, row, side="right")) if of_tokens else int(row)
         sequence = int(batch.order[place])
-        ids = tokens.ids[tokens.offsets[sequence] : tokens.offsets[sequence + 1]]
+        if tokens.texts is None:
+            text = spelled(tokens.ids[tokens.offsets[sequence] : tokens.offsets[sequence + 1]])
+        else:
+            text = tokens.texts[sequence]
         remedy = (
             f"{self._precision} holds nothing above 65,504; use --precision bf16 or fp32"
             if self._precision in ("fp16", "fp8")
@@ -60,5 +63,5 @@ class Soundness:
         )
         raise InputError(
             f"NaN or infinity in {self._names[name]} of text {sequence + 1} of {len(tokens)},"
-            f" {shown(spelled(ids))}; {remedy}"
+            f" {shown(text)}; {remedy}"
         )

@@ -9,6 +9,7 @@ from xtremely.kernels.guard import InputError, require
 
 SHOWN = 60  # characters of a text that a complaint repeats
 _REASON = 200  # characters of another library's complaint that ours repeats
+_BARE = (LookupError, AttributeError, TypeError, ArithmeticError, AssertionError)
 
 
 def checked(texts: Iterable[str], what: str = "texts") -> list[str]:
@@ -65,8 +66,9 @@ def shown(text: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """Another library's complaint, short enough to stand inside ours."""
-    lines = str(error).strip().splitlines()
-    text = " ".join(lines[0].split()) if lines else type(error).__name__
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, _BARE):  # whose texts say little alone
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return text if len(text) <= _REASON else text[: _REASON - 3] + "..."
 
 

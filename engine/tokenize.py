@@ -27,12 +27,14 @@ class Tokens:
         types: [T] uint8, token types.
         offsets: [N + 1] int64; sequence n is ``ids[offsets[n]:offsets[n + 1]]``.
         truncated: how many of the sequences were longer than the limit.
+        texts: what a complaint calls the sequences, where each is one text.
     """
 
     ids: np.ndarray
     types: np.ndarray
     offsets: np.ndarray
     truncated: int
+    texts: Sequence[str] | None = None
 
     @classmethod
     def of(cls, sequences: Iterable[tuple[np.ndarray, np.ndarray]], truncated: int = 0) -> Tokens:

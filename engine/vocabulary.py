@@ -56,7 +56,7 @@ class TokenizerFile:
         bos_token: and the like: special tokens.
     """
 
-    model_max_length: Annotated[int | float, Field(ge=1)] | None = None
+    model_max_length: Annotated[float, Field(ge=1)] | None = None
     model_input_names: tuple[str, ...] | None = None
     tokenizer_class: str | None = None
     do_lower_case: Flag = None
@@ -154,9 +154,10 @@ def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:
         InputError: it knows no text: no Latin letters, no other script, none of its own pieces.
     """
     shares = {name: _known_share(backend, text, specials) for name, text in SCRIPTS.items()}
-    others = [*LETTERS, *_own_pieces(backend, specials)]
+    known = any(shares.values())
+    others = [*LETTERS, *(() if known else _own_pieces(backend, specials))]
     require(
-        any(shares.values()) or any(_known_share(backend, text, specials) for text in others),
+        known or any(_known_share(backend, text, specials) for text in others),
         f"{folder}: its tokenizer knows no text: Latin letters, {len(SCRIPTS)} scripts and its own"
         " pieces are all unknown; put the model's own tokenizer files there",
     )

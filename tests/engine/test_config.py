@@ -61,7 +61,7 @@ YARN = {"full_attention": {"rope_type": "yarn", "factor": 4.0}}
         ({"local_rope_theta": None}, "'local_rope_theta' is None; legal: a valid number"),
         ({"layer_types": ["full_attention"] * 4}, "layer_types must name 5 layers, each one of"),
         ({"layer_types": ["chunked_attention"] * 5}, "each one of full_attention, sliding_att"),
-        ({"global_attn_every_n_layers": 0}, "'global_attn_every_n_layers' is 0; legal: greater than or equal to 1"),
+        ({"global_attn_every_n_layers": 0}, "layers' is 0; legal: greater than or equal to 1"),
         ({"num_attention_heads": 7}, "hidden_size 768 is not a multiple of 7 heads"),
         ({"model_type": "modernbert-decoder"}, "'modernbert-decoder' is not one of bert, "),
     ],

@@ -93,7 +93,7 @@ def test_pickled_weights_are_refused_with_the_remedy(folder):
     [
         ("hidden_act", "gelu_new", "hidden_act 'gelu_new' is not supported"),
         ("position_embedding_type", "relative_key", "'relative_key' is not supported"),
-        ("num_hidden_layers", "three", "config.json: 'num_hidden_layers' is 'three'; legal: a valid integer"),
+        ("num_hidden_layers", "three", "'num_hidden_layers' is 'three'; legal: a valid integer"),
         ("num_attention_heads", 5, "hidden_size 48 is not a multiple of 5 heads"),
     ],
 )
