@@ -16,7 +16,8 @@ from xtremely.engine.vocabulary import SCRIPTS, load_tokenizer
 from xtremely.kernels.guard import InputError
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-NAMES = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIALS))
+KINDS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+NAMES = dict(zip(KINDS, SPECIALS, strict=True))
 
 
 @pytest.fixture
