@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutations import damaged
 
 from xtremely.engine.adapters import SentenceEncoder
 from xtremely.engine.learner import longest
@@ -32,14 +33,14 @@ DECLARED = {
     },
     "1_Pooling/config.json": {"word_embedding_dimension": 48, "pooling_mode_mean_tokens": True},
     "modules.json": [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
     ],
 }
 JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", *DECLARED)
 ODD = st.sampled_from(
-    [None, True, False, 0, -1, 1, 2, 10**9, 10**30, 0.5, -0.0, 1e300, "", "3", "../x", "é\n", [], {}]
-    + [[None], [[1]], {"a": 1}, "cls", "bert", [10**9, -1]]
+    [None, True, False, 0, -1, 1, 2, 10**9, 10**30, 0.5, -0.0, 1e300, "", "3", "../x", "é\n"]
+    + [[], {}, [None], [[1]], {"a": 1}, "cls", "bert", [10**9, -1]]
 )
 
 
@@ -97,17 +98,7 @@ def put(value, path, new):
     return value
 
 
-QUICK = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-@QUICK
-@given(data=st.data())
-def test_a_changed_field_works_or_is_refused(whole, data):
+def damage_a_field(whole, data):
     name = data.draw(st.sampled_from(JSON_FILES), "file")
     value = json.loads((whole / name).read_text())
     path = data.draw(st.sampled_from([*places(value)]), "field")
@@ -116,41 +107,57 @@ def test_a_changed_field_works_or_is_refused(whole, data):
     def damage(folder):
         (folder / name).write_text(json.dumps(put(value, path, new)))
 
-    tried(whole, damage)
+    return damage
 
 
-@QUICK
-@given(data=st.data())
-def test_a_changed_header_of_tensors_works_or_is_refused(whole, data):
-    bytes_ = (whole / "model.safetensors").read_bytes()
-    (length,) = struct.unpack("<Q", bytes_[:8])
-    value = json.loads(bytes_[8 : 8 + length])
+def damage_a_header(whole, data):
+    old = (whole / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", old[:8])
+    value = json.loads(old[8 : 8 + length])
     path = data.draw(st.sampled_from([*places(value)]), "field")
     new = data.draw(ODD | (st.just(KeyError) if path else st.nothing()), "value")
 
     def damage(folder):
         text = json.dumps(put(value, path, new)).encode()
         start = struct.pack("<Q", len(text))
-        (folder / "model.safetensors").write_bytes(start + text + bytes_[8 + length :])
+        (folder / "model.safetensors").write_bytes(start + text + old[8 + length :])
 
-    tried(whole, damage)
+    return damage
 
 
+def damage_bytes(whole, data):
+    name = data.draw(st.sampled_from((*JSON_FILES, "model.safetensors")), "file")
+    new = data.draw(damaged((whole / name).read_bytes()), "bytes")
+    return lambda folder: (folder / name).write_bytes(new)
+
+
+KINDS = [damage_a_field, damage_a_header, damage_bytes]
+QUICK = settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+LONG = settings(QUICK, max_examples=2000, derandomize=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @QUICK
 @given(data=st.data())
-def test_changed_bytes_work_or_are_refused(whole, data):
-    name = data.draw(st.sampled_from((*JSON_FILES, "model.safetensors")), "file")
-    old = (whole / name).read_bytes()
-    most = min(len(old) - 1, 2**14)
-    place = data.draw(st.integers(0, most), "place")
-    new = data.draw(st.sampled_from([b"", b"\x00", b"\xff", b"[", b'"', b"\\ud800", b"1"]), "bytes")
-    cut = data.draw(st.sampled_from(["change", "end here"]), "how")
+def test_a_changed_folder_works_or_is_refused(whole, kind, data):
+    tried(whole, kind(whole, data))
 
-    def damage(folder):
-        rest = old[place + 1 :] if cut == "change" else b""
-        (folder / name).write_bytes(old[:place] + new + rest)
 
-    tried(whole, damage)
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", KINDS)
+@LONG
+@given(data=st.data())
+def test_a_changed_folder_works_or_is_refused_at_length(whole, kind, data):
+    tried(whole, kind(whole, data))
 
 
 @pytest.mark.parametrize("name", [*JSON_FILES, "model.safetensors"])
