@@ -89,13 +89,13 @@ class Tokenizer:
             f"{folder}: its tokenizer has no fast form (tokenizer.json); save one beside the model",
         )
         self.folder, self.max_length = folder, max_length
-        self.vocabulary = len(loaded)
-        self.unknown: int | None = loaded.unk_token_id
-        self.backend = loaded.backend_tokenizer
-        self.backend.no_padding()
-        self.backend.no_truncation()
-        self.typed = "token_type_ids" in loaded.model_input_names
         with foreign(f"{folder}: no usable tokenizer"):
+            self.vocabulary = len(loaded)
+            self.unknown: int | None = loaded.unk_token_id
+            self.backend = loaded.backend_tokenizer
+            self.backend.no_padding()
+            self.backend.no_truncation()
+            self.typed = "token_type_ids" in loaded.model_input_names
             unknown = {self.unknown, unknown_id(self.backend)} - {None}
             specials = {*loaded.all_special_ids, *unknown}
             check_vocabulary(folder, self.backend, specials)
