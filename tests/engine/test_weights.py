@@ -144,3 +144,17 @@ def test_a_broken_configuration_file_is_named(folder):
     (folder / "config.json").write_text('{"model_type": ')
     with pytest.raises(InputError, match=r"config.json:1: broken JSON"):
         load(folder)
+
+
+@pytest.mark.parametrize("name", ["encoder.layer.0.classifier.weight", "encoder.cls.weight"])
+def test_a_heads_name_inside_the_encoder_is_no_head(folder, name):
+    change(folder, lambda tensors: tensors.update({name: torch.ones(4, 4)}))
+    with pytest.raises(InputError, match=f"does not use {name}"):
+        load(folder)
+
+
+def test_names_with_and_without_a_prefix_are_not_mixed(folder):
+    words = "embeddings.word_embeddings.weight"
+    change(folder, lambda tensors: tensors.update({f"bert.{words}": tensors[words].clone()}))
+    with pytest.raises(InputError, match=f"'{words}' is there twice, with and without 'bert.'"):
+        load(folder)
