@@ -169,3 +169,10 @@ def test_the_memory_of_texts_is_bounded_and_drops_the_oldest(tokenizer, monkeypa
     assert 0 < sum(len(row) for row in tokenizer._seen.values()) <= 30
     assert held == texts[-len(held) :]
     assert [row.tolist() for row in tokenizer.rows(texts)] == first
+
+
+def test_a_text_that_just_fits_does_not_count_as_cut(tokenizer):
+    (row,) = tokenizer.rows(["one two three"])
+    length = len(row) + tokenizer.single.specials
+    assert tokenizer(["one two three"], length).truncated == 0
+    assert tokenizer(["one two three"], length - 1).truncated == 1
