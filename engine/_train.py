@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from tqdm import tqdm
 
 from xtremely.engine.feed import Collator, Exam, Examples, Key, Lesson, Order
 from xtremely.engine.surroundings import Note, Surroundings
+from xtremely.engine.transfer import to_host
 from xtremely.files.writing import write_atomic
+from xtremely.kernels.guard import require
 
 COMPLETE = "complete"  # the file that a whole checkpoint has
 SCORE = "eval_score"
@@ -66,6 +69,7 @@ class Trainer(transformers.Trainer):
         """What to train on; see ``train.fit``."""
         self._examples, self._exams = Examples(lessons), exams
         self._batches, self._collator = batches, collator
+        self._looks: list[tuple[str, int, float, Callable[[], torch.Tensor]]] = []
         self.remove_callback(transformers.PrinterCallback)
         self.add_callback(
             Steps(
@@ -88,8 +92,46 @@ class Trainer(transformers.Trainer):
         )
         return self.accelerator.prepare(loader)
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A batch forwards and backwards; its loss must be finite."""
+        loss = super().training_step(*args, **kwargs)
+        if loss.device.type != "cpu":  # what came before is there, and the device has work
+            self.require_finite()
+        self._look("loss", loss.detach())
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if self.accelerator.scaler is None and norm is not None:  # in fp16 such steps are skipped
+            self._look("gradient's length", torch.as_tensor(norm).detach())
+        return norm
+
+    def _look(self, what: str, value: torch.Tensor) -> None:
+        """Look at a number: on a CPU now, on a GPU one batch later, without waiting for it."""
+        rate = self._get_learning_rate()
+        self._looks.append((what, self.state.global_step + 1, rate, to_host(value.clone())))
+        if value.device.type == "cpu":
+            self.require_finite()
+
+    def require_finite(self) -> None:
+        """Raise InputError if a loss or gradient seen so far was not finite."""
+        looks, self._looks = self._looks, []
+        for what, step, rate, arrived in looks:
+            value = float(arrived())
+            require(
+                math.isfinite(value),
+                f"step {step}: the {what} is {value}, at a learning rate of {rate:g}; training"
+                " stopped and nothing was saved. Lower the learning rate or lengthen the warmup"
+                + ("; fp16 overflows easily, bf16 does not" if self.args.fp16 else ""),
+            )
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        self.require_finite()
+        return super()._save_checkpoint(*args, **kwargs)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The mean of the heads' dev scores, and each."""
+        self.require_finite()
         scores = self.examine()
         metrics = {f"eval_{name}": score for name, score in scores.items()}
         metrics[SCORE] = sum(scores.values()) / len(scores)

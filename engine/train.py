@@ -31,6 +31,7 @@ from xtremely.engine.feed import (
     order,
 )
 from xtremely.engine.learner import HeadPlan, Learner
+from xtremely.engine.loading import configuration
 from xtremely.engine.surroundings import Surroundings, resumed, surroundings
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
@@ -151,6 +152,8 @@ def fit(
 ) -> Fit:
     """Train a model; a run that was killed goes on from its last checkpoint to the same weights.
 
+    It stops at the first loss or gradient that is not finite, before anything is saved of it.
+
     Args:
         folder: the Hugging Face folder to start from.
         tokenizer: transformers' own, of that folder.
@@ -193,9 +196,14 @@ def _fit(
         tokenizer.mask_token_id is not None or all(p.kind != "masked language" for p in plans),
         f"{folder}: its tokenizer has no mask token, which masked words need",
     )
+    require(
+        tokenizer.pad_token_id is not None,
+        f"{folder}: its tokenizer has no padding token, which training needs; name one as pad_token"
+        " in tokenizer_config.json",
+    )
     transformers.set_seed(settings.seed)
     seen = [f for some in (*lessons, *exams) for f in some.features] if settings.prune else None
-    words = transformers.AutoConfig.from_pretrained(str(folder)).vocab_size
+    words = configuration(folder).vocab_size
     vocabulary = Vocabulary.of(seen, words, tokenizer)
     learner = models.build(
         folder, plans, vocabulary, freeze=settings.freeze, keep_head=settings.keep_head
@@ -212,6 +220,7 @@ def _fit(
     start = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trainer.require_finite()
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "write" not in str(error).lower():
             raise

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import transformers
 
 from xtremely.engine import learner as models
 from xtremely.engine import train as mechanics
@@ -26,6 +25,7 @@ from xtremely.engine.models import display_name, locate
 from xtremely.engine.runtime import folder_hash
 from xtremely.engine.tokenize import Tokenizer
 from xtremely.engine.train import Fit, Settings
+from xtremely.engine.vocabulary import load_tokenizer
 from xtremely.eval.learning import WAYS
 from xtremely.eval.material import Material, Part, Reader
 from xtremely.eval.readers import text_hash
@@ -170,7 +170,7 @@ class _Stage:
             )
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
         work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(self.base))
+        tokenizer = load_tokenizer(self.base)
         fitted = mechanics.fit(
             self.base,
             tokenizer,

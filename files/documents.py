@@ -204,7 +204,8 @@ def _fitting(value: Any, schema: type[Schema], where: str, toml: str = "") -> Sc
         return _adapter(schema).validate_json(to_json(value), strict=True)
     except ValidationError as error:
         # The fault of the last member of a union is the one that says most.
-        raise InputError(_complaint(error.errors(include_url=False)[0], where, toml)) from error
+        fault = error.errors(include_url=False)[0]
+        raise InputError(_complaint(fault, value, where, toml)) from error
 
 
 @cache
@@ -212,8 +213,28 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
 
 
-def _complaint(error: ErrorDetails, where: str, toml: str) -> str:
-    location = error["loc"]
+def _there(location: tuple[str | int, ...], value: Any, last: bool) -> tuple[str | int, ...]:
+    """A location without the names that pydantic gives to members of a union.
+
+    Args:
+        location: as pydantic gives it.
+        value: in which it is.
+        last: whether its last part is wanted though the value does not have it.
+    """
+    kept: list[str | int] = []
+    for place, part in enumerate(location):
+        named = isinstance(value, dict) and part in value
+        numbered = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if named or numbered:
+            value = value[part]
+            kept.append(part)
+        elif last and place + 1 == len(location):
+            kept.append(part)
+    return tuple(kept)
+
+
+def _complaint(error: ErrorDetails, value: Any, where: str, toml: str) -> str:
+    location = _there(error["loc"], value, error["type"] == "missing")
     line = line_of(toml, location) if toml else None
     field = ""
     for part in location:

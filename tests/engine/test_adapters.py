@@ -173,7 +173,7 @@ def test_a_folders_declarations_count(folder, sentences):
     [
         ("modules.json", [TRANSFORMER, POOLING, DENSE], "Dense"),
         ("modules.json", [TRANSFORMER], "supported"),
-        ("modules.json", {"no": "list"}, "not a list of modules"),
+        ("modules.json", {"no": "list"}, "legal: a valid array"),
         ("1_Pooling/config.json", {"include_prompt": False}, "without the prompt"),
         ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
         ("config_sentence_transformers.json", {"default_prompt_name": "q"}, "unknown prompt 'q'"),
