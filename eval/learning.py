@@ -19,6 +19,7 @@ from xtremely.engine.tokenize import Tokenizer, Tokens
 from xtremely.engine.windows import windows
 from xtremely.eval import metrics, tagging
 from xtremely.eval.examples import Choices, Questions, Tagged, TextPairs, Texts, chosen
+from xtremely.eval.read_squad import stands_at
 from xtremely.eval.task import Labelling, Reading, Task
 
 NOWHERE = (0, 0)  # what is pointed at where a window does not hold the answer: the first token
@@ -49,7 +50,7 @@ def usable(examples: Any) -> Any:
         row
         for row, question in enumerate(examples.questions)
         if not question.answers
-        or examples.contexts[question.context].startswith(question.answers[0], question.starts[0])
+        or stands_at(examples.contexts[question.context], question.answers[0], question.starts[0])
     ]
     left_out = len(examples) - len(rows)
     notes = {**examples.notes, "left_out": left_out} if left_out else examples.notes

@@ -84,14 +84,16 @@ def test_folders_that_are_not_scored_are_remarked_on(folders):
     shutil.rmtree(labels / "xnli")
     with pytest.warns(UserWarning) as remarks:
         score_folder(predictions, labels)
-    first, second = (str(remark.message) for remark in remarks)
+    first, second, _ = (str(remark.message) for remark in remarks)
     assert "tydi is not scored: unknown task 'tydi'; did you mean 'tydiqa'" in first
     assert f"xnli is not scored: {labels} has no labels for it" in second
 
 
 def test_the_command_prints_one_json_document(folders, xtremely):
     code, shown, errors = xtremely("score", *folders, "--json")
-    assert (code, errors) == (0, "")
+    assert code == 0
+    assert errors.startswith("note: ") and len(errors.splitlines()) == 1
+    assert "is not the benchmark's: xnli (ar 4 of 5,010 examples, 14 more languages)" in errors
     assert json.loads(shown) == score_folder(*folders)
 
 

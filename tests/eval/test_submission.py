@@ -43,7 +43,7 @@ def test_labels_are_stripped(files):
         ("0\n2\n", r"predicted:2: '2' is not a label of this task; legal: 0, 1$"),
         ("0\n", r"predicted: 1 lines, .*gold has 2"),
         ("0\n1\n1\n", r"predicted: 3 lines, .*gold has 2"),
-        ("0\n\n1\n", r"predicted:2: '' is not a label"),
+        ("0\n\n1\n", r"predicted:2: a blank line is not a label"),
         ("", r"predicted: the file is empty"),
     ],
 )
@@ -100,13 +100,13 @@ def test_gold_may_hold_labels_that_the_task_does_not_declare(files):
 
 
 def test_rows_are_numbers(files):
-    assert submission.read_rows(*files("12\n0\n", "3\n0\n")) == (["12", "0"], ["3", "0"])
+    assert submission.read_rows(*files("1\n0\n", "0\n1\n")) == (["1", "0"], ["0", "1"])
     with pytest.raises(
         InputError, match=r"predicted:1: '\[12\]' is no row .*legal: a number from 0"
     ):
-        submission.read_rows(*files("[12]\n0\n", "3\n0\n"))
+        submission.read_rows(*files("[12]\n0\n", "1\n0\n"))
     with pytest.raises(InputError, match=r"1 lines, .*gold has 2"):
-        submission.read_rows(*files("12\n", "3\n0\n"))
+        submission.read_rows(*files("1\n", "1\n0\n"))
 
 
 def test_a_pair_given_twice_counts_once(files):
@@ -173,9 +173,9 @@ def test_answers_that_cannot_be_scored(files, predicted, complaint):
 @pytest.mark.parametrize(
     ("gold", "complaint"),
     [
-        ({"articles": []}, r"gold: not SQuAD's JSON \(KeyError\('data'\)\)"),
-        ([{"paragraphs": [{"qas": [{"id": "q1"}]}]}], r"gold: not SQuAD's JSON"),
-        (3, "gold: not SQuAD's JSON"),
+        ({"articles": []}, r"gold: not SQuAD's structure \('data' is missing\)"),
+        ([{"paragraphs": [{"qas": [{"id": "q1"}]}]}], r"gold: not SQuAD's structure"),
+        (3, "gold: not SQuAD's structure"),
         (squad(q1=["x"])["data"] * 2, "gold: id 'q1' occurs twice"),
         (squad(q1=["x"], q2=[]), "gold: question 'q2' has no gold answer"),
         (squad(), "gold: holds no question"),
