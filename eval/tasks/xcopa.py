@@ -32,7 +32,7 @@ class Row:
     choice1: str
     choice2: str
     question: Literal["cause", "effect"]
-    label: Literal[0, 1, -1] = -1
+    label: int = HIDDEN
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Choices]:
@@ -54,6 +54,10 @@ def _read(path: Path) -> Choices:
                 not is_blank(getattr(row, name)),
                 f"{path}:{number}: {name} is {getattr(row, name)!r}, not a text",
             )
+        require(
+            row.label in (0, 1, HIDDEN),
+            f"{path}:{number}: 'label' is {row.label}; legal: 0, 1 or {HIDDEN}",
+        )
     texts = [f"{row.premise} What was the {row.question}?" for row in rows]
     options = [(row.choice1, row.choice2) for row in rows]
     answers = [row.label for row in rows]
