@@ -248,6 +248,7 @@ GOLD = "de-01\ten-05\nde-02\ten-06\n"
         ("de-01\ten-05\n\nen-06\tde-02\n", r"predicted:3: the columns are swapped"),
         ("de-01\ten-05\nfr-02\ten-06\n", r"predicted:2: other ids: fr-02 and en-06.*de- and en-"),
         ("1\t5\n", r"predicted:1: other ids: 1 and 5"),
+        ("de-01\tfr-05\n", r"predicted:1: other ids: de-01 and fr-05"),
         ("de-01\t\n", r"predicted:1: an id is empty"),
     ],
 )
@@ -282,3 +283,7 @@ def test_half_a_character_in_an_answer_names_its_question(files):
     with pytest.raises(InputError, match="gold: .*half a character.*'q1'"):
         gold = json.dumps(squad(q1=["x@"])).replace("@", "\\ud83d")
         submission.read_answers(*files({"q1": "x"}, gold))
+
+
+def test_an_empty_answer_beside_others_is_no_answer(files):
+    assert submission.read_answers(*files({"q1": ""}, squad(q1=["", "x"])))[1] == {"q1": ["x"]}
