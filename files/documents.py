@@ -45,14 +45,14 @@ def read_json(path: Path, schema: type[Schema], max_bytes: int = MAX_BYTES) -> S
     return parse_json(_text(path, max_bytes), schema, str(path))
 
 
-def parse_json(text: str, schema: type[Schema], where: str, first_line: int = 1) -> Schema:
+def parse_json(text: str, schema: type[Schema], where: str, first_line: int | None = 1) -> Schema:
     """The value in a JSON text; see ``read_json``.
 
     Args:
         text: the JSON.
         schema: the type of the value.
         where: what a complaint calls the text, usually its file.
-        first_line: the line of the file at which the text starts.
+        first_line: the line of the file at which the text starts; None where ``where`` names it.
     """
     try:
         value = json.loads(
@@ -62,9 +62,9 @@ def parse_json(text: str, schema: type[Schema], where: str, first_line: int = 1)
             parse_constant=lambda name: _not_finite(name, where),
         )
     except json.JSONDecodeError as error:
+        line = "" if first_line is None else f":{first_line + error.lineno - 1}"
         raise InputError(
-            f"{where}:{first_line + error.lineno - 1}: broken JSON ({error.msg}, column"
-            f" {error.colno})"
+            f"{where}{line}: broken JSON ({error.msg}, column {error.colno})"
         ) from error
     except RecursionError as error:
         raise InputError(f"{where}: nested too deeply; legal: {MAX_DEPTH} levels") from error
@@ -105,23 +105,47 @@ def fit(value: Any, schema: type[Schema], where: str) -> Schema:
     return _fitting(value, schema, where)
 
 
-def check_value(value: Any, where: str, depth: int = 0) -> None:
-    """Raise InputError for deep nesting and for text with a lone surrogate."""
-    require(depth <= MAX_DEPTH, f"{where}: nested too deeply; legal: {MAX_DEPTH} levels")
+def check_value(value: Any, where: str) -> None:
+    """Raise InputError, with the field, for deep nesting and for text with a lone surrogate."""
+    fault = _fault(value, 0)
+    if fault is not None:
+        location, reason = fault
+        field = _field(tuple(location))
+        raise InputError(f"{where}: {field}{': ' if field else ''}{reason}")
+
+
+def _fault(value: Any, depth: int) -> tuple[list[str | int], str] | None:
+    """Where in a value the first fault is, and what it is; None if there is none."""
     if isinstance(value, str):
         found = _SURROGATE.search(value)
-        require(
-            found is None,
-            f"{where}: a text holds half a character (the lone surrogate"
-            f" \\u{ord(found[0]) if found else 0:04x}) in {_shown(value)}; write the whole one",
+        return found and (
+            [],
+            f"a text holds half a character (the lone surrogate \\u{ord(found[0]):04x}) in"
+            f" {_shown(value)}; write the whole one",
         )
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            check_value(key, where, depth)
-            check_value(one, where, depth + 1)
-    elif isinstance(value, list):
-        for one in value:
-            check_value(one, where, depth + 1)
+    if not isinstance(value, (dict, list)):
+        return None
+    if depth > MAX_DEPTH:
+        return [], f"nested too deeply; legal: {MAX_DEPTH} levels"
+    named = isinstance(value, dict)
+    for key, one in value.items() if named else enumerate(value):
+        fault = (_fault(key, depth) if named else None) or _fault(one, depth + 1)
+        if fault is not None:
+            location, reason = fault
+            name = value.get("id") if named else None
+            if isinstance(name, str) and key != "id":
+                reason += f" (id {_shown(name)})"
+            return [key, *location], reason
+    return None
+
+
+def _field(location: tuple[str | int, ...]) -> str:
+    """A place in a value as people write it: ``data[0].paragraphs[2].context``."""
+    field = ""
+    for part in location:
+        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
+    field = field.encode("utf-8", "backslashreplace").decode()
+    return field if len(field) <= _SHOWN else field[: _SHOWN - 3] + "..."
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
@@ -236,9 +260,7 @@ def _there(location: tuple[str | int, ...], value: Any, last: bool) -> tuple[str
 def _complaint(error: ErrorDetails, value: Any, where: str, toml: str) -> str:
     location = _there(error["loc"], value, error["type"] == "missing")
     line = line_of(toml, location) if toml else None
-    field = ""
-    for part in location:
-        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
+    field = _field(location)
     start = f"{where}:{line}: " if line else f"{where}: "
     if error["type"] == "missing":
         return f"{start}{field!r} is missing"

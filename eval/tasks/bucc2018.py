@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xtremely.eval import hub, readers
 from xtremely.eval.examples import Comparable, Side
-from xtremely.eval.task import Matching, Setting, Task
+from xtremely.eval.task import Matching, Setting, Task, sizes_of
 from xtremely.kernels.guard import require
 
 NAME = "bucc2018"
@@ -87,4 +87,5 @@ TASK = Task(
         "bucc2018/LL-en/LL-en.{sample,training}.{LL,en,gold}",
         "bucc18.LL/{validation,test}-*.parquet",
     ),
+    sizes={"dev": sizes_of("zh 8624")},  # sentences of the foreign side
 )

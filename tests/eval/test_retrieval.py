@@ -126,6 +126,31 @@ def test_sentences_that_occur_twice_are_searched_once_and_lose_their_ids():
     assert (one.details["precision"], one.details["recall"]) == (100, pytest.approx(100 / 3))
 
 
+def test_the_threshold_is_tuned_on_all_gold_also_on_what_cannot_be_found():
+    # Distances of 1, 3, 5, 7 and 9 degrees; the first and the last pair are true. Eight more true
+    # pairs have a sentence that occurs eight times and so has no id. With all ten, five predictions
+    # (F1 4/15) beat one (2/11); with the two that can be found, one (2/3) would beat five (4/7).
+    twice = {(f"x{n}", f"e{n % 5}") for n in range(5, 13)}
+    gold = {("x0", "e0"), ("x4", "e4"), *twice}
+    dev = comparable(["a", "b", "c", "d", "e", *["f"] * 8], "ABCDE", gold)
+    vectors = vectors_of([0, 30, 60, 90, 120, 250], [1, 33, 65, 97, 129])
+    one = mined(dev, None, vectors, None)["dev", "both", "cosine", "max"]
+    assert one.details["predicted"] == 5
+    assert one.details["threshold"] == pytest.approx(cos(9), abs=1e-6)
+    assert (one.details["precision"], one.details["recall"]) == (40, 20)
+    assert one.score == pytest.approx(400 / 15)
+
+
+def test_backwards_a_sentence_may_be_in_several_pairs():
+    dev = comparable("ab", "ABC", {("x0", "e0"), ("x0", "e1"), ("x1", "e2")})
+    found = mined(dev, None, vectors_of([0, 90], [2, -1, 91]), None)
+    backward, union = (
+        found["dev", *key] for key in (("en->x", "cosine", "backward"), ("both", "cosine", "max"))
+    )
+    assert backward.submission == ["x0\te0", "x0\te1", "x1\te2"] and backward.score == 100
+    assert union.submission == ["x0\te1", "x1\te2"] and union.score == pytest.approx(80)
+
+
 def test_all_four_ways_of_pairing_are_scored_with_their_directions():
     found = mined(DEV, None, DEV_VECTORS, None)
     assert {(key[1], key[3]) for key in found} == {
