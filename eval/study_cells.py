@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,14 @@ from xtremely.eval.recipe import Recipe, as_mapping
 from xtremely.eval.results import dumps
 from xtremely.eval.study_data import check_source, data_hashes
 from xtremely.eval.study_grid import Cell, Grid
+from xtremely.files.folders import alone, own_folder
+from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError, require
-from xtremely.retrieval.store import write_atomic
 
 PROCEDURE = 1  # raise when training or testing computes something else: cells are then others
+MADE_BY = "study run"
+# A cell's folder: tasks, source, seed and the digest of its identity.
+CELL_NAME = re.compile(r"[^/]+\.[\w+-]+\.[0-9]+\.[0-9a-f]{16}")
 ORIGIN = "origin.json"  # in a model folder: which model it is a smaller copy of
 
 Result = dict[str, Any]
@@ -149,6 +155,40 @@ def restore(out: Path, path: Path) -> None:
         folder = out / "cells" / result["name"]
         if not (folder / "result.json").exists():
             finish(folder, result)
+
+
+@contextmanager
+def run_folder(out: Path, results: Path) -> Iterator[None]:
+    """Hold a run's folder as ours, and against other runs, which would undo this one's work.
+
+    Args:
+        out: the folder.
+        results: the file that gets all results, there or elsewhere.
+
+    Raises:
+        InputError: it holds something else, or another run is at work there.
+    """
+    folder = own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
+    with alone(out):
+        folder.add("cells")
+        if results.parent.resolve() == out.resolve():
+            whole = results.is_file() and bool(collected(results))
+            folder.add(results.name, recognised=whole)
+        yield
+
+
+def _left_by_earlier_versions(out: Path) -> list[str]:
+    """What a run left in its folder before it marked folders; collected results count, too."""
+    cells = [one.name for one in (out / "cells").glob("[!.]*")]
+    ours = (out / "cells" / ".lock").exists() and all(map(CELL_NAME.fullmatch, cells))
+    return (["cells"] if ours else []) + [one.name for one in out.glob("*.json") if _whole(one)]
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return bool(collected(path))
+    except InputError:
+        return False
 
 
 def results_of(run: Path) -> list[Result]:

@@ -10,13 +10,18 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from xtremely.files.documents import read_json
-from xtremely.files.writing import check_writable, remove_leftovers, write_atomic
+from xtremely.files.writing import (
+    check_writable,
+    is_temporary,
+    remove_leftovers,
+    write_atomic,
+)
 from xtremely.kernels.guard import InputError, require
 
 MARKER = ".xtremely.json"
@@ -49,14 +54,19 @@ class OwnFolder:
     made_by: str
     _names: dict[str, None] = field(default_factory=dict, repr=False)
 
-    def add(self, *names: str) -> None:
-        """List names directly inside the folder as ours, before they are written."""
+    def add(self, *names: str, recognised: bool = False) -> None:
+        """List names directly inside the folder as ours, before they are written.
+
+        Args:
+            names: of files and folders.
+            recognised: they may be there already, as their content has shown that they are ours.
+        """
         for name in names:
             require(is_plain_name(name), f"{name!r} is not a file name directly inside a folder")
         fresh = [name for name in names if name not in self._names]
         if not fresh:
             return
-        for name in fresh:
+        for name in () if recognised else fresh:
             require(
                 not (self.path / name).exists() and not (self.path / name).is_symlink(),
                 f"{self.path / name} is in the way: it was not made here; name another folder",
@@ -77,13 +87,20 @@ class OwnFolder:
             target.unlink(missing_ok=True)
 
 
-def own_folder(path: Path, made_by: str, option: str = "--out") -> OwnFolder:
+def own_folder(
+    path: Path,
+    made_by: str,
+    option: str = "--out",
+    recognise: Callable[[Path], Iterable[str]] = lambda path: (),
+) -> OwnFolder:
     """Take a folder for a command's results, new or left by an earlier run of the same command.
 
     Args:
         path: the folder; it is made if it does not exist.
         made_by: the command.
         option: what named the folder, for complaints.
+        recognise: the names in a folder without a marker that show it to be the command's, made
+            before there were markers; what else lies there stays as it is.
 
     Raises:
         InputError: the folder holds something else, or cannot be written to.
@@ -109,16 +126,18 @@ def own_folder(path: Path, made_by: str, option: str = "--out") -> OwnFolder:
             content = [one.name for one in path.iterdir()] if path.exists() else []
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        # Another process may be making the folder its own at this moment.
+        content = [name for name in content if name != LOCK and not is_temporary(name)]
+        names = dict.fromkeys(recognise(path)) if content else {}
         require(
-            not content,
+            not content or bool(names),
             f"{path} is not empty and was not made by 'xtremely {made_by}' (it holds"
             f" {', '.join(sorted(content)[:3])}); name a new folder with {option}",
         )
-        names = {}
     check_writable(path, option)
     folder = OwnFolder(path, made_by, names)
     if not marker.exists():
-        note = asdict(Marker(made_by))
+        note = asdict(Marker(made_by, tuple(names)))
         write_atomic(marker, (json.dumps(note, indent=1) + "\n").encode())
     remove_leftovers(path)
     return folder

@@ -16,6 +16,7 @@ from xtremely.kernels.guard import InputError
 # A temporary file: a dot, the final name, 16 random hexadecimal digits, and an end of its own.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.xtremely-part(\.npy)?")
 LEFTOVER_SECONDS = 3600.0
+_PROBE = ".writable"
 
 
 def temporary_name(path: Path, suffix: str = "") -> Path:
@@ -71,12 +72,17 @@ def check_writable(folder: Path, option: str) -> None:
         InputError: with the system's reason.
     """
     try:
-        write_atomic(folder / ".writable", b"")
-        (folder / ".writable").unlink(missing_ok=True)  # another process may have been faster
+        write_atomic(folder / _PROBE, b"")
+        (folder / _PROBE).unlink(missing_ok=True)  # another process may have been faster
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written to ({error.strerror}); name another folder with {option}"
         ) from error
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one of those that exist only while something is written or probed."""
+    return name == _PROBE or _TEMPORARY.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -20,6 +20,7 @@ from xtremely.eval.study_data import barred, sets_tested
 from xtremely.eval.study_grid import Phase, Test, read_grid
 from xtremely.eval.study_report import write_study_report
 from xtremely.eval.study_run import Place, run_study
+from xtremely.files.folders import alone
 from xtremely.kernels.guard import InputError, UsageError
 
 CELLS = 7  # two seeds of two and one trained sources, and the model as it is
@@ -276,7 +277,7 @@ def test_a_worker_ended_from_outside_is_said_with_what_to_do(small_study, tmp_pa
 
 def test_two_runs_do_not_share_a_folder(run, small_study):
     grid, out, *_ = run
-    with study_run._alone(out), pytest.raises(InputError, match="another run is at work here"):
+    with alone(out), pytest.raises(InputError, match="another run is at work here"):
         run_study(grid, place(small_study, out), lambda text: None)
 
 
