@@ -13,14 +13,15 @@ import json
 import math
 import re
 import tomllib
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_json
 
-from xtremely.kernels.guard import InputError, require
+from xtremely.kernels.guard import InputError, require, unknown
 
 Schema = TypeVar("Schema")
 
@@ -105,14 +106,20 @@ def parse_toml(text: str, schema: type[Schema], where: str) -> Schema:
     return _fitting(value, schema, where, text)
 
 
-def fit(value: Any, schema: type[Schema], where: str) -> Schema:
+def fit(value: Any, schema: type[Schema], where: str, toml: str = "") -> Schema:
     """A value that was already parsed, checked like a file's.
+
+    Args:
+        value: the value.
+        schema: its type.
+        where: what a complaint calls it.
+        toml: the TOML text it came from, by which a complaint names the line.
 
     Raises:
         InputError: it does not fit the schema, is nested too deeply or holds broken text.
     """
     check_value(value, where)
-    return _fitting(value, schema, where)
+    return _fitting(value, schema, where, toml)
 
 
 def check_value(value: Any, where: str, depth: int = 0) -> None:
@@ -129,9 +136,12 @@ def check_value(value: Any, where: str, depth: int = 0) -> None:
         for key, one in value.items():
             check_value(key, where, depth)
             check_value(one, where, depth + 1)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for one in value:
             check_value(one, where, depth + 1)
+    else:
+        plain = value is None or isinstance(value, bool | int | float)
+        require(plain, f"{where}: {_shown(value)} is a date or time; legal: texts and numbers")
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
@@ -219,7 +229,8 @@ def _fitting(value: Any, schema: type[Schema], where: str, toml: str = "") -> Sc
         return _adapter(schema).validate_json(to_json(value), strict=True)
     except ValidationError as error:
         # The fault of the last member of a union is the one that says most.
-        raise InputError(_complaint(error.errors(include_url=False)[0], where, toml)) from error
+        first = error.errors(include_url=False)[0]
+        raise InputError(_complaint(first, schema, where, toml)) from error
 
 
 @cache
@@ -227,7 +238,7 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
 
 
-def _complaint(error: ErrorDetails, where: str, toml: str) -> str:
+def _complaint(error: ErrorDetails, schema: Any, where: str, toml: str) -> str:
     location = error["loc"]
     line = line_of(toml, location) if toml else None
     field = ""
@@ -235,12 +246,40 @@ def _complaint(error: ErrorDetails, where: str, toml: str) -> str:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
     start = f"{where}:{line}: " if line else f"{where}: "
     if error["type"] == "missing":
-        return f"{start}{field!r} is missing"
+        there = list(map(str, error["input"])) if isinstance(error["input"], dict) else []
+        plain = all(re.fullmatch(r"[\w.-]+", key) for key in there)
+        beside = f"; it has {', '.join(there)}" if plain and 0 < len(there) <= 8 else ""
+        return f"{start}{field!r} is missing{beside}"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{start}unknown key {field!r}"
+        owner = _owner(schema, location)
+        _, _, hint = str(unknown("key", str(location[-1]), _keys(owner))).partition("; ")
+        return f"{start}unknown key {field!r}; {hint}"
     legal = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     named = f"{field!r}" if field else "the file's value"
     return f"{start}{named} is {_shown(error['input'])}; legal: {legal}"
+
+
+def _owner(schema: Any, location: tuple[str | int, ...]) -> Any:
+    """The dataclass that a location's last key belongs to."""
+    kind = schema
+    for part in location[:-1]:
+        kind = next((one for one in get_args(kind) if is_dataclass(one)), kind)
+        if isinstance(part, str):
+            kind = _keys(kind).get(part)
+    return next((one for one in get_args(kind) if is_dataclass(one)), kind)
+
+
+def _keys(kind: Any) -> dict[str, Any]:
+    """The keys of a dataclass as files write them, with their types; of others, none."""
+    if not is_dataclass(kind):
+        return {}
+    hints, written = get_type_hints(kind), get_type_hints(kind, include_extras=True)
+    found = {}
+    for name in (one.name for one in fields(kind)):
+        notes = getattr(written[name], "__metadata__", ())
+        alias = next((note.alias for note in notes if getattr(note, "alias", None)), name)
+        found[alias] = hints[name]
+    return found
 
 
 def _shown(value: Any) -> str:

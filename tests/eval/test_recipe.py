@@ -49,15 +49,35 @@ def test_a_recipe_is_read_and_filled_with_published_settings(write):
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("seed", "sead", "r.toml:2: unknown recipe key 'sead'; did you mean 'seed'"),
-        ("budget", "budgte", "r.toml:22: unknown source key 'budgte'; did you mean 'budget'"),
-        ("split", "splitt", "r.toml:10: unknown source key 'splitt'; did you mean 'split'"),
-        ("epochs", "epoch", "r.toml:18: unknown phase key 'epoch'; did you mean 'epochs'"),
-        ("cap =", "kap =", "r.toml:6: unknown mixing key 'kap'; did you mean 'cap'"),
-        ("epochs = 3", 'epochs = "3"', "r.toml:18: epochs is '3'; legal: a number"),
-        ("seed = 7", "seed = 7.5", "r.toml:2: seed is 7.5; legal: a whole number"),
-        ('["en", "zh"]', '"en"', "r.toml:21: languages is 'en'; legal: a list"),
-        ('task = "udpos"\n', "", "r.toml:19: a source needs 'task'; it has languages, budget"),
+        ("seed", "sead", "r.toml:2: unknown key 'sead'; did you mean 'seed'"),
+        (
+            "budget",
+            "budgte",
+            "r.toml:22: unknown key 'phase[1].source[0].budgte'; did you mean 'budget'",
+        ),
+        (
+            "split",
+            "splitt",
+            "r.toml:10: unknown key 'phase[0].source[0].splitt'; did you mean 'split'",
+        ),
+        ("epochs", "epoch", "r.toml:18: unknown key 'phase[1].epoch'; did you mean 'epochs'"),
+        ("cap =", "kap =", "r.toml:6: unknown key 'phase[0].mixing.kap'; did you mean 'cap'"),
+        (
+            "epochs = 3",
+            'epochs = "3"',
+            "r.toml:18: 'phase[1].epochs' is '3'; legal: a valid number",
+        ),
+        ("seed = 7", "seed = 7.5", "r.toml:2: 'seed' is 7.5; legal: a valid integer"),
+        (
+            '["en", "zh"]',
+            '"en"',
+            "r.toml:21: 'phase[1].source[0].languages' is 'en'; legal: a valid array",
+        ),
+        (
+            'task = "udpos"\n',
+            "",
+            "r.toml:19: 'phase[1].source[0].task' is missing; it has languages, budget",
+        ),
     ],
 )
 def test_what_a_recipe_does_not_have_is_named_with_its_line(write, old, new, complaint):
@@ -79,8 +99,12 @@ def test_what_a_recipe_does_not_have_is_named_with_its_line(write, old, new, com
         ("budget", "examples = 3\nbudget", "examples (of every language) or a budget"),
         ('"target"', '"targett"', "did you mean 'target'"),
         ('"target"', '"mlm"', "a phase of kind 'mlm' learns from the task 'mlm' alone"),
-        ("epochs = 3", "epochs = 0", "epochs is 0.0; legal: above 0"),
-        ("epochs = 3", "batch_size = 0", "batch_size is 0; legal: 1 or more"),
+        (
+            "epochs = 3",
+            "epochs = 0",
+            "r.toml:15: phase 'tags': epochs is 0.0; legal: a finite number, above 0",
+        ),
+        ("epochs = 3", "batch_size = 0", "batch_size is 0; legal: a finite number, 1 or more"),
         ('"capped"', '"caped"', "did you mean 'capped'"),
         ('"capped", cap = 100', '"fixed", weights = [1.0]', "1 weights for 2 sources"),
         ('name = "tags"', 'name = "../x"', "a name is a folder's"),
@@ -95,7 +119,7 @@ def test_what_cannot_be_trained(write, old, new, complaint):
 
 
 def test_a_file_that_is_no_toml_and_a_recipe_without_phases(write):
-    with pytest.raises(InputError, match="no TOML"):
+    with pytest.raises(InputError, match="not TOML"):
         read_recipe(write("r.toml", "model = "))
     with pytest.raises(UsageError, match="has at least one"):
         recipe_from({"model": "m", "phase": []})
@@ -142,4 +166,4 @@ def test_shares_of_sources(mixing, shares):
 def test_the_command_line_names_the_trouble(xtremely, write, tmp_path):
     path = write("r.toml", TEXT.replace("epochs", "epoch"))
     code, _, err = xtremely("train", path, "--out", tmp_path / "o", "--data-root", tmp_path)
-    assert code == 2 and "r.toml:18: unknown phase key 'epoch'" in err
+    assert code == 2 and "r.toml:18: unknown key 'phase[1].epoch'" in err
