@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,19 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from xtremely.engine.feed import Collator, Exam, Examples, Key, Lesson, Order
+from xtremely.files.documents import read_json
+from xtremely.files.writing import file_digest, write_atomic
 
-COMPLETE = "complete"  # the file that a whole checkpoint has
+COMPLETE = "complete"  # the file that a whole checkpoint has, see ``Complete``
 SCORE = "eval_score"
+
+
+@dataclass(frozen=True)
+class Complete:
+    """What the mark of a whole checkpoint says: its step, and its files' SHA-256."""
+
+    step: int
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -134,7 +145,25 @@ class Steps(transformers.TrainerCallback):
             control.should_evaluate = control.should_save = args.load_best_model_at_end
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Mark a checkpoint as whole."""
+        """Mark a checkpoint as whole, with its files' digests."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (folder / COMPLETE).write_text(json.dumps({"step": state.global_step}))
+            # Other processes may still be writing their random states.
+            names = [one.name for one in folder.iterdir() if one.is_file()]
+            ours = sorted(name for name in names if not re.match(r"rng_state_[1-9]", name))
+            files = {name: file_digest(folder / name) for name in ours}
+            note = {"step": state.global_step, "files": files}
+            write_atomic(folder / COMPLETE, json.dumps(note).encode())
+
+
+def is_intact(checkpoint: Path) -> bool:
+    """Whether a checkpoint's files are those that were written; of old ones, that they are marked.
+
+    Raises:
+        InputError: the mark itself is damaged.
+    """
+    marked = read_json(checkpoint / COMPLETE, Complete)
+    return all(
+        (checkpoint / name).is_file() and file_digest(checkpoint / name) == digest
+        for name, digest in marked.files.items()
+    )

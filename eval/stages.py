@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ from xtremely.eval.readers import text_hash
 from xtremely.eval.recipe import Recipe, as_mapping, settled
 from xtremely.eval.results import dumps
 from xtremely.eval.task import Labelling, Task
-from xtremely.kernels.guard import InputError, require
-from xtremely.retrieval.store import write_atomic
+from xtremely.eval.training_folder import RECORD, training_folder, unfinished
+from xtremely.files.writing import check_writable, write_atomic
+from xtremely.kernels.guard import InputError, require, require_number
 
-RECORD = "training.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
 # What a phase needs on disk, in sizes of its model: the model, and one checkpoint beside the next
 # with two moments a weight.
@@ -60,6 +61,19 @@ class Trained:
     reused: bool
 
 
+def _in_its_folder(run: Callable[..., list[Trained]]) -> Callable[..., list[Trained]]:
+    """Let a training hold its folder while it runs."""
+
+    @wraps(run)
+    def held(recipe: Recipe, data_root: Path, out: Path, **options: Any) -> list[Trained]:
+        require_number("--save-steps", options.get("save_steps", 1), 1, 10**9)
+        with training_folder(out, [phase.name for phase in recipe.phases]):
+            return run(recipe, data_root, out, **options)
+
+    return held
+
+
+@_in_its_folder
 def train(
     recipe: Recipe,
     data_root: Path,
@@ -126,10 +140,7 @@ def summary(done: Trained) -> str:
 
 def _check_room(base: Path, out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink(missing_ok=True)  # another rank may have been faster
+        check_writable(out, "--out")
         free = shutil.disk_usage(out).free
     except OSError as error:
         raise InputError(
@@ -271,7 +282,7 @@ class _Stage:
 
     def _save(self, fitted: Fit, tokenizer: Any, record: dict[str, Any], work: Path) -> None:
         """Write the folder under another name, the record last, and let it appear."""
-        fresh = self.folder.with_name(f".{self.folder.name}.new")
+        fresh = self.folder.with_name(unfinished(self.folder.name))
         shutil.rmtree(fresh, ignore_errors=True)
         for number, name in enumerate(self.material.plans):
             models.save(

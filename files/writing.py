@@ -16,7 +16,6 @@ from xtremely.kernels.guard import InputError
 # A temporary file: a dot, the final name, 16 random hexadecimal digits, and an end of its own.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.xtremely-part(\.npy)?")
 LEFTOVER_SECONDS = 3600.0
-_PROBE = ".writable"
 
 
 def temporary_name(path: Path, suffix: str = "") -> Path:
@@ -72,8 +71,10 @@ def check_writable(folder: Path, option: str) -> None:
         InputError: with the system's reason.
     """
     try:
-        write_atomic(folder / _PROBE, b"")
-        (folder / _PROBE).unlink(missing_ok=True)  # another process may have been faster
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = temporary_name(folder / "probe")
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written to ({error.strerror}); name another folder with {option}"
@@ -82,7 +83,7 @@ def check_writable(folder: Path, option: str) -> None:
 
 def is_temporary(name: str) -> bool:
     """Whether a file name is one of those that exist only while something is written or probed."""
-    return name == _PROBE or _TEMPORARY.fullmatch(name) is not None
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:
