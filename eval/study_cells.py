@@ -25,7 +25,7 @@ from xtremely.eval.results import dumps
 from xtremely.eval.study_data import check_source, data_hashes
 from xtremely.eval.study_grid import Cell, Grid
 from xtremely.files.documents import fit, read_json
-from xtremely.files.folders import alone, check_name, own_folder
+from xtremely.files.folders import OwnFolder, alone, check_name, own_folder
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError, require
 
@@ -284,13 +284,22 @@ def run_folder(out: Path, results: Path) -> Iterator[None]:
     Raises:
         InputError: it holds something else, or another run is at work there.
     """
-    folder = own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
+    folder = own_run_folder(out)
     with alone(out):
-        folder.add("cells")
+        folder.add("cells", "phases")
         if results.parent.resolve() == out.resolve():
             whole = results.is_file() and bool(collected(results))
             folder.add(results.name, recognised=whole)
         yield
+
+
+def own_run_folder(out: Path) -> OwnFolder:
+    """A run's folder as ours; one that an earlier version left is recognised.
+
+    Raises:
+        InputError: it holds something else, or cannot be written to.
+    """
+    return own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
 
 
 def _left_by_earlier_versions(out: Path) -> list[str]:
