@@ -130,11 +130,12 @@ class Mixing:
 
 def _tempered(sizes: Sequence[int], temperature: float) -> list[float]:
     """size ** (1 / temperature), all divided by the largest one's where that is no float."""
+    power = 1 / temperature
     try:
-        return [size ** (1 / temperature) for size in sizes]
-    except (OverflowError, ZeroDivisionError):
-        power = min(1 / max(temperature, 1e-300), 1e300)
-        return [(size / max(sizes)) ** power for size in sizes]
+        found = [size**power for size in sizes]
+    except OverflowError:
+        found = [math.inf]
+    return found if math.isfinite(sum(found)) else [(n / max(sizes)) ** power for n in sizes]
 
 
 @dataclass(frozen=True)
@@ -379,7 +380,7 @@ def _check_source(source: Source, phase: Phase, where: str) -> None:
     if source.examples is not None:
         require_number(f"{where}: examples", source.examples, 1)
     if source.budget is not None:
-        require_number(f"{where}: budget", source.budget)
+        require_number(f"{where}: budget", source.budget, 1)
     if source.budget is not None and source.budget < len(source.languages):
         raise UsageError(f"{where}: a budget of {source.budget} has no example for some languages")
 

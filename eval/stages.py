@@ -41,6 +41,7 @@ LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors",
 # What a phase needs on disk, in sizes of its model: the model, and one checkpoint beside the next
 # with two moments a weight.
 ROOM = 7
+MAX_SAVE_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def _in_its_folder(run: Callable[..., list[Trained]]) -> Callable[..., list[Trai
 
     @wraps(run)
     def held(recipe: Recipe, data_root: Path, out: Path, **options: Any) -> list[Trained]:
-        require_number("--save-steps", options.get("save_steps", 1), 1, 10**9)
+        require_number("save_steps", options.get("save_steps", 1), 1, MAX_SAVE_STEPS)
+        mechanics.choose_device(options.get("device", "auto"))
         with training_folder(out, [phase.name for phase in recipe.phases]):
             return run(recipe, data_root, out, **options)
 
