@@ -110,6 +110,8 @@ def report(
     from xtremely.eval.study_grid import read_grid
     from xtremely.eval.study_report import write_study_report
 
+    if into is not None:
+        check_outputs({"--into": into}, {str(path): path for path in [*grids, *cells]})
     results = [one for run in cells for one in results_of(run)]
     found = write_study_report([read_grid(path) for path in grids], results, out, into)
     if not quiet:

@@ -262,6 +262,10 @@ def _check_result(result: Result, where: str) -> None:
         belongs = name == cell_name(result["identity"])
     except (KeyError, TypeError):
         belongs = False
+    metrics = [metric for one in result["scores"] for metric in one["metrics"].values()]
+    layers = {layer for metric in metrics for layer in metric}
+    odd = sorted(layer for layer in layers if not re.fullmatch("[0-9]{0,6}", layer))
+    require(not odd, f"{where}: a score's layer is {odd[:1]}; legal: a number, or '' for a head's")
     require(belongs, f"{where}: {name!r} is not the name of the cell that it describes")
 
 

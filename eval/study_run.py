@@ -139,13 +139,19 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
                 f"a worker was ended from outside (out of memory, say); finished cells are kept in"
                 f" {place.out}: run the same command again, with fewer --workers if it recurs"
             ) from error
-        except BaseException:
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
+        except BaseException:  # the run is to end now; begun cells are gone on from another time
+            for worker in multiprocessing.active_children():
+                worker.kill()
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def _begin_worker(threads: int) -> None:
     """A worker's share of the machine; it does not outlive the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run hears it, and ends its workers
     threading.Thread(target=_die_with_the_run, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from xtremely.eval import study_run
-from xtremely.eval.study_cells import plan, results_of
+from xtremely.eval.study_cells import cell_name, plan, results_of
 from xtremely.eval.study_data import barred, sets_tested
 from xtremely.eval.study_grid import Phase, Test, read_grid
 from xtremely.eval.study_report import write_study_report
 from xtremely.eval.study_run import Place, run_study
-from xtremely.files.folders import alone
+from xtremely.files.folders import MARKER, alone
+from xtremely.files.writing import is_temporary
 from xtremely.kernels.guard import InputError, UsageError
 
 CELLS = 7  # two seeds of two and one trained sources, and the model as it is
@@ -166,8 +167,52 @@ def test_a_page_keeps_what_people_wrote(run, tmp_path):
     assert "What was found." in text and text.count("## All tasks") == 1
     assert "seed 2" in text.partition("Not finished")[2]
     page.write_text("no marks")
-    with pytest.raises(InputError, match="must stand in it"):
-        write_study_report([grid], results, tmp_path, page)
+    report = tmp_path / "report.html"
+    report.write_text("before")
+    for text in ("no marks", "<!-- tables -->" * 2 + "<!-- end of tables -->"):
+        page.write_text(text)
+        with pytest.raises(InputError, match="must stand in it, once"):
+            write_study_report([grid], results, tmp_path, page)
+        assert (page.read_text(), report.read_text()) == (text, "before")
+    with pytest.raises(InputError, match="--into are both"):
+        write_study_report([grid], results, tmp_path, tmp_path / "tables.md")
+
+
+def test_a_report_overwrites_its_own_files_only(run, tmp_path):
+    grid, _, _, results = run
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.html").write_text("mine")
+    with pytest.raises(InputError, match="mine is not empty and was not made by"):
+        write_study_report([grid], results, tmp_path / "mine")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"report.html"}
+    assert (tmp_path / "mine" / "report.html").read_text() == "mine"
+    out = tmp_path / "out"
+    write_study_report([grid], results, out)
+    (out / MARKER).unlink()  # as earlier versions left it
+    (out / "notes.txt").write_text("mine")
+    write_study_report([grid], results[:2], out)
+    assert (out / "notes.txt").read_text() == "mine"
+    for name, text in (("report.json", "{}"), ("report.html", "mine"), ("tables.md", "mine")):
+        (out / MARKER).unlink()
+        kept = (out / name).read_text()
+        (out / name).write_text(text)
+        with pytest.raises(InputError, match="out is not empty and was not made by"):
+            write_study_report([grid], results, out)
+        (out / name).write_text(kept)
+        write_study_report([grid], results, out)
+
+
+def test_two_results_of_one_cell_are_told_apart(run, tmp_path):
+    grid, _, _, results = run
+    other = json.loads(json.dumps(results[0]))
+    other["identity"]["model_hash"] = "0"
+    other["name"] = cell_name(other["identity"])
+    with pytest.warns(UserWarning, match=f"{results[0]['name']} and {other['name']} are one cell"):
+        found = write_study_report([grid], [*results, other], tmp_path)
+    assert results[0]["name"] in found["cells"] and other["name"] not in found["cells"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_study_report([grid], [*results, results[0]], tmp_path)
 
 
 def test_all_tasks_together(run, tmp_path):
@@ -230,33 +275,85 @@ def children(pid):
     return found + [grandchild for child in found for grandchild in children(child)]
 
 
-def test_killed_at_work_it_goes_on_to_the_same_results(run, small_study, tmp_path, write):
-    """Two workers; they die with the run, which leaves the folder to the next one."""
-    *_, results = run
+@pytest.fixture
+def started(small_study, tmp_path, write):
+    """Starts ``study run`` in a process group of its own: workers in, process and folder out."""
     write("bare/sitecustomize.py", BARE)
     script, out = write("run.py", RUN), tmp_path / "out"
-    options = {
-        "--out": out,
-        "--data-root": small_study / "data",
-        "--models": small_study / "models",
-        "--workers": 2,
-        "--device": "cpu",
-    }
-    command = [sys.executable, script, "study", "run", small_study / "grid.toml", "--quiet"]
-    command += [part for option in options.items() for part in option]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "bare")}
-    process = subprocess.Popen([*map(str, command)], env=environment)
+
+    def started(workers):
+        options = {
+            "--out": out,
+            "--data-root": small_study / "data",
+            "--models": small_study / "models",
+            "--workers": workers,
+            "--device": "cpu",
+        }
+        command = [sys.executable, script, "study", "run", small_study / "grid.toml", "--quiet"]
+        command += [part for option in options.items() for part in option]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "bare")}
+        return subprocess.Popen(
+            [*map(str, command)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ), out
+
+    return started
+
+
+def until_the_first_result(process, out):
     while process.poll() is None and not [*out.glob("cells/*/result.json")]:
         time.sleep(0.02)
+
+
+def all_gone(pids, seconds):
+    deadline = time.monotonic() + seconds
+    while [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, "workers outlive their run"
+        time.sleep(0.1)
+
+
+def test_killed_at_work_it_goes_on_to_the_same_results(run, small_study, started):
+    """Two workers; they die with the run, which leaves the folder to the next one."""
+    *_, results = run
+    process, out = started(2)
+    until_the_first_result(process, out)
     workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 60
-    while [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, "workers outlive their run"
-        time.sleep(0.1)
+    all_gone(workers, 60)
     finished = len([*out.glob("cells/*/result.json")])
     assert 1 <= finished < CELLS
+    grid = read_grid(small_study / "grid.toml")
+    found = run_study(grid, place(small_study, out), lambda text: None)
+    assert scores(found) == scores(results)
+
+
+def test_interrupted_it_ends_its_workers_at_once(small_study, started):
+    """As from a terminal, where the workers hear it too; none of them complains."""
+    process, out = started(2)
+    until_the_first_result(process, out)
+    workers = children(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    all_gone(workers, 10)
+    assert process.returncode != 0 and "Traceback" not in told
+    assert 1 <= len([*out.glob("cells/*/result.json")]) < CELLS
+    temporary = [path for path in out.rglob("*") if is_temporary(path.name)]
+    assert not [path for path in temporary if "result.json" in path.name]
+
+
+def test_killed_before_anything_is_finished_it_goes_on(run, small_study, started):
+    """One process; a second after it has taken its folder."""
+    *_, results = run
+    process, out = started(1)
+    while process.poll() is None and not (out / MARKER).exists():
+        time.sleep(0.02)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     grid = read_grid(small_study / "grid.toml")
     found = run_study(grid, place(small_study, out), lambda text: None)
     assert scores(found) == scores(results)
