@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from xtremely.eval import study_run
-from xtremely.eval.study_cells import cell_name, plan, results_of
+from xtremely.eval.study_cells import plan, results_of
 from xtremely.eval.study_data import barred, sets_tested
 from xtremely.eval.study_grid import Phase, Test, read_grid
 from xtremely.eval.study_report import write_study_report
@@ -176,43 +176,6 @@ def test_a_page_keeps_what_people_wrote(run, tmp_path):
         assert (page.read_text(), report.read_text()) == (text, "before")
     with pytest.raises(InputError, match="--into are both"):
         write_study_report([grid], results, tmp_path, tmp_path / "tables.md")
-
-
-def test_a_report_overwrites_its_own_files_only(run, tmp_path):
-    grid, _, _, results = run
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "report.html").write_text("mine")
-    with pytest.raises(InputError, match="mine is not empty and was not made by"):
-        write_study_report([grid], results, tmp_path / "mine")
-    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"report.html"}
-    assert (tmp_path / "mine" / "report.html").read_text() == "mine"
-    out = tmp_path / "out"
-    write_study_report([grid], results, out)
-    (out / MARKER).unlink()  # as earlier versions left it
-    (out / "notes.txt").write_text("mine")
-    write_study_report([grid], results[:2], out)
-    assert (out / "notes.txt").read_text() == "mine"
-    for name, text in (("report.json", "{}"), ("report.html", "mine"), ("tables.md", "mine")):
-        (out / MARKER).unlink()
-        kept = (out / name).read_text()
-        (out / name).write_text(text)
-        with pytest.raises(InputError, match="out is not empty and was not made by"):
-            write_study_report([grid], results, out)
-        (out / name).write_text(kept)
-        write_study_report([grid], results, out)
-
-
-def test_two_results_of_one_cell_are_told_apart(run, tmp_path):
-    grid, _, _, results = run
-    other = json.loads(json.dumps(results[0]))
-    other["identity"]["model_hash"] = "0"
-    other["name"] = cell_name(other["identity"])
-    with pytest.warns(UserWarning, match=f"{results[0]['name']} and {other['name']} are one cell"):
-        found = write_study_report([grid], [*results, other], tmp_path)
-    assert results[0]["name"] in found["cells"] and other["name"] not in found["cells"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        write_study_report([grid], [*results, results[0]], tmp_path)
 
 
 def test_all_tasks_together(run, tmp_path):
@@ -383,6 +346,28 @@ def test_the_command_line(run, small_study, tmp_path, xtremely):
     given = (small_study / "grid.toml", "--models", small_study / "models", "--out", out)
     code, _, told = xtremely("study", "run", *given)
     assert (code, "a study needs --data-root, unless it runs from a bundle" in told) == (2, True)
+    for options, complaint in (
+        (("--workers", "0"), "--workers is 0; legal"),
+        (("--workers", 10**9), "--workers is 1000000000; legal"),
+        (("--results", small_study / "grid.toml"), "--results and the grid are both"),
+        (("--results", small_study), "is a folder; name a file"),
+    ):
+        code, _, told = xtremely("study", "run", *given, "--data-root", small_study, *options)
+        assert (code in (1, 2), complaint in told) == (True, True)
+    (tmp_path / "mine.json").write_text("{}")
+    code, _, told = xtremely(
+        *("study", "run", *given, "--data-root", small_study / "data"),
+        *("--results", tmp_path / "mine.json"),
+    )
+    assert (code, "mine.json: 'cells' is missing" in told) == (1, True)
+    assert (tmp_path / "mine.json").read_text() == "{}"
+    for page in (out / "small.json", small_study / "grid.toml"):
+        code, _, told = xtremely(
+            *("study", "report", small_study / "grid.toml", "--run", out / "small.json"),
+            *("--out", tmp_path / "report", "--into", page),
+        )
+        assert (code, f"--into and {page} are both" in told) == (1, True)
+    (tmp_path / "mine.json").unlink()
     code, listed, _ = xtremely(
         "study", "run", *given, "--data-root", small_study / "data", "--dry-run"
     )

@@ -206,6 +206,7 @@ def test_only_what_makes_a_model_travels(small_study, tmp_path):
     for name in (".env", ".git/config.json", "optimizer.pt", "checkpoint-1/optimizer.pt"):
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_text("secret")
+    (model / "model.safetensors.index.json").write_text("{}")  # there is one file afterwards
     (model / "1_Pooling").mkdir()
     (model / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
     ids = pieces_in_use(model, ["a dog"])
