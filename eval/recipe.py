@@ -79,8 +79,6 @@ class Source:
         split: which of the task's splits is trained on.
     """
 
-    __pydantic_config__ = NO_OTHER_KEYS
-
     task: str
     languages: tuple[str, ...]
     examples: int | None = None
@@ -108,8 +106,6 @@ class Mixing:
         temperature: 1 is proportional, infinity uniform.
         weights: one a source.
     """
-
-    __pydantic_config__ = NO_OTHER_KEYS
 
     kind: str = "proportional"
     cap: int = 2**17
@@ -163,8 +159,6 @@ class Phase:
         keep_head: go on with the head that the folder started from has, instead of a fresh one.
     """
 
-    __pydantic_config__ = NO_OTHER_KEYS
-
     name: str
     kind: str
     sources: Annotated[tuple[Source, ...], Field(alias="source")]
@@ -196,7 +190,7 @@ class Recipe:
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a GPU that has it, else fp32.
     """
 
-    __pydantic_config__ = NO_OTHER_KEYS
+    __pydantic_config__ = NO_OTHER_KEYS  # also for the tables inside
 
     model: str
     phases: Annotated[tuple[Phase, ...], Field(alias="phase")]

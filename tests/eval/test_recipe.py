@@ -47,6 +47,11 @@ def test_a_recipe_is_read_and_filled_with_published_settings(write):
     assert qa.max_length == 384
 
 
+def test_a_mixing_can_be_named_by_its_kind_alone(write):
+    text = TEXT.replace('{kind = "capped", cap = 100}', '"uniform"')
+    assert read_recipe(write("r.toml", text)).phases[0].mixing == Mixing("uniform")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
