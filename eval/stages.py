@@ -33,7 +33,13 @@ from xtremely.eval.readers import text_hash
 from xtremely.eval.recipe import Recipe, as_mapping, settled
 from xtremely.eval.results import dumps
 from xtremely.eval.task import Labelling, Task
-from xtremely.eval.training_folder import RECORD, training_folder, unfinished
+from xtremely.eval.training_folder import (
+    RECORD,
+    read_record,
+    record_checksum,
+    training_folder,
+    unfinished,
+)
 from xtremely.files.writing import check_writable, write_atomic
 from xtremely.kernels.guard import InputError, require, require_number
 
@@ -291,6 +297,7 @@ class _Stage:
                 fitted.learner, name, self.base, tokenizer, fresh / name if number else fresh
             )
         record["bytes"] = _bytes(fresh)
+        record["checksum"] = record_checksum(record)
         write_atomic(fresh / RECORD, dumps(record).encode("utf-8"))
         shutil.rmtree(self.folder, ignore_errors=True)
         fresh.replace(self.folder)
@@ -300,7 +307,7 @@ class _Stage:
 def _record(folder: Path) -> dict[str, Any] | None:
     """What a finished phase says of itself; None if it is not finished or damaged."""
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = read_record(folder / RECORD)
         return found if found["bytes"] == _bytes(folder) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.engine.train import is_main
-from xtremely.files.documents import read_json
+from xtremely.eval.readers import text_hash
+from xtremely.files.documents import fit, read_json
 from xtremely.files.folders import alone, own_folder
-from xtremely.kernels.guard import InputError
+from xtremely.kernels.guard import InputError, require
 
 MADE_BY = "train"
 RECORD = "training.json"
@@ -52,6 +53,25 @@ def training_folder(out: Path, phases: Sequence[str]) -> Iterator[None]:
         yield
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """A phase's record.
+
+    Raises:
+        InputError: it cannot be read, is none, or does not match its checksum; those of earlier
+            versions have none.
+    """
+    record = read_json(path, Any)
+    fit(record, _Record, str(path))
+    intact = record.get("checksum", record_checksum(record)) == record_checksum(record)
+    require(intact, f"{path} does not match its checksum")
+    return record
+
+
+def record_checksum(record: dict[str, Any]) -> str:
+    """SHA-256 of a record but for its checksum."""
+    return text_hash({key: value for key, value in record.items() if key != "checksum"})
+
+
 def unfinished(name: str) -> str:
     """What the folder of a phase is called while it is being written."""
     return f".{name}.new"
@@ -76,6 +96,6 @@ def _of_a_checkpoint(name: str) -> bool:
 
 def _is_record(path: Path) -> bool:
     try:
-        return bool(_DIGEST.fullmatch(read_json(path, _Record).digest))
+        return bool(_DIGEST.fullmatch(read_record(path)["digest"]))
     except InputError:
         return False

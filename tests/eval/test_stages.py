@@ -18,7 +18,6 @@ from xtremely.eval.material import Reader
 from xtremely.eval.recipe import Mixing, Phase, Recipe, Source
 from xtremely.eval.stages import train
 from xtremely.eval.task import find_task
-from xtremely.eval.training_folder import left_by_training, training_folder
 from xtremely.files.folders import LOCK, MARKER, alone
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -134,6 +133,18 @@ def test_a_damaged_folder_is_trained_anew(run):
         (second,) = run(tag())
     assert not second.reused
     assert all(torch.equal(before[k], v) for k, v in weights(second.folder).items())
+
+
+@pytest.mark.parametrize("old", [b'"steps": 3', b'"seconds"', b'"digest"', b'"resumed_at": 0'])
+def test_a_flipped_bit_in_a_record_is_noticed(run, old):
+    (first,) = run(tag())
+    path = first.folder / "training.json"
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, old[:-1] + bytes([old[-1] ^ 1])))
+    with pytest.warns(UserWarning, match="tag is damaged; it is trained anew"):
+        (second,) = run(tag())
+    assert second.record["steps"] == 3 and not second.reused
 
 
 def test_joint_training_leaves_a_folder_for_every_head(run):
@@ -273,29 +284,6 @@ def test_a_folder_that_an_earlier_version_left_is_resumed(run, tmp_path):
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     with pytest.raises(InputError, match=r"\.nli\.new is in the way: it was not made here"):
         run(nli(), tag())
-
-
-def test_checkpoints_of_an_earlier_version_are_recognised_if_that_is_all_there_is(tmp_path):
-    (tmp_path / ".tag.0123456789abcdef" / "checkpoint-3").mkdir(parents=True)
-    (tmp_path / ".nli.0123456789abcdef" / "checkpoint-3").mkdir(parents=True)
-    (tmp_path / ".nli.0123456789abcdef" / "thesis.tex").touch()
-    (tmp_path / ".mine").mkdir()
-    (tmp_path / ".tag.0123456789ABCDEF").mkdir()
-    (tmp_path / ".x.0123456789abcdef").symlink_to(tmp_path / ".tag.0123456789abcdef")
-    assert left_by_training(tmp_path) == [".tag.0123456789abcdef"]
-
-
-def test_another_process_of_a_training_does_not_hold_its_folder(tmp_path, monkeypatch):
-    with training_folder(tmp_path / "out", ["tag"]):
-        monkeypatch.setenv("RANK", "1")
-        with training_folder(tmp_path / "out", ["tag"]):
-            pass
-        monkeypatch.setenv("RANK", "0")
-        with (
-            pytest.raises(InputError, match="another run is at work"),
-            training_folder(tmp_path / "out", ["tag"]),
-        ):
-            pass
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"digest": "x", "bytes": {}, "phase": {}}', "[]"])

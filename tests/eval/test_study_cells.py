@@ -107,6 +107,10 @@ def test_results_go_into_a_file_and_back_as_they_are(tmp_path):
         ({"identity": {"train": [{"task": "../../x"}]}}, "is no plain name"),
         ({"name": 5}, "'cells[0].name' is 5; legal: a valid string"),
         ({"scores": [{"task": "xnli"}]}, "'cells[0].scores[0].languages' is missing"),
+        (
+            {"scores": [{"task": "xnli", "languages": {}, "metrics": {"a": {"x": {}}}}]},
+            "a score's layer is ['x']; legal: a number, or '' for a head's",
+        ),
         ({"scores": [[]]}, "'cells[0].scores[0]' is []"),
         ({"evaluation": {}}, "'cells[0].evaluation.seconds' is missing"),
         ({"training": [{"steps": "5", "seconds": 1}]}, "'cells[0].training[0].steps' is '5'"),

@@ -151,6 +151,11 @@ def test_what_was_unpacked_and_damaged_is_unpacked_again(bundle, tmp_path, patte
     assert unpack(bundle[0], tmp_path / "run") == there
     content[len(content) // 2] ^= 1
     assert victim.read_bytes() == content
+    note = there / "unpacked.json"
+    whole = note.read_text()
+    note.write_text(whole.replace(json.loads(whole)["bundle"], "0" * 64))  # another bundle's
+    unpack(bundle[0], tmp_path / "run")
+    assert note.read_text() == whole
     (there / "data" / "xnli" / "extra.tsv").write_text("x")
     unpack(bundle[0], tmp_path / "run")
     assert not (there / "data" / "xnli" / "extra.tsv").exists()
