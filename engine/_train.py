@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,10 +20,11 @@ from tqdm import tqdm
 from xtremely.engine.feed import Collator, Exam, Examples, Key, Lesson, Order
 from xtremely.engine.surroundings import Note, Surroundings
 from xtremely.engine.transfer import to_host
-from xtremely.files.writing import write_atomic
+from xtremely.files.documents import read_json
+from xtremely.files.writing import file_digest, write_atomic
 from xtremely.kernels.guard import require
 
-COMPLETE = "complete"  # the file that a whole checkpoint has
+COMPLETE = "complete"  # the file that a whole checkpoint has, see ``Note``
 SCORE = "eval_score"
 
 
@@ -190,8 +192,25 @@ class Steps(transformers.TrainerCallback):
             control.should_evaluate = control.should_save = args.load_best_model_at_end
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Mark a checkpoint as whole."""
+        """Mark a checkpoint as whole, with its files' digests."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            note = Note(state.global_step, self._made_with)
+            # Other processes may still be writing their random states.
+            names = [one.name for one in folder.iterdir() if one.is_file()]
+            ours = sorted(name for name in names if not re.match(r"rng_state_[1-9]", name))
+            files = {name: file_digest(folder / name) for name in ours}
+            note = Note(state.global_step, self._made_with, files)
             write_atomic(folder / COMPLETE, json.dumps(asdict(note)).encode())
+
+
+def is_intact(checkpoint: Path) -> bool:
+    """Whether a checkpoint's files are those that were written; of old ones, that they are marked.
+
+    Raises:
+        InputError: the mark itself is damaged.
+    """
+    marked = read_json(checkpoint / COMPLETE, Note)
+    return all(
+        (checkpoint / name).is_file() and file_digest(checkpoint / name) == digest
+        for name, digest in marked.files.items()
+    )

@@ -27,7 +27,8 @@ from xtremely.kernels.guard import InputError, require
 
 WORDS = "embeddings.word_embeddings.weight"
 PACKED = "packed.safetensors"
-_REMADE = ("tokenizer.json", "config.json", "checksums.json")
+_KEPT = (".json", ".txt", ".model")
+_REMADE = ("tokenizer.json", "checksums.json", "model.safetensors.index.json")
 _BLOCK = 32
 _SCALES, _NIBBLES = ".scales", ".nibbles"
 
@@ -83,9 +84,10 @@ def compact(folder: Path, ids: list[int], out: Path) -> None:
             family has them.
     """
     out.mkdir(parents=True)
-    for path in folder.rglob("*"):
-        if path.is_file() and path.suffix != ".safetensors" and path.name not in _REMADE:
-            (out / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+    # What else lies in the folder or below (checkpoints, notes, a repository) does not travel.
+    for path in [*folder.glob("[!.]*"), *folder.glob("[!.]*/config.json")]:
+        if path.is_file() and path.suffix in _KEPT and path.name not in _REMADE:
+            (out / path.relative_to(folder)).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, out / path.relative_to(folder))
     _write_json(out / "tokenizer.json", _with_pieces(_vocabulary(folder), ids))
     _write_json(out / "config.json", _with_vocabulary(read_config(folder), ids))

@@ -37,10 +37,12 @@ class Note:
     Attributes:
         step: optimiser steps taken.
         made_with: the surroundings; empty in checkpoints of earlier versions.
+        files: SHA-256 of the checkpoint's files by name; likewise.
     """
 
     step: int
     made_with: Surroundings = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def surroundings(device: str, precision: str) -> Surroundings:

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ import torch
 import transformers
 
 from xtremely.engine import learner as models
-from xtremely.engine._train import COMPLETE, SCORE, Progress, Trainer
+from xtremely.engine._train import COMPLETE, SCORE, Progress, Trainer, is_intact
 from xtremely.engine.feed import (
     Collator,
     Exam,
@@ -296,8 +297,19 @@ def _arguments(
 
 
 def _last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """The newest checkpoint that was written to its end.
+
+    Where one is damaged, all are removed: the best one so far may be among them.
+    """
     whole = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
+    try:
+        intact = all(map(is_intact, whole))
+    except InputError:
+        intact = False
+    if not intact:
+        warnings.warn(f"{work}: a checkpoint is damaged; training begins anew", stacklevel=2)
+        clear(work)
+        return None
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 

@@ -12,6 +12,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,21 @@ from xtremely.eval.readers import text_hash
 from xtremely.eval.recipe import Recipe, as_mapping, settled
 from xtremely.eval.results import dumps
 from xtremely.eval.task import Labelling, Task
-from xtremely.kernels.guard import InputError, require
-from xtremely.retrieval.store import write_atomic
+from xtremely.eval.training_folder import (
+    RECORD,
+    read_record,
+    record_checksum,
+    training_folder,
+    unfinished,
+)
+from xtremely.files.writing import check_writable, write_atomic
+from xtremely.kernels.guard import InputError, require, require_number
 
-RECORD = "training.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
 # What a phase needs on disk, in sizes of its model: the model, and one checkpoint beside the next
 # with two moments a weight.
 ROOM = 7
+MAX_SAVE_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,20 @@ class Trained:
     reused: bool
 
 
+def _in_its_folder(run: Callable[..., list[Trained]]) -> Callable[..., list[Trained]]:
+    """Let a training hold its folder while it runs."""
+
+    @wraps(run)
+    def held(recipe: Recipe, data_root: Path, out: Path, **options: Any) -> list[Trained]:
+        require_number("save_steps", options.get("save_steps", 1), 1, MAX_SAVE_STEPS)
+        mechanics.choose_device(options.get("device", "auto"))
+        with training_folder(out, [phase.name for phase in recipe.phases]):
+            return run(recipe, data_root, out, **options)
+
+    return held
+
+
+@_in_its_folder
 def train(
     recipe: Recipe,
     data_root: Path,
@@ -126,10 +148,7 @@ def summary(done: Trained) -> str:
 
 def _check_room(base: Path, out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink(missing_ok=True)  # another rank may have been faster
+        check_writable(out, "--out")
         free = shutil.disk_usage(out).free
     except OSError as error:
         raise InputError(
@@ -272,13 +291,14 @@ class _Stage:
 
     def _save(self, fitted: Fit, tokenizer: Any, record: dict[str, Any], work: Path) -> None:
         """Write the folder under another name, the record last, and let it appear."""
-        fresh = self.folder.with_name(f".{self.folder.name}.new")
+        fresh = self.folder.with_name(unfinished(self.folder.name))
         shutil.rmtree(fresh, ignore_errors=True)
         for number, name in enumerate(self.material.plans):
             models.save(
                 fitted.learner, name, self.base, tokenizer, fresh / name if number else fresh
             )
         record["bytes"] = _bytes(fresh)
+        record["checksum"] = record_checksum(record)
         write_atomic(fresh / RECORD, dumps(record).encode("utf-8"))
         shutil.rmtree(self.folder, ignore_errors=True)
         fresh.replace(self.folder)
@@ -288,7 +308,7 @@ class _Stage:
 def _record(folder: Path) -> dict[str, Any] | None:
     """What a finished phase says of itself; None if it is not finished or damaged."""
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = read_record(folder / RECORD)
         return found if found["bytes"] == _bytes(folder) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

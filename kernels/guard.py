@@ -42,11 +42,13 @@ def require_number(
         above: ``least`` itself is not legal.
     """
     inside = least < value <= most if above else least <= value <= most
-    if math.isfinite(value) and inside:
+    if inside and (isinstance(value, int) or math.isfinite(value)):
         return
+    huge = isinstance(value, int) and abs(value) >= 10**30
+    shown = "a number of more than 30 digits" if huge else value
     bounds = [f"above {least:g}" if above else f"{least:g} or more"] if least > -math.inf else []
     bounds += [f"at most {most:g}"] if most < math.inf else []
-    raise UsageError(f"{name} is {value}; legal: a finite number, {', '.join(bounds)}".rstrip(", "))
+    raise UsageError(f"{name} is {shown}; legal: a finite number, {', '.join(bounds)}".rstrip(", "))
 
 
 def unknown(what: str, got: str, legal: Iterable[str]) -> UsageError:

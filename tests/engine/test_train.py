@@ -1,5 +1,8 @@
 """Training: the order of batches, pruned vocabularies, checkpoints, many heads on one encoder."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,13 @@ from training_cases import CALM, DEFAULTS, TAGS, feature, run_and_save, tagged
 from xtremely.engine import learner as models
 from xtremely.engine.feed import IGNORED, Collator, Exam, Feature, Key, Lesson, Vocabulary, order
 from xtremely.engine.learner import HeadPlan
-from xtremely.engine.train import Settings, choose_device, choose_precision, fit
+from xtremely.engine.train import (
+    Settings,
+    _last_checkpoint,
+    choose_device,
+    choose_precision,
+    fit,
+)
 from xtremely.kernels.guard import InputError, UsageError
 
 
@@ -287,3 +296,22 @@ def test_devices_and_precisions():
         choose_precision("fp16", "cpu")
     with pytest.raises(UsageError, match="did you mean 'bf16'"):
         choose_precision("bf15", "cpu")
+
+
+def test_a_damaged_checkpoint_takes_the_others_with_it(tmp_path):
+    """Else the next run would find it again, and the best one so far may be the damaged one."""
+    for step, content in ((2, b"right"), (4, b"right"), (6, b"wrong")):
+        folder = tmp_path / "work" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(content)
+        files = {"weights": hashlib.sha256(b"right").hexdigest()}
+        (folder / "complete").write_text(json.dumps({"step": step, "files": files}))
+    (tmp_path / "work" / "checkpoint-8").mkdir()  # it was not written to its end
+    with pytest.warns(UserWarning, match="a checkpoint is damaged; training begins anew"):
+        assert _last_checkpoint(tmp_path / "work") is None
+    assert not (tmp_path / "work").exists()
+    for step in (9, 10):
+        folder = tmp_path / "work" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "complete").write_text(f'{{"step": {step}}}')  # as earlier versions wrote it
+    assert _last_checkpoint(tmp_path / "work").name == "checkpoint-10"
