@@ -48,7 +48,7 @@ def test_parquet_with_and_without_ids(tmp_path):
 def test_a_file_is_read_once_and_again_when_it_changes(write, tmp_path, monkeypatch):
     path = write("a.txt", TEXT)
     first = prepare(path, tmp_path / "work")
-    monkeypatch.setattr(corpora, "_records", None)
+    monkeypatch.setattr(corpora, "sentences_in", None)
     assert prepare(path, tmp_path / "work") == first
     monkeypatch.undo()
     write("a.txt", TEXT + "four\n")
