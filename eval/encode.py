@@ -62,7 +62,8 @@ def read_input(source: str) -> Lines:
             seen.add(sentence.name)
         names.append(sentence.name or str(sentence.number))
         texts.append(sentence.text)
-    require(bool(texts), f"{source}: there are no lines in it")
+    where = "standard input" if source in STDIN else source
+    require(bool(texts), f"{where}: there are no lines in it")
     return Lines(names, texts, named)
 
 

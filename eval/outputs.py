@@ -45,7 +45,7 @@ def check_output(out: Path, option: str, *, make_folder: bool = False) -> None:
     try:
         require(
             out.name not in ("", "..") and not out.is_dir(),
-            f"{option} {out} is a folder; name a file",
+            f"{option} is empty or names a folder ({out}); name a file",
         )
         require(
             out.is_file() or not (out.exists() or out.is_symlink()),

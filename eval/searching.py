@@ -59,6 +59,11 @@ def check_index(factory: str, rows: int, width: int) -> None:
         UsageError: FAISS does not know the description.
         InputError: too few vectors.
     """
+    # These FAISS makes, and ends the process when they are used.
+    if re.search(r"(?<!\d)0+(?!\d)|HNSW1(?!\d)", factory):
+        raise UsageError(
+            f"--index {factory}: too few lists, links or codes; legal: at least 1 (HNSW: 2)"
+        )
     plan.check_factory(factory, width)
     wanted = [int(lists) for lists in re.findall(r"IVF(\d+)", factory)]
     for bits in re.findall(r"PQ\d+(?:x(\d+))?", factory):
