@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ from xtremely.files.writing import written_whole
 from xtremely.kernels.guard import InputError, require
 from xtremely.kernels.pooling import normalise
 
+# NumPy's format 1.0: the header's length in two bytes, then the header.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)"
+    rb"\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d{1,12}), (\d{1,12})\), \} *\n",
+    re.DOTALL,
+)
 PIECE = 16_384  # lines encoded at a time, so that memory does not grow with the file
 
 
@@ -80,15 +87,12 @@ def check_paths(source: str, output: Path) -> None:
 
 def _is_matrix(path: Path) -> bool:
     """Whether a file has the form in which ``encode_lines`` writes."""
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-            size = file.tell() + int(np.prod(shape)) * dtype.itemsize
-    except (OSError, ValueError):
+    with path.open("rb") as file:
+        found = _HEADER.match(file.read(256))
+    if found is None:
         return False
-    form = (version, len(shape), fortran, dtype.str)
-    return form == ((1, 0), 2, False, "<f4") and path.stat().st_size == size
+    rows, width = int(found[2]), int(found[3])
+    return path.stat().st_size == 10 + int.from_bytes(found[1], "little") + 4 * rows * width
 
 
 def encode_lines(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -112,8 +113,10 @@ def open_matrix(path: Path) -> np.memmap:
     require(path.is_file(), f"{path}: there is no such file")
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: not a whole .npy file ({error}); write it again") from error
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError, MemoryError) as error:
+        # numpy reads the header as Python's own syntax, and gives that one's errors.
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path}: not a whole .npy file ({reason}); write it again") from error
     require(
         isinstance(matrix, np.memmap)
         and matrix.ndim == 2
