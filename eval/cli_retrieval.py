@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +23,7 @@ from xtremely.eval.cli_options import (
 from xtremely.kernels.guard import UsageError, require_number
 
 MAX_WORKERS = 65_536
+KEPT = "what is finished is kept in {}, the same command goes on from there"
 
 Source = Annotated[
     Path,
@@ -41,6 +44,19 @@ Ray = Annotated[
     str | None,
     typer.Option(help="Spread over Ray: 'local', 'auto', or a cluster's address."),
 ]
+
+
+@contextmanager
+def _interruptible(kept: str) -> Iterator[None]:
+    """Says, when a run is interrupted, what of it is kept."""
+    from xtremely.eval.display import note
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"interrupted; {kept}")
+        raise
+
 
 index = typer.Typer(help="Indexes of vectors: build, search, look at.", no_args_is_help=True)
 
@@ -77,7 +93,8 @@ def encode(
     engine = _loader(model, backend, device, precision)()
     encoding.check(engine)
     bar = partial(encoding_progress, quiet=quiet)
-    work = encode_lines(engine, lines, output, encoding, normalize, bar)
+    with _interruptible("nothing was kept"):
+        work = encode_lines(engine, lines, output, encoding, normalize, bar)
     if not quiet:
         note(
             f"{work.sentences:,} lines, {work.tokens:,} tokens, "
@@ -149,7 +166,7 @@ def mine(
 
         scale.connect(ray)
         options = {"each": scale.each, "fill": partial(scale.fill, load=load, workers=workers)}
-    with search_watch(quiet) as watch:
+    with _interruptible(KEPT.format(work)), search_watch(quiet) as watch:
         around = Surroundings(
             partial(Engine.load, **load), watch, partial(encoding_progress, quiet=quiet), **options
         )
@@ -199,7 +216,9 @@ def build(
     settings = BuildSettings(factory, recall, k, Encoding(layer, pooling, prompt, storage))
     work = work or out.parent / f"{out.name}.work"
     load = _loader(model, backend, device, precision)
-    made = build_index(source, out, work, load, settings, partial(encoding_progress, quiet=quiet))
+    bar = partial(encoding_progress, quiet=quiet)
+    with _interruptible(KEPT.format(work)):
+        made = build_index(source, out, work, load, settings, bar)
     if not quiet:
         left = "".join(
             f", {made[what]:,} {what} left out"
@@ -242,7 +261,8 @@ def search(
     settings = SearchSettings(queries, k, effort, gpus, Encoding(layer, pooling, prompt))
     load = _loader(model, backend, device, precision)
     bar = partial(encoding_progress, quiet=quiet)
-    found = search_index(path, settings, out, load, bar)
+    with _interruptible("nothing was kept"):
+        found = search_index(path, settings, out, load, bar)
     if not quiet:
         left = f", {found['empty']:,} empty left out" if found["empty"] else ""
         note(f"{found['queries']:,} queries{left} -> {out}")

@@ -12,6 +12,7 @@ from xtremely.retrieval.neighbours import Vectors
 from xtremely.retrieval.store import Store
 
 KINDS = ("fp32", "fp16", "int8")
+LONG, SHORT = 1e37, 1e-37  # lengths beyond which fp32 has no number, or not all digits, for one
 
 
 def stored(values: np.ndarray, kind: str) -> np.ndarray:
@@ -59,9 +60,13 @@ class UnitRows:
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         values = np.asarray(self.vectors[rows], dtype=np.float32)
-        return values / np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float64))[
-            :, None
-        ].astype(np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float64))[:, None]
+        with np.errstate(over="ignore", under="ignore"):
+            unit = values / lengths.astype(np.float32)
+        odd = ((lengths > LONG) | ((lengths < SHORT) & (lengths > 0)))[:, 0]
+        if odd.any():
+            unit[odd] = values[odd] / lengths[odd]
+        return unit
 
 
 class Part:

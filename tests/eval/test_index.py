@@ -87,8 +87,9 @@ def test_rows_of_a_matrix_are_rows(command, write):
     vectors = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
     np.save("base.npy", vectors)
     np.save("q.npy", vectors[[4, 2]] * 3)
+    Path("q.npy").rename("Q.NPY")
     command("build", "base.npy", "--out", "i.faiss", model=False)
-    rows = [line[:3] for line in searched(command, "i.faiss", "q.npy")]
+    rows = [line[:3] for line in searched(command, "i.faiss", "Q.NPY")]
     assert rows == [("1", "1", "5"), ("2", "1", "3")]
     write("q.txt", "text\n")
     errors = command("search", "i.faiss", "q.txt", "--out", "found.tsv", code=1)

@@ -237,6 +237,26 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_was_finished(sides, tiny_be
     assert not [p.name for p in tmp_path.rglob(".*") if is_temporary(p.name)]
 
 
+@pytest.mark.parametrize("command", ["mine", "encode", "index"])
+def test_an_interrupted_run_says_what_is_kept(
+    xtremely, sides, tiny_bert, tmp_path, monkeypatch, command
+):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "pooled", interrupt)
+    out = ("--model", tiny_bert, "--out", tmp_path / "o")
+    arguments, told = {
+        "mine": (("mine", *sides[:2], *out), f"is kept in {tmp_path / 'o.work'}, the same command"),
+        "index": (("index", "build", sides[0], *out), f"is kept in {tmp_path / 'o.work'}"),
+        "encode": (("encode", "--input", sides[0], *out[:2], "--output", out[3]), "nothing was"),
+    }[command]
+    code, _, errors = xtremely(*arguments)
+    assert code != 0 and "interrupted; " in errors and told in errors
+    assert not (tmp_path / "o").exists()
+    assert not [path for path in tmp_path.rglob(".*") if is_temporary(path.name)]
+
+
 def test_an_index_is_built_searched_and_looked_at(xtremely, tiny_bert, sides, tmp_path):
     out = tmp_path / "i.faiss"
     model = ("--model", tiny_bert)

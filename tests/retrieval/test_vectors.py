@@ -67,3 +67,30 @@ def test_bad_rows_are_named():
         require_finite(bad, "x")
     with pytest.raises(InputError, match="x has zero vectors in 1 rows, first in row 4"):
         require_finite(np.where(np.arange(10)[:, None] == 4, 0, VALUES), "x", directions=True)
+
+
+@pytest.mark.parametrize("scale", [1e38, 3e37, 1e-37, 1e-40])
+def test_the_longest_and_shortest_vectors_keep_their_direction(scale):
+    values = (VALUES / np.abs(VALUES).max() * 2 * scale).astype(np.float32)
+    exact = values.astype(np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    np.testing.assert_allclose(UnitRows(values)[:], exact, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2, }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }  )",
+        b"{'descr': '<f4',\0'fortran_order': False, 'shape': (2, 2), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 2), }",
+        b"[" * 90,
+    ],
+)
+def test_a_damaged_header_ends_in_one_line(tmp_path, header):
+    header = header.ljust(117) + b"\n"
+    size = len(header).to_bytes(2, "little")
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + size + header + bytes(16))
+    with pytest.raises(InputError, match="not a whole .npy file") as caught:
+        open_matrix(tmp_path / "a.npy")
+    assert len(str(caught.value).splitlines()) == 1
