@@ -151,6 +151,7 @@ def _write(path: Path, folder: Path, source: str) -> Corpus:
             offsets.append(offsets[-1] + written)
         require(len(firsts) > 0, f"{path}: there is no sentence in it")
         np.save(places, np.frombuffer(offsets, dtype=np.int64))
+    require(file_digest(path) == source, f"{path} changed while it was read; start again")
     digests = {name: file_digest(folder / name) for name in FILES}
     note = _Note(READING, source, named, lines, empty, duplicates, len(firsts), digests)
     write_atomic(folder / "corpus.json", json.dumps(asdict(note)).encode())

@@ -61,7 +61,10 @@ def _complaints() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         found: BaseException | None = error
-        while found is not None and not isinstance(found, InputError):
+        # Ray's own error is of the type of its cause, too, and says all of a traceback.
+        while isinstance(found, ray.exceptions.RayError) or not isinstance(
+            found, InputError | None
+        ):
             found = getattr(found, "cause", None) or found.__cause__
         if found is not None:
             raise found from error

@@ -72,6 +72,10 @@ def is_matrix(path: Path) -> bool:
 
 def require_file(path: Path) -> None:
     """Raise InputError unless there is a regular file that can be opened."""
+    require(
+        str(path) not in STDIN,
+        "standard input is read once, and this has to be read more than once; write it to a file",
+    )
     try:
         mode = path.stat().st_mode
         require(not stat.S_ISDIR(mode), f"{path} is a folder; name a file")

@@ -147,3 +147,16 @@ def test_lines_of_which_nothing_is_seen_are_left_out_and_counted(write, tmp_path
 def test_equal_texts_with_other_ids_are_another_corpus(write, tmp_path):
     a, b = (prepare(write(n, f"{n}\tone\n"), tmp_path / "work") for n in ("a", "b"))
     assert a.texts != b.texts and a.source != b.source
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(write, tmp_path, monkeypatch):
+    path, read = write("a.txt", TEXT), corpora.sentences_in
+
+    def changing(path):
+        yield from read(path)
+        path.write_text("other\n")
+
+    monkeypatch.setattr(corpora, "sentences_in", changing)
+    with pytest.raises(InputError, match="a.txt changed while it was read; start again"):
+        prepare(path, tmp_path / "work")
+    assert not list((tmp_path / "work").rglob("corpus.json"))

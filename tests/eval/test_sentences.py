@@ -7,6 +7,7 @@ import lzma
 import os
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -185,6 +186,11 @@ def test_a_pipe_is_read_once(tmp_path):
         InputError, match="is a pipe or a device, and has to be read more than once"
     ):
         require_file(pipe)
+    for name in ("-", "/dev/stdin"):
+        with pytest.raises(
+            InputError, match="standard input is read once, and this has to be read"
+        ):
+            require_file(Path(name))
 
 
 @pytest.mark.parametrize("check", [read, require_file])
