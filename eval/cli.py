@@ -16,6 +16,16 @@ from typing import Annotated
 import typer
 
 from xtremely.eval import cli_retrieval, cli_study, cli_training
+from xtremely.eval.cli_options import (
+    Backend,
+    DataRoot,
+    Device,
+    Model,
+    Pooling,
+    Precision,
+    Prompt,
+    Quiet,
+)
 from xtremely.kernels.guard import InputError, UsageError
 
 app = typer.Typer(
@@ -25,33 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Model = Annotated[
-    str, typer.Option(help="A packaged model (see 'models'), a Hugging Face folder, or a hub name.")
-]
-Backend = Annotated[
-    str,
-    typer.Option(
-        help="auto, torch, triton, native, onnx, or onnx:PROVIDER (cpu, cuda, tensorrt,"
-        " openvino); a backend named never degrades."
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[
-    str, typer.Option(help="fp32, fp16, bf16, (BERT family) fp8, or (on a CPU) int8.")
-]
-Pooling = Annotated[
-    str | None, typer.Option(help="mean or cls (default: the profile's or the model's own).")
-]
-Prompt = Annotated[
-    str | None,
-    typer.Option(help="Text before every sentence (default: the model's own, e.g. 'query: ')."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(help="Folder with benchmark data (see 'tasks'), or hub:google/xtreme."),
-]
 
 
 def _split(text: str | None) -> list[str] | None:
@@ -168,12 +151,6 @@ def _check_root(data_root: Path | None) -> None:
         raise UsageError(f"--data-root {data_root}: there is no such folder")
 
 
-def _engine(model: str, backend: str, device: str, precision: str):  # noqa: ANN202
-    from xtremely.engine.runtime import Engine
-
-    return Engine.load(model, backend=backend, device=device, precision=precision)
-
-
 @app.command()
 def score(
     predictions: Annotated[
@@ -196,39 +173,7 @@ def score(
         print_scores(scores)
 
 
-@app.command()
-def encode(
-    source: Annotated[
-        str, typer.Option("--input", help="A UTF-8 text file, one sentence a line; - for stdin.")
-    ],
-    output: Annotated[Path, typer.Option(help="A .npy file: one row of float32 per line.")],
-    model: Model = "e5-small-4bit",
-    prompt: Prompt = None,
-    layer: Annotated[int | None, typer.Option(help="Hidden layer (default: the last).")] = None,
-    pooling: Pooling = None,
-    normalize: Annotated[bool, typer.Option(help="Scale rows to length 1.")] = True,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    quiet: Quiet = False,
-) -> None:
-    """Embed a text file into a .npy matrix."""
-    from xtremely.eval.display import note
-    from xtremely.eval.encode import check_output, encode_lines, read_input
-
-    lines = read_input(source)
-    check_output(output)
-    engine = _engine(model, backend, device, precision)
-    work = encode_lines(engine, lines, output, prompt, layer, pooling, normalize, quiet)
-    if not quiet:
-        empty = sum(not line.strip() for line in lines)
-        note(
-            f"{work.sentences:,} lines, {work.tokens:,} tokens, "
-            f"{work.tokens / max(work.seconds, 1e-9):,.0f} tokens/s"
-            + (f"; {work.truncated} cut to the model's length" if work.truncated else "")
-            + (f"; {empty} empty lines kept as empty text" if empty else "")
-            + f" -> {output}"
-        )
+app.command("encode")(cli_retrieval.encode)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -244,4 +245,4 @@ def _place(path: Path) -> tuple[int, int] | Path:
         about = path.stat()
         return about.st_dev, about.st_ino
     except OSError:
-        return path.resolve()
+        return Path(os.path.realpath(path))  # also where links lead in a circle
