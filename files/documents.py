@@ -42,7 +42,7 @@ def read_json(path: Path, schema: type[Schema], max_bytes: int = MAX_BYTES) -> S
     Raises:
         InputError: the file cannot be read, is not JSON, repeats a key, or does not fit the schema.
     """
-    return parse_json(_text(path, max_bytes), schema, str(path))
+    return parse_json(read_text(path, max_bytes), schema, str(path))
 
 
 def parse_json(text: str, schema: type[Schema], where: str, first_line: int = 1) -> Schema:
@@ -82,17 +82,27 @@ def read_toml(path: Path, schema: type[Schema], max_bytes: int = 2**24) -> Schem
     Raises:
         InputError: the file cannot be read, is not TOML, or does not fit the schema.
     """
-    text = _text(path, max_bytes)
+    return parse_toml(read_text(path, max_bytes), schema, str(path))
+
+
+def parse_toml(text: str, schema: type[Schema], where: str) -> Schema:
+    """The value in a TOML text; see ``read_toml``.
+
+    Args:
+        text: the TOML.
+        schema: the type of the value.
+        where: what a complaint calls the text, usually its file.
+    """
     try:
         value = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML ({error})") from error
+        raise InputError(f"{where}: not TOML ({error})") from error
     except RecursionError as error:
-        raise InputError(f"{path}: nested too deeply; legal: {MAX_DEPTH} levels") from error
+        raise InputError(f"{where}: nested too deeply; legal: {MAX_DEPTH} levels") from error
     except ValueError as error:  # an integer with more digits than Python reads
-        raise InputError(f"{path}: a number is too long ({error})") from error
-    check_value(value, str(path))
-    return _fitting(value, schema, str(path), text)
+        raise InputError(f"{where}: a number is too long ({error})") from error
+    check_value(value, where)
+    return _fitting(value, schema, where, text)
 
 
 def fit(value: Any, schema: type[Schema], where: str) -> Schema:
@@ -158,7 +168,12 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
     return best
 
 
-def _text(path: Path, max_bytes: int) -> str:
+def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
+    """A UTF-8 text file of bounded size, without its byte-order mark.
+
+    Raises:
+        InputError: it cannot be read, is too large or not UTF-8, with the line.
+    """
     try:
         size = path.stat().st_size
         require(
