@@ -20,8 +20,8 @@ from xtremely.eval.overview import overviews
 from xtremely.eval.results import Record, distinct, groups, settings_of
 from xtremely.eval.score import TASKS
 from xtremely.eval.views import direction, metric_name, views
+from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import require
-from xtremely.retrieval.store import write_atomic
 
 ROWS_SHOWN = 40
 # One checkpoint of one model that differs in any of these is not the same to the reader.

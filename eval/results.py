@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from xtremely.retrieval.store import write_atomic
+from xtremely.files.writing import write_atomic
 
 Record = dict[str, Any]
 
@@ -29,6 +30,56 @@ LIBRARIES = (
     *("xtremely", "torch", "transformers", "tokenizers", "faiss-cpu", "faiss-gpu", "numpy"),
     *RUNTIMES,
 )
+
+
+@dataclass(frozen=True)
+class RecordShape:
+    """The keys and types of a record, to check files against."""
+
+    model: str
+    checkpoint: str | None
+    task: str
+    language: str
+    split: str
+    direction: str | None
+    layer: int | None
+    pooling: str | None
+    centring: str | None
+    scoring: str | None
+    retrieval: str | None
+    metric: str
+    score: float | None
+    n: int
+    headline: bool
+    details: dict[str, Any]
+    seconds: float
+    search_seconds: float
+    tokens: int
+    tokens_per_second: float
+    padding_share: float
+    truncated: int
+    backend: str
+    device: str
+    precision: str
+    versions: dict[str, str]
+    model_hash: str
+    data_hash: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellFile:
+    """What a finished cell's file holds."""
+
+    records: list[RecordShape]
+    submission: dict[str, list[str] | dict[str, str]]
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """What ``results.json`` holds."""
+
+    records: list[RecordShape]
 
 
 def library_versions() -> dict[str, str]:

@@ -24,12 +24,13 @@ from xtremely.engine.conventions import conventions
 from xtremely.engine.runtime import Engine
 from xtremely.eval.planning import Settings, plan_cells
 from xtremely.eval.results import Record, library_versions
-from xtremely.eval.runner import Watcher, check_writable, run_cell
+from xtremely.eval.runner import Watcher, run_cell
 from xtremely.eval.stages import train
 from xtremely.eval.study_cells import Planned, Result, collect, finish, finished, plan, restore
 from xtremely.eval.study_data import barred, sets_tested, tested_task
 from xtremely.eval.study_grid import Grid, Test
 from xtremely.eval.task import Matching, find_task
+from xtremely.files.writing import check_writable
 from xtremely.kernels.guard import InputError, require
 
 # What a result keeps of a phase's training record; its recipe and data stand in the identity.
@@ -78,7 +79,7 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
         The results of all cells, in the grid's order.
     """
     require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
-    check_writable(place.out)
+    check_writable(place.out / "cells", "--out")
     path = place.results or place.out / f"{grid.name}.json"
     with _alone(place.out):
         restore(place.out, path)

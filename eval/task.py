@@ -169,7 +169,11 @@ class Task:
         return self._find(root, language, split)()
 
     def splits_there(self, root: Path | None, language: str) -> list[str]:
-        """The splits that ``load`` would look at and find, without reading them."""
+        """The splits that ``load`` would look at and find, without reading them.
+
+        Raises:
+            Incomplete: one is there in part.
+        """
         found = []
         for split in self.splits:
             with suppress(Missing):

@@ -10,7 +10,7 @@ from xtremely.eval import predicting
 from xtremely.eval.examples import Question, Questions, Tagged, TextPairs, part
 from xtremely.eval.planning import Settings, plan_cells
 from xtremely.eval.results import summarise, without_timings
-from xtremely.eval.runner import Watcher, assemble, run_cell
+from xtremely.eval.runner import Watcher, records_of, run_cell
 from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -66,7 +66,7 @@ class Counter(Watcher):
 def run(engine, root, out, settings=Settings(), languages=("de",)):  # noqa: B008
     cells, _ = plan_cells(engine, [PANX], root, settings, list(languages))
     watcher = Counter()
-    return assemble(out, [run_cell(engine, c, settings, out, watcher) for c in cells]), watcher
+    return records_of([run_cell(engine, c, settings, out, watcher) for c in cells]), watcher
 
 
 def test_a_record_says_what_was_scored_and_how(engine, root, tmp_path):
@@ -83,13 +83,15 @@ def test_a_record_says_what_was_scored_and_how(engine, root, tmp_path):
 
 
 def test_hidden_tags_are_predicted_and_not_scored_and_dev_is_scored(engine, root, tmp_path):
-    records, _ = run(engine, root, tmp_path, languages=["zh"])
+    cells, _ = plan_cells(engine, [PANX], root, Settings(), ["zh"])
+    result = run_cell(engine, cells[0], Settings(), tmp_path, Counter())
+    records = result["records"]
     assert [(r["split"], r["score"] is None, r["n"]) for r in records] == [
         ("test", True, 30),
         ("dev", False, 12),
     ]
-    lines = (tmp_path / "submission/panx/test-zh.tsv").read_text().split("\n\n")
-    assert len(lines) == 31 and set(lines[0].split()) <= set(PANX.rules.labels)
+    lines = result["submission"]["panx/test-zh.tsv"]
+    assert lines.count("") == 30 and set(lines) <= {"", *PANX.rules.labels}
     assert [(row["split"], row["languages"], row["unscored"]) for row in summarise(records)] == [
         ("test", 0, 1),
         ("dev", 1, 0),
@@ -155,7 +157,7 @@ def test_a_model_without_the_tasks_head_is_refused_before_any_work(engine, root,
     ("settings", "complaint"),
     [
         (Settings(profile="mine"), "profile 'mine' is not known; legal: model, script, paper"),
-        (Settings(limit=1), "--limit 1 is too small"),
+        (Settings(limit=1), "--limit is 1; legal: a finite number, 2 or more"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(engine, root, settings, complaint):
@@ -178,10 +180,10 @@ def test_answers_are_worded_as_in_xtremes_script_under_its_profile(make_tiny, tm
         rules = cells[0].task.rules
         assert (rules.wording, cells[0].max_length) == (wording, 384)
         assert rules.shortlist == (20 if wording == "words" else None)
-    out = tmp_path / "out"
-    records = assemble(out, [run_cell(engine, cells[0], settings, out, Watcher())])
+    result = run_cell(engine, cells[0], settings, tmp_path / "out", Watcher())
+    records = result["records"]
     assert records[0]["n"] == 3 and {"exact_match", "f1"} <= set(records[0]["details"])
-    answers = json.loads((out / "submission/xquad/test-de.json").read_text())
+    answers = result["submission"]["xquad/test-de.json"]
     assert list(answers) == ["0", "1", "2"] and set(answers.values()) <= {answers["0"]}
 
 

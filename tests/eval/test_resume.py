@@ -13,7 +13,7 @@ from xtremely.eval.results import without_timings
 # Small shards, and a breath after each, so that there is something to interrupt everywhere.
 RUN = """
 import sys, time
-from xtremely.eval import runner
+from xtremely.eval import kept, runner
 from xtremely.eval.cli import main
 from xtremely.retrieval import store
 runner.SHARD_ROWS = 40
@@ -22,7 +22,7 @@ def slow(path, data):
     time.sleep(0.02)
     write(path, data)
     time.sleep(0.02)
-store.write_atomic = runner.write_atomic = slow
+store.write_atomic = kept.write_atomic = slow
 main(["eval", "--model", sys.argv[1], "--out", sys.argv[2], "--layers", "all", "--quiet"])
 """
 

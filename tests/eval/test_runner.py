@@ -9,7 +9,8 @@ from xtremely.eval import runner
 from xtremely.eval.planning import Settings, check_languages, plan_cells
 from xtremely.eval.readers import Missing
 from xtremely.eval.results import summarise, without_timings
-from xtremely.eval.runner import Watcher, assemble, run_cell
+from xtremely.eval.run_folder import run_folder, write_submission
+from xtremely.eval.runner import Watcher, records_of, run_cell
 from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -38,7 +39,10 @@ class Counter(Watcher):
 def run(engine, out, settings=Settings(), languages=("de", "zh"), task=MINI, root=None):  # noqa: B008
     cells, _ = plan_cells(engine, [task], root, settings, list(languages))
     watcher = Counter()
-    return assemble(out, [run_cell(engine, c, settings, out, watcher) for c in cells]), watcher
+    with run_folder(out) as folder:
+        results = [run_cell(engine, cell, settings, out, watcher) for cell in cells]
+        write_submission(folder, results)
+    return records_of(results), watcher
 
 
 def test_records_say_what_was_scored_and_how(engine, tmp_path):
@@ -152,7 +156,7 @@ def test_a_profile_without_a_layer_for_this_depth_asks_for_one(engine):
         (Settings(poolings=("max",)), "pooling 'max' is not known"),
         (Settings(centrings=("median",)), "centring 'median' is not known"),
         (Settings(profile="mine"), "profile 'mine' is not known; legal: model, script, paper"),
-        (Settings(limit=1), "--limit 1 is too small"),
+        (Settings(limit=1), "--limit is 1; legal: a finite number, 2 or more"),
         (Settings(layers="0", poolings=("cls",)), "the same vector for every text"),
     ],
 )
@@ -183,7 +187,7 @@ def test_a_task_without_data_stops_a_run_only_if_it_was_named(engine, tmp_path):
     both = [find_task("bucc2018"), TATOEBA]
     with pytest.raises(Missing, match="bucc2018"):
         plan_cells(engine, both, tmp_path, Settings())
-    cells, missing = plan_cells(engine, both, tmp_path, Settings(), named=False)
+    cells, missing = plan_cells(engine, both, tmp_path, Settings(), strict=False)
     assert [cell.task.name for cell in cells] == ["tatoeba"]
     assert {"bucc2018", "tatoeba"} == {gone.task for gone in missing}
 
