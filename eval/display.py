@@ -25,7 +25,7 @@ from rich.text import Text
 
 from xtremely.eval.overview import Overview, overviews
 from xtremely.eval.planning import Cell
-from xtremely.eval.results import Record, summarise
+from xtremely.eval.results import Record, remarks, summarise
 from xtremely.eval.runner import Watcher
 from xtremely.eval.score import AVERAGE, GROUPS, TASKS, headline
 from xtremely.eval.terminal import console, figures, line, note, show, table
@@ -163,14 +163,15 @@ def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
     shown = rows if len(rows) <= MOST_ROWS else _near_headline(rows)
     chosen = any(not row["headline"] for row in rows)
     show(_settings(records[0]["model"], shown, chosen))
-    remarks = [
+    said = [
         *["bold: the setting that the benchmark scores"] * chosen,
         *(f"{len(rows) - len(shown)} more settings in the report" for _ in [0] if shown != rows),
         *_caveats(records),
+        *remarks(records),
         *notes,
         f"{out / 'results.json'}  {out / 'report.html'}  {out / 'submission'}",
     ]
-    for remark in remarks:
+    for remark in said:
         line(remark, style="dim")
 
 

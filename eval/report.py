@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from xtremely.eval.charts import language_chart, sweep_charts
 from xtremely.eval.languages import language
 from xtremely.eval.overview import overviews
-from xtremely.eval.results import Record, distinct, groups, settings_of
+from xtremely.eval.results import Record, distinct, groups, remarks, settings_of
 from xtremely.eval.score import TASKS
 from xtremely.eval.views import direction, metric_name, views
 from xtremely.files.writing import write_atomic
@@ -62,6 +62,7 @@ def write_report(path: Path, records: list[Record], missing: Sequence[str] = ())
         sweeps=[(view, charts) for view in every if (charts := sweep_charts(view))],
         rows_shown=ROWS_SHOWN,
         missing=missing,
+        remarks=remarks(records),
         plotlyjs=get_plotlyjs(),
     )
     write_atomic(path, page.encode("utf-8"))

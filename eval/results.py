@@ -25,6 +25,11 @@ TIMINGS = ("seconds", "tokens_per_second", "search_seconds")
 # What tells variants of one cell apart, and two rows of the summary table.
 VARIANT = ("direction", "layer", "pooling", "centring", "scoring", "retrieval")
 SETTING = ("task", "benchmark", "split", *VARIANT)
+# What a record's settings hold of the run's protocol; the rest are the reader's notes on the data.
+PROTOCOL = (
+    *("benchmark", "profile", "encoder", "max_length", "limit", "token_budget"),
+    *("prompt", "normalised", "neighbours", "candidates", "shard_rows", "head", "part"),
+)
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 LIBRARIES = (
     *("xtremely", "torch", "transformers", "tokenizers", "faiss-cpu", "faiss-gpu", "numpy"),
@@ -141,6 +146,23 @@ def settings_of(records: Iterable[Record], key: str) -> list[tuple[Any, str]]:
         (json.loads(value), "" if len(codes) == len(everyone) else f" ({', '.join(codes)})")
         for value, codes in holders.items()
     ]
+
+
+def remarks(records: Iterable[Record]) -> list[str]:
+    """What readers counted in the data or say of it, a sentence a task and note.
+
+    What says that a score is not to be compared (``not_comparable``) has places of its own.
+    """
+    found = []
+    for (task,), group in groups(records, "task").items():
+        keys = dict.fromkeys(key for record in group for key in record["settings"])
+        for key in keys:
+            if key in (*PROTOCOL, "layout", "treebanks", "not_comparable"):
+                continue
+            values = [f"{value}{whose}" for value, whose in settings_of(group, key) if value]
+            if values:
+                found.append(f"{task}: {key.replace('_', ' ')}: {', '.join(values)}")
+    return found
 
 
 def summarise(records: Iterable[Record]) -> list[Record]:

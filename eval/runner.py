@@ -82,7 +82,7 @@ def run_cell(
         InputError: the model gives numbers that cannot be scored (NaN, infinity, zero vectors).
     """
     identity = _identity(engine, cell, settings)
-    name = f"{cell.task.name}.{cell.language}.{_digest(identity)[:16]}"
+    name = _name(cell, identity)
     path = out / "cells" / f"{name}.json"
     finished = kept(path, CellFile, partial(_check_belongs, path, cell, identity))
     if finished is not None:
@@ -322,8 +322,10 @@ def _answering(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _digest(identity: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+def _name(cell: Cell, identity: dict[str, Any]) -> str:
+    """What a cell's file and working folder are called: every key of its identity counts."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"{cell.task.name}.{cell.language}.{digest[:16]}"
 
 
 def _record(

@@ -10,7 +10,7 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 
 from xtremely.eval.plain import plain
 
@@ -45,12 +45,22 @@ def figures(made: Table, *columns: str) -> None:
 
 
 def show(made: Table) -> None:
-    """Print a table, no figure cut and no word broken."""
+    """Print a table, no figure cut and no word broken: text folds, and what is left sticks out."""
+    out, wide = console(), Console(width=100_000, markup=False, emoji=False)
     for column in made.columns:
-        if column.no_wrap:
-            cells = (column.header, *column.cells)
-            column.min_width = max(cell_len(str(cell)) for cell in cells)
-    wide, out = Console(width=100_000, markup=False, emoji=False), console()
-    needed = Measurement.get(wide, wide.options, made).minimum
-    out.width = max(out.width, needed)
+        column.width = _widths(column)[0]
+    spare = out.width - Measurement.get(wide, wide.options, made).maximum
+    for column in made.columns:
+        least, most = _widths(column)
+        column.width = least + max(0, min(spare, most - least))
+        spare -= column.width - least
+    out.width = max(out.width, Measurement.get(wide, wide.options, made).maximum)
     out.print(made)
+
+
+def _widths(column: Column) -> tuple[int, int]:
+    """The least and the most that a column needs: figures never fold, text does at its spaces."""
+    cells = [str(cell) for cell in (column.header, *column.cells)]
+    most = max(map(cell_len, cells))
+    words = [word for cell in cells for word in cell.split()]
+    return (most if column.no_wrap else max(map(cell_len, words), default=0)), most
