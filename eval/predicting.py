@@ -76,7 +76,7 @@ def predict(
     done = {
         path: found
         for path, some in parts.items()
-        if (found := kept(path, PartFile, partial(_check_count, path, len(some)))) is not None
+        if (found := kept(path, PartFile, partial(_check_part, path, len(some)))) is not None
     }
     for path in done:
         progress(len(parts[path]), 0)
@@ -102,7 +102,9 @@ def predict(
     return [one for path in parts for one in done[path]["predictions"]], total
 
 
-def _check_count(path: Path, examples: int, found: dict[str, Any]) -> None:
+def _check_part(path: Path, examples: int, found: dict[str, Any]) -> None:
+    costs = asdict(Work()).keys() ^ found["work"].keys()
+    require(not costs, f"{path}: its costs lack or add {', '.join(sorted(costs))}")
     count = len(found["predictions"])
     require(count == examples, f"{path}: {count} predictions for {examples} examples")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from xtremely.eval.results import CellFile, ResultsFile, dumps
 from xtremely.files.documents import read_json
-from xtremely.files.folders import LOCK, OwnFolder, alone, own_folder
+from xtremely.files.folders import LOCK, OwnFolder, alone, check_inside, own_folder
 from xtremely.files.writing import is_temporary, write_atomic
 from xtremely.kernels.guard import InputError
 
@@ -47,7 +47,7 @@ def write_submission(folder: OwnFolder, results: Iterable[dict[str, Any]]) -> No
     """This run's predictions in place of an earlier run's; ``results`` are cells'."""
     folder.remove(*folder.listed(SUBMISSION))
     files = {
-        f"{SUBMISSION}/{name}": content
+        f"{SUBMISSION}/{check_inside(name, 'the prediction file')}": content
         for result in results
         for name, content in result["submission"].items()
     }
@@ -94,8 +94,8 @@ def _recognised(path: Path) -> list[str]:
 
 def _names_in(folder: Path, suffix: str = "") -> list[str] | None:
     """Names of cells in a run's folder, without the suffix; None if something else is there."""
-    if not folder.exists():
-        return []
+    if not folder.is_dir():
+        return None if folder.exists() else []
     names = [one.name for one in folder.iterdir() if not _OLD_TEMPORARY.fullmatch(one.name)]
     stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     plain = len(stems) == len(names) and all(map(_CELL.fullmatch, stems))

@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from xtremely.engine.batch import collate, plan
 from xtremely.engine.runtime import Engine
 from xtremely.eval import predicting
 from xtremely.eval.examples import Question, Questions, Tagged, TextPairs, part
@@ -214,3 +217,67 @@ def test_parts_are_the_whole(examples):
         whole = getattr(examples, name, None)
         if whole is not None:
             assert getattr(first, name) + getattr(rest, name) == whole
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("rows", ["sequences", "tokens"])
+def test_an_output_that_is_not_finite_stops_the_run_with_its_text(engine, value, rows):
+    """Three sequences, longest first in the batch; the bad value belongs to the second."""
+    texts = ["und", "eins und zwei und drei", "eins und"]
+    tokens = engine.tokenizer(texts)
+    (batch,) = [collate(tokens, each) for each in plan(tokens.lengths, 10_000)]
+    assert batch.order.tolist() == [1, 2, 0]
+    taken = []
+    asked = SimpleNamespace(tokens=tokens, take=lambda outputs, batch: lambda: taken.append(1))
+    outputs = torch.zeros(3 if rows == "sequences" else batch.tokens, 2)
+    take = predicting._watched(engine, asked)
+    take(outputs, batch)()
+    assert taken == [1]
+    outputs[1 if rows == "sequences" else int(batch.cu_seqlens[2]) - 1, 1] = value
+    with pytest.raises(InputError, match="the head's output for '▁ e i n s ▁ u n d' has NaN"):
+        take(outputs, batch)()
+    assert taken == [1]
+    outputs[1 if rows == "sequences" else int(batch.cu_seqlens[2]) - 1, 1] = 0
+    outputs[-1, 0] = value
+    with pytest.raises(InputError, match="output for '▁ u n d' has NaN"):
+        take(outputs, batch)()
+
+
+def test_a_run_stops_at_such_an_output(engine, root, tmp_path, monkeypatch):
+    predict = engine.predict
+
+    def spoils(head, tokens, take, progress):
+        return predict(head, tokens, lambda outputs, batch: take(outputs / 0, batch), progress)
+
+    monkeypatch.setattr(engine, "predict", spoils)
+    with pytest.raises(InputError, match="panx, de: the head's output for"):
+        run(engine, root, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: kept["predictions"].pop(),
+        lambda kept: kept["predictions"].append(["O"]),
+        lambda kept: kept.update(predictions=[1] * 40),
+        lambda kept: kept["work"].update(seconds="1"),
+        lambda kept: kept["work"].pop("tokens"),
+        lambda kept: kept.pop("work"),
+    ],
+)
+def test_a_part_that_is_not_whole_is_predicted_again(engine, root, tmp_path, monkeypatch, damage):
+    from xtremely.eval import runner
+
+    with monkeypatch.context() as patch:  # a run that ends before its cell is kept
+        patch.setattr(runner, "keep", None)
+        with pytest.raises(TypeError):
+            run(engine, root, tmp_path)
+    (path,) = (tmp_path / "work").rglob("*.json")
+    kept = json.loads(path.read_text())
+    del kept["checksum"]
+    damage(kept)
+    path.write_text(json.dumps(kept))
+    with pytest.warns(UserWarning, match="computed again"):
+        records, watcher = run(engine, root, tmp_path)
+    assert watcher.tokens == records[0]["tokens"] > 0

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xtremely.eval import retrieval
 from xtremely.eval.examples import Comparable, Parallel, Side
 from xtremely.eval.retrieval import (
     Space,
@@ -12,6 +13,8 @@ from xtremely.eval.retrieval import (
     texts_of,
 )
 from xtremely.eval.task import find_task
+from xtremely.kernels.guard import InputError
+from xtremely.retrieval.mining import Pairs
 
 SPACE = Space(1, "mean", "none")
 TATOEBA, BUCC = find_task("tatoeba"), find_task("bucc2018")
@@ -144,3 +147,18 @@ def test_a_limit_keeps_alignment_and_gold_pairs():
     small = limited(data, 4)
     assert (small.x.ids, small.en.ids) == (["x0", "x1", "x3", "x5"], ["e0", "e1", "e3", "e4"])
     assert small.gold == data.gold
+
+
+def test_scores_that_are_not_numbers_are_refused(monkeypatch):
+    """Ratios of sentences whose neighbourhoods have nothing in common: 0 / 0, or 1 / 0."""
+    vectors = {"test": vectors_of([0, 40, 90], [1, 42, 88])}
+    for bad in (np.nan, np.inf, -np.inf):
+        scores = np.array([1.0, bad, 0.5])
+        found = (np.array([0, 1, 2]), scores)
+        monkeypatch.setattr(retrieval, "best_match", lambda seen, scoring, found=found: found)
+        with pytest.raises(InputError, match="test: 1 of 3 cosine scores are not finite"):
+            list(score_parallel(TATOEBA, {"test": parallel([0, 1, 2])}, vectors, [SPACE]))
+        pairs = Pairs(np.arange(3), np.arange(3), scores)
+        monkeypatch.setattr(retrieval, "candidates", lambda *arguments, pairs=pairs: pairs)
+        with pytest.raises(InputError, match="dev: 1 of 3 cosine scores are not finite"):
+            mined(DEV, None, DEV_VECTORS, None)

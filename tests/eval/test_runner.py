@@ -1,6 +1,7 @@
 """Runs on the mini suite with a tiny random model: planning, keeping, going on, adding up."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError, UsageError
 
 MINI, TATOEBA = find_task("mini"), find_task("tatoeba")
+MINI_FOLDER = Path(runner.__file__).parent / "mini"
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +245,69 @@ def test_results_are_plain_json_without_dates(engine, tmp_path):
     records, _ = run(engine, tmp_path, languages=["de"])
     write_results(tmp_path / "results.json", records)
     assert json.loads((tmp_path / "results.json").read_text()) == {"records": records}
+
+
+def spoilt(engine, monkeypatch, value, row=70):
+    """An engine that makes one vector of a value in one place."""
+    pooled = engine.pooled
+
+    def spoils(*arguments, **options):
+        values, work = pooled(*arguments, **options)
+        values[row, -1, 0] = value if value == 0 else values[row, -1, 0]
+        values[row, -1, 0, 5] = value
+        return values, work
+
+    monkeypatch.setattr(engine, "pooled", spoils)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "has NaN or infinity, and so have 0 more"),
+        (float("inf"), "has NaN or infinity"),
+        (-float("inf"), "has NaN or infinity"),
+        (1e38, "has length inf, and 0 more are like it"),
+        (0.0, "has length 0, and 0 more are like it"),
+    ],
+)
+def test_a_vector_that_cannot_be_compared_stops_the_run(engine, tmp_path, monkeypatch, value, said):
+    """The 71st text of the mini suite in German is English: 60 a side."""
+    english = (MINI_FOLDER / "en.txt").read_text().splitlines()[10]
+    spoilt(engine, monkeypatch, value)
+    with pytest.raises(InputError) as stop:
+        run(engine, tmp_path, languages=["de"])
+    assert str(stop.value).startswith(f"mini, de: the vector of {english[:40]!r}"[:-1])
+    assert f"at layer 3, mean pooling, {said}" in str(stop.value)
+    assert not list((tmp_path / "cells").glob("*.json"))
+
+
+def test_vectors_that_were_kept_by_mistake_are_not_scored(engine, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_require_finite", lambda *arguments: None)
+        patch.setattr(runner, "_require_directions", lambda *arguments: None)
+        patch.setitem(runner.SCORERS, "retrieve", None)
+        spoilt(engine, patch, float("nan"))
+        with pytest.raises(TypeError):
+            run(engine, tmp_path, languages=["de"])
+    with pytest.raises(InputError, match="has length nan"):
+        run(engine, tmp_path, languages=["de"])
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        ({"score": float("nan")}, "test: score is nan"),
+        ({"score": 1.0, "details": {"threshold": float("inf")}}, "test: threshold is inf"),
+    ],
+)
+def test_a_score_that_is_not_finite_never_reaches_a_file(engine, tmp_path, monkeypatch, one, said):
+    from xtremely.eval.retrieval import Matched, Space
+
+    found = Matched(
+        split="test", n=1, space=Space(3, "mean", "none"), direction="en->x",
+        scoring="cosine", **one,
+    )  # fmt: skip
+    monkeypatch.setitem(runner.SCORERS, "retrieve", lambda *arguments: [found])
+    with pytest.raises(InputError, match=f"mini, de: {said}; such a score means nothing"):
+        run(engine, tmp_path, languages=["de"])
+    assert not list((tmp_path / "cells").glob("*.json"))
