@@ -3,21 +3,26 @@
 import json
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
 import time
 
+import pytest
+
 from xtremely.eval.results import without_timings
 from xtremely.eval.task import find_task
 
+KILLS = int(os.environ.get("XTREMELY_KILLS", "3"))  # more for a longer look
 # Small shards and parts, and a breath after each, so that there is something to interrupt
-# everywhere.
-RUN = """
-import sys, time
-from xtremely.eval import kept, predicting, results, run_folder, runner
+# everywhere. One process loads the libraries, and every run is a fork of it.
+RUNS = """
+import json, os, sys, time
+from xtremely.eval import evaluation, kept, predicting, report, results, run_folder, runner
 from xtremely.eval.cli import main
 from xtremely.retrieval import store
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 runner.SHARD_ROWS, runner.PART, predicting.PART = 40, 12, 12
 for module in (store, kept, results, run_folder):
     def slow(path, data, write=module.write_atomic):
@@ -25,15 +30,50 @@ for module in (store, kept, results, run_folder):
         write(path, data)
         time.sleep(0.02)
     module.write_atomic = slow
-main(["eval", "--quiet", *sys.argv[1:]])
+for line in sys.stdin:
+    run = os.fork()
+    if run == 0:
+        code = 1
+        try:
+            main(["eval", "--quiet", *json.loads(line)])
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            os._exit(code)
+    print(run, flush=True)
+    print(os.waitpid(run, 0)[1], flush=True)
 """
 
 
-def start(options, out):
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, *map(str, options), "--out", str(out)],
+class Run:
+    """A run as a fork of ``runs``."""
+
+    def __init__(self, runs, options, out):
+        self._runs = runs
+        runs.stdin.write(json.dumps([*map(str, options), "--out", str(out)]).encode() + b"\n")
+        self._pid = int(runs.stdout.readline())
+
+    def running(self):
+        return not select.select([self._runs.stdout], [], [], 0)[0]
+
+    def kill(self):
+        os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self):
+        return int(self._runs.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def runs():
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    ) as process:
+        yield process
+        process.stdin.close()
 
 
 def results(out):
@@ -47,30 +87,30 @@ def pieces(out):
     return [*out.glob("work/*/*/*.npy"), *out.glob("work/*/*/*.json"), *out.glob("cells/*.json")]
 
 
-def check_kills(options, out, kills):
+def check_kills(runs, options, out, kills):
     """Kill a run so many times, then let it end; the results must be those of one undisturbed."""
     undisturbed, killed = out / "undisturbed", out / "killed"
-    assert start(options, undisturbed).wait() == 0
+    assert Run(runs, options, undisturbed).wait() == 0
     dice = random.Random(time.time_ns())
     deaths, survivors = 0, {}
     for kill in range(kills):
-        process = start(options, killed)
+        run = Run(runs, options, killed)
         before = len(pieces(killed))
-        while process.poll() is None:  # wait for it to make some progress, then strike
+        while run.running():  # wait for it to make some progress, then strike
             if len(pieces(killed)) > before:
                 break
             time.sleep(0.01)
         time.sleep(dice.uniform(0, 0.6))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if run.running():
+            run.kill()
             deaths += 1
-        process.wait()
+        run.wait()
         finished = {p.name: p.stat().st_mtime_ns for p in killed.glob("cells/[a-z]*.json")}
         assert survivors.items() <= finished.items(), f"kill {kill} undid finished work"
         survivors = finished
     assert deaths >= min(2, kills), "the run ended before it could be killed"
 
-    assert start(options, killed).wait() == 0
+    assert Run(runs, options, killed).wait() == 0
     assert results(killed) == results(undisturbed)
     for path in (undisturbed / "submission").rglob("*.tsv"):
         twin = killed / path.relative_to(undisturbed)
@@ -78,11 +118,11 @@ def check_kills(options, out, kills):
     assert not list((killed / "work").iterdir())
 
 
-def test_killed_at_random_moments_a_run_ends_in_the_same_results(tiny_bert, tmp_path):
-    check_kills(["--model", tiny_bert, "--layers", "all"], tmp_path, kills=3)
+def test_killed_at_random_moments_a_run_ends_in_the_same_results(runs, tiny_bert, tmp_path):
+    check_kills(runs, ["--model", tiny_bert, "--layers", "all"], tmp_path, kills=KILLS)
 
 
-def test_so_does_a_run_that_a_head_answers(make_tiny, write, tmp_path):
+def test_so_does_a_run_that_a_head_answers(runs, make_tiny, write, tmp_path):
     panx = find_task("panx")
     labels = dict(enumerate(panx.rules.labels))
     model = make_tiny("bert", "AutoModelForTokenClassification", id2label=labels)
@@ -90,4 +130,4 @@ def test_so_does_a_run_that_a_head_answers(make_tiny, write, tmp_path):
         lines = "".join(f"{code} {n}\tB-PER\nist\tO\n\n" for n in range(60))
         root = write(f"data/panx/test-{code}.tsv", lines).parents[1]
     options = ["--model", model, "--tasks", "panx", "--data-root", root]
-    check_kills(options, tmp_path, kills=3)
+    check_kills(runs, options, tmp_path, kills=KILLS)
