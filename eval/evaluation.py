@@ -19,6 +19,7 @@ from xtremely.eval.planning import Cell, Settings, check_languages, check_settin
 from xtremely.eval.readers import Incomplete, Missing
 from xtremely.eval.runner import Watcher, run_cell
 from xtremely.eval.task import Task
+from xtremely.files.documents import check_value
 from xtremely.kernels.guard import UsageError, require
 
 Load = Callable[[str], Engine]  # a model's name or folder -> the engine
@@ -58,6 +59,7 @@ class Evaluation:
         Raises:
             UsageError: an unknown language or setting, or a checkpoint that is not there.
         """
+        check_value(self.model, "--model")  # records hold it
         if self.languages is not None:
             check_languages(self.tasks, self.languages)
         self._by_checkpoint([])

@@ -65,7 +65,7 @@ def write_report(path: Path, records: list[Record], missing: Sequence[str] = ())
         remarks=remarks(records),
         plotlyjs=get_plotlyjs(),
     )
-    write_atomic(path, page.encode("utf-8"))
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))  # paths may hold any bytes
 
 
 def _told_apart(records: list[Record]) -> list[Record]:

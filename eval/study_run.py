@@ -152,6 +152,7 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
 
 def _begin_worker(threads: int) -> None:
     """A worker's share of the machine; it does not outlive the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its workers
     threading.Thread(target=_die_with_the_run, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)

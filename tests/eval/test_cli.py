@@ -195,6 +195,15 @@ def test_bad_data_ends_in_one_line_and_exit_code_1(xtremely, tiny_bert, data, ou
         (["--model", "e5-smal"], 2, "did you mean 'e5-small-4bit'"),
         (["--limit", "1"], 2, "--limit is 1; legal: a finite number, 2 or more"),
         (["--layers", "²"], 2, "layer '²' does not exist"),
+        (["--layers", "9" * 5000], 2, "layer '99999999999999999999' does not exist"),
+        (["--layers", "1,,2"], 2, "layer '' does not exist"),
+        (["--limit", "-3"], 2, "--limit is -3; legal: a finite number, 2 or more"),
+        (["--limit", str(10**30)], 2, "at most 1e+09"),
+        (["--tasks", ","], 2, "--tasks names nothing"),
+        (["--languages", ""], 2, "--languages names nothing"),
+        (["--pooling", " "], 2, "--pooling names nothing"),
+        (["--prompt", "\udcff"], 1, "--prompt: a text holds half a character"),
+        (["--model", "/tmp/\udcff"], 1, "--model: a text holds half a character"),
         (["--device", "mps"], 2, "legal: auto, cpu, cuda, cuda:N"),
         (["--model", "no-one/nothing"], 1, "the hub did not give it"),
     ],
@@ -208,6 +217,20 @@ def test_wrong_usage_ends_in_one_line(xtremely, tiny_bert, out, arguments, code,
 
 def test_an_option_that_does_not_exist_is_wrong_usage(xtremely):
     assert xtremely("eval", "--modell", "x")[0] == 2
+
+
+def test_wrong_usage_leaves_no_folder(xtremely, tiny_bert, out):
+    assert xtremely("eval", "--model", tiny_bert, "--limit", "1", "--out", out)[0] == 2
+    assert not out.exists()
+
+
+def test_tuning_never_overwrites_what_is_no_table(xtremely, write):
+    path = write("mine.json", '["mine"]')
+    code, _, errors = xtremely("kernels", "tune", "--out", path)
+    assert code == 1 and "mine.json" in errors and len(errors.splitlines()) == 1
+    assert path.read_text() == '["mine"]'
+    code, _, errors = xtremely("kernels", "tune", "--only", ",")
+    assert code == 2 and "--only names nothing" in errors
 
 
 def test_a_missing_language_says_where_it_looked(xtremely, tiny_bert, data, out):
