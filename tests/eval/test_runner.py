@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from xtremely.engine.runtime import Engine
@@ -311,3 +312,17 @@ def test_a_score_that_is_not_finite_never_reaches_a_file(engine, tmp_path, monke
     with pytest.raises(InputError, match=f"mini, de: {said}; such a score means nothing"):
         run(engine, tmp_path, languages=["de"])
     assert not list((tmp_path / "cells").glob("*.json"))
+
+
+def test_each_side_is_scored_with_its_own_vectors(engine, tmp_path, monkeypatch):
+    seen = []
+
+    def look(task, splits, vectors, spaces):
+        for side, found in zip(["x", "en"], vectors["test"](spaces[0]), strict=True):
+            texts = getattr(splits["test"], side)
+            seen.append(np.abs(found - engine.embed(texts, normalize=False)).max())
+        return []
+
+    monkeypatch.setitem(runner.SCORERS, "retrieve", look)
+    run(engine, tmp_path, languages=["de"])
+    assert len(seen) == 2 and max(seen) < 1e-4
