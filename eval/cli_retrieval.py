@@ -49,7 +49,7 @@ Ray = Annotated[
 @contextmanager
 def _interruptible(kept: str) -> Iterator[None]:
     """Says, when a run is interrupted, what of it is kept."""
-    from xtremely.eval.display import note
+    from xtremely.eval.terminal import note
 
     try:
         yield
@@ -82,9 +82,10 @@ def encode(
     quiet: Quiet = False,
 ) -> None:
     """Embed a text file into a .npy matrix."""
-    from xtremely.eval.display import encoding_progress, note
+    from xtremely.eval.display import encoding_progress
     from xtremely.eval.embedding import Encoding
     from xtremely.eval.encode import check_paths, encode_lines, read_input
+    from xtremely.eval.terminal import note
 
     encoding = Encoding(layer, pooling, prompt)
     encoding.check()
@@ -209,9 +210,10 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Build an index of sentences or embeddings; memory is planned before it starts."""
-    from xtremely.eval.display import encoding_progress, note
+    from xtremely.eval.display import encoding_progress
     from xtremely.eval.embedding import Encoding
     from xtremely.eval.indexing import BuildSettings, build_index
+    from xtremely.eval.terminal import note
 
     settings = BuildSettings(factory, recall, k, Encoding(layer, pooling, prompt, storage))
     work = work or out.parent / f"{out.name}.work"
@@ -254,9 +256,10 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Search an index; refused unless the queries come from the model that the index holds."""
-    from xtremely.eval.display import encoding_progress, note
+    from xtremely.eval.display import encoding_progress
     from xtremely.eval.embedding import Encoding
     from xtremely.eval.indexing import SearchSettings, search_index
+    from xtremely.eval.terminal import note
 
     settings = SearchSettings(queries, k, effort, gpus, Encoding(layer, pooling, prompt))
     load = _loader(model, backend, device, precision)

@@ -57,6 +57,23 @@ class Missing(InputError):
         )
 
 
+class Incomplete(InputError):
+    """A task's data for a language is there in part: files that belong together are not all there.
+
+    Attributes:
+        task: its name.
+        language: its code.
+        absent: the file that is missing.
+    """
+
+    def __init__(self, task: str, language: str, present: Path | str, absent: Path | str):
+        self.task, self.language, self.absent = task, language, str(absent)
+        super().__init__(
+            f"task {task!r}, language {language!r}: {present} is there but {absent} is missing;"
+            " they belong together"
+        )
+
+
 def existing(path: Path) -> Path | None:
     """The file as named or in a compressed form (.gz, .bz2, .xz, in capitals too).
 
@@ -79,7 +96,7 @@ def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple
 
     Raises:
         Missing: no layout has any of its files.
-        InputError: a layout is there in part.
+        Incomplete: a layout is there in part.
     """
     for number, files in enumerate(layouts):
         found = [existing(path) for path in files]
@@ -87,11 +104,8 @@ def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple
         if len(present) == len(files):
             return number, present
         absent = [path for path, there in zip(files, found, strict=True) if not there]
-        require(
-            not present,
-            f"task {task!r}, language {language!r}: {present[0] if present else ''} is there"
-            f" but {absent[0]} is missing; they belong together",
-        )
+        if present:
+            raise Incomplete(task, language, present[0], absent[0])
     raise Missing(task, language, [files[0] for files in layouts])
 
 

@@ -188,7 +188,11 @@ class Task:
         return f"{count:,} examples, the benchmark has {known:,}" if count > known else None
 
     def splits_there(self, root: Path | None, language: str) -> list[str]:
-        """The splits that ``load`` would look at and find, without reading them."""
+        """The splits that ``load`` would look at and find, without reading them.
+
+        Raises:
+            Incomplete: one is there in part.
+        """
         found = []
         for split in self.splits:
             with suppress(Missing):

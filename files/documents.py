@@ -281,9 +281,7 @@ def _there(location: tuple[str | int, ...], value: Any, last: bool) -> tuple[str
     return tuple(kept)
 
 
-def _complaint(
-    error: ErrorDetails, value: Any, schema: Any, where: str, toml: str
-) -> str:
+def _complaint(error: ErrorDetails, value: Any, schema: Any, where: str, toml: str) -> str:
     location = _there(error["loc"], value, error["type"] == "missing")
     line = line_of(toml, location) if toml else None
     field = _field(location)

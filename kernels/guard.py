@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to load, in which a command could not be stopped in peace
+    import torch
+    from torch import Tensor
 
 
 class InputError(ValueError):
@@ -86,7 +88,10 @@ def kernel_input(name: str, tensor: Tensor, precisions: Collection[torch.dtype])
         raise InputError(
             f"{name} has stride {tensor.stride(-1)} in its last dimension; make it contiguous there"
         )
-    if tensor.requires_grad and torch.is_grad_enabled():
-        raise InputError(
-            f"{name} requires grad; these kernels are for inference: use torch.inference_mode()"
-        )
+    if tensor.requires_grad:
+        import torch
+
+        if torch.is_grad_enabled():
+            raise InputError(
+                f"{name} requires grad; these kernels are for inference: use torch.inference_mode()"
+            )

@@ -170,7 +170,7 @@ def test_bucc_test_without_gold_is_for_prediction_only(write, tmp_path):
         ({"de": "de-1\t \n"}, r"dev.de:1: the sentence is empty"),
         ({"gold": "de-1\ten-3\nde-9\ten-1\n"}, r"gold:2: id 'de-9' is in no sentence file"),
         ({"gold": "de-1\n"}, r"gold:1: 1 columns, expected id TAB id"),
-        ({"gold": None}, r"dev.gold is missing; the threshold is tuned on it"),
+        ({"gold": None}, r"dev.gold is missing; they belong together"),
     ],
 )
 def test_bucc_files_with_faults_are_named(write, tmp_path, changes, complaint):

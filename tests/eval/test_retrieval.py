@@ -1,17 +1,23 @@
 """Scoring from made-up vectors whose answers are known beforehand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from xtremely.eval import retrieval
 from xtremely.eval.examples import Comparable, Parallel, Side
 from xtremely.eval.retrieval import (
     Space,
+    is_headline,
     limited,
     score_comparable,
     score_parallel,
     texts_of,
 )
 from xtremely.eval.task import find_task
+from xtremely.kernels.guard import InputError
+from xtremely.retrieval.mining import Pairs
 
 SPACE = Space(1, "mean", "none")
 TATOEBA, BUCC = find_task("tatoeba"), find_task("bucc2018")
@@ -169,3 +175,53 @@ def test_a_limit_keeps_alignment_and_gold_pairs():
     small = limited(data, 4)
     assert (small.x.ids, small.en.ids) == (["x0", "x1", "x3", "x5"], ["e0", "e1", "e3", "e4"])
     assert small.gold == data.gold
+
+
+def test_scores_that_are_not_numbers_are_refused(monkeypatch):
+    """Ratios of sentences whose neighbourhoods have nothing in common: 0 / 0, or 1 / 0."""
+    vectors = {"test": vectors_of([0, 40, 90], [1, 42, 88])}
+    for bad in (np.nan, np.inf, -np.inf):
+        scores = np.array([1.0, bad, 0.5])
+        found = (np.array([0, 1, 2]), scores)
+        monkeypatch.setattr(retrieval, "best_match", lambda seen, scoring, found=found: found)
+        with pytest.raises(InputError, match="test: 1 of 3 cosine scores are not finite"):
+            list(score_parallel(TATOEBA, {"test": parallel([0, 1, 2])}, vectors, [SPACE]))
+        pairs = Pairs(np.arange(3), np.arange(3), scores)
+        monkeypatch.setattr(retrieval, "candidates", lambda *arguments, pairs=pairs: pairs)
+        with pytest.raises(InputError, match="dev: 1 of 3 cosine scores are not finite"):
+            mined(DEV, None, DEV_VECTORS, None)
+
+
+def test_a_threshold_says_which_split_it_comes_from():
+    dev, test = comparable("abcd", "ABCD", None), comparable("abcd", "ABCD", DEV.gold)
+    found = mined(dev, test, DEV_VECTORS, DEV_VECTORS)
+    assert found["test", "both", "cosine", "max"].details["threshold_from"] == "test"
+    assert found["dev", "both", "cosine", "max"].details["threshold_from"] is None
+
+
+def test_one_way_of_mining_is_the_benchmarks():
+    found = mined(DEV, None, DEV_VECTORS, None)
+    headlines = [key for key, one in found.items() if is_headline(one, BUCC, SPACE)]
+    assert headlines == [("dev", "both", "ratio", "max")]
+
+
+def test_centring_takes_each_sides_mean_off():
+    """Far from the origin all directions are alike; around its own mean each side is itself."""
+    x = np.eye(3, dtype=np.float32)
+    shifts = np.float32([[0, 0, 9]]), np.float32([[9, 0, 0]])
+    vectors = {"test": lambda space: (x + shifts[0], x + shifts[1])}
+    data = {"test": parallel([0, 1, 2])}
+    scores = {}
+    for centring in ("none", "mean"):
+        space = replace(SPACE, centring=centring)
+        found = by_key(score_parallel(TATOEBA, data, vectors, [space]))
+        scores[centring] = found["test", "en->x", "cosine", None].score
+    assert scores["mean"] == 100 > scores["none"]
+
+
+def test_a_limit_leaves_room_for_distractors():
+    """Gold pairs are half of the sentences at most."""
+    gold = {("x3", "e3"), ("x4", "e4"), ("x5", "e5")}
+    small = limited(comparable("abcdef", "ABCDEF", gold), 4)
+    assert small.x.ids == ["x0", "x1", "x3", "x4"]
+    assert small.gold == {("x3", "e3"), ("x4", "e4")}
