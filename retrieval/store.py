@@ -8,7 +8,6 @@ not exist. A damaged shard is dropped and counts as missing.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,6 @@ from xtremely.kernels.guard import InputError, require
 from xtremely.retrieval.neighbours import AGAIN, refuse_rows
 
 MAX_NOTE = 2**24  # bytes
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files below a folder whose process is gone."""
-    for path in folder.rglob(".*"):
-        owner = re.search(r"\.(\d+)(\.npy)?$", path.name)
-        if owner and path.is_file() and not Path(f"/proc/{owner[1]}").exists():
-            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from xtremely.kernels.guard import InputError
-from xtremely.retrieval.store import Store, remove_leftovers
+from xtremely.retrieval.store import Store
 
 
 @pytest.fixture
@@ -125,15 +125,3 @@ def test_reading_what_is_not_there_says_what_to_do(store):
     for shard in (1, 2):
         with pytest.raises(InputError, match="missing or damaged; run the same command again"):
             store.read(shard)
-
-
-def test_only_temporary_files_of_dead_processes_are_cleared_away(tmp_path):
-    import os
-
-    (tmp_path / "work").mkdir()
-    kept = [tmp_path / "results.json", tmp_path / f".a.json.{os.getpid()}", tmp_path / ".hidden"]
-    gone = [tmp_path / ".results.json.99999999", tmp_path / "work" / ".000001.99999999.npy"]
-    for path in kept + gone:
-        path.write_bytes(b"x")
-    remove_leftovers(tmp_path)
-    assert [path.exists() for path in kept + gone] == [True] * 3 + [False] * 2
