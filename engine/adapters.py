@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from xtremely.engine.config import read_json
-from xtremely.engine.conventions import modules
+from xtremely.engine.conventions import MODULES, declared, modules, pooling_config, reading
 from xtremely.engine.runtime import Engine
+from xtremely.engine.texts import checked
+from xtremely.engine.vocabulary import tokenizer_file
 from xtremely.kernels.guard import require, unknown
 from xtremely.kernels.pooling import normalise
 
@@ -53,19 +54,19 @@ class SentenceEncoder:
         self._normalizes = _normalizes(folder)
         # Evaluators leave their scores there; there is no card to keep them.
         self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *_: None)
-        declared = _optional(folder / "config_sentence_transformers.json")
-        self.prompts = {"query": "", "document": "", **(declared.get("prompts") or {})}
-        self.default_prompt_name: str | None = declared.get("default_prompt_name")
+        said = declared(folder)
+        self.prompts = {"query": "", "document": "", **(said.prompts or {})}
+        self.default_prompt_name = said.default_prompt_name
         self._prompt(None, None)  # a default that is no prompt is an error now, not at first use
-        self.truncate_dim: int | None = declared.get("truncate_dim")
-        self.similarity_fn_name: str = declared.get("similarity_fn_name") or "cosine"
+        self.truncate_dim = said.truncate_dim
+        self.similarity_fn_name = said.similarity_fn_name or "cosine"
         if self.similarity_fn_name not in SIMILARITIES:
             raise unknown("similarity", self.similarity_fn_name, SIMILARITIES)
-        reading = _optional(folder / "sentence_bert_config.json")
-        require(not reading.get("do_lower_case"), f"{folder}: do_lower_case is not supported")
-        limit = _optional(folder / "tokenizer_config.json").get("model_max_length")
-        limits = (reading.get("max_seq_length") or limit, engine.backend.max_length)
-        self.max_seq_length: int = min(limit for limit in limits if limit)
+        cut = reading(folder)
+        require(not cut.do_lower_case, f"{folder}: do_lower_case is not supported")
+        limit = cut.max_seq_length or tokenizer_file(folder).model_max_length
+        most = engine.backend.max_length
+        self.max_seq_length = most if limit is None else int(min(limit, most))
 
     def get_embedding_dimension(self) -> int:
         """Length of a vector from ``encode``."""
@@ -120,9 +121,12 @@ class SentenceEncoder:
             require(got in legal, f"{name}={got!r} is not supported; legal: {legal}")
         single = isinstance(inputs, str)
         require(inputs is not None, "inputs is missing")
-        texts = [inputs] if single else list(inputs)
-        strings = not isinstance(inputs, dict) and all(isinstance(text, str) for text in texts)
-        require(strings, "inputs must be a string or a sequence of strings")
+        texts = checked([inputs] if single else inputs, "inputs")
+        dimensions = self.truncate_dim if truncate_dim is None else truncate_dim
+        require(
+            dimensions is None or (isinstance(dimensions, int) and dimensions >= 1),
+            f"truncate_dim={dimensions!r} is not supported; legal: a number of 1 or more",
+        )
         with tqdm(total=len(texts), desc="Sentences", disable=not show_progress_bar) as bar:
             states, _ = self.engine.sweep(
                 texts,
@@ -134,7 +138,7 @@ class SentenceEncoder:
             )
         vectors = torch.from_numpy(states[:, 0, 0])
         vectors = normalise(vectors) if self._normalizes else vectors
-        vectors = vectors[:, : self.truncate_dim if truncate_dim is None else truncate_dim]
+        vectors = vectors[:, :dimensions]
         vectors = normalise(vectors) if normalize_embeddings else vectors
         as_array = convert_to_numpy and not convert_to_tensor
         out = vectors.numpy() if as_array else vectors.to(self.device)
@@ -229,18 +233,15 @@ class MtebEncoder:
         return self.encoder.encode(texts, prompt=prompt, **options)
 
 
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
-
-
 def _normalizes(folder: Path) -> bool:
     """Whether the folder's modules end in Normalize; modules the engine has not are refused."""
-    declared = modules(folder)
-    if not declared:
+    listed = modules(folder)
+    if not listed:
         return False
-    kinds, legal = [module["kind"] for module in declared], ["Transformer", "Pooling", "Normalize"]
-    where = folder / "modules.json"
+    kinds, legal = [module["kind"] for module in listed], ["Transformer", "Pooling", "Normalize"]
+    where = folder / MODULES
     require(kinds in (legal, legal[:2]), f"{where}: modules {kinds}; supported: {legal}")
-    pooling = _optional(folder / declared[1]["path"] / "config.json")
+    path = folder / listed[1]["path"] / "config.json"
+    pooling = pooling_config(path) if path.exists() else {}
     require(pooling.get("include_prompt", True), f"{where}: pooling without the prompt")
     return kinds == legal

@@ -6,17 +6,14 @@ backend asked for by name either runs or says why it cannot; only ``auto`` choos
 
 from __future__ import annotations
 
-import inspect
-import re
 import warnings
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from xtremely.engine.batch import Batch, collate
@@ -28,40 +25,28 @@ from xtremely.engine.config import (
     ROBERTA_TYPES,
     ModernBertConfig,
     encoder_config,
-    read_json,
+    read_config,
 )
-from xtremely.engine.encoder import require_fits
+from xtremely.engine.encoder import PRECISIONS
 from xtremely.engine.fp8 import Fp8Bert
 from xtremely.engine.graphs import Graphs
 from xtremely.engine.int8 import Int8Bert
 from xtremely.engine.modernbert import ModernBert
 from xtremely.engine.native import NativeEncoder, lacking, unfit
 from xtremely.engine.ops import TORCH, TRITON, Ops
+from xtremely.engine.padded import PaddedTransformers
 from xtremely.engine.rounding import peaks
 from xtremely.engine.samples import sample
 from xtremely.engine.weights import encoder_tensors
-from xtremely.kernels import packing
 from xtremely.kernels.attention import DIMS
 from xtremely.kernels.configurations import architecture, is_tuned
-from xtremely.kernels.guard import InputError, UsageError, require, require_kernels
+from xtremely.kernels.guard import UsageError, require, require_kernels
 from xtremely.kernels.quantise import require_e4m3
 
 OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}
 BACKENDS = ("auto", *OPS, "onnx")
 NATIVE = ("fp32", "int8")  # precisions of the C++
 MOST_ROUNDED = 0.2  # of the states' size, by which int8 may change them, as with exported files
-# What transformers raises for one fact: this folder holds no text encoder that can be loaded.
-_UNLOADABLE = (ValueError, KeyError, OSError, RuntimeError, AttributeError, SafetensorError)
-# A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
-INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
-# What activations are in; with fp8 and int8 the inputs of matrix products are rounded further.
-PRECISIONS = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "fp8": torch.float16,
-    "int8": torch.float32,
-}
 
 
 class Backend(Protocol):
@@ -116,10 +101,11 @@ class Packed:
     implementation = "packed"
 
     def __init__(self, folder: Path, name: str, device: torch.device, precision: str):
-        config = encoder_config(read_json(folder / "config.json"), folder)
+        config = encoder_config(read_config(folder), folder)
+        tensors = encoder_tensors(folder, config, PRECISIONS[precision])
         with torch.device("meta"):
             encoder = ModernBert(config) if isinstance(config, ModernBertConfig) else Bert(config)
-        encoder.load_state_dict(encoder_tensors(folder, config), assign=True)
+        encoder.load_state_dict(tensors, assign=True)
         encoder.requires_grad_(False)
         if precision == "fp8":
             require(
@@ -182,94 +168,6 @@ class Packed:
         return batch.tokens
 
 
-class PaddedTransformers:
-    """Any other encoder through transformers, padded per batch at this door."""
-
-    name = "torch"
-    implementation = "transformers"
-    ops = TORCH
-
-    def __init__(self, folder: Path, device: torch.device, precision: str):
-        from transformers import AutoModel
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        try:
-            model, report = AutoModel.from_pretrained(
-                str(folder),
-                use_safetensors=True,
-                output_loading_info=True,
-                dtype=PRECISIONS[precision],
-            )
-            config = model.config
-            self.layers, self.width = config.num_hidden_layers, config.hidden_size
-            self.vocabulary = config.vocab_size
-            self.max_length = config.max_position_embeddings - _positions_not_used(model)
-        except _UNLOADABLE as error:
-            kind = read_json(folder / "config.json").get("model_type")
-            reason = str(error).strip().split("\n")[0]
-            raise InputError(
-                f"{folder}: model type {kind!r} cannot be loaded as a text encoder ({reason})"
-            ) from error
-        lacking = [name for name in report["missing_keys"] if "pooler" not in name]
-        unused = [name for name in report["unexpected_keys"] if INSIDE.search(name)]
-        for trouble, names in (("lacks", lacking), ("has, and the encoder does not use,", unused)):
-            require(not names, f"{folder}: the checkpoint {trouble} {', '.join(sorted(names)[:5])}")
-        self.model = model.to(device).eval()
-        self.device, self.precision = device, precision
-        self.pad_id = getattr(config, "pad_token_id", None) or 0
-        self._typed = "token_type_ids" in inspect.signature(model.forward).parameters
-        require(
-            not getattr(config, "is_encoder_decoder", False) and self._looks_ahead(),
-            f"{folder}: model type {config.model_type!r} is a decoder; only encoders run",
-        )
-
-    @torch.inference_mode()
-    def _looks_ahead(self) -> bool:
-        """Whether the first token's state depends on the second token: an encoder's does."""
-        first, *others = (n % self.vocabulary for n in (5, 6, 7))
-        ids = torch.tensor([[first, other] for other in others], device=self.device)
-        a, b = self.model(input_ids=ids).last_hidden_state[:, 0]
-        return not torch.equal(a, b)
-
-    @torch.inference_mode()
-    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H], padding dropped again."""
-        require_fits(batch, self.max_length)
-        ids = _padded(batch.input_ids, batch, self.pad_id)
-        lengths = batch.cu_seqlens.diff()
-        mask = torch.arange(batch.max_seqlen, device=ids.device) < lengths[:, None]
-        inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        if self._typed:
-            inputs["token_type_ids"] = _padded(batch.type_ids, batch)
-        states = self.model(**inputs, output_hidden_states=True).hidden_states
-        return {layer: packing.pack(states[layer], lengths).values for layer in layers}
-
-    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
-        """[T, H] hidden states to [B, H] fp32 vectors."""
-        return self.ops.pool(values, batch.layout, pooling)
-
-    def computed(self, batch: Batch) -> int:
-        """Tokens that a batch costs, padding included."""
-        return batch.max_seqlen * len(batch.order)
-
-
-def _padded(values: Tensor, batch: Batch, fill: int = 0) -> Tensor:
-    """A batch's [T] values as [B, L]."""
-    return packing.unpack(packing.Packed(values, batch.cu_seqlens, batch.max_seqlen), fill)
-
-
-def _positions_not_used(model: torch.nn.Module) -> int:
-    """Rows at the head of a position table that no token uses (RoBERTa's way of padding)."""
-    for name, module in model.named_modules():
-        if (
-            name.endswith("position_embeddings")
-            and getattr(module, "padding_idx", None) is not None
-        ):
-            return int(module.padding_idx) + 1
-    return 0
-
-
 def open_backend(folder: Path, backend: str, device: torch.device, precision: str) -> Backend:
     """Load a model folder on a backend.
 
@@ -305,7 +203,7 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         (folder / "config.json").exists(),
         f"{folder}: no config.json here; expected an ordinary Hugging Face model folder",
     )
-    kind = read_json(folder / "config.json").get("model_type", "")
+    kind = read_config(folder).get("model_type", "")
     if backend == "auto":
         backend = _fastest(folder, kind, device, precision)
     if backend == "onnx":
@@ -346,7 +244,7 @@ def _fastest(folder: Path, kind: str, device: torch.device, precision: str) -> s
     """The backend that ``auto`` takes; Triton's kernels have not been measured in fp32."""
     if kind not in PACKED_TYPES:
         return "onnx" if precision == "int8" else "torch"
-    config = encoder_config(read_json(folder / "config.json"), folder)
+    config = encoder_config(read_config(folder), folder)
     able = kind not in MODERN_TYPES or precision != "int8"
     if device.type == "cpu" and precision in NATIVE and able:
         reason = lacking(device)
@@ -375,11 +273,11 @@ def _require_native(folder: Path, kind: str, device: torch.device, precision: st
         kind in PACKED_TYPES,
         f"{folder}: the native backend is for {', '.join(PACKED_TYPES)}, not {kind!r}",
     )
-    reason = unfit(encoder_config(read_json(folder / "config.json"), folder))
+    reason = unfit(encoder_config(read_config(folder), folder))
     require(not reason, f"{folder}: the native backend {reason}; use --backend torch")
 
 
-def _known_to_transformers(kind: Any) -> bool:
+def _known_to_transformers(kind: str) -> bool:
     from transformers import CONFIG_MAPPING
 
     return kind in CONFIG_MAPPING

@@ -26,6 +26,7 @@ from xtremely.engine.models import cache_folder, folder_hash
 from xtremely.engine.onnx_product import IDS, MASK, TYPES, Product
 from xtremely.engine.onnx_session import check_file, open_session, provider
 from xtremely.engine.ops import TORCH
+from xtremely.engine.weights import encoder_tensors
 from xtremely.kernels import packing
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -132,6 +133,8 @@ class Onnx:
         self._typed = not isinstance(config, ModernBertConfig) and config.types > 1
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
         self._hash = folder_hash(folder)
+        if not any((cache_folder() / "onnx").glob(f"{self._hash[:16]}.*")):
+            encoder_tensors(folder, config)  # weights that are not sound are refused now
         self._sessions: dict[tuple[int, ...], Any] = {}
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:

@@ -11,21 +11,45 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
-from xtremely.engine.config import read_json
-from xtremely.engine.weights import shard_files
+from xtremely.engine.config import read_config, read_json
+from xtremely.engine.tensor_files import TensorFiles, read_header
+from xtremely.engine.texts import foreign
+from xtremely.files import documents
 from xtremely.kernels.guard import InputError, require
 
 WORDS = "embeddings.word_embeddings.weight"
 PACKED = "packed.safetensors"
-_REMADE = ("tokenizer.json", "config.json", "checksums.json")
+_KEPT = (".json", ".txt", ".model")
+_REMADE = ("tokenizer.json", "checksums.json", "model.safetensors.index.json")
 _BLOCK = 32
 _SCALES, _NIBBLES = ".scales", ".nibbles"
+
+
+@dataclass(frozen=True)
+class _Added:
+    id: int
+
+
+@dataclass(frozen=True)
+class _Unigram:
+    unk_id: int
+    vocab: Annotated[list[tuple[str, float]], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class _TokenizerFile:
+    """What must be in tokenizer.json for its pieces to be told apart."""
+
+    model: _Unigram
+    added_tokens: list[_Added]
 
 
 def pieces_in_use(folder: Path, texts: Iterable[str]) -> list[int]:
@@ -60,15 +84,16 @@ def compact(folder: Path, ids: list[int], out: Path) -> None:
             family has them.
     """
     out.mkdir(parents=True)
-    for path in folder.rglob("*"):
-        if path.is_file() and path.suffix != ".safetensors" and path.name not in _REMADE:
-            (out / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+    # What else lies in the folder or below (checkpoints, notes, a repository) does not travel.
+    for path in [*folder.glob("[!.]*"), *folder.glob("[!.]*/config.json")]:
+        if path.is_file() and path.suffix in _KEPT and path.name not in _REMADE:
+            (out / path.relative_to(folder)).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, out / path.relative_to(folder))
     _write_json(out / "tokenizer.json", _with_pieces(_vocabulary(folder), ids))
-    _write_json(out / "config.json", _with_vocabulary(read_json(folder / "config.json"), ids))
+    _write_json(out / "config.json", _with_vocabulary(read_config(folder), ids))
     tensors: dict[str, np.ndarray] = {}
-    for path in shard_files(folder):
-        tensors |= load_file(path)
+    for path in sorted({one.path for one in TensorFiles(folder).stored.values()}):
+        tensors |= _tensors(path)
     words = [name for name in tensors if name.endswith(WORDS)]
     require(len(words) == 1, f"{folder}: {len(words)} tensors are called {WORDS}, expected one")
     tensors[words[0]] = tensors[words[0]][ids]
@@ -84,16 +109,28 @@ def compact(folder: Path, ids: list[int], out: Path) -> None:
 
 def expand(packed: Path, out: Path) -> None:
     """Make an ordinary model folder of one that ``compact`` wrote."""
-    tensors = load_file(packed / PACKED)
+    tensors = _tensors(packed / PACKED)
     whole = {}
     for name, tensor in tensors.items():
         if name.endswith(_NIBBLES):
             base = name.removesuffix(_NIBBLES)
+            scales = tensors.get(base + _SCALES)
+            require(
+                scales is not None and scales.size * _BLOCK == tensor.size * 2,
+                f"{packed / PACKED}: {name!r} has no scales of its size; pack the model again",
+            )
             whole[base] = unpacked_blocks(tensors[base + _SCALES], tensor)
         elif not name.endswith(_SCALES):
             whole[name] = tensor
     shutil.copytree(packed, out, ignore=shutil.ignore_patterns(PACKED))
     save_file(whole, out / "model.safetensors", metadata={"format": "pt"})
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """A file's tensors, its header checked before."""
+    read_header(path)
+    with foreign(f"{path}: its tensors are not for numpy"):
+        return load_file(path)
 
 
 def packed_blocks(tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -142,13 +179,16 @@ def unpacked_blocks(scales: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def _vocabulary(folder: Path) -> dict[str, Any]:
     """The tokenizer's file."""
-    raw = read_json(folder / "tokenizer.json")
-    kind = raw.get("model", {}).get("type")
+    path = folder / "tokenizer.json"
+    raw = read_json(path)
+    model = raw.get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
     if kind != "Unigram":
         raise InputError(
             f"{folder}: a tokenizer of kind {kind!r} cannot be made smaller, only 'Unigram' can:"
             " its pieces do not depend on each other"
         )
+    documents.fit(raw, _TokenizerFile, str(path))
     return raw
 
 

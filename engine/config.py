@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from xtremely.kernels.guard import InputError, require
+from pydantic import Field
+
+from xtremely.files import documents
+from xtremely.kernels.guard import require
 
 # Model types whose forward pass is the BERT encoder. The RoBERTa line differs in one thing: its
 # position table starts after the padding index.
@@ -15,6 +17,9 @@ BERT_TYPES = ("bert",)
 ROBERTA_TYPES = ("xlm-roberta", "roberta", "camembert")
 MODERN_TYPES = ("modernbert",)  # mmBERT's too
 PACKED_TYPES = BERT_TYPES + ROBERTA_TYPES + MODERN_TYPES
+CONFIG = "config.json"
+MAX_BYTES = 2**26  # of a configuration
+MAX_LAYERS, MAX_LENGTH = 1000, 2**20
 # ModernBERT's kinds of layers: what old configurations call the RoPE base of each, and its default.
 THETAS = {
     "full_attention": ("global_rope_theta", 160_000.0),
@@ -91,41 +96,143 @@ class ModernBertConfig:
 AnyConfig = EncoderConfig | ModernBertConfig
 
 
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+Length = Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+Epsilon = Annotated[float, Field(ge=0, le=1)]
+Numbers = Literal["float16", "bfloat16", "float32", "float64", "auto"]
+Base = Annotated[float, Field(ge=1, le=1e12)]  # of RoPE
+
+
+@dataclass(frozen=True)
+class About:
+    """What config.json says of any model, as far as this project asks.
+
+    Attributes:
+        model_type: Hugging Face's name of the architecture; empty where it says nothing.
+        architectures: classes that the checkpoint was saved from.
+        id2label: number of an output -> its name.
+        vocab_size: rows of the word table, where it is said.
+        max_position_embeddings: positions, where they are said.
+        pad_token_id: the padding token, where there is one.
+        classifier_pooling: a ModernBERT head's.
+        classifier_activation: a ModernBERT head's.
+        classifier_bias: a ModernBERT head's.
+        norm_bias: whether ModernBERT's norms have a bias.
+        norm_eps: ModernBERT's epsilon.
+        dtype: what the weights are stored in.
+        torch_dtype: its name before transformers 5.
+    """
+
+    model_type: str = ""
+    architectures: tuple[str, ...] | None = None
+    id2label: dict[str, str | int] | None = None
+    vocab_size: Count | None = None
+    max_position_embeddings: int | None = None
+    pad_token_id: int | None = None
+    classifier_pooling: str = "cls"
+    classifier_activation: str = "gelu"
+    classifier_bias: bool = False
+    norm_bias: bool = False
+    norm_eps: Epsilon = 1e-5
+    dtype: Numbers | None = None
+    torch_dtype: Numbers | None = None
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Fields of config.json that both families have."""
+
+    num_hidden_layers: Layers
+    hidden_size: Count
+    num_attention_heads: Count
+    intermediate_size: Count
+    vocab_size: Count
+    max_position_embeddings: Length
+
+
+@dataclass(frozen=True)
+class _BertFields(_Sizes):
+    type_vocab_size: Count = 2
+    layer_norm_eps: Epsilon = 1e-12
+    pad_token_id: Token | None = None
+
+
+@dataclass(frozen=True)
+class _Rope:
+    rope_theta: Base
+
+
+@dataclass(frozen=True)
+class _ModernFields(_Sizes):
+    global_attn_every_n_layers: Count = 3
+    layer_types: tuple[str, ...] | None = None
+    rope_parameters: dict[str, dict[str, Any] | None] | None = None
+    local_attention: Count = 128
+    norm_eps: Epsilon = 1e-5
+    global_rope_theta: Base = THETAS["full_attention"][1]
+    local_rope_theta: Base = THETAS["sliding_attention"][1]
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a model folder."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
-    require(isinstance(value, dict), f"{path}: expected a JSON object")
-    return value
+    """A JSON object from a file.
+
+    Raises:
+        InputError: it cannot be read, or is no JSON object.
+    """
+    return documents.read_json(path, dict[str, Any])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model folder's config.json, of which the fields that ``about`` reads have their types.
+
+    Raises:
+        InputError: it cannot be read or a field has another type; file and field are named.
+    """
+    raw = documents.read_json(folder / CONFIG, dict[str, Any], MAX_BYTES)
+    about(raw, folder)
+    return raw
+
+
+def about(raw: dict[str, Any], where: Path) -> About:
+    """What the config.json of the folder ``where`` says of any model."""
+    return documents.fit(raw, About, str(where / CONFIG))
 
 
 def encoder_config(raw: dict[str, Any], where: Path) -> AnyConfig:
-    """The packed encoder's view of a config.json."""
-    kind = raw.get("model_type", "")
+    """The packed encoder's view of the config.json of the folder ``where``.
+
+    Raises:
+        InputError: of another family, or a field that is missing, of another type, out of range or
+            that the packed encoder cannot follow.
+    """
+    kind = about(raw, where).model_type
+    file = where / CONFIG
     require(
         kind in PACKED_TYPES,
-        f"{where}: model type {kind!r} is not one of {', '.join(PACKED_TYPES)}",
+        f"{file}: model type {kind!r} is not one of {', '.join(PACKED_TYPES)}",
     )
-    try:
-        config = _modernbert(raw, where) if kind in MODERN_TYPES else _bert(raw, where)
-    except InputError:
-        raise
-    except KeyError as error:
-        raise InputError(f"{where}: config.json has no {error.args[0]!r}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: a size in config.json is no number ({error})") from error
+    config = _modernbert(raw, file) if kind in MODERN_TYPES else _bert(raw, file)
     require(
         config.hidden % config.heads == 0,
-        f"{where}: hidden size {config.hidden} is not a multiple of {config.heads} heads",
+        f"{file}: hidden_size {config.hidden} is not a multiple of {config.heads} heads"
+        " (num_attention_heads)",
+    )
+    width = config.hidden // config.heads
+    require(
+        kind not in MODERN_TYPES or width % 2 == 0,
+        f"{file}: heads are {width} wide; RoPE turns pairs, so that must be even",
     )
     return config
 
 
 def exportable(folder: Path) -> AnyConfig:
     """The configuration of a folder's model, if it is of a family that is exported to ONNX."""
-    raw = read_json(folder / "config.json")
+    raw = read_config(folder)
     kind = raw.get("model_type", "")
     require(
         kind in PACKED_TYPES,
@@ -134,70 +241,90 @@ def exportable(folder: Path) -> AnyConfig:
     return encoder_config(raw, folder)
 
 
-def _bert(raw: dict[str, Any], where: Path) -> EncoderConfig:
-    _require_setting(raw, "hidden_act", "gelu", where)
-    _require_setting(raw, "position_embedding_type", "absolute", where)
-    kind = raw["model_type"]
-    pad = raw.get("pad_token_id")
-    pad = (1 if kind in ROBERTA_TYPES else 0) if pad is None else int(pad)
-    offset = pad + 1 if kind in ROBERTA_TYPES else 0
+def position_offset(model_type: str, pad: int | None) -> int:
+    """Rows at the head of a position table that no token uses: the RoBERTa line's way of padding.
+
+    Args:
+        model_type: Hugging Face's name of the architecture.
+        pad: the padding token of config.json, None where it says nothing.
+    """
+    return (1 if pad is None else pad) + 1 if model_type in ROBERTA_TYPES else 0
+
+
+def _bert(raw: dict[str, Any], file: Path) -> EncoderConfig:
+    _require_setting(raw, "hidden_act", "gelu", file)
+    _require_setting(raw, "position_embedding_type", "absolute", file)
+    kind, said = raw["model_type"], documents.fit(raw, _BertFields, str(file))
+    offset = position_offset(kind, said.pad_token_id)
+    pad = (1 if kind in ROBERTA_TYPES else 0) if said.pad_token_id is None else said.pad_token_id
+    require(
+        pad < said.vocab_size,
+        f"{file}: 'pad_token_id' is {pad}; legal: below the vocab_size {said.vocab_size}",
+    )
+    require(
+        offset < said.max_position_embeddings,
+        f"{file}: 'max_position_embeddings' is {said.max_position_embeddings}; legal: more than"
+        f" {offset}, as positions count from the pad_token_id on",
+    )
     return EncoderConfig(
         model_type=kind,
-        layers=int(raw["num_hidden_layers"]),
-        hidden=int(raw["hidden_size"]),
-        heads=int(raw["num_attention_heads"]),
-        intermediate=int(raw["intermediate_size"]),
-        vocabulary=int(raw["vocab_size"]),
+        layers=said.num_hidden_layers,
+        hidden=said.hidden_size,
+        heads=said.num_attention_heads,
+        intermediate=said.intermediate_size,
+        vocabulary=said.vocab_size,
         position_offset=offset,
-        max_length=int(raw["max_position_embeddings"]) - offset,
-        types=int(raw.get("type_vocab_size", 2)),
-        eps=float(raw.get("layer_norm_eps", 1e-12)),
+        max_length=said.max_position_embeddings - offset,
+        types=said.type_vocab_size,
+        eps=float(said.layer_norm_eps),
         pad_id=pad,
     )
 
 
-def _modernbert(raw: dict[str, Any], where: Path) -> ModernBertConfig:
-    _require_setting(raw, "hidden_activation", "gelu", where)
-    layers, every = int(raw["num_hidden_layers"]), int(raw.get("global_attn_every_n_layers", 3))
-    kinds = raw.get("layer_types")
+def _modernbert(raw: dict[str, Any], file: Path) -> ModernBertConfig:
+    _require_setting(raw, "hidden_activation", "gelu", file)
+    said = documents.fit(raw, _ModernFields, str(file))
+    layers, every = said.num_hidden_layers, said.global_attn_every_n_layers
+    kinds = said.layer_types
     if kinds is None:
-        require(every >= 1, f"{where}: global_attn_every_n_layers is {every}; legal: 1 or more")
-        kinds = [("sliding" if layer % every else "full") + "_attention" for layer in range(layers)]
+        named = [("sliding" if layer % every else "full") for layer in range(layers)]
+        kinds = tuple(f"{name}_attention" for name in named)
     require(
         len(kinds) == layers and set(kinds) <= set(THETAS),
-        f"{where}: layer_types must name {layers} layers, each one of {', '.join(THETAS)}",
+        f"{file}: layer_types must name {layers} layers, each one of {', '.join(THETAS)}",
     )
-    thetas = {kind: _theta(raw, kind, where) for kind in THETAS}
-    window = int(raw.get("local_attention", 128)) // 2
+    _require_setting(raw, "rope_scaling", None, file)
+    thetas = {kind: _theta(said, kind, file) for kind in THETAS}
+    window = said.local_attention // 2
     return ModernBertConfig(
         model_type=raw["model_type"],
         layers=layers,
-        hidden=int(raw["hidden_size"]),
-        heads=int(raw["num_attention_heads"]),
-        intermediate=int(raw["intermediate_size"]),
-        vocabulary=int(raw["vocab_size"]),
-        max_length=int(raw["max_position_embeddings"]),
-        eps=float(raw.get("norm_eps", 1e-5)),
+        hidden=said.hidden_size,
+        heads=said.num_attention_heads,
+        intermediate=said.intermediate_size,
+        vocabulary=said.vocab_size,
+        max_length=said.max_position_embeddings,
+        eps=float(said.norm_eps),
         thetas=tuple(thetas[kind] for kind in kinds),
         windows=tuple(window if kind == "sliding_attention" else None for kind in kinds),
-        attention_bias=bool(raw.get("attention_bias", False)),
-        mlp_bias=bool(raw.get("mlp_bias", False)),
-        norm_bias=bool(raw.get("norm_bias", False)),
+        attention_bias=said.attention_bias,
+        mlp_bias=said.mlp_bias,
+        norm_bias=said.norm_bias,
     )
 
 
-def _theta(raw: dict[str, Any], kind: str, where: Path) -> float:
+def _theta(said: _ModernFields, kind: str, file: Path) -> float:
     """RoPE's base in a kind of layer, as new configurations state it or as old ones do."""
-    stated = (raw.get("rope_parameters") or {}).get(kind) or {}
-    old, default = THETAS[kind]
-    _require_setting(stated, "rope_type", "default", where)
-    _require_setting(raw, "rope_scaling", None, where)
-    return float(stated.get("rope_theta", raw.get(old, default)))
+    stated = (said.rope_parameters or {}).get(kind) or {}
+    _require_setting(stated, "rope_type", "default", file)
+    if "rope_theta" in stated:
+        return float(documents.fit(stated, _Rope, f"{file}: rope_parameters.{kind}").rope_theta)
+    return float(getattr(said, THETAS[kind][0]))
 
 
-def _require_setting(raw: dict[str, Any], name: str, legal: Any, where: Path) -> None:
+def _require_setting(raw: dict[str, Any], name: str, legal: Any, file: Path) -> None:
     got = raw.get(name, legal)
     require(
         got == legal,
-        f"{where}: {name} {got!r} is not supported; the packed encoder knows {legal!r}",
+        f"{file}: {name} {got!r} is not supported; the packed encoder knows {legal!r}",
     )

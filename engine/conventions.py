@@ -6,14 +6,20 @@ publish their convention in prose only, from the table below.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
-from xtremely.engine.config import read_json
+from pydantic import Field
+
+from xtremely.engine.config import MAX_BYTES, Count
+from xtremely.files import documents
+from xtremely.files.folders import check_inside
 from xtremely.kernels.guard import InputError, unknown
+
+MODULES, DECLARED = "modules.json", "config_sentence_transformers.json"
 
 # Model name -> prompts. E5's model cards: every text needs a prefix, "query: " for symmetric tasks.
 PUBLISHED_PROMPTS = {
@@ -50,31 +56,89 @@ class Conventions:
         return self.prompts[name]
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What config_sentence_transformers.json says.
+
+    Attributes:
+        prompts: named texts put before a sentence.
+        default_prompt_name: the one used where the caller names none.
+        similarity_fn_name: how vectors are compared.
+        truncate_dim: dimensions kept of every vector.
+    """
+
+    prompts: dict[str, str | None] | None = None
+    default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None
+    truncate_dim: Count | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What sentence_bert_config.json says.
+
+    Attributes:
+        max_seq_length: tokens after which a text is cut.
+        do_lower_case: whether texts are put into lower case before.
+    """
+
+    max_seq_length: Annotated[int, Field(ge=1)] | None = None
+    do_lower_case: bool | None = None
+
+
+@dataclass(frozen=True)
+class _Module:
+    type: str
+    path: str = ""
+
+
+def declared(folder: Path) -> Declared:
+    """What the folder's config_sentence_transformers.json says; nothing where there is none."""
+    return _optional(folder / DECLARED, Declared)
+
+
+def reading(folder: Path) -> Reading:
+    """What the folder's sentence_bert_config.json says; nothing where there is none."""
+    return _optional(folder / "sentence_bert_config.json", Reading)
+
+
 def conventions(folder: Path, name: str) -> Conventions:
     """The conventions of a model folder known under ``name``."""
-    prompts: dict[str, str] = {}
-    default_prompt = ""
-    declared = folder / "config_sentence_transformers.json"
-    if declared.exists():
-        raw = read_json(declared)
-        prompts = dict(raw.get("prompts") or {})
-        default_prompt = prompts.get(raw.get("default_prompt_name") or "", "")
+    said = declared(folder)
+    prompts = {key: text or "" for key, text in (said.prompts or {}).items()}
+    default = said.default_prompt_name
+    if default not in (None, "query", "document", *prompts):
+        named = f"default_prompt_name of {folder / DECLARED}"
+        raise unknown(named, default, ("query", "document", *prompts))
+    default_prompt = prompts.get(default or "", "")
     for pattern, published in PUBLISHED_PROMPTS.items():
         if pattern.search(name) and not default_prompt:
             prompts = {**published, **prompts}
             default_prompt = prompts["query"]
-    reading = folder / "sentence_bert_config.json"
-    limit = read_json(reading).get("max_seq_length") if reading.exists() else None
     _warn_of_modules(folder)
-    return Conventions(_pooling(folder), prompts, default_prompt, limit)
+    return Conventions(_pooling(folder), prompts, default_prompt, reading(folder).max_seq_length)
+
+
+def pooling_config(path: Path) -> dict[str, Any]:
+    """A Pooling module's config.json, its switches checked to be true or false."""
+    raw = documents.read_json(path, dict[str, Any], MAX_BYTES)
+    switches = {
+        name: on
+        for name, on in raw.items()
+        if name.startswith("pooling_mode_") or name == "include_prompt"
+    }
+    documents.fit(switches, dict[str, bool], str(path))
+    return raw
 
 
 def _pooling(folder: Path) -> str:
     """The pooling that the folder states; mean where it states none."""
     for path in sorted(folder.glob("*_Pooling/config.json")):
-        raw = read_json(path)
+        raw = pooling_config(path)
         stated = {name.removeprefix("pooling_mode_") for name, on in raw.items() if on is True}
-        modes = {raw["pooling_mode"]} if "pooling_mode" in raw else stated - {"include_prompt"}
+        named = {"pooling_mode": raw.get("pooling_mode")}
+        mode = documents.fit(named, dict[str, str | None], str(path))["pooling_mode"]
+        modes = {mode} if mode is not None else stated - {"include_prompt"}
         for pooling, names in (("mean", {"mean_tokens", "mean"}), ("cls", {"cls_token", "cls"})):
             if modes and modes <= names:
                 return pooling
@@ -89,19 +153,23 @@ def modules(folder: Path) -> list[dict[str, str]]:
     """The modules that the folder declares: ``kind`` (class name) and ``path`` of each, in order.
 
     Raises:
-        InputError: modules.json is there but is no list of modules.
+        InputError: modules.json is there but is no list of modules inside the folder.
     """
-    path = folder / "modules.json"
+    path = folder / MODULES
     if not path.exists():
         return []
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            {"kind": module["type"].rsplit(".", 1)[-1], "path": str(module.get("path", ""))}
-            for module in listed
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not a list of modules ({error!r})") from error
+    listed = documents.read_json(path, list[_Module], MAX_BYTES)
+    return [
+        {
+            "kind": module.type.rsplit(".", 1)[-1],
+            "path": module.path and check_inside(module.path, f"{path}: path"),
+        }
+        for module in listed
+    ]
+
+
+def _optional(path: Path, schema: type[Any]) -> Any:
+    return documents.read_json(path, schema, MAX_BYTES) if path.exists() else schema()
 
 
 def _warn_of_modules(folder: Path) -> None:

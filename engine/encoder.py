@@ -13,6 +13,15 @@ from xtremely.engine.config import AnyConfig
 from xtremely.engine.ops import Ops
 from xtremely.kernels.guard import require
 
+# What activations are in; with fp8 and int8 the inputs of matrix products are rounded further.
+PRECISIONS = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.float16,
+    "int8": torch.float32,
+}
+
 
 class Encoder(nn.Module):
     """Embeddings and layers on packed tokens, for inference: no dropout, no gradients kept.

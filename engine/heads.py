@@ -11,15 +11,14 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from xtremely.engine.backend import PRECISIONS, Backend
 from xtremely.engine.batch import Batch
-from xtremely.engine.config import MODERN_TYPES, ROBERTA_TYPES, read_json
-from xtremely.engine.weights import read_tensors
+from xtremely.engine.config import MODERN_TYPES, ROBERTA_TYPES, About, about, read_config
+from xtremely.engine.tensor_files import TensorFiles
 from xtremely.kernels.guard import InputError, require, unknown
 from xtremely.kernels.pooling import POOLINGS, pool_ref
 
@@ -135,21 +134,22 @@ def load_head(
     """
     if kind not in KINDS:
         raise unknown("kind of head", kind, KINDS)
-    raw = read_json(folder / "config.json")
-    _check_kind(raw, folder, kind)
-    names = () if kind in UNLABELLED else _labels(raw, folder, labels)
-    form = _form(raw, folder, kind)
+    said = about(read_config(folder), folder)
+    _check_kind(said, folder, kind)
+    names = () if kind in UNLABELLED else _labels(said, folder, labels)
+    form = _form(said, folder, kind)
     with torch.device("meta"):
         head = Head(form, backend.width, len(names) or UNLABELLED[kind])
-    head.load_state_dict(_tensors(head, form, folder), assign=True)
+    dtype = PRECISIONS[backend.precision]
+    head.load_state_dict(_tensors(head, form, folder, dtype), assign=True)
     head.labels = names
     head.requires_grad_(False)
-    return head.to(device=backend.device, dtype=PRECISIONS[backend.precision]).eval()
+    return head.to(device=backend.device, dtype=dtype).eval()
 
 
-def _check_kind(raw: dict[str, Any], folder: Path, kind: str) -> None:
+def _check_kind(said: About, folder: Path, kind: str) -> None:
     """The folder must say that its head is of the kind: tensors alone do not tell."""
-    declared = [str(name) for name in raw.get("architectures") or ()]
+    declared = said.architectures or ()
     if any(name.endswith(KINDS[kind]) for name in declared):
         return
     held = [k for k, suffix in KINDS.items() for name in declared if name.endswith(suffix)]
@@ -160,13 +160,16 @@ def _check_kind(raw: dict[str, Any], folder: Path, kind: str) -> None:
     )
 
 
-def _labels(raw: dict[str, Any], folder: Path, wanted: Collection[str] | None) -> tuple[str, ...]:
+def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[str, ...]:
     """The names of the outputs in their order, spelled as ``wanted`` spells them if given."""
     try:
-        numbered = {int(number): str(name) for number, name in raw.get("id2label", {}).items()}
-        names = [numbered[number] for number in range(len(numbered))]
-    except (ValueError, AttributeError, KeyError) as error:
-        raise InputError(f"{folder}: id2label in config.json is no numbered list") from error
+        numbered = {int(number): str(name) for number, name in (said.id2label or {}).items()}
+        names = [numbered[number] for number in range(len(said.id2label or {}))]
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f'{folder}: id2label in config.json is no numbered list; legal: names under "0",'
+            ' "1" and so on'
+        ) from error
     if wanted is None and names:
         return tuple(names)
     wanted = wanted or ()
@@ -184,10 +187,10 @@ def _labels(raw: dict[str, Any], folder: Path, wanted: Collection[str] | None) -
     return tuple(spelled[name.casefold()] for name in names)
 
 
-def _form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
-    model = raw.get("model_type", "")
+def _form(said: About, folder: Path, kind: str) -> Form:
+    model = said.model_type
     if model in MODERN_TYPES:
-        return _modernbert(raw, folder, kind)
+        return _modernbert(said, folder, kind)
     forms = FORMS.get(model, {})
     known = [name for name, forms in FORMS.items() if kind in forms]
     require(
@@ -198,8 +201,8 @@ def _form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
     return forms[kind]
 
 
-def _modernbert(raw: dict[str, Any], folder: Path, kind: str) -> Form:
-    pooling = raw.get("classifier_pooling", "cls")
+def _modernbert(said: About, folder: Path, kind: str) -> Form:
+    pooling = said.classifier_pooling
     require(
         pooling in POOLINGS,
         f"{folder}: classifier_pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}",
@@ -208,10 +211,10 @@ def _modernbert(raw: dict[str, Any], folder: Path, kind: str) -> Form:
         rows="every" if kind in _TOKENS else pooling,
         output="classifier",
         dense="head.dense",
-        activation=raw.get("classifier_activation", "gelu"),
+        activation=said.classifier_activation,
         norm="head.norm",
-        eps=float(raw.get("norm_eps", 1e-5)),
-        biased=(bool(raw.get("classifier_bias", False)), bool(raw.get("norm_bias", False))),
+        eps=float(said.norm_eps),
+        biased=(said.classifier_bias, said.norm_bias),
     )
 
 
@@ -223,8 +226,8 @@ def _activation(name: str) -> nn.Module:
     return ACT2FN[name]
 
 
-def _tensors(head: Head, form: Form, folder: Path) -> dict[str, Tensor]:
-    """The head's state dict, every tensor there and of the head's shape."""
+def _tensors(head: Head, form: Form, folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The head's state dict, every tensor there, of the head's shape and sound in ``dtype``."""
     layers = {"dense": form.dense, "norm": form.norm, "output": form.output}
     names = {}
     for ours in head.state_dict():
@@ -235,16 +238,14 @@ def _tensors(head: Head, form: Form, folder: Path) -> dict[str, Tensor]:
         """The name without that of the encoder inside which transformers keeps some of them."""
         return name if name in names.values() else name.partition(".")[2]
 
-    found = {
-        own(name): tensor
-        for name, tensor in read_tensors(folder, lambda name: own(name) in names.values()).items()
-    }
+    files = TensorFiles(folder)
+    found = {own(name): name for name in files.stored if own(name) in names.values()}
     missing = [name for name in names.values() if name not in found]
     require(not missing, f"{folder}: the checkpoint's head lacks {', '.join(missing)}")
     for ours, expected in head.state_dict().items():
-        got, shape = tuple(found[names[ours]].shape), tuple(expected.shape)
+        got, shape = files.stored[found[names[ours]]].shape, tuple(expected.shape)
         require(
             got == shape,
             f"{folder}: the head's {names[ours]} is {got}, config.json says {shape}",
         )
-    return {ours: found[name] for ours, name in names.items()}
+    return {ours: files.read(found[name], dtype) for ours, name in names.items()}

@@ -16,9 +16,11 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from xtremely.engine.config import ROBERTA_TYPES, read_json
+from xtremely.engine.config import CONFIG, about, position_offset, read_config
 from xtremely.engine.feed import Vocabulary
 from xtremely.engine.heads import KINDS
+from xtremely.engine.loading import POOLER, configuration, load
+from xtremely.engine.texts import one_line
 from xtremely.kernels.guard import InputError, require
 
 # Kind of a head -> transformers' class of models with one.
@@ -30,7 +32,6 @@ CLASSES = {
     "masked language": transformers.AutoModelForMaskedLM,
 }
 _SUFFIXES = {**KINDS, "masked language": "ForMaskedLM"}
-POOLER = "pooler"  # the part of an encoder that belongs to the head
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def build(
         InputError: the folder cannot be loaded, or has another head than the one to keep.
     """
     with _quiet():
-        encoder = _loaded(transformers.AutoModel, folder, dtype=dtype)
+        encoder = load(transformers.AutoModel, folder, dtype)
     words = encoder.get_input_embeddings()
     if len(vocabulary.kept) < words.num_embeddings:
         rows = words.weight.detach()[torch.from_numpy(vocabulary.kept)]
@@ -140,21 +141,20 @@ def build(
 
 def longest(folder: Path) -> int:
     """Most tokens of a sequence that a folder's model takes."""
-    raw = read_json(folder / "config.json")
-    positions = int(raw.get("max_position_embeddings", 512))
-    offset = int(raw.get("pad_token_id") or 0) + 1 if raw.get("model_type") in ROBERTA_TYPES else 0
-    return positions - offset
-
-
-def _loaded(kind: Any, folder: Path, **settings: Any) -> Any:
-    try:
-        return kind.from_pretrained(str(folder), use_safetensors=True, **settings)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"{folder}: cannot be trained from ({error})") from error
+    said = about(read_config(folder), folder)
+    positions = said.max_position_embeddings
+    positions = 512 if positions is None else positions
+    longest = positions - position_offset(said.model_type, said.pad_token_id)
+    require(
+        longest >= 1,
+        f"{folder / CONFIG}: 'max_position_embeddings' is {positions}, which leaves no position for"
+        " a token",
+    )
+    return longest
 
 
 def _config(folder: Path, plan: HeadPlan) -> Any:
-    config = transformers.AutoConfig.from_pretrained(str(folder))
+    config = configuration(folder)
     config.id2label = dict(enumerate(plan.labels)) or {0: "LABEL_0", 1: "LABEL_1"}
     config.label2id = {label: number for number, label in config.id2label.items()}
     return config
@@ -170,8 +170,8 @@ def _share(first: Any, other: Any) -> None:
 
 def _holds(folder: Path, kind: str) -> bool:
     """Whether the folder says that it has a head of the kind."""
-    declared = read_json(folder / "config.json").get("architectures") or ()
-    return any(str(name).endswith(_SUFFIXES[kind]) for name in declared)
+    declared = about(read_config(folder), folder).architectures or ()
+    return any(name.endswith(_SUFFIXES[kind]) for name in declared)
 
 
 def _keep_head(folder: Path, plan: HeadPlan, model: Any, kept: Tensor) -> None:
@@ -181,7 +181,7 @@ def _keep_head(folder: Path, plan: HeadPlan, model: Any, kept: Tensor) -> None:
         f"{folder} has no {plan.kind} head to keep; leave keep_head out for a fresh one",
     )
     with _quiet():
-        whole = _loaded(CLASSES[plan.kind], folder, dtype=model.dtype)
+        whole = load(CLASSES[plan.kind], folder, model.dtype)
     if plan.labels:
         names = [str(whole.config.id2label[n]) for n in range(whole.config.num_labels)]
         require(
@@ -207,18 +207,24 @@ def save(learner: Learner, head: str, base: Path, tokenizer: Any, folder: Path) 
         folder: to be written.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or its weights are not finite.
     """
     model = learner.models[head]
     _restore(model, base, learner.vocabulary)
+    wrong = [name for name, one in model.named_parameters() if not one.isfinite().all()]
+    require(
+        not wrong,
+        f"{folder}: not saved, as training left NaN or infinity in {len(wrong)} weights"
+        f" ({', '.join(wrong[:3])}); lower the learning rate",
+    )
     try:
         with _quiet():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     except Exception as error:  # safetensors and the file system each have their own kinds
         raise InputError(
-            f"{folder}: the model could not be written ({error}); make room there, then the same"
-            " command goes on from the last checkpoint"
+            f"{folder}: the model could not be written ({one_line(error)}); make room there, then"
+            " the same command goes on from the last checkpoint"
         ) from error
 
 
@@ -228,7 +234,7 @@ def _restore(model: Any, base: Path, vocabulary: Vocabulary) -> None:
     kept = torch.from_numpy(vocabulary.kept)
     if words.num_embeddings < size:  # heads share the table: the first one restores it for all
         with _quiet():
-            whole = _loaded(transformers.AutoModel, base, dtype=words.weight.dtype)
+            whole = load(transformers.AutoModel, base, words.weight.dtype)
         rows = whole.get_input_embeddings().weight.detach().clone()
         rows[kept] = words.weight.detach().to(rows.device)
         words.weight = nn.Parameter(rows, requires_grad=False)
@@ -248,7 +254,7 @@ def _output_bias(base: Path, size: int) -> Tensor:
     if not _holds(base, "masked language"):
         return torch.zeros(size)
     with _quiet():
-        whole = _loaded(CLASSES["masked language"], base, dtype=torch.float32)
+        whole = load(CLASSES["masked language"], base, torch.float32)
     return whole.get_output_embeddings().bias.detach().clone()
 
 

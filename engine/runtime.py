@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from xtremely.engine.batch import Batch, collate, plan
 from xtremely.engine.conventions import Conventions, conventions
 from xtremely.engine.heads import Head, load_head
 from xtremely.engine.models import display_name, folder_hash, locate
+from xtremely.engine.soundness import Soundness
+from xtremely.engine.texts import checked
 from xtremely.engine.tokenize import Tokenizer, Tokens
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.kernels.guard import UsageError, require
@@ -100,11 +103,6 @@ class Engine:
         place = _device(device)
         loaded = open_backend(folder, backend, place, precision)
         tokenizer = Tokenizer(folder, loaded.max_length)
-        require(
-            tokenizer.vocabulary <= loaded.vocabulary,
-            f"{folder}: the tokenizer has {tokenizer.vocabulary} pieces, the word table only"
-            f" {loaded.vocabulary} rows; they belong to different models",
-        )
         budget = token_budget or TOKEN_BUDGET.get(loaded.name, TOKEN_BUDGET[place.type])
         require(budget >= 1, f"token_budget {budget} must be at least 1")
         name = display_name(model)
@@ -125,7 +123,7 @@ class Engine:
 
     def embed(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         prompt: str | None = None,
         layer: int | None = None,
@@ -136,7 +134,7 @@ class Engine:
         """Sentence embeddings.
 
         Args:
-            texts: N strings.
+            texts: N strings; see ``texts.checked``.
             prompt: text put before every sentence; by default the model's own convention.
             layer: 0 (embeddings' output) to the number of layers; by default the last.
             pooling: ``mean`` or ``cls``; by default the model's own.
@@ -158,7 +156,7 @@ class Engine:
 
     def sweep(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         layers: Sequence[int],
         poolings: Sequence[str],
@@ -179,18 +177,17 @@ class Engine:
         return vectors, work
 
     def tokens(
-        self, texts: Sequence[str], *, prompt: str | None = None, max_length: int | None = None
+        self, texts: Iterable[str], *, prompt: str | None = None, max_length: int | None = None
     ) -> Tokens:
-        """Texts as sequences for the encoder; see ``embed`` for prompt and length."""
-        require(not isinstance(texts, str), "texts is one string; pass a list of strings")
-        for place, text in enumerate(texts):
-            require(
-                isinstance(text, str),
-                f"text {place} is a {type(text).__name__}, expected a string",
-            )
+        """Texts as sequences for the encoder; see ``embed`` for prompt and length.
+
+        Raises:
+            InputError: something among them is no text (see ``texts.checked``).
+        """
+        texts = checked(texts)
         prefix = self.conventions.default_prompt if prompt is None else prompt
         limit = self.max_length if max_length is None else max_length
-        return self.tokenizer([prefix + text for text in texts], limit)
+        return replace(self.tokenizer([prefix + text for text in texts], limit), texts=texts)
 
     def pooled(
         self,
@@ -251,9 +248,13 @@ class Engine:
             progress: see ``Progress``.
         """
         last = self.backend.layers
-        return self.run(
-            tokens, [last], lambda states, batch: take(head(states[last], batch), batch), progress
-        )
+
+        def asked(states: dict[int, Tensor], batch: Batch) -> Finish:
+            outputs = head(states[last], batch)
+            sound = Soundness(self.backend.precision, {"the head's outputs": outputs})
+            return partial(self._finish, sound, batch, tokens, take(outputs, batch))
+
+        return self.run(tokens, [last], asked, progress)
 
     def run(
         self,
@@ -268,6 +269,10 @@ class Engine:
         host waits for one batch's results (``transfer.to_host``), the device computes another. A
         batch that does not fit into the device's memory comes again in smaller ones, and so do
         all after it.
+
+        Raises:
+            InputError: the hidden states of a sequence hold NaN or infinity; it is named before
+                anything is done with its batch's results.
         """
         start = time.perf_counter()
         work = Work(sentences=len(tokens), tokens=len(tokens.ids), truncated=tokens.truncated)
@@ -278,7 +283,9 @@ class Engine:
             batch = collate(tokens, indices)
             try:
                 batch = batch.to(self.backend.device)
-                left_to_do = take(self.backend.hidden(batch, layers), batch)
+                states = self.backend.hidden(batch, layers)
+                sound = Soundness.of_states(self.backend.precision, states)
+                left_to_do = take(states, batch)
             except torch.OutOfMemoryError:
                 if len(indices) == 1:
                     raise
@@ -288,7 +295,7 @@ class Engine:
                 continue
             if finish is not None:
                 finish()
-            finish = left_to_do
+            finish = partial(self._finish, sound, batch, tokens, left_to_do)
             work.computed_tokens += self.backend.computed(batch)
             if progress is not None:
                 progress(len(indices), batch.tokens)
@@ -296,6 +303,14 @@ class Engine:
             finish()
         work.seconds = time.perf_counter() - start
         return work
+
+    def _finish(
+        self, sound: Soundness, batch: Batch, tokens: Tokens, left_to_do: Finish | None
+    ) -> None:
+        """What is done with a batch when its results have reached the host."""
+        sound.require(batch, tokens, self.tokenizer.spelled)
+        if left_to_do is not None:
+            left_to_do()
 
     def _shrink(self, tokens: int) -> None:
         """Halve the token budget after a batch of ``tokens`` did not fit, saying so."""

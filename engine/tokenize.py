@@ -6,11 +6,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xtremely.engine.template import Template, shares
-from xtremely.kernels.guard import InputError, require
+from xtremely.engine.texts import checked, foreign
+from xtremely.engine.vocabulary import check_vocabulary, load_tokenizer, probe, unknown_id
+from xtremely.kernels.guard import require
 
 CACHED_TOKENS = 8_000_000  # 32 MB of ids kept for texts that come again
 
@@ -24,12 +27,14 @@ class Tokens:
         types: [T] uint8, token types.
         offsets: [N + 1] int64; sequence n is ``ids[offsets[n]:offsets[n + 1]]``.
         truncated: how many of the sequences were longer than the limit.
+        texts: what a complaint calls the sequences, where each is one text.
     """
 
     ids: np.ndarray
     types: np.ndarray
     offsets: np.ndarray
     truncated: int
+    texts: Sequence[str] | None = None
 
     @classmethod
     def of(cls, sequences: Iterable[tuple[np.ndarray, np.ndarray]], truncated: int = 0) -> Tokens:
@@ -72,30 +77,48 @@ class Tokenizer:
         pair: those around two.
         typed: whether the model is given token types.
         unknown: the id of the unknown token; None for a tokenizer without one.
+
+    Raises:
+        InputError: there is no vocabulary, or it is not the model's (see ``vocabulary``).
     """
 
     def __init__(self, folder: Path, max_length: int):
-        from transformers import AutoTokenizer
-
-        try:
-            loaded = AutoTokenizer.from_pretrained(str(folder))
-        except Exception as error:  # transformers raises many kinds for one fact: no tokenizer
-            raise InputError(f"{folder}: no usable tokenizer ({error})") from error
+        loaded = load_tokenizer(folder)
         require(
             getattr(loaded, "is_fast", False),
             f"{folder}: its tokenizer has no fast form (tokenizer.json); save one beside the model",
         )
-        self.max_length = max_length
-        self.vocabulary = len(loaded)
-        self.unknown: int | None = loaded.unk_token_id
-        self.backend = loaded.backend_tokenizer
-        self.backend.no_padding()
-        self.backend.no_truncation()
-        self.typed = "token_type_ids" in loaded.model_input_names
-        self.single = Template.read(self.backend.encode("a"), self.typed)
-        self.pair = Template.read(self.backend.encode("a", "a"), self.typed)
+        self.folder, self.max_length = folder, max_length
+        with foreign(f"{folder}: no usable tokenizer"):
+            self.vocabulary = len(loaded)
+            self.unknown: int | None = loaded.unk_token_id
+            self.backend = loaded.backend_tokenizer
+            self.backend.no_padding()
+            self.backend.no_truncation()
+            self.typed = "token_type_ids" in loaded.model_input_names
+            unknown = {self.unknown, unknown_id(self.backend)} - {None}
+            specials = {*loaded.all_special_ids, *unknown}
+            check_vocabulary(folder, self.backend, specials)
+            text = probe(folder, self.backend, specials)
+            self.single = Template.read(self.backend.encode(text), self.typed)
+            self.pair = Template.read(self.backend.encode(text, text), self.typed)
+        require(
+            not any(unknown & {*ids.tolist()} for ids in self.single.ids),
+            f"{folder}: its tokenizer's vocabulary lacks the special tokens that it puts around a"
+            " text; put the model's own tokenizer files there",
+        )
         self._seen: OrderedDict[str, np.ndarray] = OrderedDict()
         self._seen_tokens = 0
+
+    def encodings(self, texts: Sequence[str]) -> list[Any]:
+        """The tokenizers library's encodings of texts, with places in the text, no specials."""
+        texts = checked(texts)
+        with foreign(f"{self.folder}: its tokenizer cannot read a text"):
+            return self.backend.encode_batch(texts, add_special_tokens=False)
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """The text of a sequence of ids, without special tokens, as far as it can be told."""
+        return self.backend.decode([*map(int, ids)], skip_special_tokens=True).strip()
 
     def forget(self) -> None:
         """Drop the memory of texts seen, so that they are tokenised again."""
@@ -143,9 +166,11 @@ class Tokenizer:
 
     def rows(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of every text, no specials, nothing cut; texts seen before come from memory."""
+        texts = checked(texts)
         known = {text: self._seen[text] for text in texts if text in self._seen}
         fresh = list(dict.fromkeys(text for text in texts if text not in known))
-        encodings = self.backend.encode_batch_fast(fresh, add_special_tokens=False)
+        with foreign(f"{self.folder}: its tokenizer cannot read a text"):
+            encodings = self.backend.encode_batch_fast(fresh, add_special_tokens=False)
         for text, encoding in zip(fresh, encodings, strict=True):
             known[text] = np.asarray(encoding.ids, dtype=np.int32)
             self._seen[text] = known[text]

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ import torch
 import transformers
 
 from xtremely.engine import learner as models
-from xtremely.engine._train import COMPLETE, SCORE, Progress, Trainer
+from xtremely.engine._train import COMPLETE, SCORE, Progress, Trainer, is_intact
 from xtremely.engine.feed import (
     Collator,
     Exam,
@@ -31,6 +32,8 @@ from xtremely.engine.feed import (
     order,
 )
 from xtremely.engine.learner import HeadPlan, Learner
+from xtremely.engine.loading import configuration
+from xtremely.engine.surroundings import Surroundings, resumed, surroundings
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 LOG_STEPS = 50
@@ -91,6 +94,7 @@ class Fit:
         scores: head -> its exam's score.
         losses: (step, mean loss since the entry before).
         pieces: rows of the word table that were held.
+        made_with: what the bits of the weights depend on besides, see ``surroundings``.
     """
 
     learner: Learner
@@ -102,6 +106,7 @@ class Fit:
     scores: dict[str, float]
     losses: list[tuple[int, float]]
     pieces: int
+    made_with: Surroundings
 
 
 def choose_device(device: str) -> str:
@@ -148,6 +153,8 @@ def fit(
 ) -> Fit:
     """Train a model; a run that was killed goes on from its last checkpoint to the same weights.
 
+    It stops at the first loss or gradient that is not finite, before anything is saved of it.
+
     Args:
         folder: the Hugging Face folder to start from.
         tokenizer: transformers' own, of that folder.
@@ -158,15 +165,46 @@ def fit(
         work: for checkpoints; to be removed by the caller when the model is saved. What is in it
             must come from the same call.
         quiet: show no progress.
+
+    Raises:
+        InputError: a checkpoint was made with something else (another version, another processor),
+            or cannot be written.
     """
+    device = choose_device(settings.device)
+    now = surroundings(device, choose_precision(settings.precision, device))
+    last = _last_checkpoint(work)
+    with resumed(last, COMPLETE, now) as made_with:
+        return _fit(
+            folder, tokenizer, plans, lessons, exams, settings, work, quiet, last, made_with
+        )
+
+
+def _fit(
+    folder: Path,
+    tokenizer: Any,
+    plans: Sequence[HeadPlan],
+    lessons: Sequence[Lesson],
+    exams: Sequence[Exam],
+    settings: Settings,
+    work: Path,
+    quiet: bool,
+    last: Path | None,
+    made_with: Surroundings,
+) -> Fit:
+    """``fit`` in settled surroundings, from the checkpoint ``last``."""
     device = choose_device(settings.device)
     require(
         tokenizer.mask_token_id is not None or all(p.kind != "masked language" for p in plans),
         f"{folder}: its tokenizer has no mask token, which masked words need",
     )
+    require(
+        tokenizer.pad_token_id is not None,
+        f"{folder}: its tokenizer has no padding token, which training needs; name one as pad_token"
+        " in tokenizer_config.json",
+    )
     transformers.set_seed(settings.seed)
     seen = [f for some in (*lessons, *exams) for f in some.features] if settings.prune else None
-    words = transformers.AutoConfig.from_pretrained(str(folder)).vocab_size
+    words = configuration(folder).vocab_size
     vocabulary = Vocabulary.of(seen, words, tokenizer)
     learner = models.build(
         folder, plans, vocabulary, freeze=settings.freeze, keep_head=settings.keep_head
@@ -179,11 +217,11 @@ def fit(
     arguments = _arguments(settings, device, len(plans), len(batches), work)
     trainer = Trainer(learner, arguments, eval_dataset=exams)
     progress = Progress(sum(map(len, batches)), quiet or not trainer.is_world_process_zero())
-    trainer.prepare(lessons, exams, batches, collator, progress, settings.patience)
-    last = _last_checkpoint(work)
+    trainer.prepare(lessons, exams, batches, collator, progress, settings.patience, made_with)
     start = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trainer.require_finite()
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "write" not in str(error).lower():
             raise
@@ -207,6 +245,7 @@ def fit(
         scores=trainer.examine() if exams else {},
         losses=[(entry["step"], entry["loss"]) for entry in history if "loss" in entry],
         pieces=len(vocabulary.kept),
+        made_with=made_with,
     )
 
 
@@ -258,8 +297,19 @@ def _arguments(
 
 
 def _last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """The newest checkpoint that was written to its end.
+
+    Where one is damaged, all are removed: the best one so far may be among them.
+    """
     whole = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
+    try:
+        intact = all(map(is_intact, whole))
+    except InputError:
+        intact = False
+    if not intact:
+        warnings.warn(f"{work}: a checkpoint is damaged; training begins anew", stacklevel=2)
+        clear(work)
+        return None
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from xtremely.engine.config import AnyConfig, EncoderConfig, ModernBertConfig, read_json
-from xtremely.kernels.guard import InputError, require
+from xtremely.engine.config import AnyConfig, EncoderConfig, ModernBertConfig
+from xtremely.engine.tensor_files import TensorFiles
+from xtremely.kernels.guard import require
 
 PREFIXES = ("bert.", "roberta.", "")
 # Tensors that are no part of the encoder: task heads, the pooler and the old position buffer.
@@ -46,58 +46,30 @@ MODERN_HEADS = re.compile(r"(head|decoder|classifier)\.")
 MODERN_WORDS = "embeddings.tok_embeddings.weight"
 
 
-def shard_files(folder: Path) -> list[Path]:
-    """The folder's safetensors files: one, or those that the index names."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        return [single]
-    if index.exists():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        for name in names:
-            require(
-                Path(name).name == name and (folder / name).exists(),
-                f"{index}: names {name!r}, which is not a file of this folder",
-            )
-        return [folder / name for name in names]
-    pickled = sorted(p.name for p in folder.glob("pytorch_model*.bin"))
-    raise InputError(
-        f"{folder}: no model.safetensors here"
-        + (
-            f", only {pickled[0]}; pickled weights are not read: load the model with transformers"
-            " and save it again with save_pretrained"
-            if pickled
-            else "; expected an ordinary Hugging Face model folder"
-        )
-    )
+_NUMBERED = re.compile(r"(?:encoder\.layer|layers)\.(\d{1,9})\.")
 
 
-def read_tensors(folder: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
-    """A checkpoint's tensors by their names in the file, those that are wanted or all."""
-    tensors: dict[str, Tensor] = {}
-    for path in shard_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - safe_open is no dict
-                    if wanted is None or wanted(name):
-                        tensors[name] = file.get_tensor(name)
-        except SafetensorError as error:
-            raise InputError(
-                f"{path}: unreadable or truncated ({error}); fetch or save the model again"
-            ) from error
-    return tensors
-
-
-def encoder_tensors(folder: Path, config: AnyConfig) -> dict[str, Tensor]:
+def encoder_tensors(
+    folder: Path, config: AnyConfig, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """The state dict of the family's encoder from a checkpoint folder.
 
+    Args:
+        folder: a Hugging Face model folder.
+        config: of its encoder.
+        dtype: what the weights are going to be computed in; they keep their own here.
+
     Raises:
-        InputError: a tensor is missing, has the wrong shape, or belongs to nothing known.
+        InputError: a tensor is missing, has the wrong shape, belongs to nothing known, or is
+            not sound (see ``tensor_files``).
     """
     if isinstance(config, ModernBertConfig):
-        checkpoint = _Checkpoint(folder, MODERN_PREFIXES, MODERN_WORDS)
+        checkpoint = _Checkpoint(folder, MODERN_PREFIXES, MODERN_WORDS, dtype)
+        checkpoint.check_layers(config.layers)
         state, heads = _modernbert(checkpoint.take, config), MODERN_HEADS
     else:
-        checkpoint = _Checkpoint(folder, PREFIXES, _EMBEDDINGS["words"])
+        checkpoint = _Checkpoint(folder, PREFIXES, _EMBEDDINGS["words"], dtype)
+        checkpoint.check_layers(config.layers)
         state, heads = _bert(checkpoint.take, config), HEADS
     checkpoint.close(heads, f"{config.model_type} model of {config.layers} layers")
     return state
@@ -110,29 +82,48 @@ class _Checkpoint:
         folder: where it lies.
         prefixes: what may stand before every name of the encoder's.
         probe: a tensor that tells which of them does.
+        dtype: what the weights are going to be computed in.
     """
 
-    def __init__(self, folder: Path, prefixes: tuple[str, ...], probe: str):
-        tensors = read_tensors(folder)
-        found = [prefix for prefix in prefixes if prefix + probe in tensors]
+    def __init__(self, folder: Path, prefixes: tuple[str, ...], probe: str, dtype: torch.dtype):
+        self.files = TensorFiles(folder)
+        stored = self.files.stored
+        found = [prefix for prefix in prefixes if prefix + probe in stored]
         named = "|".join(prefix for prefix in prefixes if prefix)
         require(bool(found), f"{folder}: no tensor named [{named}]{probe}")
-        self.folder = folder
-        self.source = {name.removeprefix(found[0]): value for name, value in tensors.items()}
+        self.folder, self.dtype = folder, dtype
+        self.source: dict[str, str] = {}  # name without the prefix -> name in the file
+        for name in stored:
+            short = name.removeprefix(found[0])
+            require(
+                short not in self.source,
+                f"{folder}: tensor {short!r} is there twice, with and without {found[0]!r}",
+            )
+            self.source[short] = name
         self.used: set[str] = set()
         self.missing: list[str] = []
         self.wrong: list[str] = []
 
+    def check_layers(self, layers: int) -> None:
+        """Raise InputError if the checkpoint has fewer layers than its configuration says."""
+        there = {int(found[1]) for name in self.source if (found := _NUMBERED.match(name))}
+        require(
+            layers <= len(there),
+            f"{self.folder}: num_hidden_layers in config.json is {layers}, the checkpoint has"
+            f" {len(there)} layers; they belong to different models",
+        )
+
     def take(self, name: str, *shape: int) -> Tensor:
-        """A tensor of the encoder's."""
+        """A tensor of the encoder's; one of no content where it is missing or misshapen."""
         if name not in self.source:
             self.missing.append(name)
-            return torch.empty(shape)
+            return torch.empty(shape, device="meta")
         self.used.add(name)
-        value = self.source[name]
-        if tuple(value.shape) != shape:
-            self.wrong.append(f"{name} is {tuple(value.shape)}, config.json says {shape}")
-        return value
+        got = self.files.stored[self.source[name]].shape
+        if got != shape:
+            self.wrong.append(f"{name} is {got}, config.json says {shape}")
+            return torch.empty(shape, device="meta")
+        return self.files.read(self.source[name], self.dtype)
 
     def close(self, heads: re.Pattern[str], model: str) -> None:
         """Raise InputError unless everything was there, of the right shape, and nothing else was.
@@ -172,13 +163,20 @@ def _bert(take: Callable[..., Tensor], config: EncoderConfig) -> dict[str, Tenso
         base = f"encoder.layer.{layer}."
         for part, shape in (("weight", (hidden, hidden)), ("bias", (hidden,))):
             fused = [take(f"{base}{name}.{part}", *shape) for name in _QKV]
-            state[f"layers.{layer}.qkv.{part}"] = torch.cat(fused)
+            state[f"layers.{layer}.qkv.{part}"] = _joined(fused)
         for ours, theirs in _LAYER.items():
             for part in ("weight", "bias"):
                 size = sizes.get(ours, (hidden,))
                 shape = size if part == "weight" else size[:1]
                 state[f"layers.{layer}.{ours}.{part}"] = take(f"{base}{theirs}.{part}", *shape)
     return state
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """Several tensors on top of each other; without content if one of them has none."""
+    if any(one.is_meta for one in tensors):
+        tensors = [one.to("meta") for one in tensors]
+    return torch.cat(tensors)
 
 
 def _modernbert(take: Callable[..., Tensor], config: ModernBertConfig) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ def pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Pieces]:
             np.asarray(one.ids, dtype=np.int32),
             np.asarray(one.offsets, dtype=np.int32).reshape(-1, 2),
         )
-        for one in tokenizer.backend.encode_batch(texts, add_special_tokens=False)
+        for one in tokenizer.encodings(texts)
     ]
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from xtremely.eval import readers
 from xtremely.eval.examples import Choices
 from xtremely.eval.languages import codes
 from xtremely.eval.readers import Missing
 from xtremely.eval.task import Labelling, Task
-from xtremely.kernels.guard import InputError, require
+from xtremely.kernels.guard import require
 
 # Where an example stands, its text, its options and the right one's row.
-Item = tuple[str, Any, Sequence[Any], Any]
+Item = tuple[str, str, Sequence[str], int | str]
 
 
 def choosing(
@@ -66,16 +65,17 @@ def choosing(
     )
 
 
+def chosen_option(text: str) -> int | str:
+    """The row that a text names; the text itself, to be complained of, if it is no number."""
+    number = readers.whole_number(text)
+    return text if number is None else number
+
+
 def _choices(path: Path, read: Callable[[Path], list[Item]]) -> Choices:
-    try:
-        items = read(path)
-    except (KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: not the set's structure ({error!r})") from error
+    items = read(path)
     require(bool(items), f"{path}: the file is empty")
     width = len(items[0][2])
-    for where, text, options, answer in items:
-        for one in (text, *options):
-            require(isinstance(one, str), f"{where}: {one!r} stands where a text must")
+    for where, _, options, answer in items:
         require(len(options) == width, f"{where}: {len(options)} options, the first has {width}")
         require(
             type(answer) is int and 0 <= answer < width,

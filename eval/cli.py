@@ -1,12 +1,14 @@
 """The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``export``, ``mine``,
 ``index``, ``tasks``, ``models``, ``kernels``, ``study``.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables go to standard output, progress and notes to
-standard error.
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM). Tables go to
+standard output, progress and notes to standard error.
 """
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import warnings
 from functools import partial
@@ -14,50 +16,55 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from xtremely.eval import cli_retrieval, cli_study, cli_training
+from xtremely.eval.cli_options import (
+    Backend,
+    DataRoot,
+    Device,
+    Model,
+    Pooling,
+    Precision,
+    Prompt,
+    Quiet,
+)
+from xtremely.eval.endings import Stopped, ending, stoppable
+from xtremely.eval.plain import plain
 from xtremely.kernels.guard import InputError, UsageError
+
+
+class _Commands(TyperGroup):
+    """Typer reports these two as its own, with no word of what is kept."""
+
+    def invoke(self, context: typer.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as error:
+            raise Stopped(signal.SIGINT) from error
+        except EOFError as error:
+            raise InputError(f"a file ends too early ({error}); is it whole?") from error
+
 
 app = typer.Typer(
     name="xtremely",
+    cls=_Commands,
     help="Evaluate multilingual encoders on XTREME, on padding-free batches.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Model = Annotated[
-    str, typer.Option(help="A packaged model (see 'models'), a Hugging Face folder, or a hub name.")
-]
-Backend = Annotated[
-    str,
-    typer.Option(
-        help="auto, torch, triton, native, onnx, or onnx:PROVIDER (cpu, cuda, tensorrt,"
-        " openvino); a backend named never degrades."
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[
-    str, typer.Option(help="fp32, fp16, bf16, (BERT family) fp8, or (on a CPU) int8.")
-]
-Pooling = Annotated[
-    str | None, typer.Option(help="mean or cls (default: the profile's or the model's own).")
-]
-Prompt = Annotated[
-    str | None,
-    typer.Option(help="Text before every sentence (default: the model's own, e.g. 'query: ')."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(help="Folder with benchmark data (see 'tasks'), or hub:google/xtreme."),
-]
 
-
-def _split(text: str | None) -> list[str] | None:
+def _split(text: str | None, option: str) -> list[str] | None:
+    """The names that an option lists, each once; None if it was not given."""
     if text is None:
         return None
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise UsageError(f"{option} names nothing; leave it out, or separate names by commas")
+    return names
 
 
 def _complain_as_notes() -> None:
@@ -112,11 +119,13 @@ def evaluate(
 ) -> None:
     """Evaluate a model on tasks; writes results.json, submission/ and report.html."""
     from xtremely.engine.runtime import Engine
-    from xtremely.eval import planning, runner
+    from xtremely.eval import planning
     from xtremely.eval.display import ProgressWatcher, print_summary
     from xtremely.eval.evaluation import Evaluation
     from xtremely.eval.report import write_report
     from xtremely.eval.results import write_results
+    from xtremely.eval.run_folder import run_folder, write_submission
+    from xtremely.eval.runner import records_of
 
     chosen, named = _tasks(tasks, data_root)
     _check_root(data_root)
@@ -125,21 +134,22 @@ def evaluate(
     settings = planning.Settings(
         profile=profile,
         layers=layers,
-        poolings=tuple(_split(pooling) or ()) or None,
-        centrings=tuple(_split(centring) or ("none",)),
+        poolings=tuple(_split(pooling, "--pooling") or ()) or None,
+        centrings=tuple(_split(centring, "--centring") or ()),
         prompt=prompt,
         limit=limit,
     )
-    runner.check_writable(out)
     load = partial(Engine.load, backend=backend, device=device, precision=precision)
-    whole = Evaluation(
-        model, load, chosen, data_root, settings, checkpoints, _split(languages), named
-    )
-    with ProgressWatcher(quiet) as watcher:
-        results, notes = whole.run(out, watcher)
-    records = runner.assemble(out, results)
-    write_results(out / "results.json", records)
-    write_report(out / "report.html", records, notes)
+    asked = _split(languages, "--languages")
+    whole = Evaluation(model, load, chosen, data_root, settings, checkpoints, asked, named)
+    whole.check()
+    with run_folder(out) as folder:
+        with ProgressWatcher(quiet) as watcher:
+            results, notes = whole.run(out, watcher)
+        records = records_of(results)
+        write_submission(folder, results)
+        write_results(out / "results.json", records)
+        write_report(out / "report.html", records, notes)
     if not quiet:
         print_summary(records, notes, out)
 
@@ -148,7 +158,7 @@ def _tasks(names: str | None, data_root: Path | None) -> tuple[list, bool]:
     """The tasks, and whether they were named one by one."""
     from xtremely.eval.task import all_tasks, find_task
 
-    wanted = _split(names) or (["all"] if data_root else ["mini"])
+    wanted = _split(names, "--tasks") or (["all"] if data_root else ["mini"])
     named = wanted != ["all"]
     if not named:
         wanted = [task.name for task in all_tasks().values() if not task.packaged]
@@ -166,12 +176,6 @@ def _check_root(data_root: Path | None) -> None:
 
     if data_root is not None and not is_hub(data_root) and not data_root.is_dir():
         raise UsageError(f"--data-root {data_root}: there is no such folder")
-
-
-def _engine(model: str, backend: str, device: str, precision: str):  # noqa: ANN202
-    from xtremely.engine.runtime import Engine
-
-    return Engine.load(model, backend=backend, device=device, precision=precision)
 
 
 @app.command()
@@ -196,39 +200,7 @@ def score(
         print_scores(scores)
 
 
-@app.command()
-def encode(
-    source: Annotated[
-        str, typer.Option("--input", help="A UTF-8 text file, one sentence a line; - for stdin.")
-    ],
-    output: Annotated[Path, typer.Option(help="A .npy file: one row of float32 per line.")],
-    model: Model = "e5-small-4bit",
-    prompt: Prompt = None,
-    layer: Annotated[int | None, typer.Option(help="Hidden layer (default: the last).")] = None,
-    pooling: Pooling = None,
-    normalize: Annotated[bool, typer.Option(help="Scale rows to length 1.")] = True,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    quiet: Quiet = False,
-) -> None:
-    """Embed a text file into a .npy matrix."""
-    from xtremely.eval.display import note
-    from xtremely.eval.encode import check_output, encode_lines, read_input
-
-    lines = read_input(source)
-    check_output(output)
-    engine = _engine(model, backend, device, precision)
-    work = encode_lines(engine, lines, output, prompt, layer, pooling, normalize, quiet)
-    if not quiet:
-        empty = sum(not line.strip() for line in lines)
-        note(
-            f"{work.sentences:,} lines, {work.tokens:,} tokens, "
-            f"{work.tokens / max(work.seconds, 1e-9):,.0f} tokens/s"
-            + (f"; {work.truncated} cut to the model's length" if work.truncated else "")
-            + (f"; {empty} empty lines kept as empty text" if empty else "")
-            + f" -> {output}"
-        )
+app.command("encode")(cli_retrieval.encode)
 
 
 @app.command()
@@ -253,8 +225,8 @@ def export(
     pooling: Pooling = None,
 ) -> None:
     """Write a model as ONNX, compared with torch before it is kept."""
-    from xtremely.eval.display import note
     from xtremely.eval.exporting import export_model
+    from xtremely.eval.terminal import note
 
     note(export_model(model, out, precision, head, layer, pooling))
 
@@ -262,7 +234,7 @@ def export(
 @app.command("tasks")
 def list_tasks(data_root: DataRoot = None) -> None:
     """The tasks, and with --data-root which languages have data there."""
-    from xtremely.eval.display import print_tasks
+    from xtremely.eval.listings import print_tasks
     from xtremely.eval.task import all_tasks
 
     _check_root(data_root)
@@ -272,7 +244,7 @@ def list_tasks(data_root: DataRoot = None) -> None:
 @app.command("models")
 def list_models() -> None:
     """The packaged models, and what else can be named."""
-    from xtremely.eval.display import print_models
+    from xtremely.eval.listings import print_models
 
     print_models()
 
@@ -311,7 +283,7 @@ def tune_kernels(
     """Measure every kernel's settings on this GPU and keep the fastest."""
     from xtremely.eval.kernel_tables import print_tuning
 
-    print_tuning(_split(only), _split(precision) or [], out)
+    print_tuning(_split(only, "--only"), _split(precision, "--precision") or [], out)
 
 
 app.command("mine")(cli_retrieval.mine)
@@ -321,25 +293,23 @@ app.add_typer(cli_retrieval.index, name="index")
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every foreseeable trouble ends in one line and an exit code."""
     _complain_as_notes()
-    try:
-        app(arguments)
-    except UsageError as error:
-        _say("error:", "red", error)
-        sys.exit(2)
-    except InputError as error:
-        _say("error:", "red", error)
-        sys.exit(1)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _say(
-            "error:",
-            "red",
-            f"{error.strerror or error}{where}; results that were finished are kept, the same"
-            " command goes on from there",
-        )
-        sys.exit(1)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # what the terminal cannot show is no reason to end
+            stream.reconfigure(errors="backslashreplace")
+    command = " ".join((sys.argv[1:] if arguments is None else arguments)[:2])
+    with stoppable() as seen:
+        try:
+            app(arguments)
+        except BaseException as error:
+            found = ending(error, command, seen)
+            if found is None:
+                raise
+            _say("error:", "red", found[0])
+            sys.exit(found[1])
 
 
 def _say(what: str, colour: str, message: object) -> None:
     """One line on standard error; needs no rich, which a machine that only trains may lack."""
-    typer.echo(f"{typer.style(what, fg=colour)} {message}", err=True)
+    typer.echo(f"{typer.style(what, fg=colour)} {plain(message)}", err=True)

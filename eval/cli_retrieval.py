@@ -1,29 +1,38 @@
-"""The command line's ``mine`` and ``index``."""
+"""The command line's ``encode``, ``mine`` and ``index``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from xtremely.kernels.guard import UsageError, require
+from xtremely.eval.cli_options import (
+    Backend,
+    Device,
+    Layer,
+    Model,
+    Pooling,
+    Precision,
+    Prompt,
+    Quiet,
+)
+from xtremely.kernels.guard import UsageError, require_number
+
+MAX_WORKERS = 65_536
+KEPT = "what is finished is kept in {}, the same command goes on from there"
 
 Source = Annotated[
     Path,
     typer.Argument(
-        help="Sentences (.txt, .gz, .bz2, .zst: one a line, or id TAB sentence; .parquet: column"
-        " text or sentence, perhaps id), or embeddings (.npy, one row a sentence)."
+        help="Sentences (text, also .gz, .bz2, .xz, .zst: one per line, or id TAB sentence in every"
+        " line; .parquet: column text or sentence, perhaps id), or embeddings (.npy, one row per"
+        " sentence; no model is needed)."
     ),
 ]
-Model = Annotated[str, typer.Option(help="See 'eval'; not needed where all is embeddings.")]
-Layer = Annotated[int | None, typer.Option(help="Hidden layer (default: the last).")]
-Pooling = Annotated[str | None, typer.Option(help="mean or cls (default: the model's own).")]
-Prompt = Annotated[str | None, typer.Option(help="Text before every sentence (default: own).")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="fp32, fp16, bf16 or (BERT family) fp8.")]
-Backend = Annotated[str, typer.Option(help="auto, torch or triton.")]
 Storage = Annotated[str, typer.Option(help="Vectors on disk: fp32, fp16 or int8.")]
 Shards = Annotated[
     int, typer.Option(help="Parts of a side in memory at a time; makes no difference to the pairs.")
@@ -35,9 +44,67 @@ Ray = Annotated[
     str | None,
     typer.Option(help="Spread over Ray: 'local', 'auto', or a cluster's address."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+
+
+@contextmanager
+def _interruptible(kept: str) -> Iterator[None]:
+    """Says, when a run is interrupted, what of it is kept."""
+    from xtremely.eval.terminal import note
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"interrupted; {kept}")
+        raise
+
 
 index = typer.Typer(help="Indexes of vectors: build, search, look at.", no_args_is_help=True)
+
+
+def encode(
+    source: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            help="Sentences (text, also .gz, .bz2, .xz, .zst: one per line, or id TAB sentence in"
+            " every line; .parquet: column text or sentence, perhaps id); - for standard input.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="A .npy file: one row of float32 per line.")],
+    model: Model = "e5-small-4bit",
+    prompt: Prompt = None,
+    layer: Layer = None,
+    pooling: Pooling = None,
+    normalize: Annotated[bool, typer.Option(help="Scale rows to length 1.")] = True,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    quiet: Quiet = False,
+) -> None:
+    """Embed a text file into a .npy matrix."""
+    from xtremely.eval.display import encoding_progress
+    from xtremely.eval.embedding import Encoding
+    from xtremely.eval.encode import check_paths, encode_lines, read_input
+    from xtremely.eval.terminal import note
+
+    encoding = Encoding(layer, pooling, prompt)
+    encoding.check()
+    check_paths(source, output)
+    lines = read_input(source)
+    engine = _loader(model, backend, device, precision)()
+    encoding.check(engine)
+    bar = partial(encoding_progress, quiet=quiet)
+    with _interruptible("nothing was kept"):
+        work = encode_lines(engine, lines, output, encoding, normalize, bar)
+    if not quiet:
+        note(
+            f"{work.sentences:,} lines, {work.tokens:,} tokens, "
+            f"{work.tokens / max(work.seconds, 1e-9):,.0f} tokens/s"
+            + (f"; {work.truncated} cut to the model's length" if work.truncated else "")
+            + (f"; {lines.empty} empty lines kept as empty text" if lines.empty else "")
+            + ("; ids left out" if lines.named else "")
+            + f" -> {output}"
+        )
 
 
 def mine(
@@ -76,7 +143,7 @@ def mine(
     from xtremely.engine.runtime import Engine
     from xtremely.eval.display import encoding_progress, print_mined, search_watch
     from xtremely.eval.embedding import Encoding
-    from xtremely.eval.mine import Settings, Surroundings
+    from xtremely.eval.mine import Settings, Surroundings, check_paths
     from xtremely.eval.mine import mine as run
 
     settings = Settings(
@@ -90,6 +157,9 @@ def mine(
         encoding=Encoding(layer, pooling, prompt, storage),
     )
     settings.check()
+    require_number("--workers", workers, least=1, most=MAX_WORKERS)
+    work = work or out.parent / f"{out.name}.work"
+    check_paths(source, target, out, work, gold)
     load = {"model": model, "backend": backend, "device": device, "precision": precision}
     options = {}
     if ray is not None:
@@ -97,19 +167,17 @@ def mine(
 
         scale.connect(ray)
         options = {"each": scale.each, "fill": partial(scale.fill, load=load, workers=workers)}
-    with search_watch(quiet) as watch:
+    with _interruptible(KEPT.format(work)), search_watch(quiet) as watch:
         around = Surroundings(
             partial(Engine.load, **load), watch, partial(encoding_progress, quiet=quiet), **options
         )
-        report = run(
-            source, target, out, work or out.with_name(f"{out.name}.work"), settings, around
-        )
+        report = run(source, target, out, work, settings, around)
     if not quiet:
         print_mined(report, out)
 
 
 def _threshold(text: str | None) -> float | str | None:
-    from xtremely.eval.mine import TUNED
+    from xtremely.eval.gold import TUNED
 
     if text is None or text == TUNED:
         return text
@@ -142,34 +210,35 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Build an index of sentences or embeddings; memory is planned before it starts."""
-    from xtremely.eval.display import note
+    from xtremely.eval.display import encoding_progress
     from xtremely.eval.embedding import Encoding
-    from xtremely.eval.indexing import build_index
+    from xtremely.eval.indexing import BuildSettings, build_index
+    from xtremely.eval.terminal import note
 
-    require(0 < recall <= 1, f"--recall {recall}; legal: above 0, at most 1")
-    encoding = Encoding(layer, pooling, prompt, storage)
+    settings = BuildSettings(factory, recall, k, Encoding(layer, pooling, prompt, storage))
+    work = work or out.parent / f"{out.name}.work"
     load = _loader(model, backend, device, precision)
-    made = build_index(
-        source,
-        out,
-        work or out.with_name(f"{out.name}.work"),
-        load,
-        encoding,
-        factory,
-        recall,
-        k,
-        quiet,
-    )
+    bar = partial(encoding_progress, quiet=quiet)
+    with _interruptible(KEPT.format(work)):
+        made = build_index(source, out, work, load, settings, bar)
     if not quiet:
+        left = "".join(
+            f", {made[what]:,} {what} left out"
+            for what in ("duplicates", "empty")
+            if made.get(what)
+        )
         share = made["recall"]["share"]
-        note(f"{made['rows']:,} vectors, {made['factory']}, recall@{k} {share:.3f} -> {out}")
+        note(
+            f"{made['rows']:,} vectors{left}, {made['factory']}, recall@{made['recall']['k']}"
+            f" {share:.3f} -> {out}"
+        )
 
 
 @index.command("search")
 def search(
     path: Annotated[Path, typer.Argument(help="An index made by 'index build'.")],
     queries: Source,
-    out: Annotated[Path, typer.Option(help="query TAB rank TAB row TAB score; rows from 1.")],
+    out: Annotated[Path, typer.Option(help="query TAB rank TAB match TAB score.")],
     model: Model = "e5-small-4bit",
     k: Annotated[int, typer.Option(help="Neighbours of each query.")] = 4,
     effort: Annotated[
@@ -187,14 +256,19 @@ def search(
     quiet: Quiet = False,
 ) -> None:
     """Search an index; refused unless the queries come from the model that the index holds."""
+    from xtremely.eval.display import encoding_progress
     from xtremely.eval.embedding import Encoding
-    from xtremely.eval.indexing import search_index
+    from xtremely.eval.indexing import SearchSettings, search_index
+    from xtremely.eval.terminal import note
 
-    if gpus not in (None, "shards", "replicas"):
-        raise UsageError(f"--gpus {gpus!r}; legal: shards, replicas")
-    encoding = Encoding(layer, pooling, prompt)
+    settings = SearchSettings(queries, k, effort, gpus, Encoding(layer, pooling, prompt))
     load = _loader(model, backend, device, precision)
-    search_index(path, queries, out, load, encoding, k, effort, gpus, quiet)
+    bar = partial(encoding_progress, quiet=quiet)
+    with _interruptible("nothing was kept"):
+        found = search_index(path, settings, out, load, bar)
+    if not quiet:
+        left = f", {found['empty']:,} empty left out" if found["empty"] else ""
+        note(f"{found['queries']:,} queries{left} -> {out}")
 
 
 @index.command("info")

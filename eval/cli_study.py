@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from xtremely.kernels.guard import UsageError
+from xtremely.files.folders import check_outputs
+from xtremely.kernels.guard import UsageError, require, require_number
 
 app = typer.Typer(
     help="What the source language of training changes: a grid of training runs, and its report.",
@@ -62,11 +63,16 @@ def run(
     """Train and test every cell of a grid that is not finished yet, first seeds first."""
     from xtremely.eval import study_estimate
     from xtremely.eval.study_grid import read_grid
-    from xtremely.eval.study_pack import SUFFIX, unpack
+    from xtremely.eval.study_pack import SUFFIX
     from xtremely.eval.study_run import Place, run_study
+    from xtremely.eval.study_unpack import unpack
 
+    require_number("--workers", workers, 1, 1024)
+    if results is not None:
+        check_outputs({"--results": results}, {"the grid": grid})
+        require(not results.is_dir(), f"--results {results} is a folder; name a file")
     if grid.name.endswith(SUFFIX):
-        unpacked = unpack(grid, out / "bundle")
+        unpacked = unpack(grid, out)
         grid, data_root, models = (unpacked / name for name in ("grid.toml", "data", "models"))
     if data_root is None or not data_root.is_dir():
         raise UsageError(
@@ -104,6 +110,8 @@ def report(
     from xtremely.eval.study_grid import read_grid
     from xtremely.eval.study_report import write_study_report
 
+    if into is not None:
+        check_outputs({"--into": into}, {str(path): path for path in [*grids, *cells]})
     results = [one for run in cells for one in results_of(run)]
     found = write_study_report([read_grid(path) for path in grids], results, out, into)
     if not quiet:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xtremely.kernels.guard import UsageError
+from xtremely.kernels.guard import UsageError, require_number
 
 
 def train(
@@ -50,9 +50,12 @@ def train(
 ) -> None:
     """Train a model in phases; leaves a Hugging Face folder for each."""
     from xtremely.eval.recipe_flags import recipe_of
-    from xtremely.eval.stages import summary
+    from xtremely.eval.stages import MAX_SAVE_STEPS, summary
     from xtremely.eval.stages import train as run
 
+    if model is not None and not model.strip():
+        raise UsageError("--model is empty; name a packaged model, a folder, or a hub's")
+    require_number("--save-steps", save_steps, 1, MAX_SAVE_STEPS)
     if not data_root.is_dir():
         raise UsageError(f"--data-root {data_root}: there is no such folder")
     whole = {

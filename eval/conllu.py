@@ -16,7 +16,7 @@ from typing import Any
 
 from xtremely.eval.examples import Tagged
 from xtremely.eval.read_tagged import check_tag, tagged
-from xtremely.eval.readers import read_lines
+from xtremely.eval.readers import read_lines, whole_number
 from xtremely.kernels.guard import InputError, require
 
 COLUMNS = 10
@@ -112,20 +112,21 @@ def _parsed(
         place, form, _, tag, _, _, head, _, enhanced, _ = fields
         expected = len(words) + 1
         if "-" in place:
-            first, last = (int(end) if end.isdecimal() else 0 for end in place.split("-", 1))
+            first, last = (whole_number(end) or 0 for end in place.split("-", 1))
             if not expected == first <= last or (spans and first <= spans[-1][1]):
                 raise InputError(
                     f"{where}: fused form {form!r} of words {place}; the next word is {expected}"
                 )
             spans.append((first, last, form))
         elif "." not in place:  # with a dot: a word that only enhanced dependencies have
-            if place != str(expected) or not head.isdecimal():
+            number_of_head = whole_number(head)
+            if place != str(expected) or number_of_head is None:
                 raise InputError(
                     f"{where}: word {place!r} with head {head!r}; legal: word {expected}, and as"
                     " head a word's number or 0"
                 )
             check_tag(tag, legal, where)
-            words.append(Word(form, tag, frozenset({int(head), *_heads(enhanced)})))
+            words.append(Word(form, tag, frozenset({number_of_head, *_heads(enhanced)})))
     named = [head for word in words for head in word.heads] + [last for _, last, _ in spans]
     if max(named, default=0) > len(words):
         raise InputError(
@@ -136,9 +137,9 @@ def _parsed(
 
 def _heads(enhanced: str) -> Iterator[int]:
     for dependency in enhanced.split("|"):
-        head = dependency.partition(":")[0]
-        if head.isdecimal():
-            yield int(head)
+        head = whole_number(dependency.partition(":")[0])
+        if head is not None:
+            yield head
 
 
 def _fused(

@@ -2,34 +2,29 @@
 
 A folder holds ``texts.tsv`` (id TAB sentence, each sentence once, in the order of its first
 occurrence), ``offsets.npy`` (where each line begins), ``duplicates.tsv`` (id of a repetition TAB id
-of the first occurrence) and, written last, ``corpus.json`` with the counts.
+of the first occurrence) and, written last, ``corpus.json`` with the counts and the checksums of the
+other files. What a checksum does not fit is made again.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import io
 import json
-import os
-import zlib
 from array import array
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from xtremely.eval.sentences import require_file, sentences_in
+from xtremely.files.documents import read_json
+from xtremely.files.writing import file_digest, write_atomic, written_whole
 from xtremely.kernels.guard import InputError, require
-from xtremely.retrieval.store import write_atomic
 
-COLUMNS = ("text", "sentence")  # of a parquet file; ids, where there are any, in "id"
 DIGEST = 16  # bytes that stand for a sentence while duplicates are looked for
-
-Line = tuple[int, bytes]
+READING = 2  # to be raised when files are read otherwise than before
+TEXTS, OFFSETS, DUPLICATES = FILES = ("texts.tsv", "offsets.npy", "duplicates.tsv")
 
 
 @dataclass(frozen=True)
@@ -39,14 +34,18 @@ class Corpus:
     Attributes:
         folder: where they lie.
         source: SHA-256 of the file they come from.
+        texts: SHA-256 of the ids and sentences that are left.
+        named: whether the file has ids; otherwise its line numbers are the ids.
         lines: lines (or rows) of that file.
-        empty: of these, how many hold nothing but space; left out.
+        empty: of these, how many hold nothing that can be seen; left out.
         duplicates: how many repeat an earlier sentence; left out.
         rows: sentences that are left.
     """
 
     folder: Path
     source: str
+    texts: str
+    named: bool
     lines: int
     empty: int
     duplicates: int
@@ -57,9 +56,9 @@ class Corpus:
 
     def read(self, rows: slice) -> tuple[list[str], list[str]]:
         """Ids and sentences of some rows."""
-        offsets = np.load(self.folder / "offsets.npy", mmap_mode="r")
+        offsets = np.load(self.folder / OFFSETS, mmap_mode="r")
         first, last, _ = rows.indices(self.rows)
-        with (self.folder / "texts.tsv").open("rb") as file:
+        with (self.folder / TEXTS).open("rb") as file:
             file.seek(offsets[first])
             block = file.read(int(offsets[max(first, last)] - offsets[first]))
         fields = [line.split("\t", 1) for line in block.decode("utf-8").split("\n")[:-1]]
@@ -71,54 +70,77 @@ class Corpus:
 
     def renamed(self) -> dict[str, str]:
         """Id of a repetition -> id of the sentence's first occurrence."""
-        lines = (self.folder / "duplicates.tsv").read_text(encoding="utf-8").split("\n")[:-1]
+        lines = (self.folder / DUPLICATES).read_text(encoding="utf-8").split("\n")[:-1]
         return dict(line.split("\t") for line in lines)
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    require(path.is_file(), f"{path}: there is no such file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@dataclass(frozen=True)
+class _Note:
+    """What ``corpus.json`` says."""
+
+    reading: int
+    source: str
+    named: bool
+    lines: int
+    empty: int
+    duplicates: int
+    rows: int
+    sha256: dict[str, str]
+
+    def corpus(self, folder: Path) -> Corpus:
+        counts = (self.lines, self.empty, self.duplicates, self.rows)
+        return Corpus(folder, self.source, self.sha256[TEXTS], self.named, *counts)
 
 
 def prepare(path: Path, work: Path) -> Corpus:
     """The distinct sentences of a file, from where they were kept or read anew.
 
     Args:
-        path: plain text, one sentence a line, or ``id TAB sentence``, if the first line has one
-            tab; as it is or compressed (.gz, .bz2, .zst); or .parquet with a column ``text`` or
-            ``sentence`` and perhaps ``id``. Without ids, line numbers from 1 (rows in a parquet
-            file) are the ids. Ids may come in any order.
+        path: see ``sentences``. Without ids, line numbers from 1 (rows in a parquet file) are the
+            ids. Ids may come in any order.
         work: folder in which the corpus gets one of its own, named by the file's content.
 
     Raises:
         InputError: unreadable, truncated, not UTF-8, an id twice, no sentence; with the line.
     """
-    source = file_hash(path)
+    require_file(path)
+    source = file_digest(path)
     folder = work / f"text-{source[:16]}"
+    return _kept(folder, source) or _write(path, folder, source)
+
+
+def _kept(folder: Path, source: str) -> Corpus | None:
+    """What an earlier run has left, if all of it is as it was then."""
     try:
-        kept = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        return Corpus(**{**kept, "folder": folder})
-    except (OSError, ValueError, TypeError):
-        return _write(path, folder, source)
+        note = read_json(folder / "corpus.json", _Note, max_bytes=2**16)
+        intact = all(file_digest(folder / name) == note.sha256[name] for name in FILES)
+    except (OSError, KeyError, InputError):
+        return None
+    fits = (note.reading, note.source) == (READING, source)
+    return note.corpus(folder) if intact and fits else None
 
 
 def _write(path: Path, folder: Path, source: str) -> Corpus:
     folder.mkdir(parents=True, exist_ok=True)
     offsets, firsts, names = array("q", [0]), {}, set()
     lines = empty = duplicates = 0
+    named = False
     with ExitStack() as stack:
-        texts = stack.enter_context(_whole(folder / "texts.tsv"))
-        repeated = stack.enter_context(_whole(folder / "duplicates.tsv"))
-        for place, name, text in _records(path):
+        texts, repeated, places = (
+            stack.enter_context(stack.enter_context(written_whole(folder / name)).open("xb"))
+            for name in (TEXTS, DUPLICATES, OFFSETS)
+        )
+        for sentence in sentences_in(path):
             lines += 1
-            if not text.strip():
+            if not sentence.text:
                 empty += 1
                 continue
+            named = sentence.name is not None
+            name = (sentence.name or str(sentence.number)).encode()
             key = hashlib.blake2b(name, digest_size=DIGEST).digest()
-            require(key not in names, f"{place}: id {name.decode()!r} occurs twice")
+            require(key not in names, f"{sentence.place}: id {name.decode()!r} occurs twice")
             names.add(key)
+            text = sentence.text.encode()
             key = hashlib.blake2b(text, digest_size=DIGEST).digest()
             first = firsts.setdefault(key, name)
             if first is not name:
@@ -128,136 +150,9 @@ def _write(path: Path, folder: Path, source: str) -> Corpus:
             written = texts.write(b"%s\t%s\n" % (name, text))
             offsets.append(offsets[-1] + written)
         require(len(firsts) > 0, f"{path}: there is no sentence in it")
-    temporary = folder / f".offsets.{os.getpid()}.npy"
-    np.save(temporary, np.frombuffer(offsets, dtype=np.int64))
-    temporary.replace(folder / "offsets.npy")
-    corpus = Corpus(folder, source, lines, empty, duplicates, len(firsts))
-    note = {**asdict(corpus), "folder": folder.name}
-    write_atomic(folder / "corpus.json", json.dumps(note).encode())
-    return corpus
-
-
-class _whole:
-    """A file to write that gets its name when it is complete."""
-
-    def __init__(self, path: Path):
-        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
-
-    def __enter__(self) -> io.BufferedWriter:
-        self.file = self.temporary.open("wb")
-        return self.file
-
-    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
-        try:
-            self.file.close()
-            if kind is None:
-                self.temporary.replace(self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
-
-
-def _records(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
-    """Place (for complaints), id and sentence of every line."""
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
-        return
-    columns = 0
-    for number, line in _lines(path):
-        place = f"{path}:{number}"
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{place}: not UTF-8 (byte 0x{line[error.start]:02x}); convert the file to UTF-8"
-            ) from error
-        fields = line.split(b"\t")
-        columns = columns or (2 if len(fields) == 2 else 1)
-        if columns == 1:
-            yield place, b"%d" % number, line.replace(b"\t", b" ")
-            continue
-        require(
-            len(fields) == 2,
-            f"{place}: {len(fields)} columns, expected id TAB sentence as in line 1",
-        )
-        yield place, *fields
-
-
-def _lines(path: Path) -> Iterator[Line]:
-    """Numbered lines without their ends; a line ends at a line feed and nowhere else."""
-    try:
-        with _opened(path) as file:
-            for number, line in enumerate(file, start=1):
-                text = line.removesuffix(b"\n").removesuffix(b"\r")
-                yield number, text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-
-
-def _opened(path: Path):  # noqa: ANN202
-    if path.suffix != ".zst":
-        return {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rb")
-    try:
-        import zstandard
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading .zst needs zstandard; pip install 'xtremely[mine]'"
-        ) from error
-    return io.BufferedReader(_Zst(path.open("rb"), zstandard))
-
-
-class _Zst(io.RawIOBase):
-    """A .zst file as bytes; one that ends too early is an error, as it is with gzip."""
-
-    def __init__(self, file: io.BufferedReader, zstandard: Any):
-        self.file, self.zstandard, self.left = file, zstandard, b""
-        self.frame = zstandard.ZstdDecompressor().decompressobj()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        while not self.left:
-            block = self.frame.unused_data or self.file.read(2**20)
-            if not block and not self.frame.eof:
-                raise EOFError("compressed file ended before its end was reached")
-            if not block:
-                return 0
-            if self.frame.eof:  # files may hold several frames
-                self.frame = self.zstandard.ZstdDecompressor().decompressobj()
-            try:
-                self.left = self.frame.decompress(block)
-            except self.zstandard.ZstdError as error:
-                raise OSError(str(error)) from error
-        size = min(len(buffer), len(self.left))
-        buffer[:size], self.left = self.left[:size], self.left[size:]
-        return size
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        text = next((name for name in COLUMNS if name in names), None)
-        require(
-            text is not None,
-            f"{path}: no column {' or '.join(COLUMNS)}; it has {', '.join(names)}",
-        )
-        wanted = [text, *(["id"] if "id" in names else [])]
-        row = 0
-        for batch in file.iter_batches(columns=wanted):
-            columns = [batch.column(name).to_pylist() for name in wanted]
-            for values in zip(*columns, strict=True):
-                row += 1
-                value = values[0]
-                require(
-                    isinstance(value, str),
-                    f"{path}: row {row} has {value!r} as {text}; expected a text",
-                )
-                name = str(values[1]) if len(values) == 2 else str(row)
-                joined = value.replace("\n", " ").replace("\t", " ")
-                yield f"{path}: row {row}", name.encode(), joined.encode()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+        np.save(places, np.frombuffer(offsets, dtype=np.int64))
+    require(file_digest(path) == source, f"{path} changed while it was read; start again")
+    digests = {name: file_digest(folder / name) for name in FILES}
+    note = _Note(READING, source, named, lines, empty, duplicates, len(firsts), digests)
+    write_atomic(folder / "corpus.json", json.dumps(asdict(note)).encode())
+    return note.corpus(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,8 @@ Ranked = list[tuple[float, int, int]]  # score, first and last token in the cont
 # The model's tokenizer, a context, its tokens, an answer's first and last token -> its text.
 Wording = Callable[[Tokenizer, str, Pieces, int, int], str]
 
+# The zero-width non-joiner and joiner, skin colours, and the letters of emoji flags.
+_JOINED = frozenset(map(chr, [0x200C, 0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080)]))
 _WORD = re.compile("[^ \t\r\n\u202f]+")
 _CLEAN = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
 _SPLIT = pre_tokenizers.BertPreTokenizer()
@@ -79,8 +82,27 @@ def worded(ranked: Ranked, text: Callable[[int, int], str]) -> Iterator[tuple[st
 
 
 def by_offsets(tokenizer: Tokenizer, context: str, pieces: Pieces, first: int, last: int) -> str:
-    """The characters that the tokens stand for: part of the context, whatever its script."""
-    return context[pieces.spans[first, 0] : pieces.spans[last, 1]].strip()
+    """The characters that the tokens stand for: part of the context, whatever its script.
+
+    A tokenizer that composes characters or strips accents knows an "é" of two characters by its
+    first one only. So the answer goes on over what belongs to its last character, up to the next
+    token.
+    """
+    begin, end = pieces.spans[first, 0], pieces.spans[last, 1]
+    next_begin = pieces.spans[last + 1, 0] if last + 1 < len(pieces.spans) else len(context)
+    while end < next_begin and _belongs(context[end], context[pieces.spans[last, 0] : end]):
+        end += 1
+    return context[begin:end].strip()
+
+
+def _belongs(sign: str, text: str) -> bool:
+    """Whether a character is part of the last one of a text: a mark on it, a letter of its
+    syllable, a joiner, the colour of an emoji.
+    """
+    if unicodedata.category(sign).startswith("M") or sign in _JOINED:
+        return True
+    apart = unicodedata.normalize("NFKC", text) + unicodedata.normalize("NFKC", sign)
+    return unicodedata.normalize("NFKC", text + sign) != apart
 
 
 def by_words(tokenizer: Tokenizer, context: str, pieces: Pieces, first: int, last: int) -> str:

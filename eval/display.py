@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,17 +25,13 @@ from rich.text import Text
 
 from xtremely.eval.overview import Overview, overviews
 from xtremely.eval.planning import Cell
-from xtremely.eval.results import Record, summarise
+from xtremely.eval.results import Record, remarks, summarise
 from xtremely.eval.runner import Watcher
 from xtremely.eval.score import AVERAGE, GROUPS, TASKS, headline
-from xtremely.eval.task import Task
+from xtremely.eval.terminal import console, figures, line, note, show, table
 
 MOST_ROWS = 40
-
-
-def note(message: str) -> None:
-    """One line on standard error."""
-    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
+WIDE = 100  # columns that bars with all their figures need
 
 
 class _Rate(ProgressColumn):
@@ -50,16 +43,15 @@ class _Rate(ProgressColumn):
 
 
 def _bars(quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
-    )
+    """Bars that leave out what a narrow terminal has no room for, and cut no figure."""
+    out = console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
+    if out.width >= WIDE:
+        columns += [BarColumn(), MofNCompleteColumn(), _Rate()]
+        columns += [TimeElapsedColumn(), TimeRemainingColumn()]
+    else:
+        columns += [MofNCompleteColumn()]
+    return Progress(*columns, console=out, disable=quiet)
 
 
 @contextmanager
@@ -138,8 +130,6 @@ class ProgressWatcher(Watcher):
         self._bars.update(self._cell, visible=False)
         if self._bars.live.is_started:
             self._bars.stop()
-        if kind is KeyboardInterrupt:
-            note("interrupted; the same command goes on from here")
 
     def plan(self, cells: list[Cell]) -> None:
         """Count more cells to come; the bars appear with the first."""
@@ -169,33 +159,31 @@ class ProgressWatcher(Watcher):
 
 def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
     """The run's table, what keeps its scores from being compared, and where the rest is."""
-    console = Console()
     rows = summarise(records)
     shown = rows if len(rows) <= MOST_ROWS else _near_headline(rows)
     chosen = any(not row["headline"] for row in rows)
-    console.print(_settings(records[0]["model"], shown, chosen))
-    remarks = [
+    show(_settings(records[0]["model"], shown, chosen))
+    said = [
         *["bold: the setting that the benchmark scores"] * chosen,
         *(f"{len(rows) - len(shown)} more settings in the report" for _ in [0] if shown != rows),
         *_caveats(records),
+        *remarks(records),
         *notes,
         f"{out / 'results.json'}  {out / 'report.html'}  {out / 'submission'}",
     ]
-    for remark in remarks:
-        console.print(remark, style="dim", highlight=False, markup=False, soft_wrap=True)
+    for remark in said:
+        line(remark, style="dim")
 
 
 def _settings(model: str, rows: list[Record], chosen: bool) -> Table:
     """A row per setting; how translations were found only where they were looked for."""
-    table = _table(f"{escape(model)}: mean over languages")
     matched = any(row["direction"] for row in rows)
-    for name in ("task", *(("direction", "scoring", "layer") if matched else ()), "metric"):
-        table.add_column(name)
-    table.add_column("score", justify="right")
-    table.add_column("langs", justify="right")
+    names = ("task", *(("direction", "scoring", "layer") if matched else ()), "metric")
+    made = table(f"{model}: mean over languages", *names)
+    figures(made, "score", "langs")
     for row in rows:
         elsewhere = "" if row["benchmark"] == "XTREME" else f", {row['benchmark']}"
-        table.add_row(
+        made.add_row(
             f"{row['task']} {row['split']}{elsewhere}",
             *(_matching(row) if matched else ()),
             row["metric"],
@@ -203,7 +191,7 @@ def _settings(model: str, rows: list[Record], chosen: bool) -> Table:
             str(row["languages"]),
             style="bold" if chosen and row["headline"] else None,
         )
-    return table
+    return made
 
 
 def _matching(row: Record) -> tuple[str, str, str]:
@@ -264,95 +252,35 @@ def _reserved(table: Overview) -> Iterator[str]:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """A submission's scores: means by task, languages by task, groups, and what is missing."""
-    console = Console()
     tasks = scores["tasks"]
-    console.print(_task_means(tasks))
-    console.print(_language_scores(tasks))
+    show(_task_means(tasks))
+    show(_language_scores(tasks))
     totals = [(group, GROUPS[group], scores["groups"].get(group)) for group in GROUPS]
     for name, members, value in [*totals, ("all nine tasks", TASKS, scores["all_task"])]:
         missing = ", ".join(member for member in members if member not in tasks)
         remark = f"  ({missing} missing)" if missing else ""
-        console.print(f"{name}: {_points(value)}{remark}", highlight=False, soft_wrap=True)
+        line(f"{name}: {_points(value)}{remark}")
 
 
 def _task_means(tasks: dict[str, Any]) -> Table:
-    table = _table("means over languages")
     columns = ("accuracy", "f1", "precision", "recall", "exact_match")
-    table.add_column("task")
-    for name in ("langs", *columns, "score"):
-        table.add_column(name.replace("_", " "), justify="right")
+    made = table("means over languages", "task")
+    figures(made, "langs", *(name.replace("_", " ") for name in columns), "score")
     for name, scored in tasks.items():
         average = scored[AVERAGE]
         values = [*map(average.get, columns), headline(average)]
-        table.add_row(name, str(len(scored) - 1), *map(_points, values))
-    return table
+        made.add_row(name, str(len(scored) - 1), *map(_points, values))
+    return made
 
 
 def _language_scores(tasks: dict[str, Any]) -> Table:
-    table = _table("score by language")
-    table.add_column()
-    for name in tasks:
-        table.add_column(name, justify="right")
+    made = table("score by language", "")
+    figures(made, *tasks)
     for code in sorted({code for scored in tasks.values() for code in scored} - {AVERAGE}):
         found = [scored.get(code) for scored in tasks.values()]
-        table.add_row(code, *(_points(headline(one) if one else None, 1) for one in found))
-    return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        made.add_row(code, *(_points(headline(one) if one else None, 1) for one in found))
+    return made
 
 
 def _points(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def print_tasks(tasks: list[Task], data_root: Path | None) -> None:
-    """Every task with its languages, source and licence; with a data root, what is there."""
-    console = Console()
-    for task in tasks:
-        console.print(f"[bold]{task.name}[/]  {task.title}  ({task.metric}; {task.benchmark})")
-        console.print(f"  source: {task.source}; licence: {task.licence}", highlight=False)
-        console.print("  files: " + "; ".join(task.layouts), highlight=False, markup=False)
-        if data_root is None and not task.packaged:
-            listed = _codes(task, (*task.languages, *task.more_languages))
-            console.print(f"  languages: {listed}", highlight=False)
-            continue
-        by_splits: dict[tuple[str, ...], list[str]] = {}
-        for code in (*task.languages, *task.more_languages):
-            by_splits.setdefault(tuple(task.splits_there(data_root, code)), []).append(code)
-        absent = by_splits.pop((), [])
-        there = "; ".join(
-            " ".join(codes) + f" ({', '.join(splits)})" * (len(task.splits) > 1)
-            for splits, codes in by_splits.items()
-        )
-        where = "" if task.packaged else f" in {data_root}"
-        console.print(f"  data found{where}: {there or 'none'}", highlight=False)
-        if absent:
-            console.print(f"  [yellow]no data: {_codes(task, absent)}[/]", highlight=False)
-
-
-def _codes(task: Task, codes: Collection[str]) -> str:
-    """Language codes, XTREME-R's apart."""
-    own = " ".join(code for code in codes if code in task.languages)
-    further = " ".join(code for code in codes if code in task.more_languages)
-    return "; ".join(filter(None, (own, f"XTREME-R's {further}" * bool(further))))
-
-
-def print_models() -> None:
-    """Packaged models and the architectures that run."""
-    from xtremely.engine.bundled import MODELS
-    from xtremely.engine.config import PACKED_TYPES
-    from xtremely.engine.models import cache_folder
-
-    console = Console()
-    for name, text in MODELS.items():
-        there = (cache_folder() / "models" / name).exists()
-        state = "decoded" if there else "decoded at first use"
-        console.print(f"[bold]{name}[/]  {text} ({state})", highlight=False)
-    console.print(
-        "Any Hugging Face folder or hub name: "
-        f"{', '.join(PACKED_TYPES)} run packed; other encoders that transformers"
-        " knows run padded.",
-        highlight=False,
-    )

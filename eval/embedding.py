@@ -11,12 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xtremely.engine.runtime import Engine, Progress, Work
 from xtremely.engine.transfer import prepared
 from xtremely.eval.corpus import Corpus
-from xtremely.retrieval.neighbours import require_finite
-from xtremely.retrieval.store import Store, write_atomic
-from xtremely.retrieval.vectors import StoredRows, UnitRows, stored
+from xtremely.files.documents import check_value, fit
+from xtremely.files.writing import write_atomic
+from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
+from xtremely.kernels.pooling import POOLINGS
+from xtremely.retrieval.store import Store
+from xtremely.retrieval.vectors import KINDS, StoredRows, UnitRows, stored
 
 SHARD = 8192  # sentences
 
@@ -36,6 +41,21 @@ class Encoding:
     pooling: str | None = None
     prompt: str | None = None
     kind: str = "fp16"
+
+    def check(self, engine: Engine | None = None) -> None:
+        """Raise InputError for what cannot be asked for, of any model or of this one."""
+        if self.layer is not None:
+            require_number("--layer", self.layer, least=0)
+        if self.pooling not in (None, *POOLINGS):
+            raise unknown("pooling", self.pooling, POOLINGS)
+        if self.kind not in KINDS:
+            raise unknown("storage", self.kind, KINDS)
+        check_value(self.prompt, "--prompt")
+        if engine is not None and self.layer is not None and self.layer > engine.backend.layers:
+            raise UsageError(
+                f"layer {self.layer} does not exist; {engine.name} has layers 0 to"
+                f" {engine.backend.layers}"
+            )
 
     def about(self, engine: Engine) -> dict[str, Any]:
         """Everything that decides a sentence's vector."""
@@ -58,7 +78,12 @@ class Encoding:
 
 def store_of(engine: Engine, corpus: Corpus, encoding: Encoding, work: Path) -> Store:
     """Where the corpus's vectors go: a folder named by all that decides them."""
-    about = {**encoding.about(engine), "source": corpus.source, "shard": SHARD}
+    about = {
+        **encoding.about(engine),
+        "source": corpus.source,
+        "texts": corpus.texts,
+        "shard": SHARD,
+    }
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     folder = work / f"vectors-{name}"
     write_atomic(folder / "about.json", json.dumps(about, indent=1).encode())
@@ -72,7 +97,7 @@ def encode(
     work, missing = missing_shards(store, progress)
     encode_shards(engine, corpus, store, encoding, missing, progress)
     for shard in missing:
-        work.add(Work(**store.note(shard)["work"]))
+        work.add(_cost(store, shard) or Work())
     return work
 
 
@@ -80,13 +105,21 @@ def missing_shards(store: Store, progress: Progress) -> tuple[Work, list[int]]:
     """What the whole shards cost when they were made, and which others there are to make."""
     work, missing = Work(), []
     for shard, rows in enumerate(store.shards()):
-        note = store.note(shard)
-        if note is None:
+        cost = _cost(store, shard)
+        if cost is None:
             missing.append(shard)
             continue
-        work.add(Work(**note["work"]))
+        work.add(cost)
         progress(rows.stop - rows.start, 0)
     return work, missing
+
+
+def _cost(store: Store, shard: int) -> Work | None:
+    """What a whole shard cost; None if it is missing, damaged, or its note says nothing of it."""
+    try:
+        return fit((store.note(shard) or {})["work"], Work, "a shard's note")
+    except (KeyError, TypeError, InputError):
+        return None
 
 
 def encode_shards(
@@ -108,10 +141,26 @@ def encode_shards(
         values, cost = engine.pooled(
             tokens, layers=[about["layer"]], poolings=[about["pooling"]], progress=progress
         )
-        require_finite(values[:, 0, 0], f"shard {shard} of {corpus.folder}", directions=True)
+        kept = stored(values[:, 0, 0], encoding.kind)
+        _require_directions(values[:, 0, 0], kept, corpus, rows[shard], encoding.kind)
         now = time.perf_counter()
         cost.seconds, start = now - start, now
-        store.write(shard, stored(values[:, 0, 0], encoding.kind), work=asdict(cost))
+        store.write(shard, kept, work=asdict(cost))
+
+
+def _require_directions(
+    values: np.ndarray, kept: np.ndarray, corpus: Corpus, rows: slice, kind: str
+) -> None:
+    """Raise InputError that names the sentences without a usable vector, made or kept."""
+    for what, made in (("the model gives", values), (f"--storage {kind} makes", kept)):
+        bad = np.flatnonzero(~(np.isfinite(made).all(axis=1) & made.any(axis=1)))
+        if len(bad):
+            names = corpus.read(rows)[0]
+            named = ", ".join(names[row] for row in bad[:3]) + (", ..." if len(bad) > 3 else "")
+            raise InputError(
+                f"{len(bad)} sentences have no direction to compare, first {named}: {what} zeros,"
+                " NaN or infinity; take another precision, storage or layer"
+            )
 
 
 def rows_of(store: Store, width: int) -> UnitRows:

@@ -6,6 +6,7 @@ the model brings: a folder of checkpoints holds one for every fine-tuning that t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from xtremely.engine.heads import NoHead
 from xtremely.engine.models import display_name
 from xtremely.engine.runtime import Engine
 from xtremely.eval.planning import Cell, Settings, check_languages, check_settings, plan_cells
-from xtremely.eval.readers import Missing
+from xtremely.eval.readers import Incomplete, Missing
 from xtremely.eval.runner import Watcher, run_cell
 from xtremely.eval.task import Task
+from xtremely.files.documents import check_value
 from xtremely.kernels.guard import UsageError, require
 
 Load = Callable[[str], Engine]  # a model's name or folder -> the engine
@@ -48,6 +50,21 @@ class Evaluation:
     languages: list[str] | None = None
     named: bool = True
 
+    def check(self) -> str:
+        """Refuse what can be seen to be wrong without the model and the data.
+
+        Returns:
+            What to know of the settings, see ``check_settings``.
+
+        Raises:
+            UsageError: an unknown language or setting, or a checkpoint that is not there.
+        """
+        check_value(self.model, "--model")  # records hold it
+        if self.languages is not None:
+            check_languages(self.tasks, self.languages)
+        self._by_checkpoint([])
+        return check_settings(self.tasks, self.settings)
+
     def run(self, out: Path, watcher: Watcher) -> tuple[list[dict[str, Any]], list[str]]:
         """Read all data and settle all settings, then evaluate all tasks.
 
@@ -59,20 +76,20 @@ class Evaluation:
             left out.
 
         Raises:
-            UsageError: an unknown language or setting, or a checkpoint that is not there.
+            UsageError: see ``check``.
             InputError: data or a head that cannot be used, or nothing is left to do.
         """
-        check_settings(self.tasks, self.settings)
-        if self.languages is not None:
-            check_languages(self.tasks, self.languages)
+        remark = self.check()
+        if remark:
+            warnings.warn(remark, stacklevel=2)
         notes: list[str] = []
-        absent: list[Missing] = []
+        absent: list[Missing | Incomplete] = []
         planned: dict[str | None, list[Cell]] = {}
         engine: Engine | None = None
         for checkpoint, tasks in self._by_checkpoint(notes):
             engine = self._engine(checkpoint, engine)
-            planned[checkpoint], missing = self._plan(engine, tasks, notes)
-            absent += missing
+            planned[checkpoint], gone = self._plan(engine, tasks, notes)
+            absent += gone
         if absent and not any(planned.values()):
             raise absent[0]
         reasons = f" ({'; '.join(notes)})" if notes else ""
@@ -82,13 +99,17 @@ class Evaluation:
         for checkpoint, cells in planned.items():
             engine = self._engine(checkpoint, engine)
             results += [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
-        lacking: dict[str, list[str]] = {}
-        for gone in absent:
-            lacking.setdefault(gone.task, []).append(gone.language)
-        notes += [f"{task} has no data for {', '.join(codes)}" for task, codes in lacking.items()]
-        return results, notes
+        return results, [*notes, *self._unknown(), *_lacking(absent)]
 
-    def _by_checkpoint(self, notes: list[str]) -> Iterator[tuple[str | None, list[Task]]]:
+    def _unknown(self) -> Iterator[str]:
+        """What tasks do not have of the languages that were asked for."""
+        for task in self.tasks:
+            has = {*task.languages, *task.more_languages}
+            lacks = [code for code in self.languages or () if code not in has]
+            if lacks:
+                yield f"{task.name} does not have {', '.join(lacks)}"
+
+    def _by_checkpoint(self, notes: list[str]) -> list[tuple[str | None, list[Task]]]:
         """The tasks that one model answers together, the model itself first."""
         groups: dict[str | None, list[Task]] = {}
         for task in self.tasks:
@@ -102,7 +123,7 @@ class Evaluation:
             if self.named:
                 raise UsageError(f"{complaint}; train one and put it there")
             notes.append(complaint)
-        return iter(sorted(groups.items(), key=lambda group: group[0] or ""))
+        return sorted(groups.items(), key=lambda group: group[0] or "")
 
     def _engine(self, checkpoint: str | None, loaded: Engine | None) -> Engine:
         """The model or a checkpoint of it; the one that is ``loaded`` if it is that."""
@@ -115,27 +136,43 @@ class Evaluation:
 
     def _plan(
         self, engine: Engine, tasks: list[Task], notes: list[str]
-    ) -> tuple[list[Cell], list[Missing]]:
+    ) -> tuple[list[Cell], list[Missing | Incomplete]]:
         """All tasks of an engine; with every task wanted, those it has no head for are left out."""
         cells: list[Cell] = []
-        missing: list[Missing] = []
+        absent: list[Missing | Incomplete] = []
         headless: list[str] = []
         for task in tasks:
             try:
                 planned, gone = plan_cells(
-                    engine, [task], self.data_root, self.settings, self.languages, self.named
+                    engine, [task], self.data_root, self.settings, self.languages, strict=False
                 )
             except NoHead:
                 if self.named:
                     raise
                 headless.append(task.name)
                 continue
+            if self.named:  # what cannot run is then an error
+                for one in gone:
+                    if isinstance(one, Incomplete) or not planned:
+                        raise one
             cells += planned
-            missing += gone
+            absent += gone
         if headless:
             whose = engine.checkpoint or engine.name
             notes.append(
                 f"{whose} has no head for {', '.join(headless)}; --checkpoints takes a folder of"
                 " fine-tuned models"
             )
-        return cells, missing
+        return cells, absent
+
+
+def _lacking(absent: list[Missing | Incomplete]) -> Iterator[str]:
+    """Sentences about data that is not there, one a task, and about data that is there in part."""
+    lacking: dict[str, list[str]] = {}
+    for gone in absent:
+        if isinstance(gone, Missing):
+            lacking.setdefault(gone.task, []).append(gone.language)
+    yield from (f"{task} has no data for {', '.join(codes)}" for task, codes in lacking.items())
+    for gone in absent:
+        if isinstance(gone, Incomplete):
+            yield f"{gone.task} in {gone.language} is incomplete: {gone.absent} is missing"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from xtremely.engine.backend import Packed
 from xtremely.engine.config import exportable
-from xtremely.engine.export import export
+from xtremely.engine.export import BOUNDS, export
 from xtremely.engine.models import locate
 from xtremely.engine.onnx_product import Product
 from xtremely.engine.runtime import Engine
-from xtremely.kernels.guard import UsageError, unknown
+from xtremely.files.writing import check_writable
+from xtremely.kernels.guard import UsageError, require, unknown
 from xtremely.kernels.pooling import POOLINGS
 
 # What the command line calls the kinds of heads.
@@ -49,6 +50,11 @@ def export_model(
     """
     if head is not None and head not in HEADS:
         raise unknown("head", head, HEADS)
+    if precision not in BOUNDS:
+        raise UsageError(
+            f"precision {precision!r} is not known to ONNX; legal: {', '.join(BOUNDS)}"
+        )
+    _check_out(out)
     exportable(locate(model))
     engine = Engine.load(model, backend="torch", device="cpu")
     assert isinstance(engine.backend, Packed)
@@ -59,6 +65,14 @@ def export_model(
         f"{engine.name}, {product.task}, {precision}: {size / 1e6:,.1f} MB -> {out}; differs from"
         f" torch in fp32 by {kept.difference:.2g} of its size, {kept.worst:.2g} at most"
     )
+
+
+def _check_out(out: Path) -> None:
+    """Raise InputError unless a folder of this name can be made; nothing is ever overwritten."""
+    require(str(out) not in ("", "."), "--out is empty or the current folder; name a new folder")
+    there = out.exists() or out.is_symlink()
+    require(not there, f"--out {out}: exists already, and is left as it is; name a new folder")
+    check_writable(out.parent, "--out")
 
 
 def _product(engine: Engine, head: str | None, layer: int | None, pooling: str | None) -> Product:

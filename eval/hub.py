@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.eval.readers import Missing
+from xtremely.files.text import is_blank
 from xtremely.kernels.guard import InputError, require
 
 HUB = "hub:"
 # Names of splits that are others on the hub.
 SPLITS = {"dev": "validation", "val": "validation"}
+# What a column may hold; a class is a number that the table gives a name to.
+TEXT = ("text",)
+LABEL = ("text", "class")
+TEXTS = ("list of text",)
+LABELS = ("list of text", "list of class")
+ANSWERS = ("answer_start: list of whole number, text: list of text",)
 
 
 def is_hub(root: Path) -> bool:
@@ -37,20 +44,38 @@ class Table:
     name: str
     load: Callable[[], Any]
 
-    def columns(self, *wanted: str) -> list[list[Any]]:
-        """The wanted columns, classes by their names ("" for a hidden one).
+    def columns(self, **wanted: Sequence[str]) -> list[list[Any]]:
+        """The wanted columns, classes by their names ("" for a hidden one), no value null.
+
+        Args:
+            wanted: column -> what it may hold, such as ``TEXT``.
 
         Raises:
-            InputError: unreadable, empty, or a column is absent.
+            InputError: unreadable, empty, a column is absent or holds something else, or a value
+                is null.
         """
         rows = self.load()
-        absent = [name for name in wanted if name not in rows.column_names]
+        found = {name: _holds(feature) for name, feature in rows.features.items()}
+        absent = [name for name in wanted if name not in found]
+        needed = ", ".join(f"{name} ({' or '.join(kinds)})" for name, kinds in wanted.items())
+        has = ", ".join(f"{name} ({kind})" for name, kind in found.items())
         require(
             not absent,
-            f"{self.name}: no column {', '.join(absent)}; the hub's schema has {', '.join(wanted)}",
+            f"{self.name}: no column {', '.join(absent)}; found: {has}; needed: {needed}",
         )
         require(len(rows) > 0, f"{self.name}: the table is empty")
-        values = rows.select_columns(list(wanted))[:]
+        for name, kinds in wanted.items():
+            require(
+                found[name] in kinds,
+                f"{self.name}: column {name} holds {found[name]}; needed: {' or '.join(kinds)}",
+            )
+        try:
+            values = rows.select_columns(list(wanted))[:]
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.name}: a text is not UTF-8 ({error})") from error
+        for name in wanted:
+            for number, value in enumerate(values[name]):
+                require(not _has_null(value), f"{self.place(number)} has a null in {name}")
         return [_named(values[name], rows.features[name]) for name in wanted]
 
     def place(self, row: int) -> str:
@@ -84,12 +109,14 @@ def find(task: str, language: str, root: Path, configs: Sequence[str], split: st
 
 def translations(table: Table) -> tuple[list[str], list[str]]:
     """Foreign and English sentences of ``google/xtreme``'s tatoeba and bucc18 tables."""
-    texts, languages = ("source_sentence", "target_sentence"), ("source_lang", "target_lang")
-    source, target, code, _ = table.columns(*texts, *languages)
+    texts = ("source_sentence", "target_sentence")
+    source, target, code, _ = table.columns(
+        source_sentence=TEXT, target_sentence=TEXT, source_lang=TEXT, target_lang=TEXT
+    )
     for row, pair in enumerate(zip(source, target, strict=True)):
         for name, text in zip(texts, pair, strict=True):
             require(
-                isinstance(text, str) and bool(text.strip()),
+                not is_blank(text),
                 f"{table.place(row)} has no text in {name}; every row must hold a pair",
             )
     swapped = [name in ("en", "eng") for name in code]
@@ -128,6 +155,26 @@ def _from_parquet(files: list[str], split: str) -> Any:
         return load_dataset("parquet", data_files={split: files}, split=split)
     except Exception as error:  # datasets wraps reader errors in many kinds
         raise InputError(f"{files[0]}: not readable as parquet ({error})") from error
+
+
+def _holds(feature: Any) -> str:
+    """What a column holds, in the words of ``TEXT`` and its like; else the type's own name."""
+    if isinstance(feature, dict):
+        return ", ".join(f"{name}: {_holds(one)}" for name, one in sorted(feature.items()))
+    if hasattr(feature, "names"):
+        return "class"
+    if hasattr(feature, "feature"):
+        return f"list of {_holds(feature.feature)}"
+    kind = str(getattr(feature, "dtype", feature))
+    if kind in ("string", "large_string"):
+        return "text"
+    return "whole number" if kind.startswith(("int", "uint")) else kind
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, (list, dict)):
+        return any(map(_has_null, value.values() if isinstance(value, dict) else value))
+    return value is None
 
 
 def _named(values: list[Any], feature: Any) -> list[Any]:

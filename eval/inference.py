@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import make_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from xtremely.eval import readers
 from xtremely.eval.examples import TextPairs
@@ -13,7 +13,7 @@ from xtremely.eval.languages import codes
 from xtremely.eval.read_pairs import Row, text_pairs
 from xtremely.eval.readers import Missing
 from xtremely.eval.task import Labelling, Task
-from xtremely.kernels.guard import InputError, require
+from xtremely.kernels.guard import require
 
 LABELS = ("contradiction", "entailment", "neutral")  # in XNLI's order
 UNDECIDED = "-"  # the label of a pair on which annotators did not agree
@@ -81,15 +81,8 @@ def decided(rows: Sequence[Row], renamed: Mapping[str, str] | None = None) -> Te
 
 def json_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     """Three columns of a file of one JSON object a line, all of them text."""
-    rows = []
-    for number, value in enumerate(readers.read_json_lines(path), start=1):
-        where = f"{path}:{number}"
-        require(isinstance(value, dict), f"{where}: {value!r} is not a JSON object")
-        rows.append((where, [_text(value.get(name), name, where) for name in columns]))
-    return rows
-
-
-def _text(value: Any, name: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {name} is {value!r}; expected a text")
-    return value
+    schema = make_dataclass("Row", [(name, str) for name in columns], slots=True)
+    return [
+        (f"{path}:{number}", [getattr(row, name) for name in columns])
+        for number, row in enumerate(readers.read_json_lines(path, schema), start=1)
+    ]

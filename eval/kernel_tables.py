@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from xtremely.eval.terminal import figures, line, show, table
+from xtremely.files.documents import read_json
+from xtremely.files.writing import check_writable
 from xtremely.kernels import tuning
 from xtremely.kernels.configurations import TABLE, read_table
 from xtremely.kernels.guard import require, unknown
 from xtremely.kernels.inspection import TARGETS, read_record
 from xtremely.kernels.spec import TYPES, all_kernels
-
-WIDTH = 150  # of a table that is not cut where it is piped
 
 
 def print_kernels(target: str) -> None:
@@ -26,11 +25,10 @@ def print_kernels(target: str) -> None:
     rows = {name: row[target] for name, row in record["table"].items() if target in row}
     columns = list(next(iter(rows.values())))
     title = f"compiled for {target} by Triton {record['triton']}, not run"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("kernel: class", no_wrap=True)
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    table.add_column("settings", no_wrap=True)
+    made = table(title)
+    made.add_column("kernel: class", no_wrap=True)
+    figures(made, *(name.replace("_", " ") for name in columns))
+    made.add_column("settings", no_wrap=True)
     tuned = read_table()
     classes = {
         f"{name}: {launch.name}": launch.shape or launch.name
@@ -41,10 +39,8 @@ def print_kernels(target: str) -> None:
         kernel = name.split(": ", 1)[0]
         measured = tuned.get(kernel, {}).get(target, {}).get(classes.get(name, ""))
         origin = f"tuned {measured['date']} on {measured['device']}" if measured else "untuned"
-        table.add_row(name, *(str(row[column]) for column in columns), origin)
-    console = Console()
-    console.width = max(console.width, WIDTH)
-    console.print(table)
+        made.add_row(name, *(str(row[column]) for column in columns), origin)
+    show(made)
 
 
 def print_tuning(names: list[str] | None, precisions: list[str], out: Path | None) -> None:
@@ -58,14 +54,18 @@ def print_tuning(names: list[str] | None, precisions: list[str], out: Path | Non
         for name in given:
             if name not in legal:
                 raise unknown(what, name, legal)
+    if out is not None:
+        if out.exists():
+            read_json(out, dict[str, dict[str, dict[str, dict[str, Any]]]])  # else not a table
+        check_writable(out.parent, "--out")
     require(
         torch.cuda.is_available(),
         "tuning measures on a GPU and this machine has none; untuned kernels run with defaults",
     )
-    device, console = torch.device("cuda"), Console()
+    device = torch.device("cuda")
     chosen = [known[name] for name in names or known]
     wanted = tuple(legal_precisions[name] for name in precisions)
     for tried in tuning.tune(chosen, wanted, device):
         tuning.keep(tried, device, out or TABLE)
-        console.print(tuning.line(tried), highlight=False, soft_wrap=True)
-    console.print("keep the record true: python -m xtremely.kernels.inspection --write")
+        line(tuning.line(tried))
+    line("keep the record true: python -m xtremely.kernels.inspection --write")

@@ -19,6 +19,7 @@ from xtremely.engine.tokenize import Tokenizer, Tokens
 from xtremely.engine.windows import windows
 from xtremely.eval import metrics, tagging
 from xtremely.eval.examples import Choices, Questions, Tagged, TextPairs, Texts, chosen
+from xtremely.eval.read_squad import stands_at
 from xtremely.eval.task import Labelling, Reading, Task
 
 NOWHERE = (0, 0)  # what is pointed at where a window does not hold the answer: the first token
@@ -49,7 +50,7 @@ def usable(examples: Any) -> Any:
         row
         for row, question in enumerate(examples.questions)
         if not question.answers
-        or examples.contexts[question.context].startswith(question.answers[0], question.starts[0])
+        or stands_at(examples.contexts[question.context], question.answers[0], question.starts[0])
     ]
     left_out = len(examples) - len(rows)
     notes = {**examples.notes, "left_out": left_out} if left_out else examples.notes
@@ -123,9 +124,7 @@ def answers(tokenizer: Tokenizer, task: Task, examples: Questions, longest: int)
         if question.answers:
             begin = question.starts[0]
             offsets = shown.contexts[question.context].spans
-            first = np.searchsorted(offsets[:, 1], begin, "right")
-            last = np.searchsorted(offsets[:, 0], begin + len(question.answers[0]), "left") - 1
-            span = (first, last)
+            span = answer_tokens(offsets, begin, begin + len(question.answers[0]))
         for window in range(shown.borders[row], shown.borders[row + 1]):
             ids, types = sequences[window]
             target = NOWHERE
@@ -135,6 +134,19 @@ def answers(tokenizer: Tokenizer, task: Task, examples: Questions, longest: int)
                     target = (start, end)
             made.append(Feature((ids,), (types,), target))
     return made
+
+
+def answer_tokens(spans: np.ndarray, begin: int, end: int) -> tuple[int, int]:
+    """The first and the last token that stand for a character of ``begin`` to before ``end``.
+
+    Args:
+        spans: [n, 2], the characters of every token of the context, see ``windows.Pieces``.
+        begin: the answer's first character.
+        end: behind its last one.
+    """
+    first = np.searchsorted(spans[:, 1], begin, "right")
+    last = np.searchsorted(spans[:, 0], end, "left") - 1
+    return int(first), int(last)
 
 
 def texts(tokenizer: Tokenizer, task: Task, examples: Texts, longest: int) -> list[Feature]:

@@ -7,9 +7,6 @@ killed and ends in the same bytes.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,29 +18,32 @@ import numpy as np
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval import embedding
-from xtremely.eval.corpus import Corpus, file_hash, prepare
+from xtremely.eval.corpus import OFFSETS, TEXTS, prepare
 from xtremely.eval.embedding import Encoding
-from xtremely.eval.readers import read_lines
-from xtremely.eval.results import dumps
-from xtremely.kernels.guard import InputError, UsageError, require, unknown
-from xtremely.retrieval import approximate, plan
-from xtremely.retrieval.approximate import Each, Watch
-from xtremely.retrieval.exact import Both
-from xtremely.retrieval.margin import MARGINS, Bitext
-from xtremely.retrieval.mining import (
-    RETRIEVALS,
-    Pairs,
-    best_threshold,
-    candidates,
-    cross_validated,
-    quality,
+from xtremely.eval.gold import TUNED, Pile, Scored, judge, read_gold
+from xtremely.eval.outputs import (
+    check_output,
+    not_ours,
+    replacing,
+    require_ours,
+    unfinished,
+    work_folder,
 )
-from xtremely.retrieval.neighbours import Neighbours, Vectors, require_finite
-from xtremely.retrieval.store import remove_leftovers, write_atomic
+from xtremely.eval.results import dumps
+from xtremely.eval.searching import chosen_index, kept_or_found, neighbours_name
+from xtremely.eval.sentences import is_matrix, require_file
+from xtremely.files.documents import read_json
+from xtremely.files.folders import check_outputs
+from xtremely.files.writing import file_digest, write_atomic, written_whole
+from xtremely.kernels.guard import InputError, UsageError, require, require_number, unknown
+from xtremely.retrieval import plan
+from xtremely.retrieval.approximate import Each, Watch
+from xtremely.retrieval.margin import MARGINS, Bitext
+from xtremely.retrieval.mining import RETRIEVALS, Pairs, candidates
+from xtremely.retrieval.neighbours import Vectors, require_finite
 from xtremely.retrieval.vectors import FileRows, UnitRows
 
-TUNED = "dev-tuned"
-Scored = list[tuple[float, tuple[str, str]]]
+MAX_COUNT = 2**31 - 1  # of anything that an option counts
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,12 @@ class Settings:
         if self.retrieval not in RETRIEVALS:
             raise unknown("retrieval", self.retrieval, RETRIEVALS)
         for name, value in (("--k", self.k), ("--shards", self.shards)):
-            if value < 1:
-                raise UsageError(f"{name} {value}; it must be at least 1")
+            require_number(name, value, least=1, most=MAX_COUNT)
+        if isinstance(self.threshold, float):
+            require_number("--threshold", self.threshold)
         if self.threshold == TUNED and self.gold is None:
             raise UsageError(f"--threshold {TUNED} needs --gold, the pairs to tune it on")
+        self.encoding.check()
 
 
 @dataclass(frozen=True)
@@ -88,22 +90,14 @@ class Side:
     """One side, ready to be searched.
 
     Attributes:
-        name: its file, for complaints.
+        pile: what it was made of.
         vectors: [N, D], of length 1.
         identity: what decides the vectors.
-        corpus: its sentences; None where it came as embeddings.
     """
 
-    name: str
+    pile: Pile
     vectors: Vectors
     identity: dict[str, Any]
-    corpus: Corpus | None = None
-
-    def names(self) -> list[str]:
-        """Ids of all rows; of embeddings their row numbers from 1."""
-        if self.corpus:
-            return self.corpus.ids()
-        return [str(row) for row in range(1, len(self.vectors) + 1)]
 
 
 class Surroundings:
@@ -145,51 +139,100 @@ def mine(
         InputError: what is wrong with an input, where, and what to do.
     """
     settings.check()
-    check_output(out, work)
-    seconds: dict[str, float] = {}
-    clock = _Clock(seconds)
+    check_paths(source, target, out, work, settings.gold)
+    with work_folder(work):
+        _require_replaceable(out, work)
+        return _mine(source, target, out, work, settings, around)
+
+
+def check_paths(source: Path, target: Path, out: Path, work: Path, gold: Path | None) -> None:
+    """Fail before any work if something cannot be read or written, or an output is an input."""
+    inputs = {"SOURCE": source, "TARGET": target} | ({"--gold": gold} if gold else {})
+    for path in inputs.values():
+        require_file(path)
+    check_output(out, "--out", make_folder=True)
+    outputs = {"--out": out, "the report": report_path(out), "--work": work}
+    check_output(report_path(out), "the report")
+    check_outputs(outputs, {name: path for name, path in inputs.items() if name != "TARGET"})
+    check_outputs(outputs, {"TARGET": target})  # one file may be both sides
+
+
+def report_path(out: Path) -> Path:
+    """Where the report about mined pairs lies."""
+    return out.with_name(f"{out.name}.json")
+
+
+def _require_replaceable(out: Path, work: Path) -> None:
+    """Refuse to replace what is not an earlier result."""
+    report = report_path(out)
+    if unfinished(out, work):
+        return
+    earlier: dict[str, Any] = {}
+    if report.exists() and report.stat().st_size:
+        try:
+            earlier = read_json(report, dict[str, Any], max_bytes=2**24)
+        except InputError as error:
+            raise InputError(not_ours(report, "--out")) from error
+        ours = {"source", "target", "settings", "pairs"} <= earlier.keys()
+        require(ours, not_ours(report, "--out"))
+        if "sha256" not in earlier:  # of a version that did not keep it
+            return
+    require_ours(out, {str(earlier.get("sha256"))}, "--out", work)
+
+
+def _mine(
+    source: Path, target: Path, out: Path, work: Path, settings: Settings, around: Surroundings
+) -> dict[str, Any]:
+    clock = _Clock()
     with clock("reading"):
-        gold = read_gold(settings.gold) if settings.gold else None
-        corpora = [
-            None if path.suffix == ".npy" else prepare(path, work) for path in (source, target)
-        ]
+        piles = [_opened(path, work, settings.k) for path in (source, target)]
+        true = read_gold(settings.gold, *piles) if settings.gold else None
     encoded: dict[str, Any] = {}
-    sides = []
-    for path, corpus in zip((source, target), corpora, strict=True):
-        with clock("encoding"):
-            sides.append(_side(path, corpus, work, settings, around, encoded))
-    x, y = sides
-    _require_alike(x, y, settings.k)
-    true = _known(gold, x, y, settings.gold) if gold else None
+    with clock("encoding"):
+        chosen = _plan(piles, settings, around)
+        x, y = [_side(pile, work, settings, around, encoded) for pile in piles]
     with clock("searching"):
-        both, how = _neighbours(x, y, work, settings, around)
+        name = neighbours_name(x.identity, y.identity, settings.k, chosen.factory)
+        both, how = kept_or_found(
+            x.vectors,
+            y.vectors,
+            settings.k,
+            chosen,
+            settings.shards,
+            work / name,
+            around.watch,
+            around.each,
+        )
     with clock("scoring"):
         pairs = candidates(Bitext(*both, settings.k), settings.margin, settings.retrieval)
+        _require_finite_scores(pairs, x, y)
         scored = _named(pairs, x, y) if true else []
-        threshold, judged = _judge(scored, true, settings.threshold)
+        threshold, judged = judge(scored, true, settings.threshold)
         kept = pairs if threshold is None else pairs.at_least(threshold)
-        _write_pairs(out, kept, x, y)
     report = {
         "source": _about(x),
         "target": _about(y),
-        "settings": {**asdict(settings), "gold": settings.gold and settings.gold.name},
+        "settings": {**asdict(settings), "gold": settings.gold and printable(settings.gold.name)},
         "search": how,
         "candidates": len(pairs),
         "threshold": None if threshold in (None, float("inf")) else threshold,
         "pairs": len(kept),
         "quality": judged,
         "encoded": encoded,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
-    write_atomic(out.with_name(f"{out.name}.json"), dumps(report).encode())
+    with replacing(work, out, report_path(out)):
+        with clock("scoring"):
+            _write_pairs(out, kept, x, y)
+        report |= {"sha256": file_digest(out), "seconds": clock.rounded()}
+        write_atomic(report_path(out), dumps(report).encode())
     return report
 
 
 class _Clock:
     """Adds up the seconds spent on things."""
 
-    def __init__(self, seconds: dict[str, float]):
-        self.seconds = seconds
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
 
     def __call__(self, name: str) -> _Clock:
         self.name = name
@@ -202,177 +245,112 @@ class _Clock:
         spent = time.perf_counter() - self.start
         self.seconds[self.name] = self.seconds.get(self.name, 0.0) + spent
 
+    def rounded(self) -> dict[str, float]:
+        """Milliseconds are enough."""
+        return {name: round(value, 3) for name, value in self.seconds.items()}
 
-def check_output(out: Path, work: Path) -> None:
-    """Fail before any work if nothing can be written; clear away what a killed run left."""
-    for folder in (out.parent, work):
-        try:
-            write_atomic(folder / ".writable", b"")
-            (folder / ".writable").unlink()
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {folder} ({error.strerror}); choose another"
-            ) from error
-    remove_leftovers(work)
+
+def _opened(path: Path, work: Path, k: int) -> Pile:
+    """A side that can be searched with this k."""
+    if is_matrix(path):
+        matrix = FileRows(path)
+        pile = Pile(path, len(matrix), matrix=matrix)
+    else:
+        corpus = prepare(path, work)
+        pile = Pile(path, len(corpus), corpus=corpus)
+    require(pile.rows > 0, f"{path} is empty; there is nothing to mine")
+    require(
+        k <= pile.rows,
+        f"k is {k}, but {path} holds {pile.rows} sentences; legal: 1 to {pile.rows}",
+    )
+    return pile
+
+
+def _plan(piles: list[Pile], settings: Settings, around: Surroundings) -> plan.Plan:
+    """The index, after everything that can be refused before encoding is found to be right."""
+    widths = []
+    for pile in piles:
+        if pile.matrix is None:
+            settings.encoding.check(around.engine)
+            widths.append(around.engine.backend.width)
+        else:
+            require_finite(pile.matrix, str(pile.path), directions=True)
+            widths.append(pile.matrix.shape[1])
+    x, y = piles
+    require(
+        widths[0] == widths[1],
+        f"{x.path} has {widths[0]} dimensions, {y.path} has {widths[1]}; both sides must come from"
+        " the same model",
+    )
+    return chosen_index(settings.index, x.rows, y.rows, widths[0], settings.shards)
 
 
 def _side(
-    path: Path,
-    corpus: Corpus | None,
+    pile: Pile,
     work: Path,
     settings: Settings,
     around: Surroundings,
     encoded: dict[str, Any],
 ) -> Side:
-    if corpus is None:
-        rows = FileRows(path)
-        require_finite(rows, str(path), directions=True)
-        return Side(str(path), UnitRows(rows), {"embeddings": file_hash(path)})
-    engine = around.engine
+    if pile.corpus is None:
+        return Side(pile, UnitRows(pile.matrix), {"embeddings": file_digest(pile.path)})
+    engine, corpus = around.engine, pile.corpus
     store = embedding.store_of(engine, corpus, settings.encoding, work)
     with around.bar(len(corpus)) as progress:
         cost = around.fill(engine, corpus, store, settings.encoding, progress)
-    encoded[path.name] = asdict(cost)
-    identity = {**settings.encoding.about(engine), "source": corpus.source}
-    vectors = embedding.rows_of(store, engine.backend.width)
-    return Side(str(path), vectors, identity, corpus)
+    encoded[printable(pile.path.name)] = asdict(cost)
+    identity = {
+        **settings.encoding.about(engine),
+        "source": corpus.source,
+        "texts": corpus.texts,
+    }
+    return Side(pile, embedding.rows_of(store, engine.backend.width), identity)
 
 
-def _require_alike(x: Side, y: Side, k: int) -> None:
-    widths = [side.vectors.shape[1] for side in (x, y)]
-    require(
-        widths[0] == widths[1],
-        f"{x.name} has {widths[0]} dimensions, {y.name} has {widths[1]}; both sides must come from"
-        " the same model",
+def printable(name: str) -> str:
+    """A file's name as text: names that are not UTF-8 have their odd bytes escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _require_finite_scores(pairs: Pairs, x: Side, y: Side) -> None:
+    bad = np.flatnonzero(~np.isfinite(pairs.scores))
+    if len(bad) == 0:
+        return
+    left, right = (_Lines(side.pile) for side in (x, y))
+    named = [f"{left.at(pairs.x[n])[0]} with {right.at(pairs.y[n])[0]}" for n in bad[:3].tolist()]
+    raise InputError(
+        f"{len(bad)} pairs have no finite score, first {', '.join(named)}: on average their"
+        " neighbours are not alike at all; take --margin distance or cosine"
     )
-    for side in (x, y):
-        rows = len(side.vectors)
-        require(rows > 0, f"{side.name} is empty; there is nothing to mine")
-        require(k <= rows, f"k is {k}, but {side.name} holds {rows} sentences; legal: 1 to {rows}")
-
-
-def _neighbours(
-    x: Side, y: Side, work: Path, settings: Settings, around: Surroundings
-) -> tuple[Both, dict[str, Any]]:
-    """From where they were kept, or searched for and kept."""
-    (rows, width), queries = y.vectors.shape, len(x.vectors)
-    chosen = plan.Plan(settings.index, "asked for", 0)
-    if settings.index == "auto":
-        chosen = plan.choose(max(rows, queries), min(rows, queries), width, plan.device())
-    if chosen.factory != plan.EXACT_NAME:
-        plan.check_factory(chosen.factory, width)
-    identity = [x.identity, y.identity, settings.k, chosen.factory]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    kept = work / f"neighbours-{digest}.npz"
-    try:
-        with np.load(kept, allow_pickle=False) as found:
-            how = json.loads(str(found["how"]))
-            there, back = (Neighbours(found[f"{n}_scores"], found[f"{n}_ids"]) for n in "xy")
-        return (there, back), {**how, "resumed": True}
-    except (OSError, ValueError, KeyError, EOFError):
-        pass
-    (there, back), how = approximate.mutual(
-        x.vectors,
-        y.vectors,
-        settings.k,
-        chosen.factory,
-        shards=settings.shards,
-        watch=around.watch,
-        each=around.each,
-    )
-    how |= {"why": chosen.why}
-    temporary = kept.with_name(f".{kept.stem}.{os.getpid()}.npz")
-    try:
-        np.savez(
-            temporary,
-            how=json.dumps(how),
-            x_scores=there.scores,
-            x_ids=there.ids,
-            y_scores=back.scores,
-            y_ids=back.ids,
-        )
-        temporary.replace(kept)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return (there, back), how
-
-
-def read_gold(path: Path) -> list[tuple[str, str]]:
-    """``id TAB id`` lines."""
-    require(path.is_file(), f"{path}: there is no such file")
-    pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
-        fields = line.split("\t")
-        require(len(fields) == 2, f"{path}:{number}: {len(fields)} columns, expected id TAB id")
-        pairs.append((fields[0], fields[1]))
-    require(bool(pairs), f"{path}: the file is empty")
-    return pairs
-
-
-def _known(
-    gold: list[tuple[str, str]], x: Side, y: Side, path: Path | None
-) -> set[tuple[str, str]]:
-    """Gold with the ids that sentences are left with."""
-    columns = []
-    for side, column in zip((x, y), zip(*gold, strict=True), strict=True):
-        renamed = side.corpus.renamed() if side.corpus else {}
-        known = {*side.names()}
-        for number, name in enumerate(column, start=1):
-            require(
-                name in known or name in renamed,
-                f"{path}:{number}: id {name!r} is not in {side.name}",
-            )
-        columns.append([renamed.get(name, name) for name in column])
-    return set(zip(*columns, strict=True))
 
 
 def _named(pairs: Pairs, x: Side, y: Side) -> Scored:
-    names_x, names_y = x.names(), y.names()
+    names_x, names_y = x.pile.names(), y.pile.names()
     rows = zip(pairs.scores.tolist(), pairs.x.tolist(), pairs.y.tolist(), strict=True)
     return [(score, (names_x[a], names_y[b])) for score, a, b in rows]
 
 
-def _judge(
-    scored: Scored, gold: set[tuple[str, str]] | None, threshold: float | str | None
-) -> tuple[float | None, dict[str, Any] | None]:
-    """The threshold, and the quality of what it lets through."""
-    if gold is None:
-        return threshold if isinstance(threshold, float) else None, None
-    tuned = best_threshold(scored, gold)
-    chosen = tuned if threshold == TUNED else threshold
-    kept = {pair for score, pair in scored if chosen is None or score >= chosen}
-    judged = {
-        "gold": len(gold),
-        "at_threshold": asdict(quality(kept, gold)),
-        "threshold_from": "this gold" if threshold == TUNED else "the command line",
-        "cross_validated": asdict(cross_validated(scored, gold)),
-    }
-    return chosen if isinstance(chosen, float) else None, judged
-
-
 def _write_pairs(out: Path, pairs: Pairs, x: Side, y: Side) -> None:
     """Best first; whole or not at all."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    left, right = (_Lines(side) for side in (x, y))
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            rows = zip(pairs.scores.tolist(), pairs.x.tolist(), pairs.y.tolist(), strict=True)
-            for score, a, b in rows:
-                (name_x, text_x), (name_y, text_y) = left.at(a), right.at(b)
-                file.write(f"{score:.6f}\t{name_x}\t{name_y}\t{text_x}\t{text_y}\n")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    left, right = (_Lines(side.pile) for side in (x, y))
+    with (
+        written_whole(out) as temporary,
+        temporary.open("x", encoding="utf-8", newline="\n") as file,
+    ):
+        rows = zip(pairs.scores.tolist(), pairs.x.tolist(), pairs.y.tolist(), strict=True)
+        for score, a, b in rows:
+            (name_x, text_x), (name_y, text_y) = left.at(a), right.at(b)
+            file.write(f"{score:.6f}\t{name_x}\t{name_y}\t{text_x}\t{text_y}\n")
 
 
 class _Lines:
     """Ids and sentences of a side by row; embeddings have a number and no sentence."""
 
-    def __init__(self, side: Side):
+    def __init__(self, pile: Pile):
         self.offsets = None
-        if side.corpus:
-            self.offsets = np.load(side.corpus.folder / "offsets.npy")
-            self.file = (side.corpus.folder / "texts.tsv").open("rb")
+        if pile.corpus:
+            self.offsets = np.load(pile.corpus.folder / OFFSETS)
+            self.file = (pile.corpus.folder / TEXTS).open("rb")
 
     def at(self, row: int) -> tuple[str, str]:
         if self.offsets is None:
@@ -384,8 +362,9 @@ class _Lines:
 
 
 def _about(side: Side) -> dict[str, Any]:
-    about = {"name": Path(side.name).name, **side.identity, "rows": len(side.vectors)}
-    if side.corpus:
+    pile = side.pile
+    about = {"name": printable(pile.path.name), **side.identity, "rows": pile.rows}
+    if pile.corpus:
         counts = ("lines", "empty", "duplicates")
-        about |= {name: getattr(side.corpus, name) for name in counts}
+        about |= {name: getattr(pile.corpus, name) for name in counts}
     return about

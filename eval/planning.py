@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,16 @@ from xtremely.engine.heads import Head
 from xtremely.engine.runtime import Engine
 from xtremely.eval.examples import Comparable, Parallel, part
 from xtremely.eval.predicting import METHODS
-from xtremely.eval.readers import Missing, text_hash
+from xtremely.eval.readers import Incomplete, Missing, text_hash
 from xtremely.eval.retrieval import Space, Spaces, limited
 from xtremely.eval.task import Labelling, Matching, Reading, Task
-from xtremely.kernels.guard import InputError, UsageError, require
+from xtremely.files.documents import check_value
+from xtremely.kernels.guard import InputError, UsageError, require, require_number
 from xtremely.kernels.pooling import POOLINGS
 
 PROFILES = ("model", "script", "paper")
 CENTRINGS = ("none", "mean")
+MOST = 10**9  # of a number that counts examples
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def plan_cells(
     data_root: Path | None,
     settings: Settings,
     languages: list[str] | None = None,
-    named: bool = True,
-) -> tuple[list[Cell], list[Missing]]:
+    strict: bool = True,
+) -> tuple[list[Cell], list[Missing | Incomplete]]:
     """Read all data and settle all settings before anything is computed.
 
     Args:
@@ -82,14 +83,16 @@ def plan_cells(
         data_root: where the data lies.
         settings: what the user asked for.
         languages: only these; a task that lacks one of them leaves it out. None takes all.
-        named: whether the tasks were asked for by name; then a task without any data is an error,
-            and so is a language asked for that has none.
+        strict: a task without any data is an error, and so is a language asked for that has none
+            in a task that has it, and data that is there in part; else they are given back.
 
     Returns:
-        The cells in order, and the languages of the benchmark whose data is not there.
+        The cells in order; and the languages of the benchmark, or asked for, whose data is not
+        there, or not all of it.
     """
+    check_values(settings)
     cells: list[Cell] = []
-    missing: list[Missing] = []
+    absent: list[Missing | Incomplete] = []
     for task in tasks:
         every = (*task.languages, *task.more_languages)
         wanted = [code for code in every if languages is None or code in languages]
@@ -97,16 +100,21 @@ def plan_cells(
         for code in wanted:
             try:
                 splits = task.load(data_root, code)
-            except Missing as absent:
-                if named and languages is not None:
+            except Incomplete as part:
+                if strict:
                     raise
-                if code in task.languages:
-                    missing.append(absent)
+                absent.append(part)
+                continue
+            except Missing as gone:
+                if strict and languages is not None:
+                    raise
+                if code in task.languages or languages is not None:
+                    absent.append(gone)
                 continue
             cells.append(_cell(engine, task, code, splits, settings))
-        if wanted and len(cells) == found_before and named:
-            raise missing[-1]
-    return cells, missing
+        if wanted and len(cells) == found_before and strict:
+            raise absent[-1]
+    return cells, absent
 
 
 def check_languages(tasks: list[Task], languages: list[str]) -> None:
@@ -120,12 +128,33 @@ def check_languages(tasks: list[Task], languages: list[str]) -> None:
             )
 
 
-def check_settings(tasks: list[Task], settings: Settings) -> None:
-    """Say which tasks settings of embeddings do not touch: heads read the last layer's tokens.
+def check_values(settings: Settings) -> None:
+    """Raise UsageError for values that are legal with no model."""
+    for name, legal, given in (
+        ("profile", PROFILES, (settings.profile,)),
+        ("pooling", POOLINGS, settings.poolings or ()),
+        ("centring", CENTRINGS, settings.centrings),
+    ):
+        for value in given:
+            if value not in legal:
+                raise UsageError(f"{name} {value!r} is not known; legal: {', '.join(legal)}")
+    if settings.limit is not None:
+        require_number("--limit", settings.limit, 2, MOST)
+    if settings.prompt is not None:
+        check_value(settings.prompt, "--prompt")
+
+
+def check_settings(tasks: list[Task], settings: Settings) -> str:
+    """Which tasks settings of embeddings do not touch, as heads read the last layer's tokens.
+
+    Returns:
+        A sentence; empty if there is nothing to say.
 
     Raises:
-        UsageError: such a setting was given, and no task of the run makes embeddings.
+        UsageError: such a setting was given, and no task of the run makes embeddings; or a value
+            does not exist.
     """
+    check_values(settings)
     given = {
         "--layers": settings.layers is not None,
         "--pooling": settings.poolings is not None,
@@ -135,21 +164,19 @@ def check_settings(tasks: list[Task], settings: Settings) -> None:
     names = ", ".join(name for name, is_given in given.items() if is_given)
     headed = ", ".join(task.name for task in tasks if not isinstance(task.rules, Matching))
     if not names or not headed:
-        return
+        return ""
     embedded = ", ".join(task.name for task in tasks if isinstance(task.rules, Matching))
     if not embedded:
         raise UsageError(
             f"{names}: a setting of embeddings, and {headed} is answered by a head, which reads the"
             " last layer as it was trained to; leave it out, or add tatoeba or bucc2018"
         )
-    warnings.warn(f"{names} is for {embedded}; heads answer {headed} without it", stacklevel=2)
+    return f"{names} is for {embedded}; heads answer {headed} without it"
 
 
 def _cell(
     engine: Engine, task: Task, code: str, splits: dict[str, Any], settings: Settings
 ) -> Cell:
-    if settings.profile not in PROFILES:
-        raise UsageError(f"profile {settings.profile!r} is not known; legal: {', '.join(PROFILES)}")
     how: Spaces | Head
     if isinstance(task.rules, Matching):
         how = _spaces(engine, task.rules, settings)
@@ -176,8 +203,6 @@ def _cell(
 
 
 def _limited(data: Any, limit: int) -> Any:
-    if limit < 2:
-        raise UsageError(f"--limit {limit} is too small; at least 2")
     if isinstance(data, (Parallel, Comparable)):
         return limited(data, limit)
     return part(data, slice(limit))
@@ -202,13 +227,6 @@ def _spaces(engine: Engine, rules: Matching, settings: Settings) -> Spaces:
         pooling, prompt = published.pooling, ""
     layers = _layers(settings.layers, depth) if settings.layers else [layer]
     poolings = list(settings.poolings or (pooling,))
-    for name, legal, given in (
-        ("pooling", POOLINGS, poolings),
-        ("centring", CENTRINGS, settings.centrings),
-    ):
-        for value in given:
-            if value not in legal:
-                raise UsageError(f"{name} {value!r} is not known; legal: {', '.join(legal)}")
     # The first token's embedding is the same whatever the text: layer 0 has no CLS to compare.
     pairs = [(a, b) for a in layers for b in poolings if (a, b) != (0, "cls")]
     require(bool(pairs), "layer 0 with cls pooling is the same vector for every text")
@@ -225,15 +243,17 @@ def _spaces(engine: Engine, rules: Matching, settings: Settings) -> Spaces:
 
 
 def _layers(spec: str, depth: int) -> list[int]:
+    """The layers that ``--layers`` names in a model of ``depth`` layers."""
     if spec == "all":
         return list(range(depth + 1))
     layers = []
     for name in spec.split(","):
         text = name.strip()
-        number = depth if text == "last" else int(text) if text.isdecimal() else -1
+        plain = text.isdecimal() and len(text) <= len(str(MOST))
+        number = depth if text == "last" else int(text) if plain else -1
         if not 0 <= number <= depth:
             raise UsageError(
-                f"layer {text!r} does not exist; legal: all, last, or 0 to {depth}"
+                f"layer {text[:20]!r} does not exist; legal: all, last, or 0 to {depth}"
                 " (several separated by commas)"
             )
         layers.append(number)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.eval.examples import TextPairs
-from xtremely.eval.hub import Table
+from xtremely.eval.hub import LABEL, Table
 from xtremely.eval.readers import read_lines
 from xtremely.kernels.guard import InputError, require
 
@@ -50,11 +50,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
 
 def table_rows(table: Table, columns: Sequence[str]) -> list[Row]:
     """The rows of a table of the hub, all of them text."""
-    rows = list(zip(*table.columns(*columns), strict=True))
-    for number, row in enumerate(rows):
-        for name, text in zip(columns, row, strict=True):
-            if not isinstance(text, str):
-                raise InputError(f"{table.place(number)} has {text!r} in {name}; expected a text")
+    rows = list(zip(*table.columns(**dict.fromkeys(columns, LABEL)), strict=True))
     return [(table.place(number), list(row)) for number, row in enumerate(rows)]
 
 

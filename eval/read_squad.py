@@ -8,16 +8,58 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xtremely.eval.examples import Question, Questions
-from xtremely.eval.hub import Table
-from xtremely.eval.readers import read_json
+from xtremely.eval.hub import ANSWERS, TEXT, Table
+from xtremely.eval.readers import check_id, read_json
+from xtremely.files.documents import fit
 from xtremely.kernels.guard import InputError, require
 
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it stands in a file; values that only some readers need are not checked yet."""
+
+    text: object
+    answer_start: object = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as it stands in a file."""
+
+    id: str
+    answers: list[Answer]
+    question: object = None
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A context and its questions."""
+
+    qas: list[Asked]
+    context: object = None
+
+
+@dataclass(frozen=True)
+class Article:
+    """What SQuAD has a title for."""
+
+    paragraphs: list[Paragraph]
+
+
+@dataclass(frozen=True)
+class Document:
+    """The whole file."""
+
+    data: list[Article]
+
+
 # Id, question, context, answers and their offsets, as they stand.
-Row = tuple[Any, Any, Any, list[Any], list[Any]]
+Row = tuple[str, Any, Any, list[Any], list[Any]]
 
 
 def read_squad(path: Path, prefix: str = "", unanswerable: bool = False, **notes: Any) -> Questions:
@@ -37,13 +79,31 @@ def read_squad(path: Path, prefix: str = "", unanswerable: bool = False, **notes
         InputError: broken JSON, another structure, no question, an id that occurs twice, or a
             question without an answer where others have one.
     """
-    document = read_json(path)
-    return _questions(_rows(document), str(path), prefix, notes, unanswerable)
+    return _questions(_rows(read_articles(path)), str(path), prefix, notes, unanswerable)
+
+
+def read_articles(path: Path) -> list[Article]:
+    """What a file of SQuAD's JSON holds, its structure checked, its texts and offsets not.
+
+    Raises:
+        InputError: broken JSON or another structure; the field is named.
+    """
+    document = read_json(path, object)
+    try:
+        if isinstance(document, list):
+            return fit(document, list[Article], str(path))
+        return fit(document, Document, str(path)).data
+    except InputError as error:
+        raise InputError(
+            f"{path}: not SQuAD's structure ({str(error).removeprefix(f'{path}: ')}); legal: data,"
+            " paragraphs with context and qas, questions with id, question and answers, answers"
+            " with text and answer_start"
+        ) from error
 
 
 def squad_rows(table: Table, prefix: str = "", **notes: Any) -> Questions:
     """The questions of a table of the hub; see ``read_squad``."""
-    columns = table.columns("id", "question", "context", "answers")
+    columns = table.columns(id=TEXT, question=TEXT, context=TEXT, answers=ANSWERS)
     rows = (
         (*row, answers["text"], answers["answer_start"])
         for *row, answers in zip(*columns, strict=True)
@@ -51,17 +111,16 @@ def squad_rows(table: Table, prefix: str = "", **notes: Any) -> Questions:
     return _questions(rows, table.name, prefix, notes)
 
 
-def _rows(document: Any) -> Iterator[Row]:
-    for article in document["data"] if isinstance(document, dict) else document:
-        for paragraph in article["paragraphs"]:
-            for question in paragraph["qas"]:
-                answers = question["answers"]
+def _rows(articles: list[Article]) -> Iterator[Row]:
+    for article in articles:
+        for paragraph in article.paragraphs:
+            for question in paragraph.qas:
                 yield (
-                    question["id"],
-                    question["question"],
-                    paragraph["context"],
-                    [answer["text"] for answer in answers],
-                    [answer["answer_start"] for answer in answers],
+                    question.id,
+                    question.question,
+                    paragraph.context,
+                    [answer.text for answer in question.answers],
+                    [answer.answer_start for answer in question.answers],
                 )
 
 
@@ -72,19 +131,14 @@ def _questions(
     notes: dict[str, Any],
     unanswerable: bool = False,
 ) -> Questions:
-    try:
-        found = [row for row in rows if row[0].startswith(prefix)]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{source}: not SQuAD's structure ({error!r}); legal: data, paragraphs with context and"
-            " qas, questions with id, question and answers, answers with text and answer_start"
-        ) from error
+    found = [row for row in rows if row[0].startswith(prefix)]
     require(bool(found), f"{source}: no question" + f" with an id in {prefix}" * bool(prefix))
     contexts: dict[str, int] = {}
     questions: dict[str, Question] = {}
     for name, text, context, answers, starts in found:
         where = f"{source}: question {name!r}"
         require(name not in questions, f"{where}: the id occurs twice; answers go by id")
+        check_id(name, source)
         _check_types(where, [text, context, *answers], starts)
         require(
             len(answers) == len(starts),
@@ -116,9 +170,14 @@ def _check_types(where: str, texts: list[Any], starts: list[Any]) -> None:
         require(type(start) is int, f"{where}: answer_start is {start!r}; legal: a whole number")
 
 
+def stands_at(context: str, answer: str, start: int) -> bool:
+    """Whether an answer stands at its offset in a context."""
+    return start >= 0 and context.startswith(answer, start)
+
+
 def _count_oddities(made: Questions, source: str) -> None:
     unmatched = sum(
-        start < 0 or not made.contexts[question.context].startswith(answer, start)
+        not stands_at(made.contexts[question.context], answer, start)
         for question in made.questions
         for answer, start in zip(question.answers, question.starts, strict=True)
     )

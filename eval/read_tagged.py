@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.eval.examples import Tagged
-from xtremely.eval.hub import Table
+from xtremely.eval.hub import LABELS, TEXTS, Table
 from xtremely.eval.readers import read_lines
 from xtremely.kernels.guard import InputError, require
 
@@ -65,7 +65,8 @@ def tagged_rows(table: Table, words: str, tags: str, legal: Sequence[str], **not
         InputError: other columns, unequal numbers of words and tags, or a tag that the task does
             not have. The row is named.
     """
-    sentences, labels = table.columns(words, tags)
+    sentences, labels = table.columns(**{words: TEXTS, tags: LABELS})
+    require(any(sentences), f"{table.name}: no sentence has a word")
     if not any(map(any, labels)):
         return tagged(sentences, None, **notes)
     for number, (sentence, row) in enumerate(zip(sentences, labels, strict=True)):

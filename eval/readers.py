@@ -6,18 +6,42 @@ Every complaint names the file and, where there is one, the line. Nothing is rep
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import hashlib
 import json
+import lzma
+import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from xtremely.files.documents import MAX_BYTES, parse_json
+from xtremely.files.text import is_blank
 from xtremely.kernels.guard import InputError, require
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+Schema = TypeVar("Schema")
+
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_ENDINGS = ("", *_OPENERS, *(suffix.upper() for suffix in _OPENERS))
+# How files begin that are no UTF-8 text, and what they are.
+_OTHER_FORMS = {
+    b"\x1f\x8b": "gzip without .gz at the end of its name",
+    b"BZh": "bzip2 without .bz2 at the end of its name",
+    b"\xfd7zXZ\0": "xz without .xz at the end of its name",
+    b"\x28\xb5\x2f\xfd": "zstd; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"PAR1": "parquet",
+    codecs.BOM_UTF32_LE: "UTF-32; convert the file to UTF-8",
+    codecs.BOM_UTF32_BE: "UTF-32; convert the file to UTF-8",
+    codecs.BOM_UTF16_LE: "UTF-16; convert the file to UTF-8",
+    codecs.BOM_UTF16_BE: "UTF-16; convert the file to UTF-8",
+}
+_LONE_RETURN = re.compile(r"\r(?!\n)")
+_DIGITS = re.compile("[0-9]{1,18}")
 _LISTENING: list[set[Path]] = []  # sets that hear of every file read, see ``files_read``
 
 
@@ -33,11 +57,31 @@ class Missing(InputError):
         )
 
 
+class Incomplete(InputError):
+    """A task's data for a language is there in part: files that belong together are not all there.
+
+    Attributes:
+        task: its name.
+        language: its code.
+        absent: the file that is missing.
+    """
+
+    def __init__(self, task: str, language: str, present: Path | str, absent: Path | str):
+        self.task, self.language, self.absent = task, language, str(absent)
+        super().__init__(
+            f"task {task!r}, language {language!r}: {present} is there but {absent} is missing;"
+            " they belong together"
+        )
+
+
 def existing(path: Path) -> Path | None:
-    """The file as named or in a compressed form (.gz, .bz2)."""
-    for suffix in ("", *_OPENERS):
+    """The file as named or in a compressed form (.gz, .bz2, .xz, in capitals too).
+
+    A folder or a broken link of the name counts: reading it says what it is.
+    """
+    for suffix in _ENDINGS:
         candidate = path.with_name(path.name + suffix)
-        if candidate.is_file():
+        if os.path.lexists(candidate):
             return candidate
     return None
 
@@ -52,7 +96,7 @@ def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple
 
     Raises:
         Missing: no layout has any of its files.
-        InputError: a layout is there in part.
+        Incomplete: a layout is there in part.
     """
     for number, files in enumerate(layouts):
         found = [existing(path) for path in files]
@@ -60,11 +104,8 @@ def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple
         if len(present) == len(files):
             return number, present
         absent = [path for path, there in zip(files, found, strict=True) if not there]
-        require(
-            not present,
-            f"task {task!r}, language {language!r}: {present[0] if present else ''} is there"
-            f" but {absent[0]} is missing; they belong together",
-        )
+        if present:
+            raise Incomplete(task, language, present[0], absent[0])
     raise Missing(task, language, [files[0] for files in layouts])
 
 
@@ -80,60 +121,75 @@ def files_read() -> Iterator[set[Path]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file (.gz and .bz2 as they stand), line ends removed.
+    """The lines of a UTF-8 text file, compressed or not, line ends removed.
 
     Raises:
-        InputError: unreadable, truncated or not UTF-8, with the line.
+        InputError: unreadable, truncated or not UTF-8, with the line; or the file is there in two
+            forms, say plain and as .gz, that differ.
     """
+    return split_lines(_content(path), str(path))
+
+
+def read_json(path: Path, schema: type[Schema]) -> Schema:
+    """The value in a JSON file, compressed or not, of a type that pydantic understands."""
+    text = _text(_content(path), str(path))
+    require(bool(text.strip()), f"{path}: the file is empty")
+    return parse_json(text, schema, str(path))
+
+
+def read_json_lines(path: Path, schema: type[Schema]) -> list[Schema]:
+    """The values in a file of one JSON value a line, each of the schema."""
+    lines = read_lines(path)
+    require(bool(lines), f"{path}: the file is empty")
+    return [
+        parse_json(line, schema, f"{path}:{number}", first_line=None)
+        for number, line in enumerate(lines, start=1)
+    ]
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes, unpacked. Where it is there in several forms, they must be the same."""
     for listening in _LISTENING:
         listening.add(path)
+    data = _unpacked(path)
+    packed = path.suffix.lower() in _OPENERS
+    plain = path.with_suffix("") if packed else path
+    for other in (plain.with_name(plain.name + ending) for ending in _ENDINGS):
+        if other != path and other.is_file():
+            require(
+                _unpacked(other) == data,
+                f"{path} and {other} are both there and differ; remove the wrong one",
+            )
+    return data
+
+
+def _unpacked(path: Path) -> bytes:
+    require(not path.is_dir(), f"{path}: is a folder; a file is needed")
+    require(
+        path.is_file() or not path.exists(),
+        f"{path}: is no ordinary file; write its content to one",
+    )
     try:
-        with _OPENERS.get(path.suffix, open)(path, "rb") as file:
-            data = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    return split_lines(data, str(path))
+        with _OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason})") from error
+    require(
+        len(data) <= MAX_BYTES, f"{path}: more than the {MAX_BYTES:,} bytes that a file may have"
+    )
+    return data
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file."""
-    lines = read_lines(path)
-    require(bool(lines), f"{path}: the file is empty")
-    return _parsed("\n".join(lines), path, 1)
-
-
-def read_json_lines(path: Path) -> list[Any]:
-    """The values in a file of one JSON value a line."""
-    lines = read_lines(path)
-    require(bool(lines), f"{path}: the file is empty")
-    return [_parsed(line, path, number) for number, line in enumerate(lines, start=1)]
-
-
-def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    """A JSON object; plain JSON would silently take the last of equal keys."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path}: {twice!r} occurs twice in one object")
-    return found
-
-
-def _parsed(text: str, path: Path, line: int) -> Any:
-    """The JSON value in a text that begins at a line of a file."""
-    try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, path))
-    except json.JSONDecodeError as error:
+def _text(data: bytes, where: str) -> str:
+    """Bytes as text; UTF-8 without NUL bytes and lone carriage returns."""
+    for start, form in _OTHER_FORMS.items():
+        require(not data.startswith(start), f"{where}: not UTF-8 text but {form}")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
         raise InputError(
-            f"{path}:{line + error.lineno - 1}: broken JSON ({error.msg}, column {error.colno})"
-        ) from error
-
-
-def split_lines(data: bytes, where: str) -> list[str]:
-    """The lines of UTF-8 bytes; ``where`` names them in a complaint.
-
-    Lines end at a line feed and nowhere else: sentences may hold other separators of Unicode.
-    """
+            f"{where}:{line}: holds NUL bytes: UTF-16, UTF-32 or damaged; convert the file to UTF-8"
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -141,10 +197,40 @@ def split_lines(data: bytes, where: str) -> list[str]:
         raise InputError(
             f"{where}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); convert the file to UTF-8"
         ) from error
-    lines = text.removeprefix("\ufeff").split("\n")
+    lone = _LONE_RETURN.search(text)
+    if lone:
+        line = text.count("\n", 0, lone.start()) + 1
+        raise InputError(
+            f"{where}:{line}: a carriage return without a line feed; lines must end in a line feed"
+        )
+    return text.removeprefix("\ufeff")
+
+
+def split_lines(data: bytes, where: str) -> list[str]:
+    """The lines of UTF-8 bytes; ``where`` names them in a complaint.
+
+    Lines end at a line feed and nowhere else: sentences may hold other separators of Unicode.
+
+    Raises:
+        InputError: not UTF-8, a NUL byte or a lone carriage return, with the line.
+    """
+    lines = _text(data, where).split("\n")
     if lines and lines[-1] == "":
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text of ASCII digits writes; None for another text, or above 18 digits."""
+    return int(text) if _DIGITS.fullmatch(text) else None
+
+
+def check_id(name: str, where: str) -> None:
+    """Raise InputError for an id that is blank or that would break the lines of a file."""
+    require(
+        not is_blank(name) and not any(sign in name for sign in "\t\n\r\0"),
+        f"{where}: the id is {name!r}; legal: a text without tabs and line breaks that can be seen",
+    )
 
 
 def read_sentences(path: Path) -> list[str]:
@@ -153,7 +239,7 @@ def read_sentences(path: Path) -> list[str]:
     require(bool(lines), f"{path}: the file is empty")
     for number, line in enumerate(lines, start=1):
         require(
-            bool(line.strip()),
+            not is_blank(line),
             f"{path}:{number}: empty line; every line must hold a sentence, in the order of the"
             " other language's file",
         )
@@ -182,7 +268,8 @@ def read_identified(path: Path) -> tuple[list[str], list[str]]:
             f"{path}:{number}: {len(fields)} columns, expected id TAB sentence",
         )
         require(fields[0] not in seen, f"{path}:{number}: id {fields[0]!r} occurs twice")
-        require(bool(fields[1].strip()), f"{path}:{number}: the sentence is empty")
+        check_id(fields[0], f"{path}:{number}")
+        require(not is_blank(fields[1]), f"{path}:{number}: the sentence is empty")
         seen.add(fields[0])
         ids.append(fields[0])
         texts.append(fields[1])

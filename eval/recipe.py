@@ -23,17 +23,18 @@ A recipe is a frozen value, written in Python or as a TOML file:
 
 from __future__ import annotations
 
+import math
 import re
-import tomllib
-import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
-from xtremely.eval.readers import read_lines
+from pydantic import Field
+
 from xtremely.eval.task import find_training_task
-from xtremely.kernels.guard import InputError, UsageError, unknown
+from xtremely.files.documents import NO_OTHER_KEYS, fit, line_of, parse_toml, read_text
+from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
 
 KINDS = ("mlm", "intermediate", "target")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -51,9 +52,23 @@ PUBLISHED = {
 
 # Kinds of tasks whose labels can be dealt out anew: an answer only stands in its own context.
 SHUFFLED = ("pair", "choice", "tag")
-# Fields of a phase that came after digests of phases were first kept. They are left out of a
-# phase's mapping where they say what was always done, so that older digests hold.
+# Fields that came later: left out of a phase's mapping at these values, so older digests hold.
 ADDED = {"shuffle_labels": False}
+MAX_BYTES = 2**24  # of a recipe's file
+MAX_SEED = 2**32 - 1  # numpy takes no larger one
+MAX_EPOCHS = 10_000
+MAX_DRAWN = 10**9  # examples of a phase: their order is settled in memory
+WEIGHTS = (1e-9, 1e9)
+# The least and the largest value of a phase's whole numbers.
+WHOLE = {
+    "batch_size": (1, 2**16),
+    "accumulation": (1, 2**16),
+    "max_steps": (1, 10**9),
+    "patience": (1, 10**9),
+    "evaluate_steps": (1, 10**9),
+    "dev_examples": (1, 10**9),
+    "max_length": (8, 2**20),
+}
 
 
 @dataclass(frozen=True)
@@ -106,11 +121,21 @@ class Mixing:
         drawn: Sequence[float] = {
             "proportional": sizes,
             "capped": [min(size, self.cap) for size in sizes],
-            "temperature": [size ** (1 / self.temperature) for size in sizes],
+            "temperature": _tempered(sizes, self.temperature),
             "uniform": [1.0] * len(sizes),
             "fixed": self.weights,
         }[self.kind]
         return [share / sum(drawn) for share in drawn]
+
+
+def _tempered(sizes: Sequence[int], temperature: float) -> list[float]:
+    """size ** (1 / temperature), all divided by the largest one's where that is no float."""
+    power = 1 / temperature
+    try:
+        found = [size**power for size in sizes]
+    except OverflowError:
+        found = [math.inf]
+    return found if math.isfinite(sum(found)) else [(n / max(sizes)) ** power for n in sizes]
 
 
 @dataclass(frozen=True)
@@ -142,7 +167,7 @@ class Phase:
 
     name: str
     kind: str
-    sources: tuple[Source, ...]
+    sources: Annotated[tuple[Source, ...], Field(alias="source")]
     mixing: Mixing = Mixing()
     epochs: float | None = None
     max_steps: int | None = None
@@ -172,8 +197,10 @@ class Recipe:
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a GPU that has it, else fp32.
     """
 
+    __pydantic_config__ = NO_OTHER_KEYS  # also for the tables inside
+
     model: str
-    phases: tuple[Phase, ...]
+    phases: Annotated[tuple[Phase, ...], Field(alias="phase")]
     seed: int = 1
     freeze_embeddings: bool = True
     prune_vocabulary: bool = True
@@ -204,18 +231,14 @@ def read_recipe(path: Path) -> Recipe:
     """The recipe of a TOML file.
 
     Raises:
-        InputError: the file cannot be read, or is no TOML.
+        InputError: the file cannot be read, or is not TOML.
         UsageError: it says something that a recipe does not have; with the line.
     """
-    text = "\n".join(read_lines(path))
-    try:
-        mapping = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: no TOML ({error})") from error
-    return recipe_from(mapping, str(path), text)
+    text = read_text(path, MAX_BYTES)
+    return recipe_from(parse_toml(text, Any, str(path)), str(path), text)
 
 
-def recipe_from(mapping: Mapping[str, Any], where: str = "recipe", text: str = "") -> Recipe:
+def recipe_from(mapping: Mapping[str, Any], where: str = "", text: str = "") -> Recipe:
     """The recipe that a mapping of TOML's shape describes: ``phase`` and ``source`` are lists.
 
     Args:
@@ -227,16 +250,64 @@ def recipe_from(mapping: Mapping[str, Any], where: str = "recipe", text: str = "
         UsageError: an unknown key (with the nearest one that exists), a value of another type, an
             unknown task, or a number out of range.
     """
-    recipe = _Reader(where, text).made(Recipe, mapping, ())
+    try:
+        return settled_recipe(
+            fit(_written_out(mapping), Recipe, where or "recipe", text), where, text
+        )
+    except UsageError:
+        raise
+    except InputError as error:
+        raise UsageError(str(error)) from error
+
+
+def _written_out(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with phases' names, and with mixings as tables, where it says it shorter."""
+    phases = mapping.get("phase")
+    if not isinstance(phases, Sequence):
+        return dict(mapping)
+    made = []
+    for number, phase in enumerate(phases, start=1):
+        if isinstance(phase, Mapping):
+            mixing = phase.get("mixing")
+            phase = {"name": f"{number}-{phase.get('kind', '')}", **phase}
+            phase |= {"mixing": {"kind": mixing}} if isinstance(mixing, str) else {}
+        made.append(phase)
+    return {**mapping, "phase": made}
+
+
+def settled_recipe(recipe: Recipe, where: str = "", text: str = "") -> Recipe:
+    """The recipe with all its phases ``settled``, and checked as a whole.
+
+    Args:
+        recipe: what was asked for.
+        where: names it in a complaint.
+        text: the TOML it came from, to name lines.
+
+    Raises:
+        UsageError: a name that does not exist, or a number out of range.
+    """
+    start = f"{where}: " if where else ""
+    if not recipe.model.strip():
+        raise UsageError(
+            f"{start}the model has no name; legal: a packaged model, a folder, a hub's"
+        )
+    require_number(f"{start}seed", recipe.seed, 0, MAX_SEED)
+    if recipe.precision not in PRECISIONS:
+        raise UsageError(f"{start}{unknown('precision', recipe.precision, PRECISIONS)}")
     names = [phase.name for phase in recipe.phases]
     if not names:
-        raise UsageError(f"{where}: no [[phase]]; a recipe has at least one")
+        raise UsageError(f"{start}no [[phase]]; a recipe has at least one")
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"{where}: two phases are called {name!r}; their folders need names")
-    if recipe.precision not in PRECISIONS:
-        raise unknown("precision", recipe.precision, PRECISIONS)
-    return replace(recipe, phases=tuple(map(settled, recipe.phases)))
+            raise UsageError(f"{start}two phases are called {name!r}; their folders need names")
+    phases = []
+    for number, phase in enumerate(recipe.phases):
+        try:
+            phases.append(settled(phase))
+        except UsageError as error:
+            line = line_of(text, ("phase", number)) if text else None
+            raise UsageError(f"{where}:{line}: {error}" if line else f"{start}{error}") from error
+    return replace(recipe, phases=tuple(phases))
 
 
 def as_mapping(value: Recipe | Phase) -> dict[str, Any]:
@@ -255,28 +326,44 @@ def _check(phase: Phase) -> None:
         raise unknown(f"kind of {where}", phase.kind, KINDS)
     if phase.mixing.kind not in MIXINGS:
         raise unknown(f"mixing of {where}", phase.mixing.kind, MIXINGS)
-    if not re.fullmatch(r"[\w.+-]+", phase.name) or phase.name.startswith("."):
-        raise UsageError(f"{where}: a name is a folder's; legal: letters, digits and - _ + .")
+    if not re.fullmatch(r"[\w+-][\w.+-]{,99}", phase.name):
+        raise UsageError(
+            f"{where}: a name is a folder's; legal: at most 100 letters, digits and - _ + ."
+        )
     if not phase.sources:
         raise UsageError(f"{where} has no [[phase.source]]; it needs one at least")
     if phase.mixing.kind == "fixed" and len(phase.mixing.weights) != len(phase.sources):
         raise UsageError(
             f"{where}: {len(phase.mixing.weights)} weights for {len(phase.sources)} sources"
         )
-    least = {"batch_size": 1, "accumulation": 1, "evaluate_steps": 1, "dev_examples": 1}
-    least |= {"max_steps": 1, "patience": 1, "max_length": 8, "warmup": 0, "weight_decay": 0}
-    for name, bound in least.items():
-        value = getattr(phase, name)
-        if value is not None and value < bound:
-            raise UsageError(f"{where}: {name} is {value}; legal: {bound} or more")
-    positive = [("epochs", phase.epochs), ("learning_rate", phase.learning_rate)]
-    positive += [("cap", phase.mixing.cap), ("temperature", phase.mixing.temperature)]
-    positive += [("weights", weight) for weight in phase.mixing.weights]
-    for name, value in positive:
-        if value is not None and value <= 0:
-            raise UsageError(f"{where}: {name} is {value}; legal: above 0")
+    for name, (least, most) in WHOLE.items():
+        if getattr(phase, name) is not None:
+            require_number(f"{where}: {name}", getattr(phase, name), least, most)
+    for name in ("warmup", "weight_decay"):
+        if getattr(phase, name) is not None:
+            require_number(f"{where}: {name}", getattr(phase, name), 0)
+    if phase.epochs is not None:
+        require_number(f"{where}: epochs", phase.epochs, 0, MAX_EPOCHS, above=True)
+    if phase.learning_rate is not None:
+        require_number(f"{where}: learning_rate", phase.learning_rate, 0, above=True)
+    if phase.max_steps is not None:
+        drawn = phase.max_steps * phase.accumulation * phase.batch_size
+        require_number(f"{where}: max_steps x accumulation x batch_size", drawn, 1, MAX_DRAWN)
+    require_number(f"{where}: cap", phase.mixing.cap, 1)
+    if phase.mixing.temperature != math.inf:
+        require_number(f"{where}: temperature", phase.mixing.temperature, 0, above=True)
+    for weight in phase.mixing.weights:
+        require_number(f"{where}: weights", weight, *WEIGHTS)
+    seen: set[tuple[str, str, str]] = set()
     for source in phase.sources:
         _check_source(source, phase, where)
+        for code in source.languages:
+            if (source.task, source.split, code) in seen:
+                raise UsageError(
+                    f"{where}: {source.task} in {code!r} is given twice, which would train on the"
+                    " same examples twice; name each language once"
+                )
+            seen.add((source.task, source.split, code))
 
 
 def _check_source(source: Source, phase: Phase, where: str) -> None:
@@ -301,88 +388,13 @@ def _check_source(source: Source, phase: Phase, where: str) -> None:
         raise unknown(f"split of {where}:", source.split, legal)
     if source.examples is not None and source.budget is not None:
         raise UsageError(f"{where}: examples (of every language) or a budget (of all), not both")
-    if source.examples is not None and source.examples < 1:
-        raise UsageError(f"{where}: examples is {source.examples}; legal: 1 or more")
+    if source.examples is not None:
+        require_number(f"{where}: examples", source.examples, 1)
+    if source.budget is not None:
+        require_number(f"{where}: budget", source.budget, 1)
     if source.budget is not None and source.budget < len(source.languages):
         raise UsageError(f"{where}: a budget of {source.budget} has no example for some languages")
 
 
 def _languages(task: Any) -> tuple[str, ...]:
     return (*task.languages, *task.more_languages, *task.training_languages)
-
-
-class _Reader:
-    """Mappings to dataclasses, by their annotations; complaints name the line."""
-
-    # What a list of tables is called in TOML, and its field.
-    TABLES = {"phase": "phases", "source": "sources"}
-
-    def __init__(self, where: str, text: str):
-        self._where, self._lines = where, text.split("\n")
-
-    def made(self, kind: type, mapping: Any, path: tuple[str | int, ...]) -> Any:
-        """A value of the dataclass."""
-        if kind is Mixing and isinstance(mapping, str):
-            mapping = {"kind": mapping}
-        if not isinstance(mapping, Mapping):
-            raise UsageError(f"{self._at(path)}: {mapping!r} stands where a table must")
-        written = {field: table for table, field in self.TABLES.items()}
-        names = {written.get(field.name, field.name): field for field in fields(kind)}
-        hints = get_type_hints(kind)
-        for key in mapping:
-            if key not in names:
-                what = kind.__name__.lower()
-                raise UsageError(f"{self._at((*path, key))}: {unknown(f'{what} key', key, names)}")
-        values = {}
-        for key, field in names.items():
-            if key in mapping:
-                hint = hints[field.name]
-                values[field.name] = self._value(hint, mapping[key], (*path, key))
-            elif kind is Phase and key == "name":
-                values["name"] = f"{path[-1] + 1}-{mapping.get('kind', '')}"
-            elif field.default is MISSING:
-                raise UsageError(
-                    f"{self._at(path)}: a {kind.__name__.lower()} needs {key!r}; it has"
-                    f" {', '.join(mapping) or 'nothing'}"
-                )
-        return kind(**values)
-
-    def _value(self, hint: Any, got: Any, path: tuple[str | int, ...]) -> Any:
-        if is_dataclass(hint):
-            return self.made(hint, got, path)
-        if get_origin(hint) is types.UnionType:
-            hint = next(kind for kind in get_args(hint) if kind is not type(None))
-        if get_origin(hint) is tuple and isinstance(got, Sequence) and not isinstance(got, str):
-            (kind, _) = get_args(hint)
-            return tuple(self._value(kind, one, (*path, n)) for n, one in enumerate(got))
-        if hint is float and type(got) is int:
-            return float(got)
-        if type(got) is not hint:
-            names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-            raise UsageError(
-                f"{self._at(path)}: {path[-1] if path else 'recipe'} is {got!r}; legal:"
-                f" {names.get(hint, 'a list')}"
-            )
-        return got
-
-    def _at(self, path: tuple[str | int, ...]) -> str:
-        """The file, and the line where a key stands if the text is there."""
-        wanted, seen, inside = list(path), {}, []
-        best = None
-        for number, line in enumerate(self._lines, start=1):
-            header = re.match(r"\s*\[+\s*([\w.]+)\s*\]+", line)
-            if header:
-                name = header[1]
-                seen[name] = seen.get(name, -1) + 1
-                seen = {key: n for key, n in seen.items() if not key.startswith(f"{name}.")}
-                parts = name.split(".")
-                tables = [".".join(parts[: n + 1]) for n in range(len(parts))]
-                inside = [
-                    step for part, table in zip(parts, tables, strict=True)
-                    for step in (part, seen.get(table, 0))
-                ]  # fmt: skip
-            key = re.match(r"\s*([\w-]+)\s*=", line)
-            here = [*inside, key[1]] if key else inside
-            if here and here == wanted[: len(here)] and (best is None or len(here) > best[1]):
-                best = (number, len(here))
-        return f"{self._where}:{best[0]}" if best else self._where

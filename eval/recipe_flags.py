@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xtremely.eval.recipe import Recipe, read_recipe, recipe_from
+from xtremely.eval.recipe import Recipe, read_recipe, recipe_from, settled_recipe
 from xtremely.kernels.guard import UsageError
 
 FORM = "TASK:LANGUAGES[:EXAMPLES[:SPLIT]], e.g. udpos:en,zh:2000 or xnli:zh:all:dev"
@@ -26,15 +27,17 @@ def recipe_of(
         each: settings of every phase that were given.
 
     Raises:
-        UsageError: neither a file nor a phase, or both, or a spec of another form.
+        UsageError: neither a file nor a phase, or both, or a spec of another form; a name that
+            does not exist, or a number out of range.
     """
     if (path is None) == (not specs):
         raise UsageError(f"give a recipe's file, or --phase {FORM}")
     if path is not None:
         recipe = read_recipe(path)
         phases = tuple(replace(phase, **each) for phase in recipe.phases)
-        return replace(recipe, **whole, phases=phases)
-    phases = [_phase(spec, spec is specs[-1], each) for spec in specs]
+        return settled_recipe(replace(recipe, **whole, phases=phases), "with the options given")
+    last = len(specs) - 1
+    phases = [_phase(spec, place == last, each) for place, spec in enumerate(specs)]
     return recipe_from({**whole, "phase": phases}, "--phase")
 
 
@@ -50,7 +53,11 @@ def _source(text: str) -> dict[str, Any]:
     if not 1 <= len(rest) <= 3:
         raise UsageError(f"--phase {text!r} has another form than {FORM}")
     languages, examples, split = [*rest, *("all", "train")[len(rest) - 1 :]]
-    if examples != "all" and not examples.isdecimal():
+    if examples != "all" and not re.fullmatch(r"[0-9]{1,18}", examples):
         raise UsageError(f"--phase {text!r}: {examples!r} is no number of examples; form: {FORM}")
-    source = {"task": task, "languages": [*languages.split(",")], "split": split}
+    source = {
+        "task": task,
+        "languages": [code.strip() for code in languages.split(",")],
+        "split": split,
+    }
     return source if examples == "all" else {**source, "examples": int(examples)}

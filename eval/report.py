@@ -17,11 +17,11 @@ from plotly.offline import get_plotlyjs
 from xtremely.eval.charts import language_chart, sweep_charts
 from xtremely.eval.languages import language
 from xtremely.eval.overview import overviews
-from xtremely.eval.results import Record, distinct, groups, settings_of
+from xtremely.eval.results import Record, distinct, groups, remarks, settings_of
 from xtremely.eval.score import TASKS
 from xtremely.eval.views import direction, metric_name, views
+from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import require
-from xtremely.retrieval.store import write_atomic
 
 ROWS_SHOWN = 40
 # One checkpoint of one model that differs in any of these is not the same to the reader.
@@ -62,9 +62,10 @@ def write_report(path: Path, records: list[Record], missing: Sequence[str] = ())
         sweeps=[(view, charts) for view in every if (charts := sweep_charts(view))],
         rows_shown=ROWS_SHOWN,
         missing=missing,
+        remarks=remarks(records),
         plotlyjs=get_plotlyjs(),
     )
-    write_atomic(path, page.encode("utf-8"))
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))  # paths may hold any bytes
 
 
 def _told_apart(records: list[Record]) -> list[Record]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from xtremely.retrieval.store import write_atomic
+from xtremely.files.writing import write_atomic
 
 Record = dict[str, Any]
 
@@ -24,11 +25,66 @@ TIMINGS = ("seconds", "tokens_per_second", "search_seconds")
 # What tells variants of one cell apart, and two rows of the summary table.
 VARIANT = ("direction", "layer", "pooling", "centring", "scoring", "retrieval")
 SETTING = ("task", "benchmark", "split", *VARIANT)
+# What a record's settings hold of the run's protocol; the rest are the reader's notes on the data.
+PROTOCOL = (
+    *("benchmark", "profile", "encoder", "max_length", "limit", "token_budget"),
+    *("prompt", "normalised", "neighbours", "candidates", "shard_rows", "head", "part"),
+)
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 LIBRARIES = (
     *("xtremely", "torch", "transformers", "tokenizers", "faiss-cpu", "faiss-gpu", "numpy"),
     *RUNTIMES,
 )
+
+
+@dataclass(frozen=True)
+class RecordShape:
+    """The keys and types of a record, to check files against."""
+
+    model: str
+    checkpoint: str | None
+    task: str
+    language: str
+    split: str
+    direction: str | None
+    layer: int | None
+    pooling: str | None
+    centring: str | None
+    scoring: str | None
+    retrieval: str | None
+    metric: str
+    score: float | None
+    n: int
+    headline: bool
+    details: dict[str, Any]
+    seconds: float
+    search_seconds: float
+    tokens: int
+    tokens_per_second: float
+    padding_share: float
+    truncated: int
+    backend: str
+    device: str
+    precision: str
+    versions: dict[str, str]
+    model_hash: str
+    data_hash: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellFile:
+    """What a finished cell's file holds."""
+
+    records: list[RecordShape]
+    submission: dict[str, list[str] | dict[str, str]]
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """What ``results.json`` holds."""
+
+    records: list[RecordShape]
 
 
 def library_versions() -> dict[str, str]:
@@ -90,6 +146,23 @@ def settings_of(records: Iterable[Record], key: str) -> list[tuple[Any, str]]:
         (json.loads(value), "" if len(codes) == len(everyone) else f" ({', '.join(codes)})")
         for value, codes in holders.items()
     ]
+
+
+def remarks(records: Iterable[Record]) -> list[str]:
+    """What readers counted in the data or say of it, a sentence a task and note.
+
+    What says that a score is not to be compared (``not_comparable``) has places of its own.
+    """
+    found = []
+    for (task,), group in groups(records, "task").items():
+        keys = dict.fromkeys(key for record in group for key in record["settings"])
+        for key in keys:
+            if key in (*PROTOCOL, "layout", "treebanks", "not_comparable"):
+                continue
+            values = [f"{value}{whose}" for value, whose in settings_of(group, key) if value]
+            if values:
+                found.append(f"{task}: {key.replace('_', ' ')}: {', '.join(values)}")
+    return found
 
 
 def summarise(records: Iterable[Record]) -> list[Record]:

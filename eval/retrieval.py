@@ -16,6 +16,7 @@ import numpy as np
 from xtremely.eval.examples import Comparable, Parallel, Side
 from xtremely.eval.scored import Scored
 from xtremely.eval.task import Matching, Task
+from xtremely.kernels.guard import require
 from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
 from xtremely.retrieval.mining import (
     RETRIEVALS,
@@ -118,7 +119,8 @@ def score_parallel(
             bitext = neighbourhood(task, vectors[split], space)
             for direction, seen in (("x->en", bitext), ("en->x", swapped(bitext))):
                 for scoring in SCORINGS:
-                    found, _ = best_match(seen, scoring)
+                    found, scores = best_match(seen, scoring)
+                    _require_finite(scores, split, scoring)
                     yield Matched(
                         split=split,
                         score=_accuracy(found, data.en_to_x, direction),
@@ -130,6 +132,16 @@ def score_parallel(
                         direction=direction,
                         scoring=scoring,
                     )
+
+
+def _require_finite(scores: np.ndarray, split: str, scoring: str) -> None:
+    """Raise InputError for scores among which no best one can be told."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    require(
+        len(bad) == 0,
+        f"{split}: {len(bad):,} of {len(scores):,} {scoring} scores are not finite: the sentences"
+        " around them have no likeness at all, so there is nothing to compare with",
+    )
 
 
 def _accuracy(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> float | None:
@@ -160,6 +172,7 @@ def score_comparable(
             for scoring in SCORINGS:
                 for retrieval in RETRIEVALS:
                     pairs = candidates(bitext, scoring, retrieval)
+                    _require_finite(pairs.scores, split, scoring)
                     scored = _named(pairs, data)
                     key = (scoring, retrieval)
                     if key not in thresholds and data.gold is not None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,10 @@ from xtremely.engine.heads import Head
 from xtremely.engine.runtime import Engine, Work
 from xtremely.engine.transfer import prepared
 from xtremely.eval.examples import Comparable, Parallel
+from xtremely.eval.kept import keep, kept
 from xtremely.eval.planning import Cell, Settings
 from xtremely.eval.predicting import METHODS, PART, predict
-from xtremely.eval.results import VARIANT, Record, dumps, library_versions
+from xtremely.eval.results import VARIANT, CellFile, Record, library_versions
 from xtremely.eval.retrieval import (
     Matched,
     Space,
@@ -40,10 +42,12 @@ from xtremely.eval.retrieval import (
 from xtremely.eval.score import headline
 from xtremely.eval.scored import Scored, Submission
 from xtremely.eval.task import Matching
-from xtremely.kernels.guard import InputError
-from xtremely.retrieval.store import Store, remove_leftovers, write_atomic
+from xtremely.kernels.guard import InputError, UsageError, require
+from xtremely.retrieval.store import Store
 
 SHARD_ROWS = 4096
+# What a record repeats of its cell's identity, at its end.
+REPEATED = ("backend", "device", "precision", "versions", "model_hash", "data_hash")
 SCORERS: dict[str, Callable[..., Iterator[Matched]]] = {
     "retrieve": score_parallel,
     "mine": score_comparable,
@@ -73,23 +77,32 @@ def run_cell(
 
     Returns:
         {"records": [...], "submission": {file name: lines, or answers by question id}}.
+
+    Raises:
+        InputError: the model gives numbers that cannot be scored (NaN, infinity, zero vectors).
     """
     identity = _identity(engine, cell, settings)
-    name = f"{cell.task.name}.{cell.language}.{_digest(identity)[:16]}"
+    name = _name(cell, identity)
     path = out / "cells" / f"{name}.json"
-    finished = _finished(path)
+    finished = kept(path, CellFile, partial(_check_belongs, path, cell, identity))
     if finished is not None:
         shutil.rmtree(out / "work" / name, ignore_errors=True)
         watcher.end(cell, finished["records"], resumed=True)
         return finished
     work, folder = Work(), out / "work" / name
     run = _matched if isinstance(cell.how, Spaces) else _answered
-    scored, seconds = run(engine, cell, folder, watcher, work)
+    try:
+        scored, seconds = run(engine, cell, folder, watcher, work)
+        for one in scored:
+            _require_finite_scores(one)
+    except InputError as error:
+        kind = UsageError if isinstance(error, UsageError) else InputError
+        raise kind(f"{cell.task.name}, {cell.language}: {error}") from error
     result: dict[str, Any] = {
         "records": [_record(cell, one, work, seconds, identity) for one in scored],
         "submission": _submission(cell, scored),
     }
-    write_atomic(path, dumps(result).encode("utf-8"))
+    keep(path, result)
     shutil.rmtree(folder, ignore_errors=True)
     watcher.end(cell, result["records"], resumed=False)
     return result
@@ -104,7 +117,7 @@ def _matched(
     watcher.begin(cell, sum(len(side) for data in cell.splits.values() for side in texts_of(data)))
     for split, data in cell.splits.items():
         store = _encode(engine, data, cell, spaces, folder / split, watcher, work)
-        vectors[split] = _columns(store, spaces, len(texts_of(data)[0]))
+        vectors[split] = _columns(store, spaces, data)
     start = time.perf_counter()
     found = list(SCORERS[cell.task.kind](cell.task, cell.splits, vectors, spaces.every))
     seconds = time.perf_counter() - start
@@ -141,13 +154,25 @@ def _answered(
     return scored, seconds
 
 
-def _finished(path: Path) -> dict[str, Any] | None:
-    """A finished cell; one that cannot be read is computed again."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if {"records", "submission"} <= set(found) else None
-    except (OSError, ValueError):
-        return None
+def _check_belongs(path: Path, cell: Cell, identity: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise InputError unless a file's records and predictions are those of this very cell."""
+    own = {"task": cell.task.name, "language": cell.language}
+    own |= {key: identity[key] for key in ("model", "checkpoint", *REPEATED)}
+    for record in found["records"]:
+        for key, value in own.items():
+            require(record[key] == value, f"{path}: its {key} is {record[key]!r}, not {value!r}")
+    for name, content in found["submission"].items():
+        legal = {_file_name(cell, split, content) for split in cell.splits}
+        require(name in legal, f"{path}: holds predictions for {name!r}")
+
+
+def _require_finite_scores(one: Scored) -> None:
+    """Raise InputError for a score or figure that is not finite."""
+    for name, value in {"score": one.score, **one.details}.items():
+        require(
+            not isinstance(value, float) or math.isfinite(value),
+            f"{one.split}: {name} is {value}; such a score means nothing",
+        )
 
 
 def _encode(
@@ -181,6 +206,7 @@ def _encode(
         values, cost = engine.pooled(
             tokens, layers=layers, poolings=poolings, progress=watcher.encoded
         )
+        _require_finite(values, texts[missing[number]], layers, poolings)
         now = time.perf_counter()
         cost.seconds, start = now - start, now
         store.write(number, values, work=asdict(cost))
@@ -195,15 +221,50 @@ def _layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
 
 
 def _columns(
-    store: Store, spaces: Spaces, split_at: int
+    store: Store, spaces: Spaces, data: Parallel | Comparable
 ) -> Callable[[Space], tuple[np.ndarray, np.ndarray]]:
+    """The two sides' vectors in a space."""
     layers, poolings = _layers_and_poolings(spaces)
+    x, en = texts_of(data)
 
     def vectors(space: Space) -> tuple[np.ndarray, np.ndarray]:
         rows = store.column(layers.index(space.layer), poolings.index(space.pooling))
-        return rows[:split_at], rows[split_at:]
+        if space.centring == "none":
+            _require_directions(rows, x + en, space)
+        return rows[: len(x)], rows[len(x) :]
 
     return vectors
+
+
+def _require_finite(
+    values: np.ndarray, texts: list[str], layers: list[int], poolings: list[str]
+) -> None:
+    """Raise InputError for vectors, [N, layers, poolings, H], with NaN or infinity."""
+    bad = ~np.isfinite(values).all(axis=-1)
+    if bad.any():
+        row, layer, pooling = np.argwhere(bad)[0]
+        raise InputError(
+            f"the vector of {_shown(texts[row])} at layer {layers[layer]}, {poolings[pooling]}"
+            f" pooling, has NaN or infinity, and so have {np.count_nonzero(bad) - 1:,} more; check"
+            " the model, or use --precision fp32"
+        )
+
+
+def _require_directions(rows: np.ndarray, texts: list[str], space: Space) -> None:
+    """Raise InputError for vectors without a direction: zero, or too long to be measured."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(rows, axis=1)
+    bad = np.flatnonzero(~((lengths > 0) & np.isfinite(lengths)))
+    if len(bad):
+        raise InputError(
+            f"the vector of {_shown(texts[bad[0]])} at layer {space.layer}, {space.pooling}"
+            f" pooling, has length {lengths[bad[0]]:g}, and {len(bad) - 1:,} more are like it: they"
+            " have no direction to compare; check the model"
+        )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _identity(engine: Engine, cell: Cell, settings: Settings) -> dict[str, Any]:
@@ -261,8 +322,10 @@ def _answering(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _digest(identity: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+def _name(cell: Cell, identity: dict[str, Any]) -> str:
+    """What a cell's file and working folder are called: every key of its identity counts."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"{cell.task.name}.{cell.language}.{digest[:16]}"
 
 
 def _record(
@@ -288,10 +351,7 @@ def _record(
         "tokens_per_second": work.tokens / work.seconds if work.seconds else 0.0,
         "padding_share": work.padding_share,
         "truncated": work.truncated,
-        **{
-            key: identity[key]
-            for key in ("backend", "device", "precision", "versions", "model_hash", "data_hash")
-        },
+        **{key: identity[key] for key in REPEATED},
         "settings": {**identity["settings"], **notes},
     }
 
@@ -301,37 +361,19 @@ def _submission(cell: Cell, scored: list[Scored]) -> dict[str, Submission]:
 
     XTREME calls the split that it scores "test", whatever the distribution calls it.
     """
-    names = {cell.task.own_split: "test"}
     return {
-        f"{cell.task.name}/{names.get(one.split, one.split)}-{cell.language}"
-        f"{_suffix(one.submission)}": one.submission
+        _file_name(cell, one.split, one.submission): one.submission
         for one in scored
         if one.headline and one.submission is not None
     }
 
 
-def _suffix(content: Submission) -> str:
-    return ".json" if isinstance(content, dict) else ".tsv"
+def _file_name(cell: Cell, split: str, content: Submission) -> str:
+    name = "test" if split == cell.task.own_split else split
+    suffix = ".json" if isinstance(content, dict) else ".tsv"
+    return f"{cell.task.name}/{name}-{cell.language}{suffix}"
 
 
-def assemble(out: Path, results: list[dict]) -> list[Record]:
-    """All cells' records in order; the submission folder holds this run's predictions only."""
-    shutil.rmtree(out / "submission", ignore_errors=True)
-    for result in results:
-        for name, content in result["submission"].items():
-            lines = isinstance(content, list)
-            text = "".join(f"{line}\n" for line in content) if lines else dumps(content)
-            write_atomic(out / "submission" / name, text.encode("utf-8"))
+def records_of(results: Iterable[dict[str, Any]]) -> list[Record]:
+    """All cells' records, in order."""
     return [record for result in results for record in result["records"]]
-
-
-def check_writable(out: Path) -> None:
-    """Fail before any work if results cannot be written; clear away what a killed run left."""
-    try:
-        write_atomic(out / "cells" / ".writable", b"")
-        (out / "cells" / ".writable").unlink()
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {out} ({error.strerror}); choose another --out"
-        ) from error
-    remove_leftovers(out)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from xtremely.engine.runtime import Engine, Progress, Work
 from xtremely.eval.corpus import Corpus
 from xtremely.eval.embedding import Encoding, encode_shards, missing_shards
-from xtremely.kernels.guard import InputError, require
+from xtremely.kernels.guard import InputError, UsageError, require
 from xtremely.retrieval.store import Store
 
 
@@ -25,6 +26,8 @@ def connect(address: str) -> None:
     Raises:
         InputError: Ray is not installed, or there is no such cluster.
     """
+    if not address.strip():
+        raise UsageError("--ray is empty; legal: local, auto, HOST:PORT")
     ray = _ray()
     if ray.is_initialized():
         return
@@ -35,9 +38,10 @@ def connect(address: str) -> None:
             log_to_driver=False,
             logging_level="warning",
         )
-    except (ConnectionError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"no Ray cluster at {address!r} ({error}); legal: local, auto, HOST:PORT"
+            f"no Ray cluster at {address!r} ({reason}); legal: local, auto, HOST:PORT"
         ) from error
 
 
@@ -47,6 +51,24 @@ def _ray() -> Any:
     except ImportError as error:
         raise InputError("Ray is not installed; pip install 'xtremely[ray]'") from error
     return ray
+
+
+@contextmanager
+def _complaints() -> Iterator[None]:
+    """What a worker complains about, as if it had been found here; faults keep their traceback."""
+    ray = _ray()
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        found: BaseException | None = error
+        # Ray's own error is of the type of its cause, too, and says all of a traceback.
+        while isinstance(found, ray.exceptions.RayError) or not isinstance(
+            found, InputError | None
+        ):
+            found = getattr(found, "cause", None) or found.__cause__
+        if found is not None:
+            raise found from error
+        raise
 
 
 class _Encoder:
@@ -93,9 +115,10 @@ def fill(
         num_gpus=1 if engine.backend.device.type == "cuda" else 0,
     )
     rows = store.shards()
-    for row in done.iter_rows():
-        place = rows[int(row["id"])]
-        progress(place.stop - place.start, 0)
+    with _complaints():
+        for row in done.iter_rows():
+            place = rows[int(row["id"])]
+            progress(place.stop - place.start, 0)
     return missing_shards(store, lambda *done: None)[0]
 
 
@@ -105,7 +128,9 @@ def each(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iterator[Any
     task = ray.remote(max_retries=-1)(_call)
     shared = ray.put(search)
     for running in [task.remote(shared, part) for part in parts]:
-        yield ray.get(running)
+        with _complaints():
+            found = ray.get(running)
+        yield found
 
 
 def as_done(
@@ -125,7 +150,9 @@ def as_done(
     running = {task.remote(shared, item): item for item in items}
     while running:
         (done,), _ = ray.wait([*running])
-        yield running.pop(done), ray.get(done)
+        with _complaints():
+            found = ray.get(done)
+        yield running.pop(done), found
 
 
 def _call(call: Callable[[Any], Any], item: Any) -> Any:

@@ -43,10 +43,16 @@ def score_folder(predictions: Path, labels: Path) -> dict[str, Any]:
         UsageError: a folder does not exist.
         InputError: a task lacks a language, a file cannot be scored, or there is no task.
     """
-    tasks = {
-        name: score_task(find_task(name), predictions, labels)
-        for name in _tasks_of(predictions, labels)
-    }
+    tasks: dict[str, dict[str, Metrics]] = {}
+    others = []
+    for name in _tasks_of(predictions, labels):
+        sizes: list[str] = []
+        tasks[name] = score_task(find_task(name), predictions, labels, sizes)
+        if sizes:
+            more = f", {len(sizes) - 1} more languages" if len(sizes) > 1 else ""
+            others.append(f"{name} ({sizes[0]}{more})")
+    if others:
+        warnings.warn(f"{labels} is not the benchmark's: {', '.join(others)}", stacklevel=2)
     scores = {name: headline(scored[AVERAGE]) for name, scored in tasks.items()}
     groups = {
         group: fmean(scores[name] for name in members)
@@ -60,12 +66,30 @@ def score_folder(predictions: Path, labels: Path) -> dict[str, Any]:
     }
 
 
-def score_task(task: Task, predictions: Path, labels: Path) -> dict[str, Metrics]:
-    """The metrics of each of a task's languages, and their means under ``avg``."""
+def score_task(task: Task, predictions: Path, labels: Path, sizes: list[str]) -> dict[str, Metrics]:
+    """The metrics of each of a task's languages, and their means under ``avg``.
+
+    Args:
+        task: what is scored.
+        predictions: see ``score_folder``.
+        labels: likewise.
+        sizes: gets a remark for every language whose set has not the benchmark's size.
+    """
     suffix = ".json" if task.kind == "span" else ".tsv"
     files = submission.locate(predictions, labels, task.name, task.languages, suffix)
     score = SCORERS[task.kind]
-    scored = {code: score(guess, gold, task, code) for code, (guess, gold) in files.items()}
+    scored: dict[str, Metrics] = {}
+    for code, (guess, gold) in files.items():
+        scored[code], count = score(guess, gold, task, code)
+        remark = task.size_remark(code, task.own_split, count)
+        if remark:
+            sizes.append(f"{code} {remark}")
+        if not headline(scored[code]):
+            warnings.warn(
+                f"{guess} scores 0: no prediction is right; is it of the same language, split and"
+                f" order as {gold}?",
+                stacklevel=2,
+            )
     names = scored[task.languages[0]]
     average = {name: fmean(values[name] for values in scored.values()) for name in names}
     return {AVERAGE: average, **scored}
@@ -96,26 +120,31 @@ def _tasks_of(predictions: Path, labels: Path) -> list[str]:
     return found
 
 
-def _pair(predicted: Path, gold: Path, task: Task, language: str) -> Metrics:
-    return metrics.accuracy(*submission.read_labels(predicted, gold, _labels(task)))
+def _pair(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    found, truth = submission.read_labels(predicted, gold, _labels(task))
+    return metrics.accuracy(found, truth), len(truth)
 
 
-def _tag(predicted: Path, gold: Path, task: Task, language: str) -> Metrics:
-    return metrics.tagging(*submission.read_tags(predicted, gold, _labels(task)))
+def _tag(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    found, truth = submission.read_tags(predicted, gold, _labels(task))
+    return metrics.tagging(found, truth), len(truth)
 
 
-def _span(predicted: Path, gold: Path, task: Task, language: str) -> Metrics:
+def _span(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
     assert isinstance(task.rules, Reading)
     tokens = metrics.answer_tokens(task.rules.normaliser, language)
-    return metrics.answers(*submission.read_answers(predicted, gold), tokens)
+    found, truth = submission.read_answers(predicted, gold)
+    return metrics.answers(found, truth, tokens), len(truth)
 
 
-def _mine(predicted: Path, gold: Path, task: Task, language: str) -> Metrics:
-    return metrics.pairs(*submission.read_pairs(predicted, gold))
+def _mine(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    found, truth = submission.read_pairs(predicted, gold)
+    return metrics.pairs(found, truth), len(truth)
 
 
-def _retrieve(predicted: Path, gold: Path, task: Task, language: str) -> Metrics:
-    return metrics.accuracy(*submission.read_rows(predicted, gold))
+def _retrieve(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    found, truth = submission.read_rows(predicted, gold)
+    return metrics.accuracy(found, truth), len(truth)
 
 
 def _labels(task: Task) -> tuple[str, ...]:
@@ -123,8 +152,8 @@ def _labels(task: Task) -> tuple[str, ...]:
     return task.rules.labels
 
 
-# Kind of a task -> how a language of it is scored.
-SCORERS: dict[str, Callable[[Path, Path, Task, str], Metrics]] = {
+# Kind of a task -> how a language of it is scored: metrics and the number of gold examples.
+SCORERS: dict[str, Callable[[Path, Path, Task, str], tuple[Metrics, int]]] = {
     "pair": _pair,
     "tag": _tag,
     "span": _span,

@@ -12,12 +12,12 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import transformers
 
 from xtremely.engine import learner as models
 from xtremely.engine import train as mechanics
@@ -26,21 +26,29 @@ from xtremely.engine.models import display_name, locate
 from xtremely.engine.runtime import folder_hash
 from xtremely.engine.tokenize import Tokenizer
 from xtremely.engine.train import Fit, Settings
+from xtremely.engine.vocabulary import load_tokenizer
 from xtremely.eval.learning import WAYS
 from xtremely.eval.material import Material, Part, Reader
 from xtremely.eval.readers import text_hash
 from xtremely.eval.recipe import Recipe, as_mapping, settled
 from xtremely.eval.results import dumps
 from xtremely.eval.task import Labelling, Task
+from xtremely.eval.training_folder import (
+    RECORD,
+    read_record,
+    record_checksum,
+    training_folder,
+    unfinished,
+)
 from xtremely.files.folders import in_turn, remove_whole
-from xtremely.files.writing import file_digest, write_atomic
-from xtremely.kernels.guard import InputError, require
+from xtremely.files.writing import check_writable, file_digest, write_atomic
+from xtremely.kernels.guard import InputError, require, require_number
 
-RECORD = "training.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
 # What a phase needs on disk, in sizes of its model: the model, and one checkpoint beside the next
 # with two moments a weight.
 ROOM = 7
+MAX_SAVE_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,20 @@ class Trained:
     reused: bool
 
 
+def _in_its_folder(run: Callable[..., list[Trained]]) -> Callable[..., list[Trained]]:
+    """Let a training hold its folder while it runs."""
+
+    @wraps(run)
+    def held(recipe: Recipe, data_root: Path, out: Path, **options: Any) -> list[Trained]:
+        require_number("save_steps", options.get("save_steps", 1), 1, MAX_SAVE_STEPS)
+        mechanics.choose_device(options.get("device", "auto"))
+        with training_folder(out, [phase.name for phase in recipe.phases]):
+            return run(recipe, data_root, out, **options)
+
+    return held
+
+
+@_in_its_folder
 def train(
     recipe: Recipe,
     data_root: Path,
@@ -136,10 +158,7 @@ def summary(done: Trained) -> str:
 
 def _check_room(base: Path, out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink(missing_ok=True)  # another rank may have been faster
+        check_writable(out, "--out")
         free = shutil.disk_usage(out).free
     except OSError as error:
         raise InputError(
@@ -180,7 +199,7 @@ class _Stage:
             )
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
         work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(self.base))
+        tokenizer = load_tokenizer(self.base)
         fitted = mechanics.fit(
             self.base,
             tokenizer,
@@ -212,7 +231,7 @@ class _Stage:
 
     def make_way(self) -> None:
         """Remove what stands at a shared phase's place and is not the whole of it."""
-        if not self.folder.exists():
+        if not (self.folder.exists() or self.folder.is_symlink()):
             return
         wanted, kept = json.loads(dumps(self.identity)), _record(self.folder)
         if kept is None or {key: kept.get(key) for key in wanted} != wanted:
@@ -287,12 +306,13 @@ class _Stage:
             "losses": fitted.losses,
             "pieces": fitted.pieces,
             "device": device,
+            "made_with": fitted.made_with,
             "versions": {name: version(name) for name in LIBRARIES},
         }
 
     def _save(self, fitted: Fit, tokenizer: Any, record: dict[str, Any], work: Path) -> None:
         """Write the folder under another name, the record last, and let it appear."""
-        fresh = self.folder.with_name(f".{self.folder.name}.new")
+        fresh = self.folder.with_name(unfinished(self.folder.name))
         shutil.rmtree(fresh, ignore_errors=True)
         for number, name in enumerate(self.material.plans):
             models.save(
@@ -300,6 +320,7 @@ class _Stage:
             )
         record["bytes"] = _bytes(fresh)
         record["sha256"] = _digests(fresh)
+        record["checksum"] = record_checksum(record)
         write_atomic(fresh / RECORD, dumps(record).encode("utf-8"))
         shutil.rmtree(self.folder, ignore_errors=True)
         fresh.replace(self.folder)
@@ -309,7 +330,7 @@ class _Stage:
 def _record(folder: Path) -> dict[str, Any] | None:
     """What a finished phase says of itself; None if it is not finished or damaged."""
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = read_record(folder / RECORD)
         kept = found.get("sha256", {})  # folders of before have none
         intact = all(file_digest(folder / name) == digest for name, digest in kept.items())
         return found if intact and found["bytes"] == _bytes(folder) else None

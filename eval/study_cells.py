@@ -10,26 +10,109 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xtremely.engine.config import read_json
 from xtremely.engine.models import locate
 from xtremely.engine.runtime import folder_hash
 from xtremely.eval.recipe import Recipe, as_mapping
 from xtremely.eval.results import dumps
 from xtremely.eval.study_data import check_source, data_hashes
 from xtremely.eval.study_grid import Cell, Grid
+from xtremely.files.documents import fit, read_json
+from xtremely.files.folders import OwnFolder, alone, check_name, own_folder
+from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError, require
-from xtremely.retrieval.store import write_atomic
 
 PROCEDURE = 1  # raise when training or testing computes something else: cells are then others
+MADE_BY = "study run"
+# A cell's folder: tasks, source, seed and the digest of its identity.
+CELL_NAME = re.compile(r"[^/]+\.[\w+-]+\.[0-9]+\.[0-9a-f]{16}")
+NAMES = "names.json"  # in a bundle's folder of models: name -> folder
 ORIGIN = "origin.json"  # in a model folder: which model it is a smaller copy of
 
 Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What files must say of a cell's identity; see ``Planned``."""
+
+    model: str
+    source: str
+    seed: int
+    train: list[dict[str, Any]]
+    test: list[dict[str, Any]]
+    model_hash: str
+    recipe: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class TestedSet:
+    """One language of a score: how many examples of which split."""
+
+    split: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """A test's scores: metric -> layer -> language -> value."""
+
+    task: str
+    languages: dict[str, TestedSet]
+    metrics: dict[str, dict[str, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What is needed of a phase's record."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What testing took."""
+
+    seconds: float
+    tokens: int
+    backend: str
+    device: str
+    precision: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A result as files hold it; keys beyond these are kept as they are."""
+
+    name: str
+    identity: Identity
+    scores: list[Score]
+    training: list[PhaseCost]
+    evaluation: Cost
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The form of a file with all results of a run."""
+
+    cells: list[Saved]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The form of ``origin.json``."""
+
+    model_hash: str
 
 
 @dataclass(frozen=True)
@@ -51,9 +134,14 @@ class Planned:
     @property
     def name(self) -> str:
         """Of its folder."""
-        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
-        trained = "-".join(phase.task for phase in self.cell.phases) or "untrained"
-        return f"{trained}.{self.cell.source}.{self.cell.seed}.{digest[:16]}"
+        return cell_name(self.identity)
+
+
+def cell_name(identity: dict[str, Any]) -> str:
+    """The name of the cell with an identity, which is its folder's too."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    trained = "-".join(phase["task"] for phase in identity["train"]) or "untrained"
+    return f"{trained}.{identity['source']}.{identity['seed']}.{digest[:16]}"
 
 
 def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planned]:
@@ -74,21 +162,36 @@ def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planne
         for phase in cell.phases:
             for one in phase.all_sources:
                 check_source(one, data_root)
-        recipe = cell.recipe(folders[cell.model]) if cell.phases else None
-        identity = {
-            **cell.declaration,
-            "procedure": PROCEDURE,
-            "model_hash": hashes[cell.model],
-            "data_hash": data_hashes(cell, data_root),
-            "recipe": recipe and {**as_mapping(recipe), "model": cell.model},
-        }
-        one = Planned(cell, folders[cell.model], recipe, identity)
-        planned.setdefault(one.name, one)
+        data_hash = data_hashes(cell, data_root)
+        one = planned_cell(cell, folders[cell.model], hashes[cell.model], data_hash)
+        planned.setdefault(check_name(one.name, "a cell's name"), one)
     return list(planned.values())
 
 
+def planned_cell(
+    cell: Cell, model: Path, model_hash: str, data_hash: dict[str, list[str]]
+) -> Planned:
+    """A cell with its model's folder and the hashes of what it is computed from."""
+    recipe = cell.recipe(model) if cell.phases else None
+    identity = {
+        **cell.declaration,
+        "procedure": PROCEDURE,
+        "model_hash": model_hash,
+        "data_hash": data_hash,
+        "recipe": recipe and {**as_mapping(recipe), "model": cell.model},
+    }
+    return Planned(cell, model, recipe, identity)
+
+
 def locate_model(name: str, models: Path | None) -> Path:
-    """A model's folder: in ``models`` if it is there, else where ``engine.models`` finds it."""
+    """A model's folder: in ``models`` if it is there, else where ``engine.models`` finds it.
+
+    A bundle's models lie under names that are safe for folders, listed in ``names.json``.
+    """
+    if models is not None and (models / NAMES).is_file():
+        folders = read_json(models / NAMES, dict[str, str])
+        if name in folders:
+            return models / check_name(folders[name], f"{models / NAMES}: folder")
     here = models and models / name
     return here if here and here.is_dir() else locate(name)
 
@@ -96,7 +199,7 @@ def locate_model(name: str, models: Path | None) -> Path:
 def model_hash(folder: Path) -> str:
     """The hash of a model, of a smaller copy that of the original."""
     origin = folder / ORIGIN
-    return read_json(origin)["model_hash"] if origin.exists() else folder_hash(folder)
+    return read_json(origin, Origin).model_hash if origin.exists() else folder_hash(folder)
 
 
 def finished(folder: Path) -> Result | None:
@@ -105,13 +208,14 @@ def finished(folder: Path) -> Result | None:
     if not path.exists():
         return None
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        intact = result.pop("sha256") == _checksum(result)
-    except (OSError, ValueError, AttributeError, KeyError):
-        intact = False
-    if not intact:
+        result = read_json(path, Any)
+        fit(result, Saved, str(path))
+        _check_result(result, str(path))
+        require(result["name"] == folder.name, f"{path} belongs to another cell")
+    except InputError:
         warnings.warn(f"{folder}: the result is damaged; the cell has to run again", stacklevel=2)
-    return result if intact else None
+        return None
+    return result
 
 
 def finish(folder: Path, result: Result) -> Result:
@@ -133,15 +237,37 @@ def collected(path: Path) -> list[Result]:
     """The results in such a file.
 
     Raises:
-        InputError: it cannot be read, or a result does not match its checksum.
+        InputError: it cannot be read, has another form, or a result does not match its checksum.
     """
+    content = read_json(path, Any)
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        intact = [one.pop("sha256") for one in cells] == [_checksum(one) for one in cells]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise InputError(f"{path}: not a study's collected results ({error!r})") from error
-    require(intact, f"{path}: a result does not match its checksum; take a whole copy")
+        fit(content, Collected, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; this is not a file of a study's collected results") from error
+    cells = content["cells"]
+    for number, one in enumerate(cells, start=1):
+        _check_result(one, f"{path}: result {number}")
+    names = [one["name"] for one in cells]
+    require(len(set(names)) == len(names), f"{path}: a cell occurs twice; take a whole copy")
     return cells
+
+
+def _check_result(result: Result, where: str) -> None:
+    """Take the checksum out of a result of the right form; raise InputError where it is damaged or
+    has another cell's name.
+    """
+    intact = result.pop("sha256") == _checksum(result)
+    require(intact, f"{where} does not match its checksum; take a whole copy")
+    name = check_name(result["name"], f"{where}: the cell's name")
+    try:
+        belongs = name == cell_name(result["identity"])
+    except (KeyError, TypeError):
+        belongs = False
+    metrics = [metric for one in result["scores"] for metric in one["metrics"].values()]
+    layers = {layer for metric in metrics for layer in metric}
+    odd = sorted(layer for layer in layers if not re.fullmatch("[0-9]{0,6}", layer))
+    require(not odd, f"{where}: a score's layer is {odd[:1]}; legal: a number, or '' for a head's")
+    require(belongs, f"{where}: {name!r} is not the name of the cell that it describes")
 
 
 def restore(out: Path, path: Path) -> None:
@@ -152,12 +278,55 @@ def restore(out: Path, path: Path) -> None:
             finish(folder, result)
 
 
+@contextmanager
+def run_folder(out: Path, results: Path) -> Iterator[None]:
+    """Hold a run's folder as ours, and against other runs, which would undo this one's work.
+
+    Args:
+        out: the folder.
+        results: the file that gets all results, there or elsewhere.
+
+    Raises:
+        InputError: it holds something else, or another run is at work there.
+    """
+    folder = own_run_folder(out)
+    with alone(out):
+        folder.add("cells", "phases")
+        if results.parent.resolve() == out.resolve():
+            whole = results.is_file() and bool(collected(results))
+            folder.add(results.name, recognised=whole)
+        yield
+
+
+def own_run_folder(out: Path) -> OwnFolder:
+    """A run's folder as ours; one that an earlier version left is recognised.
+
+    Raises:
+        InputError: it holds something else, or cannot be written to.
+    """
+    return own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
+
+
+def _left_by_earlier_versions(out: Path) -> list[str]:
+    """What a run left in its folder before it marked folders; collected results count, too."""
+    cells = [one.name for one in (out / "cells").glob("[!.]*")]
+    ours = (out / "cells" / ".lock").exists() and all(map(CELL_NAME.fullmatch, cells))
+    return (["cells"] if ours else []) + [one.name for one in out.glob("*.json") if _whole(one)]
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return bool(collected(path))
+    except InputError:
+        return False
+
+
 def results_of(run: Path) -> list[Result]:
     """The finished cells of a run's folder, or of a file of collected results."""
     if run.is_file():
         return collected(run)
     require((run / "cells").is_dir(), f"{run}: no study's run is there")
-    found = [finished(folder) for folder in sorted((run / "cells").iterdir())]
+    found = [finished(folder) for folder in sorted((run / "cells").glob("[!.]*"))]
     return [result for result in found if result is not None]
 
 

@@ -220,13 +220,13 @@ def _compared(cells: list[Cell], runs: Runs) -> Iterator[Comparison]:
             arm, seed = arm_of(cell), cell.seed if cell.phases else None
             sources = [source for phase in cell.phases for source in phase.all_sources]
             one.trained[arm] = frozenset(code for each in sources for code in each.languages)
-            if result is None:
-                continue
-            metrics = result["scores"][place]["metrics"]
-            one.metric = shown_metrics(task, metrics)[0]
-            by_layer = metrics[one.metric]
-            one.layer = [*by_layer][-1]
-            one.scores.setdefault(arm, {})[seed] = by_layer[one.layer]
+            scores = [] if result is None else result["scores"]
+            metrics = scores[place]["metrics"] if place < len(scores) else {}
+            shown = [name for name in shown_metrics(task, metrics) if metrics[name]]
+            if shown:
+                one.metric, by_layer = shown[0], metrics[shown[0]]
+                one.layer = [*by_layer][-1]
+                one.scores.setdefault(arm, {})[seed] = by_layer[one.layer]
     yield from found.values()
 
 

@@ -59,7 +59,8 @@ def tested_task(test: Test, without: tuple[str, ...]) -> Task:
             raise Missing(task.name, code, [f"{root}: labels of {split}"])
         return lambda: data
 
-    return replace(task, find=find, splits=tuple(s for s in task.splits if s not in without))
+    splits = tuple(split for split in task.splits if split not in without)
+    return replace(task, find=find, splits=splits, sizes={})  # a sample is smaller on purpose
 
 
 @cache

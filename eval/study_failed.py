@@ -37,11 +37,14 @@ def has_learnt(cell: Cell, result: Result) -> bool:
         return True
     for score in result["scores"]:
         task = find_task(score["task"])
-        own = [code for code in cell.phases[-1].languages if code in score["languages"]]
-        if task.kind == "pair" and own:
-            values = score["metrics"]["accuracy"][""]
-            if float(np.mean([values[code] for code in own])) < _least(task):
-                return False
+        values = score["metrics"].get("accuracy", {}).get("", {})
+        own = [code for code in cell.phases[-1].languages if code in values]
+        if (
+            task.kind == "pair"
+            and own
+            and float(np.mean([values[code] for code in own])) < _least(task)
+        ):
+            return False
     return True
 
 
@@ -57,7 +60,7 @@ def _begun_well(cell: Cell, result: Result) -> bool:
     for phase, record in zip(cell.before, result["training"], strict=False):
         for source in phase.all_sources if not shuffled(phase) else ():
             task = find_training_task(source.task)
-            dev = record["dev"].get(task.checkpoint or task.name)
+            dev = record.get("dev", {}).get(task.checkpoint or task.name)
             if task.kind == "pair" and dev is not None and dev["score"] < _least(task):
                 return False
     return cell.target is not None or has_learnt(cell, result)

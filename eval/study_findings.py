@@ -7,6 +7,7 @@ says which cells those runs are.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -47,7 +48,15 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         cells). A part with failed runs has all its tables a second time, without them: fine-tuning
         on little data fails now and then, whatever the language (Mosbach et al., ICLR 2021).
     """
-    by_declaration = {_key(_declared(result)): result for result in results}
+    by_declaration: dict[str, Result] = {}
+    for result in results:
+        before = by_declaration.setdefault(_key(_declared(result)), result)
+        if before["name"] != result["name"]:
+            warnings.warn(
+                f"{before['name']} and {result['name']} are one cell of the grid, made from other"
+                " data, another model or other settings; the first one is reported",
+                stacklevel=2,
+            )
     every = [cell for grid in grids for cell in grid.cells]
     failures = names_of_failed(
         [
@@ -196,7 +205,7 @@ def _matrix(part: Part, metric: str, layer: str, scored: list[tuple[Cell, str, J
     runs: dict[str, list[list[float]]] = {}
     cells: dict[str, list[str]] = {}
     for cell, name, score in sorted(scored, key=lambda one: part.sources.index(one[0].source)):
-        values = score["metrics"][metric][layer]
+        values = score["metrics"].get(metric, {}).get(layer, {})
         runs.setdefault(cell.source, []).append([values.get(code, np.nan) for code in targets])
         cells.setdefault(cell.source, []).append(name)
     arrays = {source: np.array(rows, dtype=float) for source, rows in runs.items()}

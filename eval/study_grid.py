@@ -49,7 +49,6 @@ To vary the intermediate task, name phases and take the names for sources:
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -59,9 +58,13 @@ from xtremely.eval import recipe
 from xtremely.eval.languages import LANGUAGES, language
 from xtremely.eval.study_design import Cell, Grid, Part, Phase, Test
 from xtremely.eval.task import Labelling, Matching, Task, find_task, find_training_task
+from xtremely.files.documents import parse_toml, read_text
+from xtremely.files.folders import is_plain_name
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 UNTRAINED = "none"
+MAX_GRID_BYTES = 2**24
+MAX_SEED = 2**32 - 1  # numpy takes no larger one
 GRID_KEYS = (
     *("name", "models", "seeds", "contrasts", "smallest_difference"),
     *("intermediate", "part"),
@@ -72,6 +75,7 @@ SOURCE_KEYS = ("task", "split", "examples", "source")
 PHASE_KEYS = (*SOURCE_KEYS, "also")
 OURS = ("name", "sources")  # of a recipe's phase: what the grid says in its own way
 SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
+LAYER = r" *(last|[0-9]{1,6}) *"
 TEST_KEYS = ("task", "languages", "limit", "layers")
 
 
@@ -82,14 +86,8 @@ def read_grid(path: Path) -> Grid:
         UsageError: an unknown key, task, language or split, with the line.
         InputError: no such file, not TOML, or a value that cannot be used.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML ({error})") from error
-    return _Reader(path, text).grid(raw)
+    text = read_text(path, MAX_GRID_BYTES)
+    return _Reader(path, text).grid(parse_toml(text, Any, str(path)))
 
 
 class _Reader:
@@ -103,15 +101,18 @@ class _Reader:
         self.known(raw, GRID_KEYS, "key of a grid")
         models = self.texts(raw, "models", ["e5-small-4bit"])
         seeds = self.take(raw, "seeds", list, [1])
-        whole = all(type(seed) is int and seed >= 0 for seed in seeds)
-        distinct = len(set(seeds)) == len(seeds) > 0
-        self.check(whole and distinct, "seeds", "different whole numbers, 0 or more")
+        whole = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds)
+        distinct = whole and len(set(seeds)) == len(seeds) > 0
+        self.check(distinct, "seeds", f"different whole numbers, 0 to {MAX_SEED}")
         for one in self.take(raw, "intermediate", list, []):
             self.intermediate(one)
         parts = [self.part(one, models, seeds) for one in self.take(raw, "part", list)]
         names = [part.name for part in parts]
         self.check(len(set(names)) == len(names) > 0, "part", "at least one, names all different")
+        self.check(len(set(models)) == len(models), "models", "each model once")
         name = self.take(raw, "name", str, self.path.stem)
+        plain = is_plain_name(f"{name}.json") and not name.startswith(".")
+        self.check(plain, "name", "a name of files, without '/', '\\' and a dot in front", name)
         smallest = self.take(raw, "smallest_difference", (int, float), 2.0)
         self.check(0 < smallest <= 100, "smallest_difference", "above 0, 100 at most", smallest)
         contrasts = tuple(self.contrasts(raw, parts))
@@ -160,8 +161,7 @@ class _Reader:
         self.check(len(set(sources)) == len(sources), "sources", "each source once")
         for source in sources:
             if source not in (UNTRAINED, *self.intermediates):
-                for code in source.split("+"):
-                    self.named(code, language, code)
+                self.codes(source, "sources")
         tests = tuple(self.test(one) for one in self.take(raw, "test", list))
         self.check(bool(tests), "test", "at least one [[part.test]]")
         phases = self.take(raw, "train", list, [])
@@ -209,9 +209,7 @@ class _Reader:
             also = tuple(self.phases(self.take(one, "also", list, []), own, SOURCE_KEYS))
             name = self.of_source(one, "task", own)
             task: Task = self.named(name, find_training_task, name)
-            codes = tuple(own.split("+"))
-            for code in codes:
-                self.named(code, language, code)
+            codes = self.codes(own, "source")
             splits = (*task.splits, *task.more_splits)
             split = self.of_source(one, "split", own, "train")
             if split not in splits:
@@ -220,6 +218,14 @@ class _Reader:
             self.check(examples >= len(codes), "examples", f"at least {len(codes)}")
             settings = tuple((k, v) for k, v in one.items() if k not in PHASE_KEYS)
             yield Phase(name, split, examples, codes, settings, also)
+
+    def codes(self, source: str, key: str) -> tuple[str, ...]:
+        """The languages of a source; a repeated one would take a share of the examples twice."""
+        codes = tuple(source.split("+"))
+        for code in codes:
+            self.named(code, language, code)
+        self.check(len(set(codes)) == len(codes), key, "each language once", source)
+        return codes
 
     def of_source(self, raw: dict[str, Any], key: str, source: str, *default: str) -> str:
         """A value that a table may give for each source apart."""
@@ -234,6 +240,8 @@ class _Reader:
         name = self.take(raw, "task", str)
         task: Task = self.named(name, find_task, name)
         codes = self.texts(raw, "languages", []) or None
+        distinct = len(set(codes or ())) == len(codes or ())
+        self.check(distinct, "languages", "each language once")
         for code in codes or ():
             if code not in (*task.languages, *task.more_languages):
                 every = (*task.languages, *task.more_languages)
@@ -243,6 +251,8 @@ class _Reader:
         matched = isinstance(task.rules, Matching)
         layers = self.take(raw, "layers", str, "last" if matched else None)
         self.check(matched or layers is None, "layers", f"only with retrieval, not {name}")
+        legal = re.fullmatch(f"all|{LAYER}(,{LAYER})*", layers or "all")
+        self.check(bool(legal), "layers", "'last', 'all' or numbers, as in '4,8'", layers)
         return Test(name, tuple(codes) if codes else None, limit, layers)
 
     def texts(self, raw: dict[str, Any], key: str, default: list[str] | None = None) -> list[str]:
@@ -265,7 +275,8 @@ class _Reader:
         self.check(fits, key, f"of type {wanted}", value)
         return value
 
-    def known(self, raw: dict[str, Any], legal: Iterable[str], what: str) -> None:
+    def known(self, raw: Any, legal: Iterable[str], what: str) -> None:
+        require(isinstance(raw, dict), f"{self.path}: {raw!r} stands where a table must")
         for key in raw:
             if key not in legal:
                 raise self.at(key, unknown(what, key, legal))

@@ -2,13 +2,16 @@
 
 The bundle is a .tar.xz with ``grid.toml``, ``data/`` (the files that the grid's cells read,
 uncompressed, so that the whole compresses better) and ``models/NAME`` (the pieces that occur in the
-grid's texts, see ``engine.compact``). What a cell computes from it is what it computes from the
-originals, and its folder has the same name.
+grid's texts, see ``engine.compact``; ``names.json`` says which model lies in which folder). What a
+cell computes from it is what it computes from the originals, and its folder has the same name.
+``study_unpack`` is the other direction.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import tarfile
 import tempfile
@@ -16,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xtremely.engine.compact import compact, expand, pieces_in_use
+from xtremely.engine.compact import compact, pieces_in_use
 from xtremely.engine.conventions import conventions
 from xtremely.eval.examples import (
     Choices,
@@ -31,18 +34,18 @@ from xtremely.eval.examples import (
 from xtremely.eval.material import Reader
 from xtremely.eval.readers import files_read, read_lines
 from xtremely.eval.recipe import Recipe, settled
-from xtremely.eval.study_cells import ORIGIN, Planned, locate_model, model_hash, plan
+from xtremely.eval.study_cells import NAMES, ORIGIN, Planned, locate_model, model_hash, plan
 from xtremely.eval.study_data import barred, forget, sets_tested
 from xtremely.eval.study_grid import Grid, read_grid
+from xtremely.files.folders import check_outputs
+from xtremely.files.writing import check_writable, written_whole
 from xtremely.kernels.guard import InputError, require
-from xtremely.retrieval.store import write_atomic
 
 SUFFIX = ".tar.xz"
-UNPACKED = "unpacked.json"  # written last into the folder of an unpacked bundle
 
 
 def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) -> dict[str, Any]:
-    """Write a bundle.
+    """Write a bundle; the same content gives the same bytes.
 
     Args:
         path: the grid's file.
@@ -57,7 +60,10 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
         InputError: whatever keeps the grid from being run here, or a file that cannot be written.
     """
     require(bundle.name.endswith(SUFFIX), f"{bundle}: a bundle's name ends in {SUFFIX}")
+    require(not bundle.is_dir(), f"{bundle} is a folder; name a file")
+    check_outputs({"--out": bundle}, {"the grid": path})
     grid = read_grid(path)
+    check_writable(bundle.parent, "--out")
     with tempfile.TemporaryDirectory(prefix="xtremely-pack-") as temporary:
         root = Path(temporary)
         shutil.copyfile(path, root / "grid.toml")
@@ -65,48 +71,54 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
         with files_read() as files:
             planned = plan(grid, data_root, models)
             texts = {name: _texts(grid, name, planned, data_root, models) for name in grid.models}
+        check_outputs({"--out": bundle}, {str(file): file for file in files})
         for file in files:
             _copy_plain(file, root / "data" / file.relative_to(data_root))
+        names = {name: folder_name(name) for name in grid.models}
         pieces = {}
         for name in grid.models:
             folder = locate_model(name, models)
             ids = pieces_in_use(folder, texts[name])
-            compact(folder, ids, root / "models" / name)
+            compact(folder, ids, root / "models" / names[name])
             origin = {"model_hash": model_hash(folder)}
-            (root / "models" / name / ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
+            origin_file = root / "models" / names[name] / ORIGIN
+            origin_file.write_text(json.dumps(origin), encoding="utf-8")
             pieces[name] = len(ids)
-        building = root / bundle.name
-        with tarfile.open(building, "w:xz") as archive:
+        (root / "models" / NAMES).write_text(json.dumps(names), encoding="utf-8")
+        _check_arrival(planned, root, data_root)
+        with written_whole(bundle) as building, tarfile.open(building, "w:xz") as archive:
             for one in sorted(root.iterdir()):
-                if one != building:
-                    archive.add(one, one.name)
-        write_atomic(bundle, building.read_bytes())
+                archive.add(one, one.name, filter=_of_nobody)
     return {"pieces": pieces, "files": len(files), "bytes": bundle.stat().st_size}
 
 
-def unpack(bundle: Path, out: Path) -> Path:
-    """Make a bundle's folder with ``grid.toml``, ``data`` and ordinary model folders, once.
+def folder_name(model: str) -> str:
+    """A model's folder in a bundle; hub names and paths are made into one plain name."""
+    if re.fullmatch(r"[\w-][\w.-]{,99}", model) and model != NAMES:
+        return model
+    plain = re.sub(r"[^\w-]+", "-", model).strip("-")[-60:]
+    return f"{plain}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
-    Raises:
-        InputError: not a bundle, or one that is damaged.
-    """
-    if (out / UNPACKED).exists():
-        return out
-    shutil.rmtree(out, ignore_errors=True)
-    packed = out / "packed"
-    packed.mkdir(parents=True)
+
+def _check_arrival(planned: list[Planned], root: Path, data_root: Path) -> None:
+    """Raise InputError unless the bundle's content makes the cells that it is packed for."""
     try:
-        with tarfile.open(bundle, "r:xz") as archive:
-            archive.extractall(packed, filter="data")
-        shutil.move(packed / "grid.toml", out / "grid.toml")
-        shutil.move(packed / "data", out / "data")
-        for folder in (packed / "models").iterdir():
-            expand(folder, out / "models" / folder.name)
-    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
-        raise InputError(f"{bundle}: not a whole bundle ({error}); pack it again") from error
-    shutil.rmtree(packed)
-    write_atomic(out / UNPACKED, b"{}\n")
-    return out
+        arrived = plan(read_grid(root / "grid.toml"), root / "data", root / "models")
+        same = [one.name for one in arrived] == [one.name for one in planned]
+    except InputError as error:
+        raise InputError(
+            f"{data_root}: not all of its data can be put into a bundle ({error}); only text files"
+            " can, not tables of the hub"
+        ) from error
+    require(same, f"{data_root}: in a bundle its data would make other cells than here")
+
+
+def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A bundle's member without the user, the machine's clock and the file's mode."""
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() else 0o644
+    return member
 
 
 def _copy_plain(source: Path, target: Path) -> None:

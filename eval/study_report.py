@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from xtremely.eval.study_failed import LEARNT
 from xtremely.eval.study_findings import Json, findings, own_languages
 from xtremely.eval.study_grid import UNTRAINED, Grid
 from xtremely.eval.study_statistics import INDO_EUROPEAN
-from xtremely.kernels.guard import require
-from xtremely.retrieval.store import write_atomic
+from xtremely.files.documents import fit, read_json, read_text
+from xtremely.files.folders import check_outputs, own_folder
+from xtremely.files.writing import write_atomic
+from xtremely.kernels.guard import InputError, require
 
+MADE_BY = "study report"
 MARKS = ("<!-- tables -->", "<!-- end of tables -->")
 MEANS = {
     "shared": "languages that are no source",
@@ -25,6 +29,16 @@ MEANS = {
     INDO_EUROPEAN: "Indo-European",
     "other families": "other families",
 }
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The form of ``report.json``."""
+
+    overview: Json
+    tables: list[Json]
+    cells: Json
+    missing: list[str]
 
 
 def write_study_report(
@@ -43,29 +57,50 @@ def write_study_report(
         The findings, as ``report.json`` has them.
 
     Raises:
-        InputError: no cell of the grids is finished.
+        InputError: no cell of the grids is finished, the folder holds something else, or the page
+            has no place for tables.
     """
+    files = {"report.json", "tables.md", "report.html"}
+    if into is not None:
+        check_outputs({"--into": into, **{name: out / name for name in files}}, {})
+        _with_tables(into, "")  # a page that cannot be used is refused before anything is written
     found = {**findings(grids, results), "contrasts": contrasts(grids, results)}
     require(
         bool(found["tables"]),
         f"no cell of {', '.join(grid.name for grid in grids)} is finished; run the study first",
     )
+    page = _page(grids, found)
+    folder = own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
+    folder.add(*sorted(files))
     write_atomic(out / "report.json", dumps(found).encode("utf-8"))
     write_atomic(out / "tables.md", "\n".join(_markdown(found)).encode("utf-8"))
     if into is not None:
         write_atomic(into, _with_tables(into, "\n".join(_brief(found))).encode("utf-8"))
-    write_atomic(out / "report.html", _page(grids, found).encode("utf-8"))
+    write_atomic(out / "report.html", page.encode("utf-8"))
     return found
+
+
+def _left_by_earlier_versions(out: Path) -> list[str]:
+    """The files of a report in a folder without a marker; none if one of them is another's."""
+    try:
+        fit(read_json(out / "report.json", Any), Findings, str(out))
+        page = read_text(out / "report.html")
+        table = read_text(out / "tables.md")
+    except InputError:
+        return []
+    ours = ": xtremely study</title>" in page and table.startswith("## All tasks")
+    return ["report.json", "tables.md", "report.html"] if ours else []
 
 
 def _with_tables(path: Path, tables: str) -> str:
     """A page with its tables exchanged; a new one with a heading."""
     new = f"# Study\n\n{MARKS[0]}\n{MARKS[1]}\n"
-    page = path.read_text(encoding="utf-8") if path.exists() else new
+    page = read_text(path) if path.exists() else new
     before, begin, rest = page.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     require(
-        bool(begin and end), f"{path}: the lines {MARKS[0]} and {MARKS[1]} must stand in it, once"
+        bool(begin and end) and page.count(begin) == page.count(end) == 1,
+        f"{path}: the lines {MARKS[0]} and {MARKS[1]} must stand in it, once",
     )
     return f"{before}{begin}\n\n{tables}\n{end}{after}"
 

@@ -22,14 +22,22 @@ from xtremely.engine.conventions import conventions
 from xtremely.engine.runtime import Engine
 from xtremely.eval.planning import Settings, plan_cells
 from xtremely.eval.results import Record, library_versions
-from xtremely.eval.runner import Watcher, check_writable, run_cell
+from xtremely.eval.runner import Watcher, run_cell
 from xtremely.eval.stages import train
-from xtremely.eval.study_cells import Planned, Result, collect, finish, finished, plan, restore
+from xtremely.eval.study_cells import (
+    Planned,
+    Result,
+    collect,
+    finish,
+    finished,
+    plan,
+    restore,
+    run_folder,
+)
 from xtremely.eval.study_data import barred, sets_tested, tested_task
 from xtremely.eval.study_grid import Grid, Test
 from xtremely.eval.study_phases import FOLDER, Phases
 from xtremely.eval.task import Matching, find_task
-from xtremely.files.folders import alone
 from xtremely.kernels.guard import InputError, require
 
 # What a result keeps of a phase's training record; its recipe and data stand in the identity.
@@ -81,9 +89,8 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
         The results of all cells, in the grid's order.
     """
     require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
-    check_writable(place.out)
     path = place.results or place.out / f"{grid.name}.json"
-    with alone(place.out / "cells"):
+    with run_folder(place.out, path):
         restore(place.out, path)
         planned = plan(grid, place.data_root, place.models)
         done = {one.name: found for one in planned if (found := finished(place.folder(one)))}
@@ -141,13 +148,19 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
                 f"a worker was ended from outside (out of memory, say); finished cells are kept in"
                 f" {place.out}: run the same command again, with fewer --workers if it recurs"
             ) from error
-        except BaseException:
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
+        except BaseException:  # the run is to end now; begun cells are gone on from another time
+            for worker in multiprocessing.active_children():
+                worker.kill()
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def _begin_worker(threads: int) -> None:
     """A worker's share of the machine; it does not outlive the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run hears it, and ends its workers
     threading.Thread(target=_die_with_the_run, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)

@@ -15,7 +15,8 @@ import warnings
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from xtremely.eval.readers import read_json, read_lines
+from xtremely.eval.read_squad import read_articles
+from xtremely.eval.readers import read_json, read_lines, whole_number
 from xtremely.kernels.guard import InputError, require
 
 
@@ -47,12 +48,29 @@ def read_rows(predicted: Path, gold: Path) -> tuple[list[str], list[str]]:
     truth, guess = _stripped(gold), _stripped(predicted)
     for path, lines in ((gold, truth), (predicted, guess)):
         for number, line in enumerate(lines, start=1):
-            if not line.isdecimal():
+            row = whole_number(line)
+            if row is None or line != str(row):
                 raise InputError(
                     f"{path}:{number}: {line!r} is no row of the foreign file; legal: a number"
                     " from 0"
                 )
     _check_counts(predicted, guess, gold, truth)
+    for path, lines in ((gold, truth), (predicted, guess)):
+        for number, line in enumerate(lines, start=1):
+            if int(line) >= len(truth):
+                raise InputError(
+                    f"{path}:{number}: row {line} of a foreign file of {len(truth)} sentences;"
+                    f" legal: 0 to {len(truth) - 1} (are rows counted from 1?)"
+                )
+    right, shifted = (
+        sum(int(row) - less == int(true) for row, true in zip(guess, truth, strict=True))
+        for less in (0, 1)
+    )
+    if shifted > right:
+        _note(
+            f"{predicted}: {right} of {len(truth)} rows are right, {shifted} would be if the file"
+            " counted rows from 1; legal: from 0"
+        )
     return guess, truth
 
 
@@ -84,18 +102,44 @@ def read_tags(
 
 
 def read_pairs(predicted: Path, gold: Path) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """BUCC: ``id TAB id`` lines as sets; a pair given twice counts once."""
-    truth, guess = _pairs(gold), _pairs(predicted)
+    """BUCC: ``id TAB id`` lines as sets; a pair given twice counts once.
+
+    Gold names a few of all sentences, so an id is known by its beginning: ``de-`` or ``en-``.
+    """
+    truth, guess = {*_pairs(gold).values()}, _pairs(predicted)
     require(bool(truth), f"{gold}: the file is empty")
-    if not guess:
+    begins = [_beginning(side) for side in zip(*truth, strict=True)]
+    for number, pair in guess.items():
+        found = [_beginning([name]) for name in pair]
+        if None not in begins and begins[0] != begins[1] and found != begins:
+            reason = "the columns are swapped" if found == begins[::-1] else "other ids"
+            raise InputError(
+                f"{predicted}:{number}: {reason}: {' and '.join(pair)}, where {gold} has ids that"
+                f" begin with {' and '.join(map(str, begins))}"
+            )
+    pairs = {*guess.values()}
+    if not pairs:
         _note(f"{predicted}: no pair predicted; scores 0")
-    return guess, truth
+    elif not pairs & truth:
+        swapped = {pair[::-1] for pair in pairs} & truth
+        require(
+            not swapped,
+            f"{predicted}: the columns are swapped: {len(swapped)} pairs of {gold} stand in it the"
+            " other way round",
+        )
+        for column, name in enumerate(("first", "second")):
+            if not {pair[column] for pair in pairs} & {pair[column] for pair in truth}:
+                _note(
+                    f"{predicted}: no id of the {name} column occurs in {gold}; are they of this"
+                    " language and split?"
+                )
+    return pairs, truth
 
 
 def read_answers(predicted: Path, gold: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Question id -> answer, and question id -> gold answers; a question without one scores 0."""
     asked = _gold_answers(gold)
-    found = read_json(predicted)
+    found = read_json(predicted, object)
     require(isinstance(found, dict), f"{predicted}: not a JSON object of question id: answer")
     for name, answer in found.items():
         require(
@@ -147,8 +191,9 @@ def _check_labels(
     unknown = {*guess} - legal
     if unknown:
         number, line = next((n, line) for n, line in enumerate(guess, 1) if line in unknown)
+        shown = repr(line) if line else "a blank line"
         raise InputError(
-            f"{predicted}:{number}: {line!r} is not a label of this task; legal:"
+            f"{predicted}:{number}: {shown} is not a label of this task; legal:"
             f" {', '.join(sorted(legal - {''}))}"
         )
 
@@ -186,31 +231,32 @@ def _on_empty(sentences: list[list[str]]) -> str:
     )
 
 
-def _pairs(path: Path) -> set[tuple[str, str]]:
-    pairs = set()
+def _beginning(ids: Iterable[str]) -> str | None:
+    """How all of some ids begin before their numbers; None if they differ."""
+    begins = {name.rstrip("0123456789") for name in ids}
+    return begins.pop() if len(begins) == 1 else None
+
+
+def _pairs(path: Path) -> dict[int, tuple[str, str]]:
+    """Line -> the two ids on it."""
+    pairs = {}
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        fields = line.strip().split("\t")
+        fields = [field.strip() for field in line.split("\t")]
         require(len(fields) == 2, f"{path}:{number}: {len(fields)} columns, expected id TAB id")
-        pairs.add((fields[0], fields[1]))
+        require(all(fields), f"{path}:{number}: an id is empty; expected id TAB id")
+        pairs[number] = (fields[0], fields[1])
     return pairs
 
 
 def _gold_answers(path: Path) -> dict[str, list[str]]:
     """Ids and answers of SQuAD's JSON; contexts and offsets have no part in a score."""
-    document = read_json(path)
     asked: dict[str, list[str]] = {}
-    try:
-        for article in document["data"] if isinstance(document, dict) else document:
-            for question in (q for paragraph in article["paragraphs"] for q in paragraph["qas"]):
-                require(question["id"] not in asked, f"{path}: id {question['id']!r} occurs twice")
-                asked[question["id"]] = [answer["text"] for answer in question["answers"]]
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not SQuAD's JSON ({error!r}); legal: data, paragraphs, qas with id and"
-            " answers with text"
-        ) from error
+    for article in read_articles(path):
+        for question in (q for paragraph in article.paragraphs for q in paragraph.qas):
+            require(question.id not in asked, f"{path}: id {question.id!r} occurs twice")
+            asked[question.id] = [answer.text for answer in question.answers]
     require(bool(asked), f"{path}: holds no question")
     for name, texts in asked.items():
         require(

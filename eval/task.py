@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xtremely.eval.examples import Examples
@@ -134,6 +135,8 @@ class Task:
         training_languages: those that can be trained on and are not evaluated.
         max_length: tokens at which texts are cut.
         packaged: whether the data comes with the package.
+        sizes: split -> examples of the benchmark, one number where all languages have as many.
+            Only what is known for sure; a set of another size is scored and remarked on.
     """
 
     name: str
@@ -154,6 +157,7 @@ class Task:
     training_languages: tuple[str, ...] = ()
     max_length: int = 512
     packaged: bool = False
+    sizes: Mapping[str, int | Mapping[str, int]] = field(default_factory=dict)
 
     def benchmark_of(self, language: str) -> str:
         """What a language's score may be compared with."""
@@ -166,10 +170,29 @@ class Task:
             Missing: there are none.
             InputError: they cannot be used; file and line are named.
         """
-        return self._find(root, language, split)()
+        examples = self._find(root, language, split)()
+        remark = self.size_remark(language, split, len(examples))
+        if remark is None:
+            return examples
+        warnings.warn(f"{self.name}, {language}, {split}: {remark}", stacklevel=2)
+        reasons = [examples.notes["not_comparable"]] if "not_comparable" in examples.notes else []
+        notes = {**examples.notes, "not_comparable": "; ".join([*reasons, remark])}
+        return replace(examples, notes=notes)
+
+    def size_remark(self, language: str, split: str, count: int) -> str | None:
+        """What is to be said of a set of ``count`` examples; None if it has the known size."""
+        sizes = self.sizes.get(split, {})
+        known = sizes if isinstance(sizes, int) else sizes.get(language, count)
+        if count < known:
+            return f"{count:,} of {known:,} examples"
+        return f"{count:,} examples, the benchmark has {known:,}" if count > known else None
 
     def splits_there(self, root: Path | None, language: str) -> list[str]:
-        """The splits that ``load`` would look at and find, without reading them."""
+        """The splits that ``load`` would look at and find, without reading them.
+
+        Raises:
+            Incomplete: one is there in part.
+        """
         found = []
         for split in self.splits:
             with suppress(Missing):
@@ -217,6 +240,12 @@ class Task:
         if split not in legal:
             raise unknown(f"split of {self.name}", split, legal)
         return self.find(root or Path(), language, split)
+
+
+def sizes_of(table: str) -> dict[str, int]:
+    """Language -> number of examples, from "LL NUMBER LL NUMBER ..."."""
+    words = table.split()
+    return {code: int(count) for code, count in zip(words[::2], words[1::2], strict=True)}
 
 
 def all_tasks() -> dict[str, Task]:

@@ -13,14 +13,15 @@ import json
 import math
 import re
 import tomllib
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_json
 
-from xtremely.kernels.guard import InputError, require
+from xtremely.kernels.guard import InputError, require, unknown
 
 Schema = TypeVar("Schema")
 
@@ -42,17 +43,17 @@ def read_json(path: Path, schema: type[Schema], max_bytes: int = MAX_BYTES) -> S
     Raises:
         InputError: the file cannot be read, is not JSON, repeats a key, or does not fit the schema.
     """
-    return parse_json(_text(path, max_bytes), schema, str(path))
+    return parse_json(read_text(path, max_bytes), schema, str(path))
 
 
-def parse_json(text: str, schema: type[Schema], where: str, first_line: int = 1) -> Schema:
+def parse_json(text: str, schema: type[Schema], where: str, first_line: int | None = 1) -> Schema:
     """The value in a JSON text; see ``read_json``.
 
     Args:
         text: the JSON.
         schema: the type of the value.
         where: what a complaint calls the text, usually its file.
-        first_line: the line of the file at which the text starts.
+        first_line: the line of the file at which the text starts; None where ``where`` names it.
     """
     try:
         value = json.loads(
@@ -62,9 +63,9 @@ def parse_json(text: str, schema: type[Schema], where: str, first_line: int = 1)
             parse_constant=lambda name: _not_finite(name, where),
         )
     except json.JSONDecodeError as error:
+        line = "" if first_line is None else f":{first_line + error.lineno - 1}"
         raise InputError(
-            f"{where}:{first_line + error.lineno - 1}: broken JSON ({error.msg}, column"
-            f" {error.colno})"
+            f"{where}{line}: broken JSON ({error.msg}, column {error.colno})"
         ) from error
     except RecursionError as error:
         raise InputError(f"{where}: nested too deeply; legal: {MAX_DEPTH} levels") from error
@@ -82,46 +83,88 @@ def read_toml(path: Path, schema: type[Schema], max_bytes: int = 2**24) -> Schem
     Raises:
         InputError: the file cannot be read, is not TOML, or does not fit the schema.
     """
-    text = _text(path, max_bytes)
+    return parse_toml(read_text(path, max_bytes), schema, str(path))
+
+
+def parse_toml(text: str, schema: type[Schema], where: str) -> Schema:
+    """The value in a TOML text; see ``read_toml``.
+
+    Args:
+        text: the TOML.
+        schema: the type of the value.
+        where: what a complaint calls the text, usually its file.
+    """
     try:
         value = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML ({error})") from error
+        raise InputError(f"{where}: not TOML ({error})") from error
     except RecursionError as error:
-        raise InputError(f"{path}: nested too deeply; legal: {MAX_DEPTH} levels") from error
+        raise InputError(f"{where}: nested too deeply; legal: {MAX_DEPTH} levels") from error
     except ValueError as error:  # an integer with more digits than Python reads
-        raise InputError(f"{path}: a number is too long ({error})") from error
-    check_value(value, str(path))
-    return _fitting(value, schema, str(path), text)
+        raise InputError(f"{where}: a number is too long ({error})") from error
+    check_value(value, where)
+    return _fitting(value, schema, where, text)
 
 
-def fit(value: Any, schema: type[Schema], where: str) -> Schema:
+def fit(value: Any, schema: type[Schema], where: str, toml: str = "") -> Schema:
     """A value that was already parsed, checked like a file's.
+
+    Args:
+        value: the value.
+        schema: its type.
+        where: what a complaint calls it.
+        toml: the TOML text it came from, by which a complaint names the line.
 
     Raises:
         InputError: it does not fit the schema, is nested too deeply or holds broken text.
     """
     check_value(value, where)
-    return _fitting(value, schema, where)
+    return _fitting(value, schema, where, toml)
 
 
-def check_value(value: Any, where: str, depth: int = 0) -> None:
-    """Raise InputError for deep nesting and for text with a lone surrogate."""
-    require(depth <= MAX_DEPTH, f"{where}: nested too deeply; legal: {MAX_DEPTH} levels")
+def check_value(value: Any, where: str) -> None:
+    """Raise InputError, with the field, for deep nesting and for text with a lone surrogate."""
+    fault = _fault(value, 0)
+    if fault is not None:
+        location, reason = fault
+        field = _field(tuple(location))
+        raise InputError(f"{where}: {field}{': ' if field else ''}{reason}")
+
+
+def _fault(value: Any, depth: int) -> tuple[list[str | int], str] | None:
+    """Where in a value the first fault is, and what it is; None if there is none."""
     if isinstance(value, str):
         found = _SURROGATE.search(value)
-        require(
-            found is None,
-            f"{where}: a text holds half a character (the lone surrogate"
-            f" \\u{ord(found[0]) if found else 0:04x}) in {_shown(value)}; write the whole one",
+        return found and (
+            [],
+            f"a text holds half a character (the lone surrogate \\u{ord(found[0]):04x}) in"
+            f" {_shown(value)}; write the whole one",
         )
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            check_value(key, where, depth)
-            check_value(one, where, depth + 1)
-    elif isinstance(value, list):
-        for one in value:
-            check_value(one, where, depth + 1)
+    if value is None or isinstance(value, bool | int | float):
+        return None
+    if not isinstance(value, dict | list | tuple):
+        return [], f"{_shown(value)} is a date or time; legal: texts and numbers"
+    if depth > MAX_DEPTH:
+        return [], f"nested too deeply; legal: {MAX_DEPTH} levels"
+    named = isinstance(value, dict)
+    for key, one in value.items() if named else enumerate(value):
+        fault = (_fault(key, depth) if named else None) or _fault(one, depth + 1)
+        if fault is not None:
+            location, reason = fault
+            name = value.get("id") if named else None
+            if isinstance(name, str) and key != "id":
+                reason += f" (id {_shown(name)})"
+            return [key, *location], reason
+    return None
+
+
+def _field(location: tuple[str | int, ...]) -> str:
+    """A place in a value as people write it: ``data[0].paragraphs[2].context``."""
+    field = ""
+    for part in location:
+        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
+    field = field.encode("utf-8", "backslashreplace").decode()
+    return field if len(field) <= _SHOWN else field[: _SHOWN - 3] + "..."
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
@@ -158,7 +201,12 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
     return best
 
 
-def _text(path: Path, max_bytes: int) -> str:
+def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
+    """A UTF-8 text file of bounded size, without its byte-order mark.
+
+    Raises:
+        InputError: it cannot be read, is too large or not UTF-8, with the line.
+    """
     try:
         size = path.stat().st_size
         require(
@@ -204,7 +252,8 @@ def _fitting(value: Any, schema: type[Schema], where: str, toml: str = "") -> Sc
         return _adapter(schema).validate_json(to_json(value), strict=True)
     except ValidationError as error:
         # The fault of the last member of a union is the one that says most.
-        raise InputError(_complaint(error.errors(include_url=False)[0], where, toml)) from error
+        fault = error.errors(include_url=False)[0]
+        raise InputError(_complaint(fault, value, schema, where, toml)) from error
 
 
 @cache
@@ -212,20 +261,66 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
 
 
-def _complaint(error: ErrorDetails, where: str, toml: str) -> str:
-    location = error["loc"]
+def _there(location: tuple[str | int, ...], value: Any, last: bool) -> tuple[str | int, ...]:
+    """A location without the names that pydantic gives to members of a union.
+
+    Args:
+        location: as pydantic gives it.
+        value: in which it is.
+        last: whether its last part is wanted though the value does not have it.
+    """
+    kept: list[str | int] = []
+    for place, part in enumerate(location):
+        named = isinstance(value, dict) and part in value
+        numbered = isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+        if named or numbered:
+            value = value[part]
+            kept.append(part)
+        elif last and place + 1 == len(location):
+            kept.append(part)
+    return tuple(kept)
+
+
+def _complaint(error: ErrorDetails, value: Any, schema: Any, where: str, toml: str) -> str:
+    location = _there(error["loc"], value, error["type"] == "missing")
     line = line_of(toml, location) if toml else None
-    field = ""
-    for part in location:
-        field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
+    field = _field(location)
     start = f"{where}:{line}: " if line else f"{where}: "
     if error["type"] == "missing":
-        return f"{start}{field!r} is missing"
+        there = list(map(str, error["input"])) if isinstance(error["input"], dict) else []
+        plain = all(re.fullmatch(r"[\w.-]+", key) for key in there)
+        beside = f"; it has {', '.join(there)}" if plain and 0 < len(there) <= 8 else ""
+        return f"{start}{field!r} is missing{beside}"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{start}unknown key {field!r}"
+        owner = _owner(schema, location)
+        _, _, hint = str(unknown("key", str(location[-1]), _keys(owner))).partition("; ")
+        return f"{start}unknown key {field!r}; {hint}"
     legal = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     named = f"{field!r}" if field else "the file's value"
     return f"{start}{named} is {_shown(error['input'])}; legal: {legal}"
+
+
+def _owner(schema: Any, location: tuple[str | int, ...]) -> Any:
+    """The dataclass that a location's last key belongs to."""
+    kind = schema
+    for part in location[:-1]:
+        kind = next((one for one in get_args(kind) if is_dataclass(one)), kind)
+        if isinstance(part, str):
+            kind = _keys(kind).get(part)
+    return next((one for one in get_args(kind) if is_dataclass(one)), kind)
+
+
+def _keys(kind: Any) -> dict[str, Any]:
+    """The keys of a dataclass as files write them, with their types; of others, none."""
+    if not is_dataclass(kind):
+        return {}
+    hints, written = get_type_hints(kind), get_type_hints(kind, include_extras=True)
+    found = {}
+    for name in (one.name for one in fields(kind)):
+        notes = getattr(written[name], "__metadata__", ())
+        alias = next((note.alias for note in notes if getattr(note, "alias", None)), name)
+        found[alias] = hints[name]
+    return found
 
 
 def _shown(value: Any) -> str:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from xtremely.files.documents import read_json
 from xtremely.files.writing import (
     check_writable,
+    is_temporary,
     remove_leftovers,
     temporary_name,
     write_atomic,
@@ -34,7 +36,7 @@ class Marker:
 
     Attributes:
         made_by: the command whose results the folder holds, such as ``eval`` or ``train``.
-        files: names of files and folders directly inside that the command made.
+        files: what the command made, files and folders, as paths relative to the folder.
     """
 
     made_by: str
@@ -54,46 +56,74 @@ class OwnFolder:
     made_by: str
     _names: dict[str, None] = field(default_factory=dict, repr=False)
 
-    def add(self, *names: str) -> None:
-        """List names directly inside the folder as ours, before they are written."""
+    def add(self, *names: str, recognised: bool = False) -> None:
+        """List names in the folder as ours, before they are written.
+
+        Args:
+            names: of files and folders, relative to the folder.
+            recognised: they may be there already, as their content has shown that they are ours.
+        """
         for name in names:
-            require(is_plain_name(name), f"{name!r} is not a file name directly inside a folder")
+            require(_is_inside(name), f"{name!r} is not a name inside a folder")
         fresh = [name for name in names if name not in self._names]
         if not fresh:
             return
-        for name in fresh:
+        for name in () if recognised else fresh:
             require(
                 not (self.path / name).exists() and not (self.path / name).is_symlink(),
                 f"{self.path / name} is in the way: it was not made here; name another folder",
             )
         self._names.update(dict.fromkeys(fresh))
+        self._note()
+
+    def remove(self, *names: str) -> None:
+        """Delete files or folders that are listed as ours, and folders that this leaves empty."""
+        for name in names:
+            target = self.path / name
+            if name not in self._names:
+                require(not target.exists(), f"{target} was not made here; it is not deleted")
+                continue
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
+            for folder in target.relative_to(self.path).parents[:-1]:
+                with suppress(OSError):  # it holds something else
+                    (self.path / folder).rmdir()
+            del self._names[name]
+        self._note()
+
+    def listed(self, below: str) -> list[str]:
+        """The names listed as ours that begin with ``below/``."""
+        return [name for name in self._names if name.startswith(f"{below}/")]
+
+    def _note(self) -> None:
         note = asdict(Marker(self.made_by, tuple(self._names)))
         write_atomic(self.path / MARKER, (json.dumps(note, indent=1) + "\n").encode())
 
-    def remove(self, name: str) -> None:
-        """Delete a file or folder directly inside that is listed as ours."""
-        target = self.path / name
-        if name not in self._names:
-            require(not target.exists(), f"{target} was not made here; it is not deleted")
-            return
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
 
-
-def own_folder(path: Path, made_by: str, option: str = "--out") -> OwnFolder:
+def own_folder(
+    path: Path,
+    made_by: str,
+    option: str = "--out",
+    recognise: Callable[[Path], Iterable[str]] = lambda path: (),
+) -> OwnFolder:
     """Take a folder for a command's results, new or left by an earlier run of the same command.
 
     Args:
         path: the folder; it is made if it does not exist.
         made_by: the command.
         option: what named the folder, for complaints.
+        recognise: the names in a folder without a marker that show it to be the command's, made
+            before there were markers; what else lies there stays as it is.
 
     Raises:
         InputError: the folder holds something else, or cannot be written to.
     """
-    require(str(path) not in ("", "."), f"{option} is empty; name a folder for the results")
+    require(
+        str(path) not in ("", "."),
+        f"{option} is empty or the current folder; name a folder for the results",
+    )
     if path.exists():
         require(path.is_dir(), f"{option} {path} is a file; name a folder")
     marker = path / MARKER
@@ -105,7 +135,7 @@ def own_folder(path: Path, made_by: str, option: str = "--out") -> OwnFolder:
             f" name another folder with {option}",
         )
         require(
-            all(is_plain_name(name) for name in kept.files),
+            all(map(_is_inside, kept.files)),
             f"{marker}: names a file outside of its folder; it was changed by somebody else",
         )
         names = dict.fromkeys(kept.files)
@@ -114,17 +144,18 @@ def own_folder(path: Path, made_by: str, option: str = "--out") -> OwnFolder:
             content = [one.name for one in path.iterdir()] if path.exists() else []
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        # Another process may be making the folder its own at this moment.
+        content = [name for name in content if name != LOCK and not is_temporary(name)]
+        names = dict.fromkeys(recognise(path)) if content else {}
         require(
-            not content,
+            not content or bool(names),
             f"{path} is not empty and was not made by 'xtremely {made_by}' (it holds"
             f" {', '.join(sorted(content)[:3])}); name a new folder with {option}",
         )
-        names = {}
     check_writable(path, option)
     folder = OwnFolder(path, made_by, names)
     if not marker.exists():
-        note = asdict(Marker(made_by))
-        write_atomic(marker, (json.dumps(note, indent=1) + "\n").encode())
+        folder._note()
     remove_leftovers(path)
     return folder
 
@@ -204,12 +235,17 @@ def check_inside(name: str, what: str) -> str:
     Raises:
         InputError: it is absolute, empty, or leads out of the folder.
     """
-    parts = PurePosixPath(name).parts
     require(
-        bool(parts) and all(part != "/" and is_plain_name(part) for part in parts),
+        _is_inside(name),
         f"{what} {name!r} leads out of its folder; legal: a relative path without '..'",
     )
     return name
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path is relative and stays below its folder."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and all(part != "/" and is_plain_name(part) for part in parts)
 
 
 def check_outputs(outputs: dict[str, Path], inputs: dict[str, Path]) -> None:
@@ -238,4 +274,4 @@ def _place(path: Path) -> tuple[int, int] | Path:
         about = path.stat()
         return about.st_dev, about.st_ino
     except OSError:
-        return path.resolve()
+        return Path(os.path.realpath(path))  # also where links lead in a circle

@@ -71,12 +71,19 @@ def check_writable(folder: Path, option: str) -> None:
         InputError: with the system's reason.
     """
     try:
-        write_atomic(folder / ".writable", b"")
-        (folder / ".writable").unlink(missing_ok=True)  # another process may have been faster
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = temporary_name(folder / "probe")
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written to ({error.strerror}); name another folder with {option}"
         ) from error
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one of those that exist only while something is written or probed."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:

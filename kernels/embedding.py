@@ -117,9 +117,14 @@ def _checked(
 
 
 def make_inputs(
-    precision: torch.dtype, device: torch.device, tokens: int, width: int, bare: bool = False
+    precision: torch.dtype,
+    device: torch.device,
+    tokens: int,
+    width: int,
+    bare: bool = False,
+    mean: float = 0,
 ) -> Inputs:
-    """Random tables of 300 words, 70 positions and 2 types; if ``bare``, of words only."""
+    """Random tables of 300 words around a mean, 70 positions and 2 types; ``bare``: words only."""
     rows = {"words": 300, "positions": 70, "types": 2}
 
     def rand(*shape: int) -> Tensor:
@@ -130,6 +135,7 @@ def make_inputs(
         for name, count in rows.items()
     }
     tables: Inputs = {name: rand(count, width) for name, count in rows.items()}
+    tables["words"] += mean
     if bare:
         tables |= {"positions": None, "types": None}
     return {**ids, **tables, "weight": rand(width), "bias": rand(width), "eps": 1e-5}
@@ -185,6 +191,8 @@ KERNEL = Kernel(
         {"tokens": 5, "width": 131},
         {"tokens": 3, "width": 768},
         {"tokens": 5, "width": 48, "bare": True},
+        {"tokens": 3, "width": 384, "mean": 1000},
+        {"tokens": 2, "width": 131, "bare": True, "mean": -3000},
     ),
     make_inputs=make_inputs,
     cost=cost,

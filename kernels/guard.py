@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes seconds to load, in which a command could not be stopped in peace
+    import torch
+    from torch import Tensor
 
 
 class InputError(ValueError):
@@ -42,11 +44,13 @@ def require_number(
         above: ``least`` itself is not legal.
     """
     inside = least < value <= most if above else least <= value <= most
-    if math.isfinite(value) and inside:
+    if inside and (isinstance(value, int) or math.isfinite(value)):
         return
+    huge = isinstance(value, int) and abs(value) >= 10**30
+    shown = "a number of more than 30 digits" if huge else value
     bounds = [f"above {least:g}" if above else f"{least:g} or more"] if least > -math.inf else []
     bounds += [f"at most {most:g}"] if most < math.inf else []
-    raise UsageError(f"{name} is {value}; legal: a finite number, {', '.join(bounds)}".rstrip(", "))
+    raise UsageError(f"{name} is {shown}; legal: a finite number, {', '.join(bounds)}".rstrip(", "))
 
 
 def unknown(what: str, got: str, legal: Iterable[str]) -> UsageError:
@@ -84,7 +88,10 @@ def kernel_input(name: str, tensor: Tensor, precisions: Collection[torch.dtype])
         raise InputError(
             f"{name} has stride {tensor.stride(-1)} in its last dimension; make it contiguous there"
         )
-    if tensor.requires_grad and torch.is_grad_enabled():
-        raise InputError(
-            f"{name} requires grad; these kernels are for inference: use torch.inference_mode()"
-        )
+    if tensor.requires_grad:
+        import torch
+
+        if torch.is_grad_enabled():
+            raise InputError(
+                f"{name} requires grad; these kernels are for inference: use torch.inference_mode()"
+            )

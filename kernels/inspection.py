@@ -1,8 +1,8 @@
 """What the shipped kernels become on real GPUs, found out without one.
 
 Triton compiles for any target on any machine. Every shipped configuration is compiled for the
-targets below, and registers, shared memory, spills and the matrix instructions are read off the
-binary. ``compiled.json`` beside this file is the record; a test compares.
+targets below, and registers, shared memory, spills, asynchronous copies and the matrix instructions
+are read off the binary. ``compiled.json`` beside this file is the record; a test compares.
 
     python -m xtremely.kernels.inspection          compile everything, show what differs
     python -m xtremely.kernels.inspection --write  and keep it as the record
@@ -37,6 +37,7 @@ SASS = {
     "tma": r"\bUTMA",
     "wide_loads": r"\bLDG\S*\.128",
 }
+ASYNC = r"\bLDGSTS\b"  # copies to shared memory that nobody waits for; recorded where there are any
 GCN = {"mfma": r"\bv_mfma_", "wide_loads": r"\b(global|buffer)_load_dwordx4\b"}
 
 Row = dict[str, Any]
@@ -94,6 +95,8 @@ def _read_cubin(cubin: bytes, target: str, warps: int, shared: int) -> Row:
     stack = int(re.search(r"STACK:(\d+)", usage).group(1))
     spills = len(re.findall(r"\b(?:STL|LDL)\b", code))
     counts = {name: len(re.findall(pattern, code)) for name, pattern in SASS.items()}
+    if copies := len(re.findall(ASYNC, code)):
+        counts["async_copies"] = copies
     total, threads, memory = ROOM[target]
     per_warp = -(-registers * 32 // 256) * 256  # registers are handed out in blocks of 256
     resident = min(total // (per_warp * warps), threads // (32 * warps), 32)
@@ -164,7 +167,9 @@ def differences(old: dict[str, dict[str, Row]], new: dict[str, dict[str, Row]]) 
                 lines.append(f"{configuration}, {target}: {'new' if was is None else 'gone'}")
                 continue
             changes = [
-                f"{key} {was.get(key)} -> {now[key]}" for key in now if was.get(key) != now[key]
+                f"{key} {was.get(key)} -> {now.get(key)}"
+                for key in sorted({*was, *now})
+                if was.get(key) != now.get(key)
             ]
             lines.append(f"{configuration}, {target}: {', '.join(changes)}")
     return lines

@@ -103,14 +103,19 @@ def row_candidates(width: int) -> tuple[Config, ...]:
     return tuple(Config({}, warps) for warps in sorted((1, 2, 4, 8), key=lambda w: w != default))
 
 
-def make_inputs(precision: torch.dtype, device: torch.device, rows: int, width: int) -> Inputs:
-    """Random rows; off-centre, so that the mean matters."""
+def make_inputs(
+    precision: torch.dtype, device: torch.device, rows: int, width: int, mean: float = 1
+) -> Inputs:
+    """Random rows; off-centre, so that the mean matters.
+
+    A mean far above the deviation tells a variance of centred values from a difference of squares.
+    """
 
     def rand(*shape: int) -> Tensor:
         return torch.randn(*shape, device=device, dtype=precision)
 
     return {
-        "x": rand(rows, width) + 1,
+        "x": rand(rows, width) + mean,
         "residual": rand(rows, width),
         "weight": rand(width),
         "bias": rand(width),
@@ -163,6 +168,8 @@ KERNEL = Kernel(
         {"rows": 13, "width": 131},
         {"rows": 4, "width": 384},
         {"rows": 3, "width": 1024},
+        {"rows": 3, "width": 384, "mean": 1000},
+        {"rows": 2, "width": 131, "mean": -3000},
     ),
     make_inputs=make_inputs,
     cost=cost,

@@ -120,6 +120,8 @@ KERNEL = Kernel(
         {"rows": 1, "width": 1},
         {"rows": 13, "width": 131},
         {"rows": 3, "width": 1024},
+        {"rows": 3, "width": 384, "mean": 1000},
+        {"rows": 2, "width": 131, "mean": -3000},
     ),
     make_inputs=make_inputs,
     cost=cost,

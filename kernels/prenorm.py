@@ -124,6 +124,8 @@ KERNEL = Kernel(
         {"rows": 13, "width": 131},
         {"rows": 35, "width": 48},
         {"rows": 3, "width": 384},
+        {"rows": 3, "width": 384, "mean": 1000},
+        {"rows": 2, "width": 131, "mean": -3000},
     ),
     make_inputs=make_inputs,
     cost=cost,

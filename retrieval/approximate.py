@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from xtremely.kernels.guard import require_number
 from xtremely.retrieval import exact, plan
 from xtremely.retrieval.exact import Both
 from xtremely.retrieval.index import BLOCK, Index
@@ -171,5 +172,6 @@ def _scored(queries: Vectors, base: Vectors, proposed: Neighbours, k: int) -> Ne
 
 def parts(rows: int, shards: int) -> list[slice]:
     """A base in at most so many parts, cut between blocks that are added at once."""
+    require_number("shards", shards, 1)
     size = -(-rows // (shards * BLOCK)) * BLOCK
     return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]

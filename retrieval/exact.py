@@ -31,6 +31,8 @@ ROWS = 8192  # queries that the base is read for at a time
 GROUP = 16  # scores of which the largest is looked at
 MANY = 16  # neighbours that are more than one row in so many are found by products in fp64
 ROUNDING = 2.0**-24 * 1.01  # what an fp32 addition may lose, with the terms of higher order
+SMALLEST = 2.0**-126  # an fp32 operation loses as much at most where its result is below this
+LARGEST = float(np.finfo(np.float32).max)
 ON_GPU = 2**20  # rows of a side on a GPU at a time
 ON_CPU = 2**17  # rows of a base that FAISS is given at a time
 
@@ -57,20 +59,21 @@ def search(
         device: where to compute; by default a GPU if there is one.
 
     Raises:
-        InputError: wrong shapes, NaN, an empty base.
+        InputError: wrong shapes, NaN or infinity, an empty base, vectors so long that a product
+            could leave float32's range.
     """
-    _check(queries, base, k)
-    return _search(queries, base, k, None, device)[0]
+    longest = _check(queries, base, k)
+    return _search(queries, base, k, None, device, longest)[0]
 
 
 def search_both(
     x: Vectors, y: Vectors, k: int, k_back: int | None = None, device: torch.device | None = None
 ) -> Both:
     """``search(x, y, k)`` and ``search(y, x, k_back or k)`` from one matrix product."""
-    _check(x, y, k)
+    longest = _check(x, y, k)
     require(len(x) > 0, "the base to search is empty: the first side has no vectors")
     require(k_back is None or k_back >= 1, f"k is {k_back}, expected at least 1")
-    return _search(x, y, k, k_back or k, device)
+    return _search(x, y, k, k_back or k, device, longest)
 
 
 def route(device: torch.device | None, k: int, both: bool, rows: int) -> str:
@@ -91,7 +94,8 @@ def _place(device: torch.device | None) -> torch.device:
     return device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check(queries: Vectors, base: Vectors, k: int) -> None:
+def _check(queries: Vectors, base: Vectors, k: int) -> tuple[float, float]:
+    """The lengths of the longest query and the longest row of the base."""
     for name, side in (("queries", queries), ("base", base)):
         require(len(side.shape) == 2, f"{name} has shape {side.shape}, expected [rows, dimensions]")
     require(len(base) > 0, "the base to search is empty")
@@ -100,12 +104,23 @@ def _check(queries: Vectors, base: Vectors, k: int) -> None:
         queries.shape[1] == base.shape[1],
         f"queries have {queries.shape[1]} dimensions, the base has {base.shape[1]}",
     )
-    require_finite(queries, "queries")
-    require_finite(base, "base")
+    query, row = require_finite(queries, "queries"), require_finite(base, "base")
+    require(
+        query.length * row.length < LARGEST,
+        f"row {query.row + 1} of the queries is {query.length:.1e} long and row {row.row + 1} of"
+        f" the base {row.length:.1e} (counted from 1), so that their product may exceed float32's"
+        f" {LARGEST:.1e}; scale the vectors down",
+    )
+    return query.length, row.length
 
 
 def _search(
-    x: Vectors, y: Vectors, k: int, k_back: int | None, device: torch.device | None
+    x: Vectors,
+    y: Vectors,
+    k: int,
+    k_back: int | None,
+    device: torch.device | None,
+    longest: tuple[float, float],
 ) -> Both:
     k, k_back = min(k, len(y)), None if k_back is None else min(k_back, len(x))
     fewest = len(y) if k_back is None else min(len(x), len(y))
@@ -116,9 +131,9 @@ def _search(
     if way == "kernel":
         return _by_kernel(x, y, k, k_back, _place(device))
     if way == "faiss":
-        there = _by_faiss(x, y, k)
+        there = _by_faiss(x, y, k, longest[1])
         return there, there
-    return _by_tiles(x, y, k, k_back)
+    return _by_tiles(x, y, k, k_back, longest)
 
 
 def _parts(length: int, size: int) -> Iterator[slice]:
@@ -194,9 +209,10 @@ class _Best:
         return Neighbours(best.values.numpy(), best.indices.numpy())
 
 
-def _by_tiles(x: Vectors, y: Vectors, k: int, k_back: int | None) -> Both:
+def _by_tiles(
+    x: Vectors, y: Vectors, k: int, k_back: int | None, longest: tuple[float, float]
+) -> Both:
     keep, keep_back = k + SPARE, (k_back or 0) + SPARE
-    longest_x, longest_y = _longest(x), _longest(y)
     columns = [_Best(part.stop - part.start, keep_back) for part in _parts(len(y), TILE)]
     room = torch.empty(TILE * TILE)  # one tile's, as memory that is new costs as much as a product
     forward = []
@@ -214,17 +230,18 @@ def _by_tiles(x: Vectors, y: Vectors, k: int, k_back: int | None) -> Both:
                         scores[:, : len(keys)], block.start + place * TILE
                     )
         for some, best in zip(queries, rows, strict=True):
-            forward.append(_settled(some, y, best.nearest(), k, longest_y))
+            forward.append(_settled(some, y, best.nearest(), k, longest[1]))
     backward = []
     if k_back is not None:
         for part, best in zip(_parts(len(y), TILE), columns, strict=True):
-            backward.append(_settled(_tensor(y, part), x, best.nearest(), k_back, longest_x))
+            keys = _tensor(y, part)
+            backward.append(_settled(keys, x, best.nearest(), k_back, longest[0]))
     return _joined(forward, k), _joined(backward, k_back or 0)
 
 
-def _by_faiss(x: Vectors, y: Vectors, k: int) -> Neighbours:
+def _by_faiss(x: Vectors, y: Vectors, k: int, longest: float) -> Neighbours:
     """One direction, with FAISS's products and lists."""
-    faiss, keep, longest, found = load_faiss(), k + SPARE, _longest(y), []
+    faiss, keep, found = load_faiss(), k + SPARE, []
     for block in _parts(len(x), ROWS):
         queries, near = _tensor(x, block), []
         for part in _parts(len(y), ON_CPU):
@@ -257,21 +274,20 @@ def _joined(parts: list[Neighbours], k: int) -> Neighbours:
     )
 
 
-def _longest(vectors: Vectors) -> float:
-    parts = (_tensor(vectors, part) for part in _parts(len(vectors), ROWS))
-    return max((float(part.norm(dim=1).max()) for part in parts), default=0.0)
-
-
 def _settled(
     queries: Tensor, base: Vectors, candidates: Neighbours, k: int, longest: float
 ) -> Neighbours:
-    """The k nearest, from candidates where these suffice."""
+    """The k nearest, from candidates where these suffice.
+
+    An fp32 product of D terms errs by no more than D roundings of |x| |y|, in whatever order it is
+    summed, and by as many of the smallest normal number, below which digits are lost or flushed.
+    """
     count = min(candidates.k, len(base))
     found = rescored(queries, base, candidates.ids[:, :count], k)
     if count == len(base):
         return found
     lengths = queries.double().norm(dim=1)
-    error = queries.shape[1] * ROUNDING * lengths * longest
+    error = queries.shape[1] * (ROUNDING * lengths * longest + 2 * SMALLEST)
     reach = torch.from_numpy(candidates.scores[:, -1]).double() + error
     doubtful = np.flatnonzero(torch.from_numpy(found.scores[:, -1]) <= reach.float())
     if len(doubtful):

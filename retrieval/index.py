@@ -7,9 +7,7 @@ it holds others.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +15,26 @@ from typing import Any
 
 import numpy as np
 
-from xtremely.kernels.guard import InputError, require
+from xtremely.files.documents import fit, read_json
+from xtremely.files.writing import file_digest, write_atomic, written_whole
+from xtremely.kernels.guard import InputError, require, require_number
 from xtremely.retrieval import exact, plan
 from xtremely.retrieval.blas import load_faiss
-from xtremely.retrieval.neighbours import Neighbours, Vectors, require_finite
-from xtremely.retrieval.store import write_atomic
+from xtremely.retrieval.neighbours import (
+    AGAIN,
+    Neighbours,
+    Vectors,
+    lengths_of,
+    refuse_rows,
+    require_finite,
+)
 
+MAX_NOTE = 2**24  # bytes
 BLOCK = 4096  # rows added, or searched for, at a time; always the same ones
 SAMPLE = 256  # queries that a search setting is chosen with
+LONGEST = 2.0**62  # of a vector: the product of two, and a squared distance, stay within float32
+MOST_EFFORT = 2**20
+HALF = 65_504.0  # the largest fp16
 EFFORTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 Progress = Callable[[int], None]  # rows done since the last call
@@ -32,6 +42,25 @@ Progress = Callable[[int], None]  # rows done since the last call
 
 def _silent(rows: int) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the note of every index says, beside what its maker adds.
+
+    Attributes:
+        factory: FAISS's description of it.
+        rows: how many vectors it holds.
+        width: their dimensions.
+        sha256: checksum of its file.
+        effort: how thoroughly it searches; None for kinds that know no such setting.
+    """
+
+    factory: str
+    rows: int
+    width: int
+    sha256: str
+    effort: int | None = None
 
 
 @dataclass
@@ -63,17 +92,23 @@ class Index:
         rows, width = vectors.shape
         require(rows > 0, "there are no vectors to build an index of")
         plan.check_factory(factory, width)
+        least = plan.least_rows(factory)
+        require(
+            rows >= least,
+            f"{factory} cannot be trained with {rows:,} vectors, it needs at least {least:,}; take"
+            " fewer lists, shorter codes, or Flat",
+        )
         index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-        _leave_codes_unordered(index)
+        leave_codes_unordered(index)
         if not index.is_trained:
             wanted = plan.train_rows(factory, rows) or rows
             sample = np.random.default_rng(seed).choice(rows, wanted, replace=False)
             try:
-                index.train(vectors[np.sort(sample)])
+                index.train(_usable(vectors[np.sort(sample)], np.sort(sample), factory))
             except RuntimeError as error:
                 raise InputError(
                     f"{factory} cannot be trained with {wanted:,} vectors"
-                    f" ({str(error).splitlines()[-1][-120:]}); take fewer lists, or Flat"
+                    f" ({plan.faiss_reason(error)}); take fewer lists, or Flat"
                 ) from error
         return cls(index, {"factory": factory, "rows": 0, "width": width})
 
@@ -89,10 +124,15 @@ class Index:
         return index
 
     def add(self, vectors: Vectors, progress: Progress = _silent) -> None:
-        """Add vectors, a block at a time; their rows count on from those that are there."""
+        """Add vectors, a block at a time; their rows count on from those that are there.
+
+        Raises:
+            InputError: names rows with NaN or infinity and those too long for float32's products.
+        """
         for first in range(0, len(vectors), BLOCK):
             block = vectors[first : first + BLOCK]
-            self.faiss.add(np.ascontiguousarray(block, dtype=np.float32))
+            rows = np.arange(first, first + len(block))
+            self.faiss.add(_usable(block, rows, self.about["factory"]))
             progress(len(block))
         self.about["rows"] = self.faiss.ntotal
 
@@ -106,7 +146,8 @@ class Index:
         """The k nearest rows that the index finds; where it finds fewer, the rest is (-inf, -1).
 
         Raises:
-            InputError: other dimensions than the index, or k larger than the index.
+            InputError: other dimensions than the index, k larger than the index, or queries with
+                NaN or infinity, which are named, as are those too long for float32's products.
         """
         rows, width = self.faiss.ntotal, self.faiss.d
         require(
@@ -118,15 +159,21 @@ class Index:
             np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         )
         for first in range(0, len(queries), BLOCK):
-            block = np.ascontiguousarray(queries[first : first + BLOCK], dtype=np.float32)
+            block = queries[first : first + BLOCK]
             here = slice(first, first + len(block))
+            block = _usable(block, np.arange(len(queries))[here])
             found.scores[here], found.ids[here] = self.faiss.search(block, k)
             progress(len(block))
         found.scores[found.ids < 0] = -np.inf
         return found
 
     def set_effort(self, effort: int) -> None:
-        """How thoroughly to search: lists of an IVF, candidates of an HNSW; others know none."""
+        """How thoroughly to search: lists of an IVF, candidates of an HNSW; others know none.
+
+        Raises:
+            UsageError: less than 1, or more than any index can use.
+        """
+        require_number("the effort of a search", effort, 1, MOST_EFFORT)
         faiss = load_faiss()
         kind = faiss.downcast_index(self.faiss)
         name = "efSearch" if "HNSW" in self.about["factory"].split(",")[0] else "nprobe"
@@ -144,6 +191,8 @@ class Index:
             spare: how many more the index may hand over, as they will be scored again.
             recall: wanted share of the k nearest, 0 to 1; with the greatest effort if none does.
         """
+        require_number("recall", recall, 0, 1)
+        require_number("k", k, 1)
         sample = queries[np.linspace(0, len(queries) - 1, min(SAMPLE, len(queries)), dtype=int)]
         k = min(k, len(base))
         truth = exact.search(sample, base, k).ids
@@ -175,20 +224,15 @@ class Index:
     def save(self, path: Path) -> None:
         """Write the index and, last, its note; nothing is left of a write that fails."""
         faiss = load_faiss()
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            faiss.write_index(self.faiss, str(temporary))
-            with temporary.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            with written_whole(path) as temporary:
+                faiss.write_index(self.faiss, str(temporary))
+                digest = file_digest(temporary)
             note = {**self.about, "faiss": faiss.__version__, "sha256": digest}
             write_atomic(note_path(path), json.dumps(note, indent=1).encode())
         except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[-1][-120:]
+            reason = getattr(error, "strerror", None) or plan.faiss_reason(error)
             raise InputError(f"cannot write {path} ({reason}); nothing was kept") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path, **expected: Any) -> Index:
@@ -203,16 +247,15 @@ class Index:
         """
         about = read_note(path)
         require_same(about, expected, str(path))
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        require(
-            digest == about.pop("sha256", ""),
-            f"{path} is damaged or not the file that its note describes; build it again",
-        )
-        faiss = load_faiss()
-        index = cls(faiss.read_index(str(path)), about)
-        if "effort" in about:
-            index.set_effort(about["effort"])
+        damaged = f"{path} is damaged or not the file that its note describes; build it again"
+        require(file_digest(path) == about.pop("sha256"), damaged)
+        try:
+            index = cls(load_faiss().read_index(str(path)), about)
+            if about.get("effort") is not None:
+                index.set_effort(about["effort"])
+        except RuntimeError as error:
+            raise InputError(damaged) from error
+        require((index.faiss.ntotal, index.faiss.d) == (about["rows"], about["width"]), damaged)
         return index
 
 
@@ -234,15 +277,36 @@ def note_path(path: Path) -> Path:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """What is known about an index in a file, without opening it."""
+    """What is known about an index in a file, without opening it.
+
+    Raises:
+        InputError: no such index, or its note is missing or lacks what every note has.
+    """
     require(path.is_file(), f"{path}: there is no such index")
     try:
-        return json.loads(note_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        kept = read_json(note_path(path), dict[str, Any], MAX_NOTE)
+        fit(kept, Note, str(note_path(path)))
+        return kept
+    except InputError as error:
         raise InputError(
-            f"{note_path(path)} is missing or damaged: nobody knows what {path.name} holds; build"
-            " it again"
+            f"{error}: the note is missing or damaged, and nobody knows what {path.name} holds;"
+            " build it again"
         ) from error
+
+
+def _usable(values: np.ndarray, rows: np.ndarray, factory: str = "") -> np.ndarray:
+    """Vectors as FAISS takes them; InputError names those [rows, from 0] that it would spoil."""
+    lengths = lengths_of(values)
+    refuse_rows(rows[~np.isfinite(lengths)], "there is NaN or infinity", AGAIN)
+    too_long = (
+        f"vectors are longer than {LONGEST:.1e}, so that products could leave float32's range,"
+    )
+    refuse_rows(rows[lengths > LONGEST], too_long, "scale them to length 1")
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if "SQfp16" in factory:
+        bad = np.abs(values).max(axis=1, initial=0) > HALF
+        refuse_rows(rows[bad], f"values are beyond fp16's {HALF:,.0f}", "take Flat, or scale them")
+    return values
 
 
 def require_same(about: Mapping[str, Any], expected: Mapping[str, Any], what: str) -> None:
@@ -257,7 +321,7 @@ def require_same(about: Mapping[str, Any], expected: Mapping[str, Any], what: st
     )
 
 
-def _leave_codes_unordered(index: Any) -> None:
+def leave_codes_unordered(index: Any) -> None:
     """Without the annealing that makes near centroids' codes differ in few bits.
 
     Nothing here filters by such distances, and it takes 15 times the rest of a PQ's training.

@@ -7,12 +7,13 @@ both directions, threshold tuned for F1 on the development gold and frozen for t
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Hashable, Set
 from dataclasses import dataclass
 
 import numpy as np
 
-from xtremely.kernels.guard import unknown
+from xtremely.kernels.guard import InputError, require, unknown
 from xtremely.retrieval.margin import Bitext, best_match, swapped
 
 RETRIEVALS = ("max", "intersect", "forward", "backward")
@@ -30,7 +31,13 @@ class Pairs:
         return len(self.x)
 
     def at_least(self, threshold: float) -> Pairs:
-        """The pairs that score ``threshold`` or more."""
+        """The pairs that score ``threshold`` or more; none for infinity, as ``best_threshold`` has
+        it where no pair is right.
+
+        Raises:
+            InputError: the threshold is NaN.
+        """
+        require(not math.isnan(threshold), "the threshold is NaN; legal: a finite number")
         keep = self.scores >= threshold
         return Pairs(self.x[keep], self.y[keep], self.scores[keep])
 
@@ -129,7 +136,13 @@ def best_threshold(scored: list[tuple[float, tuple[str, str]]], gold: set) -> fl
     Args:
         scored: candidate id pairs with their scores, in any order.
         gold: the true id pairs.
+
+    Raises:
+        InputError: a score is NaN or infinite.
     """
+    for score, pair in scored:
+        if not math.isfinite(score):
+            raise InputError(f"the pair {pair[0]}, {pair[1]} scores {score}; no threshold divides")
     ranked = sorted(scored, key=lambda item: -item[0])
     best_f1, threshold, right = 0.0, float("inf"), 0
     for place, (score, pair) in enumerate(ranked):
@@ -140,5 +153,7 @@ def best_threshold(scored: list[tuple[float, tuple[str, str]]], gold: set) -> fl
         f1 = 2 * right / (place + 1 + len(gold)) if gold else 0.0
         if f1 > best_f1:
             best_f1 = f1
-            threshold = score if after is None else (score + after) / 2
+            middle = score if after is None else (score + after) / 2
+            # Scores are fp32, and are compared in it: the middle of neighbours may be the lower.
+            threshold = score if after is not None and np.float32(middle) <= after else middle
     return threshold

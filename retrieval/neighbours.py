@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from xtremely.kernels.guard import InputError
 from xtremely.kernels.topk import packed, unpacked
 
 CHECKED = 65_536  # rows looked at at a time
+AGAIN = "encode these sentences again"
+ZERO = "a zero vector has no direction to compare; leave these sentences out"
 
 
 class Vectors(Protocol):
@@ -59,19 +61,81 @@ def merged(parts: Sequence[Neighbours], k: int) -> Neighbours:
     return Neighbours(best.values.numpy(), found.numpy())
 
 
-def require_finite(vectors: Vectors, what: str, directions: bool = False) -> None:
-    """Raise InputError that names the rows with NaN or infinity; with ``directions`` zero rows too,
-    as these have none to compare."""
+class Longest(NamedTuple):
+    """The longest of some vectors.
+
+    Attributes:
+        length: its length (L2), 0 where there are no vectors.
+        row: which one it is, counted from 0.
+    """
+
+    length: float
+    row: int
+
+
+def require_finite(vectors: Vectors, what: str, directions: bool = False) -> Longest:
+    """Raise InputError that names the rows with NaN or infinity, counted from 1.
+
+    Args:
+        vectors: [N, D]; values beyond float32 count as infinity.
+        what: what a complaint calls them.
+        directions: refuse zero rows too, as these have no direction to compare.
+
+    Returns:
+        The longest row.
+    """
+    longest = Longest(0.0, 0)
     for first in range(0, len(vectors), CHECKED):
-        block = vectors[first : first + CHECKED]
-        bad = first + np.flatnonzero(~np.isfinite(block).all(axis=1))
-        _refuse(bad, f"{what} has NaN or infinity", "encode these sentences again")
+        lengths = lengths_of(vectors[first : first + CHECKED])
+        numbers = np.arange(first, first + len(lengths))
+        refuse_rows(numbers[~np.isfinite(lengths)], f"{what} has NaN or infinity", AGAIN)
         if directions:
-            zero = first + np.flatnonzero(~block.any(axis=1))
-            _refuse(zero, f"{what} has zero vectors", "a zero vector has no direction to compare")
+            refuse_rows(numbers[lengths == 0], f"{what} has zero vectors", ZERO)
+        place = int(lengths.argmax())
+        if lengths[place] > longest.length:
+            longest = Longest(float(lengths[place]), first + place)
+    return longest
 
 
-def _refuse(rows: np.ndarray, complaint: str, remedy: str) -> None:
+def lengths_of(values: np.ndarray) -> np.ndarray:
+    """[N] fp64 lengths of [N, D] values, taken as float32; no float32 is too large or too small.
+
+    Not finite where a row is not, and 0 only for a row of zeros.
+    """
+    with np.errstate(over="ignore"):  # of a float64 that float32 does not reach
+        values = np.asarray(values, dtype=np.float32)
+    return np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float64))
+
+
+def scaled(values: np.ndarray, lengths: np.ndarray, what: str, rows: np.ndarray) -> np.ndarray:
+    """[N, D] float32 rows divided by their lengths [N] float32; exact for any finite row.
+
+    Args:
+        values: the rows.
+        lengths: as float32 arithmetic has them; where they are so large or small that it may have
+            failed, they are computed again in fp64.
+        what: what a complaint calls the vectors.
+        rows: [N] the rows' numbers there, counted from 0.
+
+    Raises:
+        InputError: names rows with NaN or infinity, and zero rows.
+    """
+    usual = (lengths > 1e-15) & (lengths < 1e18)
+    if usual.all():
+        return values / lengths[:, None]
+    out = values / np.where(usual, lengths, 1)[:, None]
+    odd, numbers = values[~usual].astype(np.float64), rows[~usual]
+    lengths = lengths_of(odd)
+    refuse_rows(numbers[~np.isfinite(lengths)], f"{what} has NaN or infinity", AGAIN)
+    refuse_rows(numbers[lengths == 0], f"{what} has zero vectors", ZERO)
+    out[~usual] = odd / lengths[:, None]
+    return out
+
+
+def refuse_rows(rows: np.ndarray, complaint: str, remedy: str) -> None:
+    """Raise InputError that names rows, given counted from 0 and named counted from 1."""
     if len(rows):
-        named = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-        raise InputError(f"{complaint} in {len(rows)} rows, first in row {named}; {remedy}")
+        named = ", ".join(str(row + 1) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+        raise InputError(
+            f"{complaint} in {len(rows)} rows, first in row {named} (counted from 1); {remedy}"
+        )

@@ -13,18 +13,45 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
+import textwrap
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from xtremely.kernels.guard import UsageError, require
+from xtremely.kernels.guard import UsageError, require, require_number
 
 EXACT = {"cpu": 1e14, "cuda": 1e19}
 MOST_LISTS = 262_144  # NLLB's, for more than 500 million
 TRAIN_PER_LIST = 64  # vectors; FAISS complains below 39
 EXACT_NAME = "exact"
 GIB = 2**30
+MOST_WIDTH = 2**16  # dimensions, and any number of a description that has no bounds of its own
+# Numbers that FAISS's descriptions may hold, by what stands before them: least and most.
+_LEGAL = {"IVF": (1, 2**20), "HNSW": (2, 512), "NSG": (8, 512), "x": (1, 16), "IMI2x": (1, 12)}
+_NUMBER = re.compile(r"(IMI2x|x(?=\d)|[A-Za-z]*)(\d+)")
+_CHARACTERS = re.compile(r"[A-Za-z0-9_,().]+")
+_USUAL = re.compile(
+    r"((OPQ\d+(_\d+)?|PCAR?\d+),)?(IVF\d+,)?(Flat|SQ(4|6|8|fp16|bf16)|PQ\d+(x4fsr?|x\d+)?(np)?)"
+    r"|HNSW\d+(,Flat)?"
+)
+TRIAL = 120.0  # seconds
+_TRIAL = """
+import sys, numpy as np
+from xtremely.retrieval.blas import load_faiss
+from xtremely.retrieval.index import leave_codes_unordered
+faiss, width = load_faiss(), int(sys.argv[2])
+index = faiss.index_factory(width, sys.argv[1], faiss.METRIC_INNER_PRODUCT)
+leave_codes_unordered(index)
+rows = np.random.default_rng(0).normal(size=(1000, width)).astype("f4")
+if not index.is_trained:
+    index.train(rows)
+index.add(rows[:300])
+index.search(rows[:3], 3)
+"""
 
 
 @dataclass(frozen=True)
@@ -101,6 +128,7 @@ def train_rows(factory: str, rows: int) -> int:
 
 def require_memory(factory: str, rows: int, width: int, shards: int = 1) -> None:
     """Raise InputError, with what would fit, if an index of a shard does not fit into memory."""
+    require_number("shards", shards, 1)
     here = -(-rows // shards)
     size, free = needed(factory, here, width), available()
     if size <= free:
@@ -140,16 +168,64 @@ def available() -> int:
     return free if limit == "max" else min(free, int(limit) - used)
 
 
+def least_rows(factory: str) -> int:
+    """Vectors without which FAISS cannot train the index: one for each of its centroids."""
+    lists = [int(number) for number in re.findall(r"IVF(\d+)", factory)]
+    codes = [2 ** int(bits or 8) for bits in re.findall(r"PQ\d+(?:x(\d+))?", factory)]
+    return max([1, *lists, *codes])
+
+
 def check_factory(factory: str, width: int) -> None:
-    """Raise UsageError unless FAISS can make the index."""
+    """Raise UsageError unless FAISS can make the index, and survives it.
+
+    FAISS checks little: HNSW0 and PQ8x0 end the process. So numbers are checked here, and kinds
+    that are not among the usual ones are tried in a process of their own first.
+    """
     from xtremely.retrieval.blas import load_faiss
 
-    faiss = load_faiss()
-    try:
-        faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+    require_number("the vectors' width", width, 1, MOST_WIDTH)
+    complaint = _odd_number(factory)
+    if not complaint:
+        faiss = load_faiss()
+        try:
+            faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            complaint = faiss_reason(error)
+    if not complaint and not _USUAL.fullmatch(factory) and _crashes(factory, width):
+        complaint = "FAISS crashes with it or never ends"
+    if complaint:
+        named = factory if len(factory) <= 80 else f"{factory[:77]}..."
         raise UsageError(
-            f"FAISS cannot make {factory!r} of {width} dimensions"
-            f" ({str(error).splitlines()[0][-120:]}); legal: auto, exact, Flat, SQfp16,"
-            " IVF1024,Flat, OPQ64,IVF16384,PQ64, HNSW32 and whatever FAISS's index_factory takes"
-        ) from error
+            f"FAISS cannot make {named!r} of {width} dimensions ({complaint}); legal: auto, exact,"
+            " Flat, SQfp16, IVF1024,Flat, OPQ64,IVF16384,PQ64, HNSW32 and whatever FAISS's"
+            " index_factory takes"
+        )
+
+
+def faiss_reason(error: Exception) -> str:
+    """What an error of FAISS says, without the C++ around it."""
+    text = str(error).strip().splitlines()[-1] if str(error).strip() else "it gives no reason"
+    text = re.sub(r"^Error in .*? at \S+:\d+: ", "", text)
+    text = re.sub(r"^(?:Error: )?'.*?' failed:? ?", "", text).strip() or text
+    return textwrap.shorten(text, 160, placeholder=" ...")
+
+
+def _odd_number(factory: str) -> str:
+    """What is wrong with a number in the description; nothing if all are legal."""
+    if not _CHARACTERS.fullmatch(factory):
+        return "legal characters: letters, digits, and _ , ( ) ."
+    for kind, number in _NUMBER.findall(factory):
+        least, most = _LEGAL.get(kind, (1, MOST_WIDTH))
+        if len(number) > 9 or not least <= int(number) <= most:
+            return f"{kind}{number[:20]} is not legal: {least:,} to {most:,}"
+    return ""
+
+
+@cache
+def _crashes(factory: str, width: int) -> bool:
+    """Whether a process dies, or does not end, that builds and searches a small index like it."""
+    arguments = [sys.executable, "-c", _TRIAL, factory, str(width)]
+    try:
+        return subprocess.run(arguments, capture_output=True, timeout=TRIAL).returncode < 0
+    except subprocess.TimeoutExpired:
+        return True

@@ -7,36 +7,30 @@ not exist. A damaged shard is dropped and counts as missing.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xtremely.files.documents import fit, read_json
+from xtremely.files.writing import file_digest, write_atomic, written_whole
+from xtremely.kernels.guard import InputError, require
+from xtremely.retrieval.neighbours import AGAIN, refuse_rows
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: temporary name, flush to disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+MAX_NOTE = 2**24  # bytes
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files below a folder whose process is gone."""
-    for path in folder.rglob(".*"):
-        owner = re.search(r"\.(\d+)(\.npy)?$", path.name)
-        if owner and path.is_file() and not Path(f"/proc/{owner[1]}").exists():
-            path.unlink(missing_ok=True)
+@dataclass(frozen=True)
+class ShardNote:
+    """What the note of every shard says, beside what its writer adds.
+
+    Attributes:
+        sha256: checksum of the array's file.
+    """
+
+    sha256: str
 
 
 class Store:
@@ -54,42 +48,73 @@ class Store:
     def shards(self) -> list[slice]:
         """The rows of every shard."""
         return [
-            slice(start, min(start + self.shard_rows, self.rows))
+            slice(start, start + self._rows(start // self.shard_rows))
             for start in range(0, self.rows, self.shard_rows)
         ]
+
+    def _rows(self, shard: int) -> int:
+        """How many rows a shard has."""
+        return min(self.shard_rows, self.rows - shard * self.shard_rows)
 
     def _paths(self, shard: int) -> tuple[Path, Path]:
         return self.folder / f"{shard:06d}.npy", self.folder / f"{shard:06d}.json"
 
     def note(self, shard: int) -> dict[str, Any] | None:
-        """What was kept with a complete shard; None if the shard is missing or damaged."""
+        """What was kept with a complete shard; None if the shard is missing or damaged.
+
+        Damaged is a note that is no object with a checksum, an array of another checksum, and one
+        that does not hold the shard's rows in finite numbers.
+        """
         array, note = self._paths(shard)
         try:
-            kept = json.loads(note.read_text(encoding="utf-8"))
-            with array.open("rb") as file:
-                intact = hashlib.file_digest(file, "sha256").hexdigest() == kept["sha256"]
-        except (OSError, ValueError, KeyError):
+            kept = read_json(note, dict[str, Any], MAX_NOTE)
+            intact = file_digest(array) == fit(kept, ShardNote, str(note)).sha256
+            return kept if intact and self._holds_rows(shard) else None
+        except (OSError, InputError):
             return None
-        return kept if intact else None
+
+    def _holds_rows(self, shard: int) -> bool:
+        values = self.read(shard)
+        return (
+            values.ndim >= 2
+            and len(values) == self._rows(shard)
+            and values.dtype.kind in "fi"
+            and bool(np.isfinite(values).all())
+        )
 
     def write(self, shard: int, values: np.ndarray, **note: Any) -> None:
-        """Keep a shard's rows and a note about them."""
+        """Keep a shard's rows [rows, ...] and a note about them.
+
+        Raises:
+            InputError: names the rows with NaN or infinity.
+        """
+        require(
+            values.ndim >= 2 and len(values) == self._rows(shard),
+            f"shard {shard} has shape {values.shape}, expected [{self._rows(shard)}, ...]",
+        )
+        bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        refuse_rows(
+            shard * self.shard_rows + np.flatnonzero(bad), "embeddings have NaN or infinity", AGAIN
+        )
         array_path, note_path = self._paths(shard)
-        array_path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = array_path.with_name(f".{array_path.stem}.{os.getpid()}.npy")
-        try:
+        with written_whole(array_path, ".npy") as temporary:
             np.save(temporary, values, allow_pickle=False)
-            with temporary.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            temporary.replace(array_path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            digest = file_digest(temporary)
         write_atomic(note_path, json.dumps({**note, "sha256": digest}).encode())
 
     def read(self, shard: int) -> np.ndarray:
-        """A complete shard's rows, memory-mapped."""
-        return np.load(self._paths(shard)[0], mmap_mode="r", allow_pickle=False)
+        """A complete shard's rows, memory-mapped.
+
+        Raises:
+            InputError: it is missing or no array.
+        """
+        path = self._paths(shard)[0]
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # a header is Python text, and numpy lets all its faults through
+            raise InputError(
+                f"{path} is missing or damaged; run the same command again, which makes it again"
+            ) from error
 
     def column(self, *index: int) -> np.ndarray:
         """All rows of one slice of the trailing axes (a layer, a pooling): [rows, ...]."""

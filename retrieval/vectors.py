@@ -6,24 +6,50 @@ from pathlib import Path
 
 import numpy as np
 
-from xtremely.kernels.guard import InputError, UsageError, require
-from xtremely.retrieval.neighbours import Vectors
+from xtremely.kernels.guard import InputError, require, unknown
+from xtremely.retrieval.neighbours import AGAIN, Vectors, lengths_of, refuse_rows, scaled
 from xtremely.retrieval.store import Store
 
 KINDS = ("fp32", "fp16", "int8")
+HALF = np.finfo(np.float16)
 
 
-def stored(values: np.ndarray, kind: str) -> np.ndarray:
+def stored(values: np.ndarray, kind: str, first: int = 0) -> np.ndarray:
     """[N, D] vectors as they are kept: fp32, fp16, or int8 with each row's largest value at 127.
 
     int8 keeps directions only: ``UnitRows`` gives the length back.
+
+    Args:
+        values: the vectors.
+        kind: a name of ``KINDS``.
+        first: the number of the first row in its corpus, counted from 0, for complaints.
+
+    Raises:
+        InputError: rows with NaN or infinity; with fp16, rows that it cannot hold: a value beyond
+            65,504, or all below 2^-14, where it loses digits and then everything.
     """
     if kind not in KINDS:
-        raise UsageError(f"vectors cannot be stored as {kind!r}; legal: {', '.join(KINDS)}")
-    if kind == "int8":
-        largest = np.abs(values).max(axis=1, keepdims=True)
-        return np.rint(values * (127 / np.maximum(largest, 1e-30))).astype(np.int8)
-    return values.astype(np.float16 if kind == "fp16" else np.float32)
+        raise unknown("kind of stored vectors", kind, KINDS)
+    rows = np.arange(first, first + len(values))
+    lengths = lengths_of(values)
+    refuse_rows(rows[~np.isfinite(lengths)], "there is NaN or infinity", AGAIN)
+    if kind == "fp32":
+        return values.astype(np.float32)
+    largest = np.abs(values).max(axis=1, initial=0)
+    if kind == "fp16":
+        fits = (largest <= HALF.max) & ((largest >= HALF.smallest_normal) | (largest == 0))
+        refuse_rows(
+            rows[~fits],
+            f"fp16 cannot hold the values ({HALF.smallest_normal:.1e} to {HALF.max:,.0f})",
+            "store them in fp32 or int8",
+        )
+        return values.astype(np.float16)
+    usual = (largest > 1e-30) | (largest == 0)
+    out = np.rint(values * (127 / np.maximum(largest, 1e-30))[:, None])
+    if not usual.all():
+        tiny = values[~usual].astype(np.float64)
+        out[~usual] = np.rint(tiny * (127 / largest[~usual].astype(np.float64))[:, None])
+    return out.astype(np.int8)
 
 
 class StoredRows:
@@ -31,6 +57,7 @@ class StoredRows:
 
     def __init__(self, store: Store, width: int):
         self.store, self.shape = store, (store.rows, width)
+        self.name = str(store.folder)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -43,24 +70,39 @@ class StoredRows:
         shards = rows // self.store.shard_rows
         for shard in np.unique(shards):
             here = shards == shard
-            out[here] = self.store.read(int(shard))[rows[here] % self.store.shard_rows]
+            values = self.store.read(int(shard))
+            require(
+                values.shape[1:] == self.shape[1:],
+                f"{self.store.folder}: shard {shard} has rows of {values.shape[1:]}, expected"
+                f" ({self.shape[1]},); delete the folder and encode again",
+            )
+            out[here] = values[rows[here] % self.store.shard_rows]
         return out
 
 
 class UnitRows:
-    """Rows of other vectors, scaled to length 1 when they are read."""
+    """Rows of other vectors, scaled to length 1 when they are read.
 
-    def __init__(self, vectors: Vectors):
+    Reading a row that has no length or direction (zero, NaN, infinity) is an InputError.
+
+    Args:
+        vectors: the others.
+        name: what a complaint calls them; by default their own name, such as their file's.
+    """
+
+    def __init__(self, vectors: Vectors, name: str = ""):
         self.vectors, self.shape = vectors, vectors.shape
+        self.name = name or getattr(vectors, "name", "the vectors")
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         values = np.asarray(self.vectors[rows], dtype=np.float32)
-        return values / np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float64))[
-            :, None
-        ].astype(np.float32)
+        numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
+        with np.errstate(over="ignore"):  # ``scaled`` has an eye on those
+            lengths = lengths_of(values).astype(np.float32)
+        return scaled(values, lengths, self.name, numbers)
 
 
 class Part:
@@ -86,6 +128,7 @@ class FileRows:
     def __init__(self, path: Path):
         matrix = open_matrix(path)
         self.path, self.shape, self.dtype = path, matrix.shape, matrix.dtype
+        self.name = str(path)
         self.offset = matrix.offset
 
     def __len__(self) -> int:
@@ -93,7 +136,9 @@ class FileRows:
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         if not isinstance(rows, slice):
-            return open_matrix(self.path)[rows].astype(np.float32)
+            matrix = open_matrix(self.path)
+            require(matrix.shape == self.shape, f"{self.path} was changed while it was read")
+            return matrix[rows].astype(np.float32)
         first, last, _ = rows.indices(len(self))
         width = self.shape[1]
         count = max(0, last - first) * width
@@ -109,11 +154,23 @@ def open_matrix(path: Path) -> np.memmap:
     Raises:
         InputError: no such file, not .npy, truncated, of another shape or type.
     """
-    require(path.is_file(), f"{path}: there is no such file")
+    require(not path.is_dir(), f"{path} is a folder; name the .npy file in it")
+    require(path.exists(), f"{path}: there is no such file")
+    require(path.is_file(), f"{path} is no ordinary file; copy its content into a .npy file")
     try:
+        with path.open("rb") as file:
+            start = file.read(len(np.lib.format.MAGIC_PREFIX))
+        if start != np.lib.format.MAGIC_PREFIX:
+            raise InputError(f"{path}: {_other_format(start)}")
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: not a whole .npy file ({error}); write it again") from error
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # the header is Python text, and numpy lets all its faults through
+        raise InputError(
+            f"{path}: not a whole .npy file of numbers; write it again with numpy.save"
+        ) from error
     require(
         isinstance(matrix, np.memmap)
         and matrix.ndim == 2
@@ -124,3 +181,15 @@ def open_matrix(path: Path) -> np.memmap:
         " [sentences, dimensions] of float32, float16 or int8, in C order",
     )
     return matrix
+
+
+def _other_format(start: bytes) -> str:
+    """What a file that is no .npy seems to be, and how to make a .npy of it."""
+    if not start:
+        return "the file is empty; expected a .npy file, as numpy.save writes it"
+    if start.startswith(b"PK"):
+        return "an archive (.npz); numpy.save the one matrix in it as a .npy file"
+    return (
+        "not a whole .npy file; raw float32, as LASER writes it, becomes one by numpy.save(NEW.npy,"
+        " numpy.fromfile(OLD, numpy.float32).reshape(-1, DIMENSIONS))"
+    )

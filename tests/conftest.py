@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from process_settings import put_back, snapshot
 
 from xtremely.engine.bundled import build_tokenizer
 from xtremely.engine.runtime import Engine
@@ -22,9 +23,11 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
 with contextlib.suppress(ImportError):  # a machine that only runs the kernels' tests has none
-    from hypothesis import settings
+    from hypothesis import Phase, settings
 
-    settings.register_profile("shared machine", deadline=None)
+    # No shrinking: of a failing test it would run hundreds more examples, each in interpreted code.
+    phases = (Phase.explicit, Phase.reuse, Phase.generate)
+    settings.register_profile("shared machine", deadline=None, phases=phases)
     settings.load_profile("shared machine")
 
 MINI = Path(__file__).parent.parent / "eval" / "mini"
@@ -39,6 +42,28 @@ TINY = {
     "pad_token_id": 1,
     "initializer_range": 0.3,  # large enough that layers differ visibly
 }
+
+
+BEFORE = pytest.StashKey[dict]()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item):
+    """Remember the process's settings before anything of a test runs, its fixtures included."""
+    item.stash[BEFORE] = snapshot()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    """A test that leaves settings changed has failed; the next one has them as they were."""
+    try:
+        done = yield
+    finally:
+        left = put_back(item.stash[BEFORE])
+    if left:
+        pytest.fail(f"leaves settings of the process changed: {'; '.join(left)}", pytrace=False)
+    return done
 
 
 @pytest.fixture(autouse=True)

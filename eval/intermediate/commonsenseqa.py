@@ -6,28 +6,79 @@ and choices of the hub's copy.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from xtremely.eval import readers
 from xtremely.eval.choosing import Item, choosing
+from xtremely.files.documents import fit
+from xtremely.kernels.guard import require
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the release."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the release."""
+
+    stem: str
+    choices: list[Option]
+
+
+@dataclass(frozen=True)
+class Released:
+    """A line of the release."""
+
+    answerKey: str
+    question: Question
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the hub's copy."""
+
+    label: list[str]
+    text: list[str]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A line of the hub's copy."""
+
+    answerKey: str
+    question: str
+    choices: Options
 
 
 def _read(path: Path) -> list[Item]:
-    rows = readers.read_json_lines(path)
+    rows = readers.read_json_lines(path, dict[str, object])
     return [_item(f"{path}:{number}", row) for number, row in enumerate(rows, start=1)]
 
 
-def _item(where: str, row: Any) -> Item:
-    question = row["question"]
-    if isinstance(question, dict):
-        text = question["stem"]
-        labels = [one["label"] for one in question["choices"]]
-        options = [one["text"] for one in question["choices"]]
+def _item(where: str, row: dict[str, object]) -> Item:
+    if isinstance(row.get("question"), dict):
+        released = fit(row, Released, where)
+        answer, text = released.answerKey, released.question.stem
+        labels = [one.label for one in released.question.choices]
+        options = [one.text for one in released.question.choices]
     else:
-        text, labels, options = question, row["choices"]["label"], row["choices"]["text"]
-    answer = row["answerKey"]
-    return where, text, options, list(labels).index(answer) if answer in labels else answer
+        copied = fit(row, Copied, where)
+        answer, text = copied.answerKey, copied.question
+        labels, options = copied.choices.label, copied.choices.text
+    require(
+        len({*labels}) == len(labels) == len(options),
+        f"{where}: options {', '.join(labels)} for {len(options)} texts; each needs its own letter",
+    )
+    require(
+        answer in labels, f"{where}: the right option is {answer!r}; legal: {', '.join(labels)}"
+    )
+    return where, text, options, labels.index(answer)
 
 
 TASK = choosing(

@@ -9,25 +9,35 @@ import csv
 from pathlib import Path
 
 from xtremely.eval import readers
-from xtremely.eval.choosing import Item, choosing
-from xtremely.kernels.guard import InputError
+from xtremely.eval.choosing import Item, choosing, chosen_option
+from xtremely.kernels.guard import InputError, require
 
+COLUMNS = ("context", "question", "answer0", "answer1", "answer2", "answer3", "label")
 FILES = {"train": "train.csv", "dev": "valid.csv"}
 
 
 def _read(path: Path) -> list[Item]:
+    table = csv.reader(readers.read_lines(path), strict=True)
     try:
-        rows = list(csv.DictReader(readers.read_lines(path), strict=True))
+        header, *rows = list(table) or [[]]
     except csv.Error as error:
-        raise InputError(f"{path}: no csv ({error})") from error
+        raise InputError(f"{path}:{table.line_num}: no csv ({error})") from error
+    absent = [name for name in COLUMNS if name not in header]
+    require(
+        not absent,
+        f"{path}:1: no column {', '.join(absent)}; the first line has {', '.join(header)}",
+    )
     items = []
-    for number, row in enumerate(rows, start=1):
-        options = [row[f"answer{n}"] for n in range(4)]
-        label = row["label"]
-        answer = int(label) if label and label.isdecimal() else label
-        items.append(
-            (f"{path}: row {number}", f"{row['context']} {row['question']}", options, answer)
+    for number, fields in enumerate(rows, start=1):
+        where = f"{path}: row {number}"
+        require(
+            len(fields) == len(header),
+            f"{where}: {len(fields)} columns, the first line has {len(header)}",
         )
+        row = dict(zip(header, fields, strict=True))
+        options = [row[f"answer{n}"] for n in range(4)]
+        text = f"{row['context']} {row['question']}"
+        items.append((where, text, options, chosen_option(row["label"])))
     return items
 
 

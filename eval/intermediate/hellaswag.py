@@ -6,22 +6,32 @@ activity and the context, the right ending's number, four endings.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from xtremely.eval import readers
-from xtremely.eval.choosing import Item, choosing
+from xtremely.eval.choosing import Item, choosing, chosen_option
 from xtremely.kernels.guard import require
 
 NAMES = {"train": "train", "dev": "val"}
 LINES = 6
 
 
+@dataclass(frozen=True)
+class Row:
+    """A line of the release."""
+
+    ctx: str
+    endings: list[str]
+    label: int
+
+
 def _read(path: Path) -> list[Item]:
     if ".txt" in path.suffixes:
         return _read_text(path)
     return [
-        (f"{path}:{number}", row["ctx"], row["endings"], row["label"])
-        for number, row in enumerate(readers.read_json_lines(path), start=1)
+        (f"{path}:{number}", row.ctx, row.endings, row.label)
+        for number, row in enumerate(readers.read_json_lines(path, Row), start=1)
     ]
 
 
@@ -34,8 +44,7 @@ def _read_text(path: Path) -> list[Item]:
     items = []
     for start in range(0, len(lines), LINES):
         text, answer, *endings = lines[start : start + LINES]
-        number = int(answer) if answer.isdecimal() else answer
-        items.append((f"{path}:{start + 1}", text, endings, number))
+        items.append((f"{path}:{start + 1}", text, endings, chosen_option(answer)))
     return items
 
 

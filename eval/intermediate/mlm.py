@@ -14,6 +14,8 @@ from xtremely.eval import readers
 from xtremely.eval.examples import Texts
 from xtremely.eval.languages import LANGUAGES, language
 from xtremely.eval.task import Labelling, Task
+from xtremely.files.text import is_blank
+from xtremely.kernels.guard import require
 
 NAME = "mlm"
 NTREX = {"ar": "arb", "zh": "zho-CN"}
@@ -30,7 +32,8 @@ def find(root: Path, code: str, split: str) -> Callable[[], Texts]:
 
 def _read(path: Path) -> Texts:
     lines = readers.read_lines(path)
-    texts = [line for line in lines if line.strip()]
+    texts = [line for line in lines if not is_blank(line)]
+    require(bool(texts), f"{path}: holds no text")
     empty = len(lines) - len(texts)
     return Texts(texts, {"empty_lines": empty} if empty else {})
 

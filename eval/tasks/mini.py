@@ -48,4 +48,5 @@ TASK = Task(
     source="written for this project",
     layouts=("inside the package",),
     packaged=True,
+    sizes={"test": 60},
 )

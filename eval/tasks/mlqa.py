@@ -14,7 +14,7 @@ from xtremely.eval import hub, readers
 from xtremely.eval.examples import Questions
 from xtremely.eval.languages import codes
 from xtremely.eval.read_squad import read_squad, squad_rows
-from xtremely.eval.task import Reading, Task
+from xtremely.eval.task import Reading, Task, sizes_of
 
 NAME = "mlqa"
 
@@ -48,4 +48,8 @@ TASK = Task(
     ),
     checkpoint="squad",
     max_length=384,
+    sizes={
+        "dev": sizes_of("ar 517 de 512 en 1148 hi 507 zh 504"),
+        "test": sizes_of("ar 5335 de 4517 en 11590 es 5253 hi 4918 vi 5495 zh 5137"),
+    },
 )

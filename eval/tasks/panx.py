@@ -14,7 +14,7 @@ from xtremely.eval import hub, readers
 from xtremely.eval.examples import Tagged
 from xtremely.eval.languages import codes
 from xtremely.eval.read_tagged import read_tagged, tagged_rows
-from xtremely.eval.task import Labelling, Task
+from xtremely.eval.task import Labelling, Task, sizes_of
 
 NAME = "panx"
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
@@ -58,4 +58,17 @@ TASK = Task(
     more_languages=codes("az gu lt pa pl qu ro uk"),
     more_splits=("train",),
     max_length=128,
+    sizes={
+        "dev": sizes_of(
+            "af 1000 ar 10000 bg 10000 bn 1000 de 10000 el 10000 en 10000 et 10000 fa 10000"
+            " fi 10000 fr 10000 he 10000 hi 1000 id 10000 jv 100 ka 10000 kk 1000 ko 10000"
+            " ml 1000 mr 1000 ms 1000 my 100 ru 10000 sw 1000 te 1000 tl 1000 yo 100 zh 10000"
+        ),
+        "test": sizes_of(
+            "af 1000 ar 10000 bg 10000 bn 1000 de 10000 el 10000 en 10000 et 10000 fa 10000"
+            " fi 10000 fr 10000 he 10000 hi 1000 id 10000 jv 100 ka 10000 kk 1000 ko 10000"
+            " ml 1000 mr 1000 ms 1000 my 100 ru 10000 sw 1000 te 1000 th 10000 tl 1000 yo 100"
+            " zh 10000"
+        ),
+    },
 )

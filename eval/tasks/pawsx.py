@@ -76,4 +76,5 @@ TASK = Task(
     checkpoint="pawsx",
     more_splits=("train",),
     max_length=128,
+    sizes={"dev": 2000, "test": 2000},
 )

@@ -14,9 +14,13 @@ from pathlib import Path
 from xtremely.eval import hub, readers
 from xtremely.eval.examples import Parallel
 from xtremely.eval.languages import codes, language
-from xtremely.eval.task import Matching, Setting, Task
+from xtremely.eval.task import Matching, Setting, Task, sizes_of
 
 NAME = "tatoeba"
+LANGUAGES = codes(
+    "af ar bg bn de el es et eu fa fi fr he hi hu id it ja"
+    " jv ka kk ko ml mr nl pt ru sw ta te th tl tr ur vi zh"
+)
 # Where LASER's file names say the individual language instead of ISO 639-3's macrolanguage.
 FILE_CODES = {"zh": "cmn", "fa": "pes", "sw": "swh"}
 
@@ -56,10 +60,7 @@ TASK = Task(
     name=NAME,
     title="translation retrieval among up to 1,000 sentences",
     kind="retrieve",
-    languages=codes(
-        "af ar bg bn de el es et eu fa fi fr he hi hu id it ja"
-        " jv ka kk ko ml mr nl pt ru sw ta te th tl tr ur vi zh"
-    ),
+    languages=LANGUAGES,
     find=find,
     splits=("test",),
     metric="accuracy",
@@ -81,4 +82,8 @@ TASK = Task(
         "tatoeba.XXX/validation-*.parquet",
     ),
     more_languages=codes("az lt pl ro uk"),
+    sizes={
+        "test": dict.fromkeys(LANGUAGES, 1000)
+        | sizes_of("jv 205 ka 746 kk 575 ml 687 sw 390 ta 307 te 234 th 548")
+    },
 )

@@ -14,7 +14,7 @@ from xtremely.eval import hub, readers
 from xtremely.eval.examples import Questions
 from xtremely.eval.languages import codes, language
 from xtremely.eval.read_squad import read_squad, squad_rows
-from xtremely.eval.task import Reading, Task
+from xtremely.eval.task import Reading, Task, sizes_of
 
 NAME = "tydiqa"
 
@@ -61,4 +61,8 @@ TASK = Task(
     checkpoint="tydiqa",
     more_splits=("train",),
     max_length=384,
+    sizes={
+        "dev": sizes_of("ar 921 en 440 fi 782 ko 276 sw 499 te 669"),
+        "train": sizes_of("en 3696 ko 1625 sw 2755"),
+    },
 )

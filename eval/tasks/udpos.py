@@ -16,7 +16,7 @@ from xtremely.eval.conllu import read_treebanks
 from xtremely.eval.examples import Tagged
 from xtremely.eval.languages import codes, language
 from xtremely.eval.read_tagged import read_tagged, tagged_rows
-from xtremely.eval.task import Labelling, Task
+from xtremely.eval.task import Labelling, Task, sizes_of
 
 NAME = "udpos"
 LABELS = (
@@ -82,4 +82,14 @@ TASK = Task(
     more_languages=MORE_LANGUAGES,
     more_splits=("train",),
     max_length=128,
+    sizes={
+        "dev": sizes_of(
+            "af 194 ar 909 bg 1115 de 19233 el 403 en 3974 et 3868 fa 2055 fi 3239 fr 2905 he 484"
+            " hi 1659 id 559 ja 501 ko 3016 nl 1394 pt 1770 ru 8108 te 131 zh 1000"
+        ),
+        "test": sizes_of(
+            "af 425 ar 1680 bg 1116 el 456 en 5440 et 4127 fa 2055 fi 6544 fr 5013 he 491 hi 2684"
+            " id 1931 ja 2365 kk 1047 ko 4276 nl 1471 pt 2680 ru 8973 te 146 tl 222 zh 3455"
+        ),
+    },
 )

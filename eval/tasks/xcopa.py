@@ -7,20 +7,32 @@ training set is read under the code ``en``. The question is put as XTREME-R's ru
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from xtremely.eval import readers
 from xtremely.eval.examples import Choices
 from xtremely.eval.languages import codes
 from xtremely.eval.task import Labelling, Task
+from xtremely.files.text import is_blank
 from xtremely.kernels.guard import require
 
 NAME = "xcopa"
-QUESTIONS = ("cause", "effect")
 TEXTS = ("premise", "choice1", "choice2")
 HIDDEN = -1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a file."""
+
+    premise: str
+    choice1: str
+    choice2: str
+    question: Literal["cause", "effect"]
+    label: int = HIDDEN
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Choices]:
@@ -35,34 +47,26 @@ def find(root: Path, code: str, split: str) -> Callable[[], Choices]:
 
 
 def _read(path: Path) -> Choices:
-    rows = readers.read_json_lines(path)
+    rows = readers.read_json_lines(path, Row)
     for number, row in enumerate(rows, start=1):
-        _check(row, f"{path}:{number}")
-    texts = [f"{row['premise']} What was the {row['question']}?" for row in rows]
-    options = [(row["choice1"], row["choice2"]) for row in rows]
-    answers = [row.get("label", HIDDEN) for row in rows]
+        for name in TEXTS:
+            require(
+                not is_blank(getattr(row, name)),
+                f"{path}:{number}: {name} is {getattr(row, name)!r}, not a text",
+            )
+        require(
+            row.label in (0, 1, HIDDEN),
+            f"{path}:{number}: 'label' is {row.label}; legal: 0, 1 or {HIDDEN}",
+        )
+    texts = [f"{row.premise} What was the {row.question}?" for row in rows]
+    options = [(row.choice1, row.choice2) for row in rows]
+    answers = [row.label for row in rows]
     hidden = answers.count(HIDDEN)
     require(
         hidden in (0, len(rows)),
         f"{path}: {hidden} of {len(rows)} lines have no label; legal: all have one, or none has",
     )
     return Choices(texts, options, None if hidden else answers, {"layout": "XCOPA"})
-
-
-def _check(row: Any, where: str) -> None:
-    require(isinstance(row, dict), f"{where}: {row!r} is not a JSON object")
-    for name in TEXTS:
-        text = row.get(name)
-        require(
-            isinstance(text, str) and bool(text.strip()), f"{where}: {name} is {text!r}, not a text"
-        )
-    for name, value, legal in (
-        ("question", row.get("question"), QUESTIONS),
-        ("label", row.get("label", HIDDEN), (0, 1, HIDDEN)),
-    ):
-        require(
-            value in legal, f"{where}: {name} is {value!r}; legal: {', '.join(map(str, legal))}"
-        )
 
 
 TASK = Task(
@@ -82,4 +86,5 @@ TASK = Task(
     more_splits=("train",),
     training_languages=codes("en"),
     max_length=128,
+    sizes={"val": 100, "test": 500},
 )

@@ -95,4 +95,5 @@ TASK = Task(
     checkpoint="xnli",
     more_splits=("train",),
     max_length=128,
+    sizes={"dev": 2490, "test": 5010},
 )

@@ -45,4 +45,5 @@ TASK = Task(
     checkpoint="squad",
     more_languages=codes("ro"),
     max_length=384,
+    sizes={"test": 1190},
 )

@@ -223,7 +223,7 @@ def test_outputs_that_are_no_labels_have_none(make_tiny):
             "labels are neutral, neutral, entailment; needed",
         ),
         ({"id2label": {"0": "neutral", "2": "entailment"}}, "no numbered list"),
-        ({"id2label": ["neutral"]}, "no numbered list"),
+        ({"id2label": ["neutral"]}, "'id2label' is \\['neutral'\\]; legal: an object"),
         (
             {"architectures": ["XLMRobertaForTokenClassification"]},
             "holds a token classification head.*a sequence classification head is needed",

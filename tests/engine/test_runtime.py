@@ -74,7 +74,7 @@ def test_one_string_instead_of_a_list_is_refused(engine):
 
 
 def test_something_that_is_no_string_is_named(engine):
-    with pytest.raises(InputError, match="text 1 is a NoneType, expected a string"):
+    with pytest.raises(InputError, match="text 2 of 2 is a NoneType, expected a string"):
         engine.embed(["a", None])
 
 
@@ -197,5 +197,58 @@ def test_a_folders_hash_sees_content_and_names(tmp_path):
 @pytest.mark.parametrize("broken", ["{", "[1]", '{"a": 1}', '[{"type": 3}]'])
 def test_a_broken_list_of_modules_is_named(tmp_path, broken):
     (tmp_path / "modules.json").write_text(broken)
-    with pytest.raises(InputError, match="modules.json: not a list of modules"):
+    with pytest.raises(InputError, match="modules.json.*(broken JSON|legal: an? |'.*type' is)"):
         conventions(tmp_path, "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": "512"}, "'max_seq_length' is '512'"),
+        ("sentence_bert_config.json", {"max_seq_length": 0}, "'max_seq_length' is 0"),
+        ("sentence_bert_config.json", {"max_seq_length": True}, "'max_seq_length' is True"),
+        ("sentence_bert_config.json", {"do_lower_case": "no"}, "'do_lower_case' is 'no'"),
+        ("sentence_bert_config.json", [], "the file's value is"),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, "'prompts' is"),
+        ("config_sentence_transformers.json", {"prompts": {"q": 5}}, "'prompts.q' is 5"),
+        ("config_sentence_transformers.json", {"default_prompt_name": 3}, "_prompt_name' is 3"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "'x'; legal: doc"),
+        ("config_sentence_transformers.json", {"truncate_dim": -1}, "'truncate_dim' is -1"),
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": 1}, "_cls_token' is 1; legal: a va"),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls"]}, "'pooling_mode' is"),
+        ("1_Pooling/config.json", {"include_prompt": "yes"}, "'include_prompt' is 'yes'"),
+        ("modules.json", [{"type": "x.Transformer", "path": "../y"}], "leads out of its folder"),
+        ("modules.json", [{"type": "x.Transformer", "path": "/y"}], "leads out of its folder"),
+    ],
+    ids=str,
+)
+def test_a_declaration_that_does_not_fit_is_named(tmp_path, name, value, complaint):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(json.dumps(value))
+    with pytest.raises(InputError, match=f"{name.split('/')[-1]}.*{complaint}") as said:
+        conventions(tmp_path, "m")
+    assert "\n" not in str(said.value)
+
+
+def test_a_folders_own_default_prompt_goes_before_a_published_one(tmp_path):
+    declared = {"prompts": {"query": "q: ", "mine": "m: "}, "default_prompt_name": "mine"}
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(declared))
+    found = conventions(tmp_path, "multilingual-e5-small")
+    assert (found.default_prompt, found.prompt("query")) == ("m: ", "q: ")
+    declared["default_prompt_name"] = None
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(declared))
+    found = conventions(tmp_path, "multilingual-e5-small")
+    assert (found.default_prompt, found.prompt("passage")) == ("q: ", "passage: ")
+
+
+def test_a_folders_hash_sees_a_files_name_and_its_modules_configurations(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    first = folder_hash(tmp_path)
+    (tmp_path / "a.json").rename(tmp_path / "b.json")
+    assert folder_hash(tmp_path) != first
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "modules.json").write_text('[{"type": "x.Pooling", "path": "1_Pooling"}]')
+    (tmp_path / "1_Pooling" / "config.json").write_text("{}")
+    second = folder_hash(tmp_path)
+    (tmp_path / "1_Pooling" / "config.json").write_text("{ }")
+    assert folder_hash(tmp_path) != second

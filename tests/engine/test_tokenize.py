@@ -157,3 +157,22 @@ def test_no_pairs_give_no_tokens(tokenizer):
 def test_a_limit_below_the_special_tokens_is_refused(tokenizer):
     with pytest.raises(InputError, match="max_length 3 is not between 4 and the encoder's 128"):
         tokenizer.pairs(["a"], ["b"], 3)
+
+
+def test_the_memory_of_texts_is_bounded_and_drops_the_oldest(tokenizer, monkeypatch):
+    from xtremely.engine import tokenize
+
+    monkeypatch.setattr(tokenize, "CACHED_TOKENS", 30)
+    texts = [f"text number {letter}" for letter in "abcdefgh"]
+    first = [row.tolist() for row in tokenizer.rows(texts)]
+    held = [*tokenizer._seen]
+    assert 0 < sum(len(row) for row in tokenizer._seen.values()) <= 30
+    assert held == texts[-len(held) :]
+    assert [row.tolist() for row in tokenizer.rows(texts)] == first
+
+
+def test_a_text_that_just_fits_does_not_count_as_cut(tokenizer):
+    (row,) = tokenizer.rows(["one two three"])
+    length = len(row) + tokenizer.single.specials
+    assert tokenizer(["one two three"], length).truncated == 0
+    assert tokenizer(["one two three"], length - 1).truncated == 1

@@ -1,41 +1,26 @@
 """Training: the order of batches, pruned vocabularies, checkpoints, many heads on one encoder."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from training_cases import CALM, DEFAULTS, TAGS, feature, run_and_save, tagged
 
 from xtremely.engine import learner as models
 from xtremely.engine.feed import IGNORED, Collator, Exam, Feature, Key, Lesson, Vocabulary, order
 from xtremely.engine.learner import HeadPlan
-from xtremely.engine.train import Settings, choose_device, choose_precision, fit
+from xtremely.engine.train import (
+    Settings,
+    _last_checkpoint,
+    choose_device,
+    choose_precision,
+    fit,
+)
 from xtremely.kernels.guard import InputError, UsageError
-
-TAGS = ("A", "B", "C")
-DEFAULTS = {
-    "epochs": 2.0, "max_steps": None, "learning_rate": 1e-3, "batch_size": 4, "accumulation": 1,
-    "warmup": 0.1, "weight_decay": 0.0, "patience": None, "evaluate_steps": 2, "save_steps": 1000,
-    "seed": 3, "freeze": True, "prune": True, "keep_head": False, "precision": "fp32",
-    "device": "cpu",
-}  # fmt: skip
-CALM = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-
-
-def feature(length, target, top=60, seed=0):
-    dice = np.random.default_rng((seed, length))
-    ids = np.concatenate([[0], dice.integers(4, top, length - 2), [2]]).astype(np.int32)
-    return Feature((ids,), (np.zeros(length, dtype=np.uint8),), target)
-
-
-def tagged(count=14, top=60):
-    made = []
-    for n in range(count):
-        length = 4 + n % 7
-        target = np.full(length, IGNORED)
-        target[1:-1] = np.arange(length - 2) % 3
-        made.append(feature(length, target, top, seed=n))
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +38,8 @@ def trained(base, tokenizer, tmp_path):
     """Trains a tagger, or what is asked for, and saves it; gives the fit and the folder."""
 
     def trained(folder=base, plans=None, lessons=None, exams=(), name="a", **changes):
-        plans = plans or [HeadPlan("tags", "token classification", TAGS)]
-        lessons = lessons or [Lesson("tags", tagged())]
-        settings = Settings(**{**DEFAULTS, **changes})
-        work = tmp_path / f"work-{name}"
-        fitted = fit(folder, tokenizer, plans, lessons, exams, settings, work, quiet=True)
-        models.save(fitted.learner, plans[0].name, folder, tokenizer, tmp_path / name)
-        return fitted, tmp_path / name
+        asked = {"plans": plans, "lessons": lessons, "exams": exams}
+        return run_and_save(folder, tokenizer, tmp_path, name, **asked, **changes)
 
     return trained
 
@@ -316,3 +296,22 @@ def test_devices_and_precisions():
         choose_precision("fp16", "cpu")
     with pytest.raises(UsageError, match="did you mean 'bf16'"):
         choose_precision("bf15", "cpu")
+
+
+def test_a_damaged_checkpoint_takes_the_others_with_it(tmp_path):
+    """Else the next run would find it again, and the best one so far may be the damaged one."""
+    for step, content in ((2, b"right"), (4, b"right"), (6, b"wrong")):
+        folder = tmp_path / "work" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(content)
+        files = {"weights": hashlib.sha256(b"right").hexdigest()}
+        (folder / "complete").write_text(json.dumps({"step": step, "files": files}))
+    (tmp_path / "work" / "checkpoint-8").mkdir()  # it was not written to its end
+    with pytest.warns(UserWarning, match="a checkpoint is damaged; training begins anew"):
+        assert _last_checkpoint(tmp_path / "work") is None
+    assert not (tmp_path / "work").exists()
+    for step in (9, 10):
+        folder = tmp_path / "work" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "complete").write_text(f'{{"step": {step}}}')  # as earlier versions wrote it
+    assert _last_checkpoint(tmp_path / "work").name == "checkpoint-10"

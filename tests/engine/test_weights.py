@@ -93,8 +93,8 @@ def test_pickled_weights_are_refused_with_the_remedy(folder):
     [
         ("hidden_act", "gelu_new", "hidden_act 'gelu_new' is not supported"),
         ("position_embedding_type", "relative_key", "'relative_key' is not supported"),
-        ("num_hidden_layers", "three", "a size in config.json is no number .*'three'"),
-        ("num_attention_heads", 5, "hidden size 48 is not a multiple of 5 heads"),
+        ("num_hidden_layers", "three", "'num_hidden_layers' is 'three'; legal: a valid integer"),
+        ("num_attention_heads", 5, "hidden_size 48 is not a multiple of 5 heads"),
     ],
 )
 def test_a_configuration_the_encoder_cannot_follow_is_refused(folder, key, value, complaint):
@@ -142,5 +142,19 @@ def test_a_modernbert_checkpoint_is_strict_too(modern, damage):
 
 def test_a_broken_configuration_file_is_named(folder):
     (folder / "config.json").write_text('{"model_type": ')
-    with pytest.raises(InputError, match=r"config.json: not readable as JSON"):
+    with pytest.raises(InputError, match=r"config.json:1: broken JSON"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["encoder.layer.0.classifier.weight", "encoder.cls.weight"])
+def test_a_heads_name_inside_the_encoder_is_no_head(folder, name):
+    change(folder, lambda tensors: tensors.update({name: torch.ones(4, 4)}))
+    with pytest.raises(InputError, match=f"does not use {name}"):
+        load(folder)
+
+
+def test_names_with_and_without_a_prefix_are_not_mixed(folder):
+    words = "embeddings.word_embeddings.weight"
+    change(folder, lambda tensors: tensors.update({f"bert.{words}": tensors[words].clone()}))
+    with pytest.raises(InputError, match=f"'{words}' is there twice, with and without 'bert.'"):
         load(folder)

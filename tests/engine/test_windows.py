@@ -195,3 +195,20 @@ def test_spans_of_characters_stay_in_order_inside_the_text(e5, text):
         assert (np.diff(borders) >= 0).all()
     assert (one.spans[:, 0] <= one.spans[:, 1]).all()
     assert one.spans.min(initial=0) >= 0 and one.spans.max(initial=0) <= len(text)
+
+
+def test_a_window_longer_by_hundreds_of_tokens_is_preferred_by_hand():
+    # Windows 0-299 and 250-349. In the first, token 275 has 24 on its smaller side and 3.00 for the
+    # length: 27.00. In the second it has 25 and 1.00. Token 276 has 26.00 and 27.00.
+    assert stretches(350, room=300, stride=250) == [
+        Stretch(0, 300, begin=0, end=276),
+        Stretch(250, 350, begin=276, end=350),
+    ]
+
+
+def test_a_question_that_just_fits_does_not_count_as_cut(tokenizer):
+    (row,) = tokenizer.rows(["which one"])
+    limits = {"max_length": 64, "stride": 8}
+    for length, cut in ((len(row), 0), (len(row) - 1, 1)):
+        made = windows(tokenizer, ["which one"], ["b"], [0], question_length=length, **limits)
+        assert made.tokens.truncated == cut

@@ -19,7 +19,8 @@ from xtremely.eval.answering import METHOD, Answering
 from xtremely.eval.examples import Question, Questions
 from xtremely.eval.planning import Settings, plan_cells
 from xtremely.eval.readers import read_lines
-from xtremely.eval.runner import Watcher, assemble, run_cell
+from xtremely.eval.run_folder import run_folder, write_submission
+from xtremely.eval.runner import Watcher, records_of, run_cell
 from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError
 
@@ -341,7 +342,10 @@ def squad_json(code, answered):
 def run(engine, root, out, profile):
     settings = Settings(profile=profile)
     cells, _ = plan_cells(engine, [XQUAD], root, settings, ["en", "zh"])
-    return assemble(out, [run_cell(engine, c, settings, out, Watcher()) for c in cells])
+    with run_folder(out) as folder:
+        results = [run_cell(engine, c, settings, out, Watcher()) for c in cells]
+        write_submission(folder, results)
+    return records_of(results)
 
 
 def test_a_run_writes_and_scores_what_xtreme_would(reader, write, tmp_path):

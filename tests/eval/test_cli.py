@@ -119,15 +119,6 @@ def test_encode_on_a_full_disk_ends_in_one_line_and_keeps_nothing(tiny_bert, tmp
     assert [p.name for p in tmp_path.iterdir()] == ["in.txt"]
 
 
-def test_an_interrupted_run_says_that_it_goes_on(xtremely, tiny_bert, out, monkeypatch):
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Engine, "pooled", interrupt)
-    code, _, errors = xtremely("eval", "--model", tiny_bert, "--languages", "de", "--out", out)
-    assert code != 0 and "interrupted; the same command goes on from here" in errors
-
-
 def test_tasks_lists_what_exists_and_what_is_there(xtremely, data):
     code, shown, _ = xtremely("tasks", "--data-root", data)
     assert code == 0
@@ -172,10 +163,6 @@ BAD_DATA = {
         damage("tatoeba/tatoeba.deu-eng.deu", lambda b: b.replace(b"zwei", b"")),
         "deu:2: empty line",
     ),
-    "a missing half": (
-        lambda root: (root / "tatoeba/tatoeba.deu-eng.eng").unlink(),
-        "deu is there but .*eng is missing",
-    ),
     "columns": (
         damage("bucc2018/de-en.dev.en", lambda b: b.replace(b"\t", b" ")),
         "dev.en:1: 1 columns",
@@ -206,8 +193,17 @@ def test_bad_data_ends_in_one_line_and_exit_code_1(xtremely, tiny_bert, data, ou
         (["--pooling", "max", "--languages", "de"], 2, "pooling 'max' is not known"),
         (["--backend", "cuda"], 2, "backend 'cuda' is not known; legal: auto, torch, triton"),
         (["--model", "e5-smal"], 2, "did you mean 'e5-small-4bit'"),
-        (["--limit", "1"], 2, "--limit 1 is too small"),
+        (["--limit", "1"], 2, "--limit is 1; legal: a finite number, 2 or more"),
         (["--layers", "²"], 2, "layer '²' does not exist"),
+        (["--layers", "9" * 5000], 2, "layer '99999999999999999999' does not exist"),
+        (["--layers", "1,,2"], 2, "layer '' does not exist"),
+        (["--limit", "-3"], 2, "--limit is -3; legal: a finite number, 2 or more"),
+        (["--limit", str(10**30)], 2, "at most 1e+09"),
+        (["--tasks", ","], 2, "--tasks names nothing"),
+        (["--languages", ""], 2, "--languages names nothing"),
+        (["--pooling", " "], 2, "--pooling names nothing"),
+        (["--prompt", "\udcff"], 1, "--prompt: a text holds half a character"),
+        (["--model", "/tmp/\udcff"], 1, "--model: a text holds half a character"),
         (["--device", "mps"], 2, "legal: auto, cpu, cuda, cuda:N"),
         (["--model", "no-one/nothing"], 1, "the hub did not give it"),
     ],
@@ -221,6 +217,20 @@ def test_wrong_usage_ends_in_one_line(xtremely, tiny_bert, out, arguments, code,
 
 def test_an_option_that_does_not_exist_is_wrong_usage(xtremely):
     assert xtremely("eval", "--modell", "x")[0] == 2
+
+
+def test_wrong_usage_leaves_no_folder(xtremely, tiny_bert, out):
+    assert xtremely("eval", "--model", tiny_bert, "--limit", "1", "--out", out)[0] == 2
+    assert not out.exists()
+
+
+def test_tuning_never_overwrites_what_is_no_table(xtremely, write):
+    path = write("mine.json", '["mine"]')
+    code, _, errors = xtremely("kernels", "tune", "--out", path)
+    assert code == 1 and "mine.json" in errors and len(errors.splitlines()) == 1
+    assert path.read_text() == '["mine"]'
+    code, _, errors = xtremely("kernels", "tune", "--only", ",")
+    assert code == 2 and "--only names nothing" in errors
 
 
 def test_a_missing_language_says_where_it_looked(xtremely, tiny_bert, data, out):
@@ -248,7 +258,11 @@ def test_a_folder_that_cannot_be_written_fails_before_any_work(
     code, _, errors = xtremely(
         "eval", "--model", tiny_bert, "--out", place.format(file=tmp_path / "file")
     )
-    assert code == 1 and "cannot write to" in errors and "choose another --out" in errors
+    assert (
+        code == 1
+        and "cannot be written to" in errors
+        and "name another folder with --out" in errors
+    )
 
 
 def test_a_full_disk_ends_in_one_line_and_keeps_what_was_finished(tiny_bert, out):
@@ -264,4 +278,5 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_was_finished(tiny_bert, out
     assert "File too large" in done.stderr and "goes on from there" in done.stderr
     assert len(list((out / "cells").glob("mini.de.*.json"))) == 1
     assert (out / "results.json").exists() and not (out / "report.html").exists()
-    assert not [p for p in out.rglob(".*") if p.is_file()]
+    left = {path.name for path in out.rglob(".*")}
+    assert left == {".xtremely.json", ".xtremely.lock"}

@@ -33,7 +33,9 @@ def test_ids_come_as_they_are_in_any_order(write, tmp_path):
 
 
 def test_parquet_with_and_without_ids(tmp_path):
-    pyarrow, table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+    from pyarrow import parquet as table
+
     texts = ["one", "two\tparts", "one"]
     table.write_table(pyarrow.table({"text": texts}), tmp_path / "a.parquet")
     table.write_table(pyarrow.table({"id": [9, 8, 7], "sentence": texts}), tmp_path / "b.parquet")
@@ -48,7 +50,7 @@ def test_parquet_with_and_without_ids(tmp_path):
 def test_a_file_is_read_once_and_again_when_it_changes(write, tmp_path, monkeypatch):
     path = write("a.txt", TEXT)
     first = prepare(path, tmp_path / "work")
-    monkeypatch.setattr(corpora, "_records", None)
+    monkeypatch.setattr(corpora, "sentences_in", None)
     assert prepare(path, tmp_path / "work") == first
     monkeypatch.undo()
     write("a.txt", TEXT + "four\n")
@@ -109,3 +111,54 @@ def test_truncated_archives_are_refused(write, tmp_path, name):
 def test_a_note_holds_no_path_of_this_machine(write, tmp_path):
     made = prepare(write("a.txt", TEXT), tmp_path / "work")
     assert str(tmp_path) not in json.dumps(json.loads((made.folder / "corpus.json").read_text()))
+
+
+@pytest.mark.parametrize("name", ["texts.tsv", "offsets.npy", "duplicates.tsv", "corpus.json"])
+@pytest.mark.parametrize("damage", ["altered", "short", "gone"])
+def test_what_was_altered_is_made_again(write, tmp_path, name, damage):
+    path = write("a.txt", TEXT)
+    made = prepare(path, tmp_path / "work")
+    whole = {one.name: one.read_bytes() for one in made.folder.iterdir()}
+    content = whole[name]
+    if damage == "gone":
+        (made.folder / name).unlink()
+    else:
+        changed = content.replace(b"two", b"TWO") if b"two" in content else content[:-1] + b"\x7f"
+        (made.folder / name).write_bytes(content[:-3] if damage == "short" else changed)
+    assert prepare(path, tmp_path / "work") == made
+    assert {one.name: one.read_bytes() for one in made.folder.iterdir()} == whole
+
+
+def test_a_corpus_that_was_read_otherwise_is_read_again(write, tmp_path, monkeypatch):
+    path = write("a.txt", TEXT)
+    monkeypatch.setattr(corpora, "READING", corpora.READING - 1)
+    earlier = prepare(path, tmp_path / "work")
+    note = earlier.folder / "corpus.json"
+    monkeypatch.undo()
+    prepare(path, tmp_path / "work")
+    assert json.loads(note.read_text())["reading"] == corpora.READING
+
+
+def test_lines_of_which_nothing_is_seen_are_left_out_and_counted(write, tmp_path):
+    made = prepare(write("a.txt", "one\n\u00a0\n\u200b\u2028\ntwo\n"), tmp_path / "work")
+    assert (made.lines, made.empty, made.named, made.ids()) == (4, 2, False, ["1", "4"])
+    named = prepare(write("b.tsv", "\nx\tone\ny\t\ufeff\n"), tmp_path / "work")
+    assert (named.lines, named.empty, named.named, named.ids()) == (3, 2, True, ["x"])
+
+
+def test_equal_texts_with_other_ids_are_another_corpus(write, tmp_path):
+    a, b = (prepare(write(n, f"{n}\tone\n"), tmp_path / "work") for n in ("a", "b"))
+    assert a.texts != b.texts and a.source != b.source
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(write, tmp_path, monkeypatch):
+    path, read = write("a.txt", TEXT), corpora.sentences_in
+
+    def changing(path):
+        yield from read(path)
+        path.write_text("other\n")
+
+    monkeypatch.setattr(corpora, "sentences_in", changing)
+    with pytest.raises(InputError, match="a.txt changed while it was read; start again"):
+        prepare(path, tmp_path / "work")
+    assert not list((tmp_path / "work").rglob("corpus.json"))

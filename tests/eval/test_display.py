@@ -2,10 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
 import pytest
+from report_pages import record, tagged, written
 
+from xtremely.engine.runtime import Engine
+from xtremely.eval import runner
+from xtremely.eval.display import print_summary
+from xtremely.eval.examples import Parallel, Tagged
+from xtremely.eval.planning import Settings, plan_cells
+from xtremely.eval.results import PROTOCOL
 from xtremely.eval.task import find_task
 
 PANX = find_task("panx")
@@ -87,3 +96,31 @@ def test_what_is_not_xtreme_has_no_average(xtremely, tiny_bert, tmp_path):
     assert "mini test, mini suite, not XTREME" in shown
     assert "mini: limited to 5 examples, not the benchmark" in shown
     assert "on average over" not in shown
+
+
+def test_what_readers_say_of_the_data_reaches_terminal_and_report(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "400")
+    noted = {"empty_texts": 3, "layout": "LASER", "lines": "5 of 1,000", "not_comparable": "short"}
+    records = [record(settings=noted), record(language="zh", settings={"empty_texts": 4})]
+    records.append(tagged("de", 50.0))
+    print_summary(records, [], tmp_path)
+    shown = capsys.readouterr().out.splitlines()
+    said = ["tatoeba: empty texts: 3 (de), 4 (zh)", "tatoeba: lines: 5 of 1,000 (de)"]
+    assert [line for line in shown if line in said] == said
+    assert not [line for line in shown if "layout" in line or "prompt" in line or "head" in line]
+    assert "short (de)" in "".join(shown)
+    page = written(tmp_path, records)
+    assert all(line in page.text for line in said)
+
+
+def test_settings_of_the_protocol_are_no_remarks_on_the_data(tiny_bert, make_tiny):
+    """Whatever a run writes of its own protocol is known as such."""
+    labels = dict(enumerate(PANX.rules.labels))
+    head = make_tiny("bert", "AutoModelForTokenClassification", id2label=labels)
+    for model, task in ((tiny_bert, find_task("mini")), (head, PANX)):
+        engine = Engine.load(str(model))
+        data = Tagged([["a"]], [["O"]]) if task is PANX else Parallel(["a"], ["b"], [0])
+        task = replace(task, find=lambda *place, data=data: lambda: data)
+        cells, _ = plan_cells(engine, [task], Path(), Settings(), [task.languages[0]])
+        settings = runner._identity(engine, cells[0], Settings())["settings"]
+        assert set(settings) <= set(PROTOCOL)

@@ -8,11 +8,13 @@ from xtremely.engine.runtime import Engine
 from xtremely.eval import submission
 from xtremely.eval.evaluation import Evaluation
 from xtremely.eval.planning import Settings
+from xtremely.eval.readers import Incomplete, Missing
 from xtremely.eval.runner import Watcher
-from xtremely.eval.task import find_task
+from xtremely.eval.task import all_tasks, find_task
 from xtremely.kernels.guard import InputError, UsageError
 
 PANX, PAWSX, TATOEBA = find_task("panx"), find_task("pawsx"), find_task("tatoeba")
+BUCC = find_task("bucc2018")
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +117,106 @@ def test_every_task_in_one_command(xtremely, base, checkpoints, root, tmp_path):
     assert (out / "report.html").stat().st_size > 10_000
 
 
-def test_a_language_need_not_be_in_every_task(base, root, tmp_path):
-    bucc = find_task("bucc2018")
-    whole, _ = evaluation(base, root, tasks=[TATOEBA, bucc], languages=["de", "sw"], named=False)
-    results, _ = whole.run(tmp_path / "out", Watcher())
-    assert {(r["task"], r["language"]) for r in records(results)} == {("tatoeba", "de")}
-    whole, _ = evaluation(base, root, tasks=[TATOEBA, bucc], languages=["de", "xx"])
+@pytest.fixture
+def matching(write):
+    """Tatoeba in German, Swahili and Chinese; BUCC in German and Chinese, in French without en."""
+    for code in ("deu", "swh", "cmn"):
+        write(f"data/tatoeba/tatoeba.{code}-eng.{code}", "eins\nzwei\ndrei\n")
+        write(f"data/tatoeba/tatoeba.{code}-eng.eng", "one\ntwo\nthree\n")
+    for code in ("de", "zh", "fr"):
+        for side in (code, "en"):
+            lines = "".join(f"{side}-{n}\t{side} word {n}\n" for n in range(5))
+            root = write(f"data/bucc2018/{code}-en.dev.{side}", lines).parents[1]
+        write(f"data/bucc2018/{code}-en.dev.gold", f"{code}-0\ten-0\n{code}-1\ten-1\n")
+    (root / "bucc2018/fr-en.dev.en").unlink()
+    return root
+
+
+def cells(results):
+    return {(r["task"], r["language"]) for r in records(results)}
+
+
+def test_languages_that_exist_are_evaluated_and_the_rest_is_named(base, matching, tmp_path):
+    tasks = [TATOEBA, BUCC]
+    whole, _ = evaluation(base, matching, tasks=tasks, languages=["de", "sw", "zh"])
+    results, notes = whole.run(tmp_path / "out", Watcher())
+    found = {("tatoeba", code) for code in ("de", "sw", "zh")} | {("bucc2018", "de")}
+    assert cells(results) == found | {("bucc2018", "zh")}
+    assert notes == ["bucc2018 does not have sw"]
+
+
+def test_a_language_without_data_is_named(base, matching, tmp_path):
+    tasks = [TATOEBA, BUCC]
+    whole, _ = evaluation(base, matching, tasks=tasks, languages=["de", "ru", "it"])
+    results, notes = whole.run(tmp_path / "out", Watcher())
+    assert cells(results) == {("tatoeba", "de"), ("bucc2018", "de")}
+    assert notes == [
+        "bucc2018 does not have it",
+        "tatoeba has no data for it, ru",
+        "bucc2018 has no data for ru",
+    ]
+
+
+def test_a_language_that_xtreme_r_adds_is_named_too(base, matching, tmp_path):
+    whole, _ = evaluation(base, matching, tasks=[TATOEBA], languages=["de", "lt"])
+    assert whole.run(tmp_path / "out", Watcher())[1] == ["tatoeba has no data for lt"]
+
+
+def test_a_named_task_without_any_data_is_an_error(base, matching, tmp_path):
+    tasks = [TATOEBA, BUCC]
+    for languages in (["ru", "de"], None):
+        whole, _ = evaluation(base, matching, tasks=[TATOEBA, PANX], languages=languages)
+        with pytest.raises(InputError, match="panx"):
+            whole.run(tmp_path / "out", Watcher())
+    whole, _ = evaluation(base, matching, tasks=tasks, languages=["ru"])
+    with pytest.raises(Missing, match="'tatoeba', language 'ru'"):
+        whole.run(tmp_path / "out", Watcher())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_language_of_no_task_is_an_error(base, matching, tmp_path, named):
+    options = {"tasks": [TATOEBA, BUCC], "languages": ["de", "xx"], "named": named}
+    whole, loaded = evaluation(base, matching, **options)
     with pytest.raises(UsageError, match="'xx' is in none of the tasks tatoeba, bucc2018"):
         whole.run(tmp_path / "out", Watcher())
+    assert not loaded
+
+
+@pytest.mark.parametrize("missing", ["fr-en.dev.en", "de-en.dev.gold"])
+def test_an_incomplete_set_is_left_out_and_named_or_an_error(base, matching, tmp_path, missing):
+    (matching / "bucc2018" / missing).unlink(missing_ok=True)
+    code = missing[:2]
+    whole, _ = evaluation(base, matching, tasks=[TATOEBA, BUCC], named=False)
+    results, notes = whole.run(tmp_path / "out", Watcher())
+    there = {"de", "zh"} - {code}
+    expected = {("tatoeba", each) for each in ("de", "sw", "zh")}
+    assert cells(results) == expected | {("bucc2018", each) for each in there}
+    path = matching / "bucc2018" / missing
+    assert f"bucc2018 in {code} is incomplete: {path} is missing" in notes
+    whole, _ = evaluation(base, matching, tasks=[TATOEBA, BUCC])
+    with pytest.raises(Incomplete, match=f"{missing} is missing; they belong together"):
+        whole.run(tmp_path / "out", Watcher())
+
+
+def test_tasks_lists_every_task_and_what_is_missing_of_the_incomplete(xtremely, matching):
+    code, shown, errors = xtremely("tasks", "--data-root", matching)
+    assert (code, errors) == (0, "")
+    names = [line.split()[0] for line in shown.splitlines() if not line.startswith(" ")]
+    assert names == sorted(all_tasks())
+    bucc = shown[shown.index("bucc2018 ") : shown.index("\nmini ")]
+    assert f"data found in {matching}: de zh (dev)" in bucc
+    assert f"incomplete: fr ({matching}/bucc2018/fr-en.dev.en is missing)" in bucc
+    assert "no data: ru" in bucc
+
+
+def test_what_is_left_out_stands_in_the_terminal_and_the_report(xtremely, base, matching, tmp_path):
+    out = tmp_path / "out"
+    code, shown, errors = xtremely(
+        "eval", "--model", base, "--tasks", "all", "--data-root", matching, "--out", out
+    )
+    assert code == 0, errors
+    said = f"bucc2018 in fr is incomplete: {matching}/bucc2018/fr-en.dev.en is missing"
+    assert said in shown and said in (out / "report.html").read_text()
 
 
 def test_nothing_is_computed_before_everything_is_read(base, checkpoints, root, write, tmp_path):

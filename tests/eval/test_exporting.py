@@ -130,3 +130,31 @@ def test_a_run_on_onnx(xtremely, make_tiny, write, tmp_path, precision):
         assert "onnxruntime" in ours["versions"]
         if precision == "fp32":
             assert ours["score"] == theirs["score"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dead link", "nothing", "dot"])
+def test_out_is_a_new_folder_or_refused_before_any_work(
+    xtremely, tiny_bert, write, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(Engine, "load", None)
+    out = tmp_path / "out"
+    if kind == "folder":
+        write("out/model.onnx", "mine")
+    elif kind == "empty folder":
+        out.mkdir()
+    elif kind == "file":
+        out.write_text("mine")
+    elif kind == "dead link":
+        out.symlink_to(tmp_path / "nowhere")
+    given = {"nothing": "", "dot": "."}.get(kind, out)
+    before = sorted(tmp_path.rglob("*"))
+    code, _, errors = xtremely("export", tiny_bert, "--out", given)
+    complaint = "is empty or the current folder" if given != out else "exists already, and is left"
+    assert code == 1 and complaint in errors and len(errors.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_out_where_nothing_can_be_written(xtremely, tiny_bert, monkeypatch):
+    monkeypatch.setattr(Engine, "load", None)
+    code, _, errors = xtremely("export", tiny_bert, "--out", "/proc/x/out")
+    assert code == 1 and "/proc/x: cannot be written to" in errors

@@ -101,6 +101,7 @@ def template(tmp_path_factory, small_study, tiny_bert):
     (root / "one.toml").write_text(ONE_CELL)
     before = [
         "index build s.npy --out i.faiss --index Flat --k 1",
+        "mine s.txt t.txt --model models/tiny --out m.tsv --k 2",
         "eval --model models/tiny --tasks mini --languages de --limit 3 --out done",
         "study run one.toml --data-root data --models models --out s --results one.json",
         "study pack one.toml --data-root data --models models --out one.tar.xz",

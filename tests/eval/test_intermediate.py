@@ -126,7 +126,7 @@ def test_cosmosqas_quoted_fields(write, tmp_path):
     choices = read(tmp_path, "cosmosqa")
     assert (choices.texts, choices.answers) == (['He said, "no" . Why ?'], [3])
     write("cosmosqa/train.csv", "id,context\n1,a\n")
-    with pytest.raises(InputError, match="not the set's structure"):
+    with pytest.raises(InputError, match="train.csv:1: no column question, answer0"):
         read(tmp_path, "cosmosqa")
 
 

@@ -96,3 +96,8 @@ def test_answers_that_do_not_stand_where_the_file_says_are_left_out_and_counted(
 def test_rows_are_chosen_in_order():
     examples = TextPairs(["a", "b", "c"], ["d", "e", "f"], ["x", "y", "z"])
     assert chosen(examples, [2, 0]) == TextPairs(["c", "a"], ["f", "d"], ["z", "x"])
+
+
+def test_an_answer_whose_offset_counts_from_the_end_is_left_out():
+    question = Question("q", "?", 0, ("Bonn",), (-4,))
+    assert len(usable(Questions(["am Bonn"], [question]))) == 0

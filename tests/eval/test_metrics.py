@@ -192,3 +192,28 @@ def test_a_question_without_an_answer_scores_nothing_and_counts():
 def test_a_normaliser_that_does_not_exist_is_named():
     with pytest.raises(UsageError, match="unknown normaliser 'squat'; did you mean 'squad'"):
         metrics.answer_tokens("squat", "en")
+
+
+def test_a_single_begins_a_span_and_a_type_is_what_stands_behind_the_last_hyphen():
+    assert metrics.spans([["I-X", "S-X", "I-X"]]) == {("X", 0, 1), ("X", 1, 2), ("X", 2, 3)}
+    assert metrics.spans([["B-A-C", "I-B-C", "I-C"]]) == {("C", 0, 3)}
+
+
+def test_a_word_counts_as_often_as_both_answers_have_it():
+    scored = metrics.answers({"q": "x x y"}, {"q": ["x x x"]}, metrics.squad_tokens)
+    assert scored == pytest.approx({"exact_match": 0, "f1": 100 * 2 / 3})
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "tokens"),
+    [
+        ("de", "Ein einer eines einem einen eine Haus", ["haus"]),
+        ("de", "Der die das den dem des Einhorn", ["einhorn"]),
+        ("es", "Un una unos unas el la los las casa", ["casa"]),
+        ("vi", "của là cái chiếc những nhà", ["nhà"]),
+        ("zh", "一龥\u9fa6\u9fa6\u4dff\u4dff", ["一", "龥", "\u9fa6\u9fa6\u4dff\u4dff"]),
+        ("hi", "a घर", ["a", "घर"]),
+    ],
+)
+def test_mlqas_articles_and_ideographs(language, text, tokens):
+    assert metrics.mlqa_tokens(text, language) == tokens

@@ -14,6 +14,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.eval import embedding
 from xtremely.eval.readers import read_sentences
 from xtremely.eval.tasks.mini import FOLDER
+from xtremely.files.writing import is_temporary
 from xtremely.retrieval import approximate, index, plan
 from xtremely.retrieval.store import Store
 
@@ -179,8 +180,8 @@ def spoiled(value, *rows):
 @pytest.mark.parametrize(
     ("x", "y", "options", "complaint"),
     [
-        (spoiled(np.nan, 2, 5), ONES, (), "has NaN or infinity in 2 rows, first in row 2, 5"),
-        (ONES, spoiled(0, 7), (), "has zero vectors in 1 rows, first in row 7"),
+        (spoiled(np.nan, 2, 5), ONES, (), "has NaN or infinity in 2 rows, first in row 3, 6 "),
+        (ONES, spoiled(0, 7), (), "has zero vectors in 1 rows, first in row 8 "),
         (ONES, ONES[:, :5], (), "has 8 dimensions, .* has 5; both sides must come from"),
         (ONES, ONES[:0], (), "m1.npy is empty"),
         (ONES, ONES[:3], (), "k is 4, but .*m1.npy holds 3 sentences; legal: 1 to 3"),
@@ -190,7 +191,7 @@ def spoiled(value, *rows):
         (ONES, ONES, ("--retrieval", "both"), "unknown retrieval 'both'"),
         (ONES, ONES, ("--threshold", "high"), "legal: a number, or dev-tuned"),
         (ONES, ONES, ("--threshold", "dev-tuned"), "needs --gold"),
-        (ONES, ONES, ("--shards", "0"), "must be at least 1"),
+        (ONES, ONES, ("--shards", "0"), "--shards is 0; legal: a finite number, 1 or more"),
         (ONES, ONES, ("--gold", "absent.tsv"), "absent.tsv: there is no such file"),
     ],
 )
@@ -233,7 +234,27 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_was_finished(sides, tiny_be
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and "the same command goes on from there" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "o").exists()
-    assert not [p.name for p in (tmp_path / "o.work").rglob(".*")]
+    assert not [p.name for p in tmp_path.rglob(".*") if is_temporary(p.name)]
+
+
+@pytest.mark.parametrize("command", ["mine", "encode", "index"])
+def test_an_interrupted_run_says_what_is_kept(
+    xtremely, sides, tiny_bert, tmp_path, monkeypatch, command
+):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "pooled", interrupt)
+    out = ("--model", tiny_bert, "--out", tmp_path / "o")
+    arguments, told = {
+        "mine": (("mine", *sides[:2], *out), f"is kept in {tmp_path / 'o.work'}, the same command"),
+        "index": (("index", "build", sides[0], *out), f"is kept in {tmp_path / 'o.work'}"),
+        "encode": (("encode", "--input", sides[0], *out[:2], "--output", out[3]), "nothing was"),
+    }[command]
+    code, _, errors = xtremely(*arguments)
+    assert code != 0 and "interrupted; " in errors and told in errors
+    assert not (tmp_path / "o").exists()
+    assert not [path for path in tmp_path.rglob(".*") if is_temporary(path.name)]
 
 
 def test_an_index_is_built_searched_and_looked_at(xtremely, tiny_bert, sides, tmp_path):
@@ -247,7 +268,7 @@ def test_an_index_is_built_searched_and_looked_at(xtremely, tiny_bert, sides, tm
     )
     assert code == 0, errors
     rows = [line.split("\t") for line in found.read_text().splitlines()]
-    assert rows[0][:3] == ["1", "1", "8"] and len(rows) == 2
+    assert rows[0][:3] == ["1", "1", "de-7"] and len(rows) == 2
     code, shown, _ = xtremely("index", "info", out)
     assert code == 0 and "OpenBLAS kernels" in shown and "pooling" in shown
     other = ("--model", tiny_bert, "--pooling", "cls", "--layer", "1")

@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from xtremely.engine.batch import collate, plan
 from xtremely.engine.runtime import Engine
 from xtremely.eval import predicting
 from xtremely.eval.examples import Question, Questions, Tagged, TextPairs, part
 from xtremely.eval.planning import Settings, plan_cells
 from xtremely.eval.results import summarise, without_timings
-from xtremely.eval.runner import Watcher, assemble, run_cell
+from xtremely.eval.runner import Watcher, records_of, run_cell
 from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -66,7 +69,7 @@ class Counter(Watcher):
 def run(engine, root, out, settings=Settings(), languages=("de",)):  # noqa: B008
     cells, _ = plan_cells(engine, [PANX], root, settings, list(languages))
     watcher = Counter()
-    return assemble(out, [run_cell(engine, c, settings, out, watcher) for c in cells]), watcher
+    return records_of([run_cell(engine, c, settings, out, watcher) for c in cells]), watcher
 
 
 def test_a_record_says_what_was_scored_and_how(engine, root, tmp_path):
@@ -83,13 +86,15 @@ def test_a_record_says_what_was_scored_and_how(engine, root, tmp_path):
 
 
 def test_hidden_tags_are_predicted_and_not_scored_and_dev_is_scored(engine, root, tmp_path):
-    records, _ = run(engine, root, tmp_path, languages=["zh"])
+    cells, _ = plan_cells(engine, [PANX], root, Settings(), ["zh"])
+    result = run_cell(engine, cells[0], Settings(), tmp_path, Counter())
+    records = result["records"]
     assert [(r["split"], r["score"] is None, r["n"]) for r in records] == [
         ("test", True, 30),
         ("dev", False, 12),
     ]
-    lines = (tmp_path / "submission/panx/test-zh.tsv").read_text().split("\n\n")
-    assert len(lines) == 31 and set(lines[0].split()) <= set(PANX.rules.labels)
+    lines = result["submission"]["panx/test-zh.tsv"]
+    assert lines.count("") == 30 and set(lines) <= {"", *PANX.rules.labels}
     assert [(row["split"], row["languages"], row["unscored"]) for row in summarise(records)] == [
         ("test", 0, 1),
         ("dev", 1, 0),
@@ -155,7 +160,7 @@ def test_a_model_without_the_tasks_head_is_refused_before_any_work(engine, root,
     ("settings", "complaint"),
     [
         (Settings(profile="mine"), "profile 'mine' is not known; legal: model, script, paper"),
-        (Settings(limit=1), "--limit 1 is too small"),
+        (Settings(limit=1), "--limit is 1; legal: a finite number, 2 or more"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(engine, root, settings, complaint):
@@ -178,10 +183,10 @@ def test_answers_are_worded_as_in_xtremes_script_under_its_profile(make_tiny, tm
         rules = cells[0].task.rules
         assert (rules.wording, cells[0].max_length) == (wording, 384)
         assert rules.shortlist == (20 if wording == "words" else None)
-    out = tmp_path / "out"
-    records = assemble(out, [run_cell(engine, cells[0], settings, out, Watcher())])
+    result = run_cell(engine, cells[0], settings, tmp_path / "out", Watcher())
+    records = result["records"]
     assert records[0]["n"] == 3 and {"exact_match", "f1"} <= set(records[0]["details"])
-    answers = json.loads((out / "submission/xquad/test-de.json").read_text())
+    answers = result["submission"]["xquad/test-de.json"]
     assert list(answers) == ["0", "1", "2"] and set(answers.values()) <= {answers["0"]}
 
 
@@ -212,3 +217,67 @@ def test_parts_are_the_whole(examples):
         whole = getattr(examples, name, None)
         if whole is not None:
             assert getattr(first, name) + getattr(rest, name) == whole
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("rows", ["sequences", "tokens"])
+def test_an_output_that_is_not_finite_stops_the_run_with_its_text(engine, value, rows):
+    """Three sequences, longest first in the batch; the bad value belongs to the second."""
+    texts = ["und", "eins und zwei und drei", "eins und"]
+    tokens = engine.tokenizer(texts)
+    (batch,) = [collate(tokens, each) for each in plan(tokens.lengths, 10_000)]
+    assert batch.order.tolist() == [1, 2, 0]
+    taken = []
+    asked = SimpleNamespace(tokens=tokens, take=lambda outputs, batch: lambda: taken.append(1))
+    outputs = torch.zeros(3 if rows == "sequences" else batch.tokens, 2)
+    take = predicting._watched(engine, asked)
+    take(outputs, batch)()
+    assert taken == [1]
+    outputs[1 if rows == "sequences" else int(batch.cu_seqlens[1]), 1] = value
+    with pytest.raises(InputError, match="the head's output for '▁ e i n s ▁ u n d' has NaN"):
+        take(outputs, batch)()
+    assert taken == [1]
+    outputs[1 if rows == "sequences" else int(batch.cu_seqlens[1]), 1] = 0
+    outputs[-1, 0] = value
+    with pytest.raises(InputError, match="output for '▁ u n d' has NaN"):
+        take(outputs, batch)()
+
+
+def test_a_run_stops_at_such_an_output(engine, root, tmp_path, monkeypatch):
+    predict = engine.predict
+
+    def spoils(head, tokens, take, progress):
+        return predict(head, tokens, lambda outputs, batch: take(outputs / 0, batch), progress)
+
+    monkeypatch.setattr(engine, "predict", spoils)
+    with pytest.raises(InputError, match="panx, de: the head's output for"):
+        run(engine, root, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: kept["predictions"].pop(),
+        lambda kept: kept["predictions"].append(["O"]),
+        lambda kept: kept.update(predictions=[1] * 40),
+        lambda kept: kept["work"].update(seconds="1"),
+        lambda kept: kept["work"].pop("tokens"),
+        lambda kept: kept.pop("work"),
+    ],
+)
+def test_a_part_that_is_not_whole_is_predicted_again(engine, root, tmp_path, monkeypatch, damage):
+    from xtremely.eval import runner
+
+    with monkeypatch.context() as patch:  # a run that ends before its cell is kept
+        patch.setattr(runner, "keep", None)
+        with pytest.raises(TypeError):
+            run(engine, root, tmp_path)
+    (path,) = (tmp_path / "work").rglob("*.json")
+    kept = json.loads(path.read_text())
+    del kept["checksum"]
+    damage(kept)
+    path.write_text(json.dumps(kept))
+    with pytest.warns(UserWarning, match="computed again"):
+        records, watcher = run(engine, root, tmp_path)
+    assert watcher.tokens == records[0]["tokens"] > 0

@@ -42,12 +42,12 @@ def test_hidden_answers_are_known_and_the_next_split_is_looked_at(write, tmp_pat
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (line() + line(label=2), r"test.et.jsonl:2: label is 2; legal: 0, 1"),
+        (line() + line(label=2), r"test.et.jsonl:2: 'label' is 2; legal: 0, 1 or -1"),
         (line() + line(label=-1), r"test.et.jsonl: 1 of 2 lines have no label"),
-        (line("why"), r"test.et.jsonl:1: question is 'why'; legal: cause, effect"),
+        (line("why"), r"test.et.jsonl:1: 'question' is 'why'; legal: 'cause' or 'effect'"),
         (line(choice2=" "), r"test.et.jsonl:1: choice2 is ' ', not a text"),
-        (line(premise=None), r"test.et.jsonl:1: premise is None, not a text"),
-        ("[]\n", r"test.et.jsonl:1: \[\] is not a JSON object"),
+        (line(premise=None), r"test.et.jsonl:1: 'premise' is None; legal: a valid string"),
+        ("[]\n", r"test.et.jsonl:1: the file's value is \[\]; legal: an object"),
         (line() + "{\n", r"test.et.jsonl:2: broken JSON"),
         ("", r"test.et.jsonl: the file is empty"),
     ],

@@ -19,7 +19,7 @@ def test_xtremes_files(write, tmp_path):
     data = splits["test"]
     assert data.words == [["Ist", "Bonn"], ["Äh"]]
     assert data.tags == [["O", "B-LOC"], ["O"]]
-    assert data.notes == {"layout": "XTREME"}
+    assert data.notes == {"layout": "XTREME", "not_comparable": "2 of 10,000 examples"}
 
 
 def test_a_test_set_without_tags_is_known_and_dev_is_looked_at(write, tmp_path):
@@ -69,6 +69,7 @@ def test_spans_that_do_not_begin_with_b_are_kept_and_counted(write, tmp_path, ta
         warnings.simplefilter("always")
         data = PANX.read(tmp_path, "de", "dev")
     said = [str(remark.message) for remark in remarks]
+    assert said.pop() == "panx, de, dev: 2 of 10,000 examples"
     assert len(said) == bool(broken)
     assert all(f"dev-de.tsv: {broken} I- tags follow no tag of their own span" in s for s in said)
     assert data.tags == [["B-PER"], tags.split()]

@@ -1,17 +1,23 @@
 """Scoring from made-up vectors whose answers are known beforehand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from xtremely.eval import retrieval
 from xtremely.eval.examples import Comparable, Parallel, Side
 from xtremely.eval.retrieval import (
     Space,
+    is_headline,
     limited,
     score_comparable,
     score_parallel,
     texts_of,
 )
 from xtremely.eval.task import find_task
+from xtremely.kernels.guard import InputError
+from xtremely.retrieval.mining import Pairs
 
 SPACE = Space(1, "mean", "none")
 TATOEBA, BUCC = find_task("tatoeba"), find_task("bucc2018")
@@ -126,6 +132,31 @@ def test_sentences_that_occur_twice_are_searched_once_and_lose_their_ids():
     assert (one.details["precision"], one.details["recall"]) == (100, pytest.approx(100 / 3))
 
 
+def test_the_threshold_is_tuned_on_all_gold_also_on_what_cannot_be_found():
+    # Distances of 1, 3, 5, 7 and 9 degrees; the first and the last pair are true. Eight more true
+    # pairs have a sentence that occurs eight times and so has no id. With all ten, five predictions
+    # (F1 4/15) beat one (2/11); with the two that can be found, one (2/3) would beat five (4/7).
+    twice = {(f"x{n}", f"e{n % 5}") for n in range(5, 13)}
+    gold = {("x0", "e0"), ("x4", "e4"), *twice}
+    dev = comparable(["a", "b", "c", "d", "e", *["f"] * 8], "ABCDE", gold)
+    vectors = vectors_of([0, 30, 60, 90, 120, 250], [1, 33, 65, 97, 129])
+    one = mined(dev, None, vectors, None)["dev", "both", "cosine", "max"]
+    assert one.details["predicted"] == 5
+    assert one.details["threshold"] == pytest.approx(cos(9), abs=1e-6)
+    assert (one.details["precision"], one.details["recall"]) == (40, 20)
+    assert one.score == pytest.approx(400 / 15)
+
+
+def test_backwards_a_sentence_may_be_in_several_pairs():
+    dev = comparable("ab", "ABC", {("x0", "e0"), ("x0", "e1"), ("x1", "e2")})
+    found = mined(dev, None, vectors_of([0, 90], [2, -1, 91]), None)
+    backward, union = (
+        found["dev", *key] for key in (("en->x", "cosine", "backward"), ("both", "cosine", "max"))
+    )
+    assert backward.submission == ["x0\te0", "x0\te1", "x1\te2"] and backward.score == 100
+    assert union.submission == ["x0\te1", "x1\te2"] and union.score == pytest.approx(80)
+
+
 def test_all_four_ways_of_pairing_are_scored_with_their_directions():
     found = mined(DEV, None, DEV_VECTORS, None)
     assert {(key[1], key[3]) for key in found} == {
@@ -144,3 +175,53 @@ def test_a_limit_keeps_alignment_and_gold_pairs():
     small = limited(data, 4)
     assert (small.x.ids, small.en.ids) == (["x0", "x1", "x3", "x5"], ["e0", "e1", "e3", "e4"])
     assert small.gold == data.gold
+
+
+def test_scores_that_are_not_numbers_are_refused(monkeypatch):
+    """Ratios of sentences whose neighbourhoods have nothing in common: 0 / 0, or 1 / 0."""
+    vectors = {"test": vectors_of([0, 40, 90], [1, 42, 88])}
+    for bad in (np.nan, np.inf, -np.inf):
+        scores = np.array([1.0, bad, 0.5])
+        found = (np.array([0, 1, 2]), scores)
+        monkeypatch.setattr(retrieval, "best_match", lambda seen, scoring, found=found: found)
+        with pytest.raises(InputError, match="test: 1 of 3 cosine scores are not finite"):
+            list(score_parallel(TATOEBA, {"test": parallel([0, 1, 2])}, vectors, [SPACE]))
+        pairs = Pairs(np.arange(3), np.arange(3), scores)
+        monkeypatch.setattr(retrieval, "candidates", lambda *arguments, pairs=pairs: pairs)
+        with pytest.raises(InputError, match="dev: 1 of 3 cosine scores are not finite"):
+            mined(DEV, None, DEV_VECTORS, None)
+
+
+def test_a_threshold_says_which_split_it_comes_from():
+    dev, test = comparable("abcd", "ABCD", None), comparable("abcd", "ABCD", DEV.gold)
+    found = mined(dev, test, DEV_VECTORS, DEV_VECTORS)
+    assert found["test", "both", "cosine", "max"].details["threshold_from"] == "test"
+    assert found["dev", "both", "cosine", "max"].details["threshold_from"] is None
+
+
+def test_one_way_of_mining_is_the_benchmarks():
+    found = mined(DEV, None, DEV_VECTORS, None)
+    headlines = [key for key, one in found.items() if is_headline(one, BUCC, SPACE)]
+    assert headlines == [("dev", "both", "ratio", "max")]
+
+
+def test_centring_takes_each_sides_mean_off():
+    """Far from the origin all directions are alike; around its own mean each side is itself."""
+    x = np.eye(3, dtype=np.float32)
+    shifts = np.float32([[0, 0, 9]]), np.float32([[9, 0, 0]])
+    vectors = {"test": lambda space: (x + shifts[0], x + shifts[1])}
+    data = {"test": parallel([0, 1, 2])}
+    scores = {}
+    for centring in ("none", "mean"):
+        space = replace(SPACE, centring=centring)
+        found = by_key(score_parallel(TATOEBA, data, vectors, [space]))
+        scores[centring] = found["test", "en->x", "cosine", None].score
+    assert scores["mean"] == 100 > scores["none"]
+
+
+def test_a_limit_leaves_room_for_distractors():
+    """Gold pairs are half of the sentences at most."""
+    gold = {("x3", "e3"), ("x4", "e4"), ("x5", "e5")}
+    small = limited(comparable("abcdef", "ABCDEF", gold), 4)
+    assert small.x.ids == ["x0", "x1", "x3", "x4"]
+    assert small.gold == {("x3", "e3"), ("x4", "e4")}

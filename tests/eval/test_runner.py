@@ -1,7 +1,9 @@
 """Runs on the mini suite with a tiny random model: planning, keeping, going on, adding up."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from xtremely.engine.runtime import Engine
@@ -9,11 +11,13 @@ from xtremely.eval import runner
 from xtremely.eval.planning import Settings, check_languages, plan_cells
 from xtremely.eval.readers import Missing
 from xtremely.eval.results import summarise, without_timings
-from xtremely.eval.runner import Watcher, assemble, run_cell
+from xtremely.eval.run_folder import run_folder, write_submission
+from xtremely.eval.runner import Watcher, records_of, run_cell
 from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError, UsageError
 
 MINI, TATOEBA = find_task("mini"), find_task("tatoeba")
+MINI_FOLDER = Path(runner.__file__).parent / "mini"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,10 @@ class Counter(Watcher):
 def run(engine, out, settings=Settings(), languages=("de", "zh"), task=MINI, root=None):  # noqa: B008
     cells, _ = plan_cells(engine, [task], root, settings, list(languages))
     watcher = Counter()
-    return assemble(out, [run_cell(engine, c, settings, out, watcher) for c in cells]), watcher
+    with run_folder(out) as folder:
+        results = [run_cell(engine, cell, settings, out, watcher) for cell in cells]
+        write_submission(folder, results)
+    return records_of(results), watcher
 
 
 def test_records_say_what_was_scored_and_how(engine, tmp_path):
@@ -152,7 +159,7 @@ def test_a_profile_without_a_layer_for_this_depth_asks_for_one(engine):
         (Settings(poolings=("max",)), "pooling 'max' is not known"),
         (Settings(centrings=("median",)), "centring 'median' is not known"),
         (Settings(profile="mine"), "profile 'mine' is not known; legal: model, script, paper"),
-        (Settings(limit=1), "--limit 1 is too small"),
+        (Settings(limit=1), "--limit is 1; legal: a finite number, 2 or more"),
         (Settings(layers="0", poolings=("cls",)), "the same vector for every text"),
     ],
 )
@@ -183,7 +190,7 @@ def test_a_task_without_data_stops_a_run_only_if_it_was_named(engine, tmp_path):
     both = [find_task("bucc2018"), TATOEBA]
     with pytest.raises(Missing, match="bucc2018"):
         plan_cells(engine, both, tmp_path, Settings())
-    cells, missing = plan_cells(engine, both, tmp_path, Settings(), named=False)
+    cells, missing = plan_cells(engine, both, tmp_path, Settings(), strict=False)
     assert [cell.task.name for cell in cells] == ["tatoeba"]
     assert {"bucc2018", "tatoeba"} == {gone.task for gone in missing}
 
@@ -239,3 +246,83 @@ def test_results_are_plain_json_without_dates(engine, tmp_path):
     records, _ = run(engine, tmp_path, languages=["de"])
     write_results(tmp_path / "results.json", records)
     assert json.loads((tmp_path / "results.json").read_text()) == {"records": records}
+
+
+def spoilt(engine, monkeypatch, value, row=70):
+    """An engine that makes one vector of a value in one place."""
+    pooled = engine.pooled
+
+    def spoils(*arguments, **options):
+        values, work = pooled(*arguments, **options)
+        values[row, -1, 0] = value if value == 0 else values[row, -1, 0]
+        values[row, -1, 0, 5] = value
+        return values, work
+
+    monkeypatch.setattr(engine, "pooled", spoils)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "has NaN or infinity, and so have 0 more"),
+        (float("inf"), "has NaN or infinity"),
+        (-float("inf"), "has NaN or infinity"),
+        (1e38, "has length inf, and 0 more are like it"),
+        (0.0, "has length 0, and 0 more are like it"),
+    ],
+)
+def test_a_vector_that_cannot_be_compared_stops_the_run(engine, tmp_path, monkeypatch, value, said):
+    """The 71st text of the mini suite in German is English: 60 a side."""
+    english = (MINI_FOLDER / "en.txt").read_text().splitlines()[10]
+    spoilt(engine, monkeypatch, value)
+    with pytest.raises(InputError) as stop:
+        run(engine, tmp_path, languages=["de"])
+    assert str(stop.value).startswith(f"mini, de: the vector of {english[:40]!r}"[:-1])
+    assert f"at layer 3, mean pooling, {said}" in str(stop.value)
+    assert not list((tmp_path / "cells").glob("*.json"))
+
+
+def test_vectors_that_were_kept_by_mistake_are_not_scored(engine, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_require_finite", lambda *arguments: None)
+        patch.setattr(runner, "_require_directions", lambda *arguments: None)
+        patch.setitem(runner.SCORERS, "retrieve", None)
+        spoilt(engine, patch, float("nan"))
+        with pytest.raises(TypeError):
+            run(engine, tmp_path, languages=["de"])
+    with pytest.raises(InputError, match="has length nan"):
+        run(engine, tmp_path, languages=["de"])
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        ({"score": float("nan")}, "test: score is nan"),
+        ({"score": 1.0, "details": {"threshold": float("inf")}}, "test: threshold is inf"),
+    ],
+)
+def test_a_score_that_is_not_finite_never_reaches_a_file(engine, tmp_path, monkeypatch, one, said):
+    from xtremely.eval.retrieval import Matched, Space
+
+    found = Matched(
+        split="test", n=1, space=Space(3, "mean", "none"), direction="en->x",
+        scoring="cosine", **one,
+    )  # fmt: skip
+    monkeypatch.setitem(runner.SCORERS, "retrieve", lambda *arguments: [found])
+    with pytest.raises(InputError, match=f"mini, de: {said}; such a score means nothing"):
+        run(engine, tmp_path, languages=["de"])
+    assert not list((tmp_path / "cells").glob("*.json"))
+
+
+def test_each_side_is_scored_with_its_own_vectors(engine, tmp_path, monkeypatch):
+    seen = []
+
+    def look(task, splits, vectors, spaces):
+        for side, found in zip(["x", "en"], vectors["test"](spaces[0]), strict=True):
+            texts = getattr(splits["test"], side)
+            seen.append(np.abs(found - engine.embed(texts, normalize=False)).max())
+        return []
+
+    monkeypatch.setitem(runner.SCORERS, "retrieve", look)
+    run(engine, tmp_path, languages=["de"])
+    assert len(seen) == 2 and max(seen) < 1e-4

@@ -113,6 +113,16 @@ def test_a_studys_cells_are_computed_once_each_though_a_worker_dies(
     assert study_cells.results_of(out / "small.json") == results
 
 
+def test_what_a_worker_complains_about_is_said_here():
+    def search(part):
+        raise InputError(f"rows from {part.start} are damaged")
+
+    with pytest.raises(InputError, match="^rows from 5 are damaged$"):
+        list(scale.each(search, [slice(5, 9)]))
+    with pytest.raises(InputError, match="^rows from 5 are damaged$"):
+        list(scale.as_done(search, [slice(5, 9)], None))
+
+
 def test_a_cluster_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
@@ -122,3 +132,8 @@ def test_a_cluster_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(ray, "init", absent)
     with pytest.raises(InputError, match="no Ray cluster at 'host:1' .*legal: local, auto"):
         scale.connect("host:1")
+
+
+def test_an_address_of_nothing_is_refused():
+    with pytest.raises(InputError, match="--ray is empty; legal: local, auto"):
+        scale.connect(" ")

@@ -84,14 +84,16 @@ def test_folders_that_are_not_scored_are_remarked_on(folders):
     shutil.rmtree(labels / "xnli")
     with pytest.warns(UserWarning) as remarks:
         score_folder(predictions, labels)
-    first, second = (str(remark.message) for remark in remarks)
+    first, second, _ = (str(remark.message) for remark in remarks)
     assert "tydi is not scored: unknown task 'tydi'; did you mean 'tydiqa'" in first
     assert f"xnli is not scored: {labels} has no labels for it" in second
 
 
 def test_the_command_prints_one_json_document(folders, xtremely):
     code, shown, errors = xtremely("score", *folders, "--json")
-    assert (code, errors) == (0, "")
+    assert code == 0
+    assert errors.startswith("note: ") and len(errors.splitlines()) == 1
+    assert "is not the benchmark's: xnli (ar 4 of 5,010 examples, 14 more languages)" in errors
     assert json.loads(shown) == score_folder(*folders)
 
 
@@ -147,3 +149,33 @@ def test_a_remark_does_not_disturb_the_json(folders, xtremely):
     code, shown, errors = xtremely("score", predictions, labels, "--json")
     assert code == 0 and json.loads(shown)["tasks"]["udpos"]["yo"]["accuracy"] == 80
     assert errors.startswith("note: ") and "test-yo.tsv:1: sentence 1 has 2 tags" in errors
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong"),
+    [
+        ("pawsx", "1\n0\n0\n1\n"),
+        ("xquad", {"q1": "", "q2": ""}),
+        ("bucc2018", ""),
+        ("udpos", "VERB VERB DET / SYM DET"),
+        ("tatoeba", "0\n1\n3\n2\n"),
+    ],
+)
+def test_a_score_of_nothing_is_never_given_without_a_word(folders, task, wrong):
+    predictions, labels = folders
+    code = find_task(task).languages[-1]
+    path = put(predictions, task, code, wrong)
+    with pytest.warns(UserWarning) as remarks:
+        scored = score_folder(predictions, labels)["tasks"][task]
+    assert set(scored[code].values()) == {0}
+    assert any(f"{path} scores 0: no prediction is right" in str(one.message) for one in remarks)
+
+
+def test_bucc_counts_every_pair_of_a_sentence(folders):
+    """Two of three gold pairs share a sentence; all three and a wrong one are predicted."""
+    predictions, labels = folders
+    gold = "de-1\ten-1\nde-1\ten-2\nde-2\ten-2\n"
+    put(labels, "bucc2018", "de", gold)
+    put(predictions, "bucc2018", "de", gold + "de-3\ten-3\n")
+    scored = score_folder(predictions, labels)["tasks"]["bucc2018"]["de"]
+    assert scored == pytest.approx({"precision": 75, "recall": 100, "f1": 600 / 7})

@@ -1,6 +1,7 @@
 """Training runs on tiny models: phases, sources, what a folder says, interruption, bad input."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from xtremely.eval.material import Reader
 from xtremely.eval.recipe import Mixing, Phase, Recipe, Source
 from xtremely.eval.stages import train
 from xtremely.eval.task import find_task
+from xtremely.files.folders import LOCK, MARKER, alone
 from xtremely.kernels.guard import InputError, UsageError
 
 WORDS = {"en": ["a", "dog", "runs", "fast", "home"], "de": ["ein", "hund", "rennt", "heim", "so"]}
@@ -133,6 +135,18 @@ def test_a_damaged_folder_is_trained_anew(run):
     assert all(torch.equal(before[k], v) for k, v in weights(second.folder).items())
 
 
+@pytest.mark.parametrize("old", [b'"steps": 3', b'"seconds"', b'"digest"', b'"resumed_at": 0'])
+def test_a_flipped_bit_in_a_record_is_noticed(run, old):
+    (first,) = run(tag())
+    path = first.folder / "training.json"
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, old[:-1] + bytes([old[-1] ^ 1])))
+    with pytest.warns(UserWarning, match="tag is damaged; it is trained anew"):
+        (second,) = run(tag())
+    assert second.record["steps"] == 3 and not second.reused
+
+
 def test_joint_training_leaves_a_folder_for_every_head(run):
     sources = (Source("udpos", ("en",)), Source("xnli", ("de",), split="dev"))
     joint = Phase("joint", "target", sources, Mixing("uniform"), epochs=1.0, batch_size=3)
@@ -206,23 +220,26 @@ def test_a_killed_run_goes_on_to_the_same_weights(base, root, tmp_path):
         " device='cpu', quiet=True, save_steps=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 200
-    while not [*tmp_path.glob("killed/.tag.*/checkpoint-3/complete")]:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    deadline = time.monotonic() + 900
+    try:
+        while not [*tmp_path.glob("killed/.tag.*/checkpoint-3/complete")]:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     assert not (tmp_path / "killed" / "tag").exists()
 
     def finished(out):
         (done,) = train(recipe, root, tmp_path / out, device="cpu", quiet=True)
+        assert done.record["made_with"]["threads"] == torch.get_num_threads()
         return done.record["resumed_at"], weights(done.folder)
 
     (resumed, a), (_, b) = finished("killed"), finished("undisturbed")
     assert resumed >= 3
     assert all(torch.equal(a[name], b[name]) for name in a)
-    left = [path.name for path in (tmp_path / "killed").iterdir()]
-    assert left == ["tag"], "nothing else is left behind"
+    left = {path.name for path in (tmp_path / "killed").iterdir()}
+    assert left == {"tag", MARKER, LOCK}, "nothing else is left behind"
 
 
 # Bad input
@@ -243,9 +260,81 @@ def test_more_examples_than_there_are(run):
 def test_a_folder_that_was_not_trained_here_is_left_alone(run, tmp_path):
     (tmp_path / "out" / "tag").mkdir(parents=True)
     (tmp_path / "out" / "tag" / "mine.txt").write_text("x")
-    with pytest.raises(InputError, match="is in the way"):
+    with pytest.raises(InputError, match="is not empty and was not made by 'xtremely train'"):
         run(tag())
+    run(nli(), out="other")
+    (tmp_path / "other" / "tag").mkdir()
+    with pytest.raises(InputError, match="tag is in the way: it was not made here"):
+        run(nli(), tag(), out="other")
     assert (tmp_path / "out" / "tag" / "mine.txt").exists()
+    assert [*(tmp_path / "other" / "tag").iterdir()] == []
+
+
+def unmarked(folder):
+    """A folder as versions without markers left it."""
+    for name in (MARKER, LOCK):
+        (folder / name).unlink()
+    return folder
+
+
+def test_a_folder_that_an_earlier_version_left_is_resumed(run, tmp_path):
+    (first,) = run(tag())
+    before = first.folder.stat().st_mtime_ns
+    (unmarked(tmp_path / "out") / "notes.txt").write_text("mine")
+    (tmp_path / "out" / ".nli.new").mkdir()
+    again = run(tag())
+    assert again[0].reused and first.folder.stat().st_mtime_ns == before
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match=r"\.nli\.new is in the way: it was not made here"):
+        run(nli(), tag())
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"digest": "x", "bytes": {}, "phase": {}}', "[]"])
+def test_a_record_that_is_not_ours_does_not_make_a_folder_ours(run, tmp_path, content):
+    (tmp_path / "out" / "tag").mkdir(parents=True)
+    (tmp_path / "out" / "tag" / "training.json").write_text(content)
+    with pytest.raises(InputError, match="is not empty and was not made by 'xtremely train'"):
+        run(tag())
+    assert (tmp_path / "out" / "tag" / "training.json").read_text() == content
+
+
+def test_two_trainings_do_not_share_a_folder(run, tmp_path):
+    run(tag())
+    with alone(tmp_path / "out"), pytest.raises(InputError, match="another run is at work here"):
+        run(tag())
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(base, root, tmp_path, monkeypatch):
+    """Whatever file of it has a flipped bit, and its mark too; an old mark has no digests."""
+    recipe = Recipe(str(base), (tag("en", epochs=3.0, learning_rate=1e-3),))
+
+    def trained(out):
+        (done,) = train(recipe, root, tmp_path / out, device="cpu", quiet=True, save_steps=2)
+        return done
+
+    undisturbed = weights(trained("undisturbed").folder)
+    monkeypatch.setattr(stages._Stage, "_save", None)
+    with pytest.raises(TypeError):
+        trained("stopped")
+    monkeypatch.undo()
+    (checkpoint,) = tmp_path.glob("stopped/.tag.*/checkpoint-*")
+    names = [path.name for path in checkpoint.iterdir()]
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "complete"} < {*names}
+    for name in names:
+        copy = tmp_path / f"flipped {name}"
+        shutil.copytree(tmp_path / "stopped", copy)
+        (file,) = copy.glob(f".tag.*/checkpoint-*/{name}")
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        with pytest.warns(UserWarning, match="a checkpoint is damaged; training begins anew"):
+            done = trained(copy)
+        assert done.record["resumed_at"] == 0
+        assert all(torch.equal(undisturbed[k], v) for k, v in weights(done.folder).items())
+    (checkpoint / "complete").write_text('{"step": 8}')
+    done = trained("stopped")
+    assert done.record["resumed_at"] == 8
+    assert all(torch.equal(undisturbed[k], v) for k, v in weights(done.folder).items())
 
 
 def test_masked_words_without_a_mask_token(run, root):
@@ -293,5 +382,5 @@ def test_a_full_disk_is_seen_before_and_while_writing(run, monkeypatch, tmp_path
 
 def test_a_folder_that_cannot_be_written_to(base, root, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(InputError, match="file is a file; name a folder"):
         train(Recipe(str(base), (tag(),)), root, tmp_path / "file", device="cpu", quiet=True)

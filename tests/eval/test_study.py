@@ -20,7 +20,8 @@ from xtremely.eval.study_data import barred, sets_tested
 from xtremely.eval.study_grid import Phase, Test, read_grid
 from xtremely.eval.study_report import write_study_report
 from xtremely.eval.study_run import Place, run_study
-from xtremely.files.folders import alone
+from xtremely.files.folders import MARKER, alone
+from xtremely.files.writing import is_temporary
 from xtremely.kernels.guard import InputError, UsageError
 
 CELLS = 7  # two seeds of two and one trained sources, and the model as it is
@@ -166,8 +167,18 @@ def test_a_page_keeps_what_people_wrote(run, tmp_path):
     assert "What was found." in text and text.count("## All tasks") == 1
     assert "seed 2" in text.partition("Not finished")[2]
     page.write_text("no marks")
-    with pytest.raises(InputError, match="must stand in it"):
-        write_study_report([grid], results, tmp_path, page)
+    files = [tmp_path / name for name in ("report.html", "report.json", "tables.md")]
+    for file in files:
+        file.write_text("before")
+    marks = "<!-- tables --><!-- end of tables -->"
+    for text in ("no marks", "<!-- tables -->" + marks, marks * 2):
+        page.write_text(text)
+        with pytest.raises(InputError, match="must stand in it, once"):
+            write_study_report([grid], results, tmp_path, page)
+        assert page.read_text() == text
+        assert {file.read_text() for file in files} == {"before"}
+    with pytest.raises(InputError, match="--into are both"):
+        write_study_report([grid], results, tmp_path, tmp_path / "tables.md")
 
 
 def test_all_tasks_together(run, tmp_path):
@@ -230,33 +241,85 @@ def children(pid):
     return found + [grandchild for child in found for grandchild in children(child)]
 
 
-def test_killed_at_work_it_goes_on_to_the_same_results(run, small_study, tmp_path, write):
-    """Two workers; they die with the run, which leaves the folder to the next one."""
-    *_, results = run
+@pytest.fixture
+def started(small_study, tmp_path, write):
+    """Starts ``study run`` in a process group of its own: workers in, process and folder out."""
     write("bare/sitecustomize.py", BARE)
     script, out = write("run.py", RUN), tmp_path / "out"
-    options = {
-        "--out": out,
-        "--data-root": small_study / "data",
-        "--models": small_study / "models",
-        "--workers": 2,
-        "--device": "cpu",
-    }
-    command = [sys.executable, script, "study", "run", small_study / "grid.toml", "--quiet"]
-    command += [part for option in options.items() for part in option]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "bare")}
-    process = subprocess.Popen([*map(str, command)], env=environment)
+
+    def started(workers):
+        options = {
+            "--out": out,
+            "--data-root": small_study / "data",
+            "--models": small_study / "models",
+            "--workers": workers,
+            "--device": "cpu",
+        }
+        command = [sys.executable, script, "study", "run", small_study / "grid.toml", "--quiet"]
+        command += [part for option in options.items() for part in option]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "bare")}
+        return subprocess.Popen(
+            [*map(str, command)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ), out
+
+    return started
+
+
+def until_the_first_result(process, out):
     while process.poll() is None and not [*out.glob("cells/*/result.json")]:
         time.sleep(0.02)
+
+
+def all_gone(pids, seconds):
+    deadline = time.monotonic() + seconds
+    while [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, "workers outlive their run"
+        time.sleep(0.1)
+
+
+def test_killed_at_work_it_goes_on_to_the_same_results(run, small_study, started):
+    """Two workers; they die with the run, which leaves the folder to the next one."""
+    *_, results = run
+    process, out = started(2)
+    until_the_first_result(process, out)
     workers = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 60
-    while [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, "workers outlive their run"
-        time.sleep(0.1)
+    all_gone(workers, 60)
     finished = len([*out.glob("cells/*/result.json")])
     assert 1 <= finished < CELLS
+    grid = read_grid(small_study / "grid.toml")
+    found = run_study(grid, place(small_study, out), lambda text: None)
+    assert scores(found) == scores(results)
+
+
+def test_interrupted_it_ends_its_workers_at_once(small_study, started):
+    """As from a terminal, where the workers hear it too; none of them complains."""
+    process, out = started(2)
+    until_the_first_result(process, out)
+    workers = children(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    all_gone(workers, 10)
+    assert process.returncode != 0 and "Traceback" not in told
+    assert 1 <= len([*out.glob("cells/*/result.json")]) < CELLS
+    temporary = [path for path in out.rglob("*") if is_temporary(path.name)]
+    assert not [path for path in temporary if "result.json" in path.name]
+
+
+def test_killed_before_anything_is_finished_it_goes_on(run, small_study, started):
+    """One process; a second after it has taken its folder."""
+    *_, results = run
+    process, out = started(1)
+    while process.poll() is None and not (out / MARKER).exists():
+        time.sleep(0.02)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     grid = read_grid(small_study / "grid.toml")
     found = run_study(grid, place(small_study, out), lambda text: None)
     assert scores(found) == scores(results)
@@ -277,7 +340,7 @@ def test_a_worker_ended_from_outside_is_said_with_what_to_do(small_study, tmp_pa
 
 def test_two_runs_do_not_share_a_folder(run, small_study):
     grid, out, *_ = run
-    with alone(out / "cells"), pytest.raises(InputError, match="another run is at work here"):
+    with alone(out), pytest.raises(InputError, match="another run is at work here"):
         run_study(grid, place(small_study, out), lambda text: None)
 
 
@@ -286,6 +349,28 @@ def test_the_command_line(run, small_study, tmp_path, xtremely):
     given = (small_study / "grid.toml", "--models", small_study / "models", "--out", out)
     code, _, told = xtremely("study", "run", *given)
     assert (code, "a study needs --data-root, unless it runs from a bundle" in told) == (2, True)
+    for options, complaint in (
+        (("--workers", "0"), "--workers is 0; legal"),
+        (("--workers", 10**9), "--workers is 1000000000; legal"),
+        (("--results", small_study / "grid.toml"), "--results and the grid are both"),
+        (("--results", small_study), "is a folder; name a file"),
+    ):
+        code, _, told = xtremely("study", "run", *given, "--data-root", small_study, *options)
+        assert (code in (1, 2), complaint in told) == (True, True)
+    (tmp_path / "mine.json").write_text("{}")
+    code, _, told = xtremely(
+        *("study", "run", *given, "--data-root", small_study / "data"),
+        *("--results", tmp_path / "mine.json"),
+    )
+    assert (code, "mine.json: 'cells' is missing" in told) == (1, True)
+    assert (tmp_path / "mine.json").read_text() == "{}"
+    for page in (out / "small.json", small_study / "grid.toml"):
+        code, _, told = xtremely(
+            *("study", "report", small_study / "grid.toml", "--run", out / "small.json"),
+            *("--out", tmp_path / "report", "--into", page),
+        )
+        assert (code, f"--into and {page} are both" in told) == (1, True)
+    (tmp_path / "mine.json").unlink()
     code, listed, _ = xtremely(
         "study", "run", *given, "--data-root", small_study / "data", "--dry-run"
     )

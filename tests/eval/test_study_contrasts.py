@@ -211,6 +211,16 @@ def test_without_the_control_nobody_knows_whether_english_recovered(grid):
     assert one["reasons"] == ["no control for English in pos"]
 
 
+@pytest.mark.parametrize("scores", [[], [{"task": "udpos", "languages": {}, "metrics": {}}]])
+def test_scores_that_a_result_lacks_are_not_finished(grid, scores):
+    some = [made(cell) for cell in grid.cells]
+    for cell, result in zip(grid.cells, some, strict=True):
+        if (cell.part, cell.source) == ("pos", "zh"):
+            result["scores"] = scores
+    one = contrast(analysed(grid, some), "zh - en")["averages"]["tasks"]
+    assert one["reasons"] == ["not finished: pos, udpos"]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [

@@ -110,6 +110,28 @@ def test_an_unknown_name_is_met_with_the_nearest_one_and_the_line(grid, old, new
         ('["en", "zh", "en+zh"]', '["en", "en"]', r"grid.toml:8: 'sources'; legal: each source"),
         ('task = "tatoeba"\nlayers = "all"', 'task = "pawsx"', "after training in 'none', nothing"),
         ("seeds = [1, 2]", "seeds = [1", r"grid.toml: not TOML"),
+        ('"small"', '"../../x"', r"grid.toml:2: 'name' is '../../x'; legal: a name of files"),
+        ('"small"', '"/tmp/x"', r"'name' is '/tmp/x'; legal: a name of files"),
+        ('"small"', '".xtremely"', r"'name' is '.xtremely'; legal: a name of files"),
+        ('"small"', '"' + "x" * 251 + '"', r"'name' is 'x+'; legal: a name of files"),
+        (
+            '"en", "zh", "en+zh"',
+            '"en", "en+en"',
+            r"grid.toml:8: 'sources' is 'en\+en'; legal: each",
+        ),
+        (
+            "epochs = 2",
+            'source = "de+fi+de"',
+            r"grid.toml:12: 'source' is 'de\+fi\+de'; legal: each",
+        ),
+        ('["e5-small-4bit"]', '["m", "m"]', r"grid.toml:3: 'models'; legal: each model once"),
+        ("limit = 5", 'languages = ["de", "de"]', r"grid.toml:15: 'languages'; legal: each"),
+        ("[1, 2]", "[4294967296]", r"grid.toml:4: 'seeds'; legal: different whole numbers"),
+        ("[1, 2]", "[[1], [2]]", r"grid.toml:4: 'seeds'; legal: different whole numbers"),
+        ("seeds = [1, 2]", "x = " + "[" * 100_000, r"grid.toml: nested too deeply"),
+        ("seeds = [1, 2]", "seeds = [" + "9" * 5000 + "]", r"grid.toml: a number is too long"),
+        ('[[part.train]]\ntask = "udpos"\nexamples = 20\nepochs = 2', "train = [3]", "3 stands"),
+        ('layers = "all"', 'layers = "4x"', r"grid.toml:28: 'layers' is '4x'; legal: 'last'"),
     ],
 )
 def test_what_cannot_be_used_is_refused(grid, old, new, complaint):

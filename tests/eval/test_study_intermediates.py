@@ -129,7 +129,7 @@ def test_it_runs_and_shares_what_begins_alike(grid, small_study, tmp_path):
     assert [len(keys["pos", name]) for name in ("none", "nli-de", "joint", "chain")] == [0, 1, 1, 2]
     assert keys["pos", "chain"][0].key == keys["pos", "nli-de"][0].key
     assert keys["pos", "joint"][0].key == keys["after", "joint"][0].key
-    where = Place(small_study / "data", tmp_path, small_study / "models", device="cpu")
+    where = Place(small_study / "data", tmp_path / "out", small_study / "models", device="cpu")
     results = run_study(found, where, lambda text: None)
     reused = {
         (one["identity"]["source"], len(one["training"])): [p["reused"] for p in one["training"]]
@@ -137,7 +137,7 @@ def test_it_runs_and_shares_what_begins_alike(grid, small_study, tmp_path):
     }
     assert reused["chain", 3] == [True, False, False]
     assert reused["joint", 2] == [False, False] and reused["joint", 1] == [True]
-    assert not (tmp_path / "phases").exists()
+    assert not (tmp_path / "out" / "phases").exists()
     assert run_study(found, where, lambda text: None) == results
 
 
@@ -158,7 +158,7 @@ def test_it_runs_and_shares_what_begins_alike(grid, small_study, tmp_path):
         ("also = [{ task", "also = [{ tusk", "unknown key of a phase 'tusk'"),
         ("examples = 8 }]", "examples = 8, epochs = 2 }]", "unknown key of a phase 'epochs'"),
         ('also = [{ task = "udpos"', 'also = [{ task = "udpo"', "unknown task 'udpo'"),
-        ("also = [{", 'also = ["x", {', "unknown key of a phase 'x'"),
+        ("also = [{", 'also = ["x", {', "'x' stands where a table must"),
         ("contrasts = [", 'contrasts = ["nli - none", ', "unknown source in contrast 'nli - none'"),
     ],
 )

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from xtremely.eval import study_run
 from xtremely.eval.recipe import Phase, Recipe, Source, as_mapping
 from xtremely.eval.stages import train
-from xtremely.eval.study_cells import collect, collected, plan
+from xtremely.eval.study_cells import collect, collected, plan, run_folder
 from xtremely.eval.study_estimate import dry_run
 from xtremely.eval.study_grid import read_grid
 from xtremely.eval.study_phases import shared_phases
@@ -143,8 +143,9 @@ def test_phases_that_are_not_needed_any_longer_go_when_a_stopped_run_goes_on(run
     grid, results, _ = run
     kept = place(root, tmp_path, keep_models=True)
     cells = plan(grid, kept.data_root, kept.models)
-    for one in cells[:3]:  # none, en and de of the first seed; "vectors" still needs de
-        study_run.compute(one, kept)
+    with run_folder(tmp_path, tmp_path / "after.json"):
+        for one in cells[:3]:  # none, en and de of the first seed; "vectors" still needs de
+            study_run.compute(one, kept)
     both = phases(tmp_path)
     (tmp_path / "phases" / f".{both[0]}.0123456789abcdef.xtremely-part").mkdir()
     seen = []
@@ -252,7 +253,8 @@ def test_another_seed_recipe_or_data_is_another_phase(trained, root, small_study
         "data": (base, data),
     }
     for name, (changed, folder) in others.items():
-        found = train(changed, folder, tmp_path / name, device="cpu", shared=tmp_path / "phases")
+        out, shared = tmp_path / "out" / name, tmp_path / "phases"
+        found = train(changed, folder, out, device="cpu", quiet=True, shared=shared)
         assert not found[0].reused
     digests = phases(tmp_path)
     assert len(digests) == len(others) and first.folder.name not in digests

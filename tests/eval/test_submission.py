@@ -43,7 +43,7 @@ def test_labels_are_stripped(files):
         ("0\n2\n", r"predicted:2: '2' is not a label of this task; legal: 0, 1$"),
         ("0\n", r"predicted: 1 lines, .*gold has 2"),
         ("0\n1\n1\n", r"predicted: 3 lines, .*gold has 2"),
-        ("0\n\n1\n", r"predicted:2: '' is not a label"),
+        ("0\n\n1\n", r"predicted:2: a blank line is not a label"),
         ("", r"predicted: the file is empty"),
     ],
 )
@@ -100,13 +100,13 @@ def test_gold_may_hold_labels_that_the_task_does_not_declare(files):
 
 
 def test_rows_are_numbers(files):
-    assert submission.read_rows(*files("12\n0\n", "3\n0\n")) == (["12", "0"], ["3", "0"])
+    assert submission.read_rows(*files("1\n0\n", "0\n1\n")) == (["1", "0"], ["0", "1"])
     with pytest.raises(
         InputError, match=r"predicted:1: '\[12\]' is no row .*legal: a number from 0"
     ):
-        submission.read_rows(*files("[12]\n0\n", "3\n0\n"))
+        submission.read_rows(*files("[12]\n0\n", "1\n0\n"))
     with pytest.raises(InputError, match=r"1 lines, .*gold has 2"):
-        submission.read_rows(*files("12\n", "3\n0\n"))
+        submission.read_rows(*files("1\n", "1\n0\n"))
 
 
 def test_a_pair_given_twice_counts_once(files):
@@ -173,9 +173,9 @@ def test_answers_that_cannot_be_scored(files, predicted, complaint):
 @pytest.mark.parametrize(
     ("gold", "complaint"),
     [
-        ({"articles": []}, r"gold: not SQuAD's JSON \(KeyError\('data'\)\)"),
-        ([{"paragraphs": [{"qas": [{"id": "q1"}]}]}], r"gold: not SQuAD's JSON"),
-        (3, "gold: not SQuAD's JSON"),
+        ({"articles": []}, r"gold: not SQuAD's structure \('data' is missing\)"),
+        ([{"paragraphs": [{"qas": [{"id": "q1"}]}]}], r"gold: not SQuAD's structure"),
+        (3, "gold: not SQuAD's structure"),
         (squad(q1=["x"])["data"] * 2, "gold: id 'q1' occurs twice"),
         (squad(q1=["x"], q2=[]), "gold: question 'q2' has no gold answer"),
         (squad(), "gold: holds no question"),
@@ -211,3 +211,79 @@ def test_gold_that_is_no_gold_is_refused(files):
 def test_an_id_answered_twice_is_refused(files):
     with pytest.raises(InputError, match="'q1' occurs twice"):
         submission.read_answers(*files('{"q1": "x", "q1": "y"}', squad(q1=["x"])))
+
+
+@pytest.mark.parametrize("where", ["gold", "predicted"])
+def test_rows_counted_from_one_are_refused_where_the_last_one_shows_it(files, where):
+    right, shifted = "2\n0\n1\n", "3\n1\n2\n"
+    both = (shifted, right) if where == "predicted" else (right, shifted)
+    with pytest.raises(InputError, match=rf"{where}:1: row 3 of .* 3 sentences; legal: 0 to 2"):
+        submission.read_rows(*files(*both))
+
+
+def test_rows_counted_from_one_are_remarked_on_where_no_row_shows_it(files):
+    both = files("1\n2\n3\n2\n", "0\n1\n2\n3\n")
+    with pytest.warns(UserWarning, match="predicted: 0 of 4 rows are right, 3 would be"):
+        assert submission.read_rows(*both)[0] == ["1", "2", "3", "2"]
+
+
+def test_right_rows_are_not_remarked_on(files, recwarn):
+    submission.read_rows(*files("0\n1\n3\n3\n", "0\n1\n2\n3\n"))
+    assert not recwarn
+
+
+@pytest.mark.parametrize("row", ["01", "-1", "1.0", "١", "9" * 5000, ""])
+def test_rows_are_plain_numbers(files, row):
+    with pytest.raises(InputError, match="predicted:2: .* is no row of the foreign file"):
+        submission.read_rows(*files(f"0\n{row}\n", "0\n1\n"))
+
+
+GOLD = "de-01\ten-05\nde-02\ten-06\n"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "complaint"),
+    [
+        ("en-05\tde-01\n", r"predicted:1: the columns are swapped"),
+        ("de-01\ten-05\n\nen-06\tde-02\n", r"predicted:3: the columns are swapped"),
+        ("de-01\ten-05\nfr-02\ten-06\n", r"predicted:2: other ids: fr-02 and en-06.*de- and en-"),
+        ("1\t5\n", r"predicted:1: other ids: 1 and 5"),
+        ("de-01\tfr-05\n", r"predicted:1: other ids: de-01 and fr-05"),
+        ("de-01\t\n", r"predicted:1: an id is empty"),
+    ],
+)
+def test_pairs_of_other_ids_than_golds_are_refused(files, predicted, complaint):
+    with pytest.raises(InputError, match=complaint):
+        submission.read_pairs(*files(predicted, GOLD))
+
+
+def test_swapped_columns_of_ids_that_look_alike_are_refused(files):
+    with pytest.raises(InputError, match="the columns are swapped: 2 pairs of"):
+        submission.read_pairs(*files("5\t1\n6\t2\n", "1\t5\n2\t6\n"))
+
+
+def test_ids_of_which_gold_knows_none_are_remarked_on(files, recwarn):
+    submission.read_pairs(*files("de-1\ten-1\n", GOLD))
+    said = [str(one.message) for one in recwarn]
+    assert [one.split(" column ")[0].rsplit(" ", 1)[-1] for one in said] == ["first", "second"]
+    recwarn.clear()
+    submission.read_pairs(*files("de-01\ten-05\nde-77\ten-78\n", GOLD))
+    assert not recwarn
+
+
+def test_a_sentence_may_stand_in_several_pairs(files):
+    lines = "de-1\ten-1\nde-1\ten-2\nde-2\ten-2\n"
+    found, gold = submission.read_pairs(*files(lines, lines))
+    assert found == gold == {("de-1", "en-1"), ("de-1", "en-2"), ("de-2", "en-2")}
+
+
+def test_half_a_character_in_an_answer_names_its_question(files):
+    with pytest.raises(InputError, match=r"predicted: q1: a text holds half a character"):
+        submission.read_answers(*files('{"q1": "x\\ud83d"}', squad(q1=["x"])))
+    with pytest.raises(InputError, match="gold: .*half a character.*'q1'"):
+        gold = json.dumps(squad(q1=["x@"])).replace("@", "\\ud83d")
+        submission.read_answers(*files({"q1": "x"}, gold))
+
+
+def test_an_empty_answer_beside_others_is_no_answer(files):
+    assert submission.read_answers(*files({"q1": ""}, squad(q1=["", "x"])))[1] == {"q1": ["x"]}

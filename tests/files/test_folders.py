@@ -13,6 +13,7 @@ from xtremely.files.folders import (
     check_outputs,
     own_folder,
 )
+from xtremely.files.writing import check_writable
 from xtremely.kernels.guard import InputError
 
 
@@ -159,3 +160,45 @@ def test_an_output_is_never_an_input_whatever_it_is_called(tmp_path):
     with pytest.raises(InputError, match="--b and --a are both"):
         check_outputs({"--a": tmp_path / "new", "--b": tmp_path / "sub" / ".." / "new"}, {})
     check_outputs({"--out": tmp_path / "new"}, {"SOURCE": source})
+
+
+def test_names_deeper_inside_are_listed_deleted_and_forgotten(tmp_path):
+    folder = own_folder(tmp_path / "out", "eval")
+    folder.add("submission/mini/test-de.tsv", "submission/mini/test-zh.tsv", "cells")
+    for name in ("test-de.tsv", "test-zh.tsv", "thesis.tsv"):
+        path = folder.path / "submission/mini" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    ours = folder.listed("submission")
+    assert ours == ["submission/mini/test-de.tsv", "submission/mini/test-zh.tsv"]
+    folder.remove(*ours)
+    assert [path.name for path in (folder.path / "submission/mini").iterdir()] == ["thesis.tsv"]
+    assert own_folder(tmp_path / "out", "eval").listed("submission") == []
+    # What is deleted is not ours any more: somebody else's file in its place is in the way.
+    (folder.path / "submission/mini/test-de.tsv").write_text("somebody else's")
+    with pytest.raises(InputError, match="test-de.tsv is in the way"):
+        folder.add("submission/mini/test-de.tsv")
+
+
+def test_folders_that_are_left_empty_go_too(tmp_path):
+    folder = own_folder(tmp_path / "out", "eval")
+    folder.add("submission/mini/test-de.tsv")
+    (folder.path / "submission/mini").mkdir(parents=True)
+    (folder.path / "submission/mini/test-de.tsv").write_text("1")
+    folder.remove("submission/mini/test-de.tsv")
+    assert not (folder.path / "submission").exists() and folder.path.is_dir()
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "", "a/\0"])
+def test_names_that_lead_out_are_never_listed(tmp_path, name):
+    folder = own_folder(tmp_path / "out", "eval")
+    with pytest.raises(InputError, match="is not a name inside a folder"):
+        folder.add(name)
+
+
+def test_a_file_called_writable_is_somebodys(tmp_path):
+    (tmp_path / ".writable").write_text("mine")
+    with pytest.raises(InputError, match="is not empty"):
+        own_folder(tmp_path, "eval")
+    check_writable(tmp_path, "--out")
+    assert (tmp_path / ".writable").read_text() == "mine"

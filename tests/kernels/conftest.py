@@ -1,9 +1,17 @@
 """Fixtures of the kernels' tests."""
 
+from pathlib import Path
+
+import apart
 import pytest
 import torch
 
 BEYOND = 1 << 14  # values kept behind every new tensor: more than a tile that overran would reach
+
+
+def pytest_runtest_protocol(item, nextitem):
+    """A kernel that ends its process fails its own test and no other."""
+    return apart.protocol(item, nextitem, Path(__file__).parent)
 
 
 @pytest.fixture(autouse=True)

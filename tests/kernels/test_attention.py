@@ -68,6 +68,20 @@ def test_the_kernels_turn_and_window_as_by_hand(window):
     torch.testing.assert_close(out.double().cpu(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [60, 512])
+def test_many_small_values_beside_a_large_one_are_all_counted(length):
+    """All weights are alike: 2048 and a half for every other token, which fp16 would not add up."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    qkv = torch.zeros(length, 3 * 32, dtype=torch.float16, device=device)
+    qkv[::32, 64:] = 0.5
+    qkv[0, 64:] = 2048
+    out = attention(qkv, Layout([length], device), 1)
+    expected = (2048 + 0.5 * (-(-length // 32) - 1)) / length
+    torch.testing.assert_close(
+        out.float().cpu(), torch.full((length, 32), expected), rtol=6e-4, atol=0
+    )
+
+
 def test_under_rope_only_distances_count():
     tokens, rope = torch.randn(5, 3 * 16), rope_table(40, 16, 50.0, "cpu")
     found = []

@@ -127,3 +127,57 @@ def test_scores_of_chosen_keys():
 def test_keys_that_are_not_there_cannot_be_chosen(indices, complaint):
     with pytest.raises(ValueError, match=complaint):
         rescore(torch.zeros(2, 4), torch.zeros(3, 4), indices)
+
+
+def hidden_best(term):
+    """A query and 40 keys whose nearest, row 33, is no candidate for a reason that one term of the
+    bound counts. Row 0 is second best; rows 1 to 32 come before row 33 in half precision.
+    """
+    lost = 1 + 2.0**-11  # halfway between two numbers of fp16, which keeps 1
+    query, keys = torch.zeros(1, 6, device=DEVICE), torch.zeros(40, 6, device=DEVICE)
+    query[:] = 1
+    keys[:33, 0], keys[33, 1:5] = 4, 1
+    keys[0, 5], keys[1:33, 5] = 2.0**-10, 2.0**-13
+    if term == "query lost":
+        query[0, 1:5] = lost  # 4 + 2^-9 is the true score of row 33, its copy's is 4
+    elif term == "keys lost":
+        keys[33, 1:5] = lost
+    elif term == "both lost":  # nothing is left of the query's copy, and little of row 33's
+        query, keys = torch.zeros_like(query), torch.zeros_like(keys)
+        query[0, 0], keys[0, 0], keys[1:33, 0], keys[33, 0] = 1e-9, 2e5, 1e5, 1e6
+    return query, keys
+
+
+@pytest.mark.parametrize("term", ["query lost", "keys lost", "both lost"])
+def test_what_half_precision_loses_is_counted_on_either_side(term, searched_again):
+    query, keys = hidden_best(term)
+    found = topk_exact(query, keys, 1)
+    assert_exact(found, query, keys, 1)
+    assert found.indices.tolist() == [[33]] and searched_again == [1]
+    backward = topk_both_exact(keys, query, 1)[1]
+    assert_exact(backward, query, keys, 1)
+
+
+@pytest.mark.parametrize(("size", "long"), [(1.0, 1.0), (64.0, 1.0), (1.0, 64.0)])
+def test_what_sums_may_lose_is_counted_by_dimensions_and_lengths(size, long):
+    """Row 33 is ahead by a third of what 512 additions that cut off may lose; nothing is rounded in
+    the copies. Candidates are given, as the interpreter's own sums are too good to lose so much.
+    """
+    depth = 512
+    query, keys = torch.zeros(1, depth, device=DEVICE), torch.zeros(40, depth, device=DEVICE)
+    query[0, 0], query[0, 1] = size, 0.5 * size
+    keys[:, 0] = 0.5 * long
+    keys[39, 2] = 2 * long  # the longest
+    # 512 * 2^-22 * |query| * |longest| = 2^-13 * 1.118 * 2, above the gaps to row 0 and row 33.
+    keys[0, 0], keys[33, 0] = (0.5 + 2.0**-14) * long, (0.5 + 2.0**-13) * long
+    halves = [
+        module.Halved(
+            full, full, full.double().norm(dim=1), torch.zeros(len(full)).double().to(DEVICE)
+        )
+        for full in (query, keys)
+    ]
+    ids = torch.arange(SPARE + 1, device=DEVICE)[None]
+    scores = torch.full((1, SPARE + 1), 0.5 * size * long, device=DEVICE)
+    scores[0, 0] = (0.5 + 2.0**-14) * size * long
+    found = module._settled(*halves, module.Nearest(scores, ids), 1)
+    assert found.indices.tolist() == [[33]]

@@ -106,6 +106,29 @@ def test_a_rows_result_is_its_own_in_any_company(config):
     assert torch.equal(run(config, x=x[70:71], **arguments), together[70:71])
 
 
+@pytest.mark.parametrize("config", [None, PLAIN, PERSISTENT])
+@pytest.mark.parametrize("function", [linear, linear_fp8])
+@pytest.mark.parametrize("apart", [1, 16, 64, 128])
+def test_many_small_terms_beside_a_large_one_are_all_counted(function, config, apart):
+    """2048 and a half at every so many products: added up in fp16, the halves would vanish."""
+    depth = 8192
+    weight = torch.zeros(1, depth, device=DEVICE)
+    weight[:, ::apart] = 0.5
+    weight[0, 0] = 128
+    x = torch.ones(1, depth, device=DEVICE)
+    x[0, 0] = 16
+    bias = torch.zeros(1, dtype=HALF, device=DEVICE)
+    expected = 2048 + 0.5 * (depth // apart - 1)
+    if function is linear:
+        given = {"x": x.to(HALF), "weight": weight.to(HALF), "bias": bias}
+    else:
+        one = torch.ones(1, device=DEVICE)
+        given = {"x": x.to(E4M3), "x_scale": one, "weight": weight.to(E4M3), "weight_scale": one}
+        given["bias"] = bias
+    out = run(config, function, **given) if config else function(**given)
+    assert out.item() == torch.tensor(expected).to(HALF).item()
+
+
 @pytest.mark.parametrize("width", [48, 51, 56])
 def test_rows_that_the_copy_engine_cannot_take_give_the_same_result(width):
     arguments = whole_numbers(40, 48, 24)

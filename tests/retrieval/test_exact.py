@@ -1,4 +1,5 @@
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -167,10 +168,125 @@ def test_the_twin_by_hand():
         (np.ones((2, 3)), np.ones((0, 3)), 1, "the base to search is empty"),
         (np.ones(3), np.ones((2, 3)), 1, r"queries has shape \(3,\)"),
         (np.ones((2, 3)), np.ones((2, 3)), 0, "k is 0"),
-        (np.array([[1.0], [np.nan]]), np.ones((2, 1)), 1, "in 1 rows, first in row 1"),
-        (np.ones((1, 1)), np.array([[np.inf], [1.0]]), 1, "base has NaN or infinity.*row 0"),
+        (np.array([[1.0], [np.nan]]), np.ones((2, 1)), 1, "in 1 rows, first in row 2 "),
+        (np.ones((1, 1)), np.array([[np.inf], [1.0]]), 1, "base has NaN or infinity.*row 1 "),
     ],
 )
 def test_what_cannot_be_searched_is_refused(find, queries, base, k, complaint):
     with pytest.raises(InputError, match=complaint):
         find(np.float32(queries), np.float32(base), k)
+
+
+def long_way_round(case, depth=1024):
+    """A query, a base and candidates with fp32 scores that a legal order of adding up could give.
+
+    Row 0, the nearest, is no candidate: its fp32 score came out lower than it is by half of what D
+    roundings can lose. The best candidate, row 1, lies between.
+    """
+    size_q, size_y = {"plain": (1.0, 1.0), "long query": (300.0, 1.0), "long rows": (1.0, 300.0)}[
+        case
+    ]
+    rows, loss = 12, depth * 2.0**-24 * size_q * size_y
+    query = torch.zeros(1, depth)
+    query[0, 0] = size_q
+    base = np.zeros((rows, depth), np.float32)
+    base[2:, 0], base[0, 0], base[1, 0] = 0.5 * size_y, 0, 0
+    base[1, 0] = 0.5 * size_y * (1 + 0.15 * loss / (size_q * size_y))
+    base[0, 0] = 0.5 * size_y * (1 + 0.3 * loss / (size_q * size_y))
+    base[11, 1] = 0.86 * size_y  # the longest, across the query's direction
+    ids = np.arange(1, 6)[None]
+    scores = np.full((1, 5), size_q * 0.5 * size_y, np.float32)
+    scores[0, 0] = size_q * base[1, 0]
+    longest = float(np.linalg.norm(base.astype(np.float64), axis=1).max())
+    return query, base, Neighbours(scores, ids), longest
+
+
+@pytest.mark.parametrize("case", ["plain", "long query", "long rows"])
+def test_the_bound_counts_dimensions_and_both_lengths(case):
+    """Without any one of its factors the bound is too small by as much and row 0 stays unseen."""
+    query, base, candidates, longest = long_way_round(case)
+    found = exact._settled(query, base, candidates, 1, longest)
+    same(found, search_ref(query.numpy(), base, 1))
+    assert found.ids.tolist() == [[0]]
+
+
+def test_the_bound_counts_what_is_lost_below_the_smallest_normal_number():
+    """Products of 1e-40, of which fp32 keeps a few digits or, where it flushes them, none."""
+    query, depth = torch.full((1, 16), 1e-20), 16
+    base = np.zeros((12, depth), np.float32)
+    base[1:, 0], base[0, 0] = 1e-20, 1.5e-20
+    flushed = Neighbours(np.zeros((1, 5), np.float32), np.arange(1, 6)[None])
+    for scores in (flushed.scores, np.full((1, 5), 1e-40, np.float32)):
+        found = exact._settled(query, base, Neighbours(scores, flushed.ids), 1, 1.5e-20)
+        assert found.ids.tolist() == [[0]]
+
+
+def test_candidates_that_are_clearly_ahead_are_not_searched_again(monkeypatch):
+    query, base, candidates, longest = long_way_round("plain")
+    base[1, 0] = 0.51  # by more than the bound of 6e-5
+    monkeypatch.setattr(exact, "_in_double", None)
+    assert exact._settled(query, base, candidates, 1, longest).ids.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("way", ["torch", "faiss"])
+def test_products_that_lose_as_much_as_they_may_change_no_result(monkeypatch, way):
+    """Ones behind 2^24, added from left to right in fp32, vanish; both ways' products do so."""
+
+    def sequential(a, b):
+        total = np.zeros((len(a), len(b)), np.float32)
+        for k in range(a.shape[1]):
+            total += a[:, k, None] * b[None, :, k]
+        return total
+
+    def mm(a, b, out):
+        return out.copy_(torch.from_numpy(sequential(a.numpy(), b.T.numpy())))
+
+    def knn(a, b, k, metric):
+        scores = sequential(a, b)
+        ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, ids, axis=1), ids
+
+    monkeypatch.setattr(exact, "MANY", 0)
+    monkeypatch.setattr(exact.torch, "mm", mm)
+    fake = SimpleNamespace(knn=knn, METRIC_INNER_PRODUCT=0)
+    monkeypatch.setattr(exact, "load_faiss", lambda: fake)
+    monkeypatch.setattr(exact, "multiplies_fast", lambda: way == "faiss")
+    depth = 65
+    base = np.zeros((40, depth), np.float32)
+    base[:, 0] = 2.0**24
+    base[7, 1:] = 0.5  # 32 more, of which fp32 sees nothing
+    base[10:, 1] = np.linspace(2, 4, 30)  # of which it sees all
+    query = np.ones((3, depth), np.float32)
+    assert exact.route(torch.device("cpu"), 1, False, 40) == way
+    found = search(query, base, 1)
+    assert found.ids.tolist() == [[7]] * 3
+    same(found, search_ref(query, base, 1))
+    if way == "torch":
+        same(search_both(query, base, 1)[1], search_ref(base, query, 1))
+
+
+@pytest.mark.parametrize("find", [search, search_ref, search_both])
+def test_vectors_whose_products_leave_the_range_are_refused_with_their_rows(find):
+    x, y = vectors(5, 1), vectors(60, 2)
+    x[3], y[40] = 1e19, 3e19
+    with pytest.raises(
+        InputError, match=r"row 4 of the queries .* row 41 of the base .*counted fr"
+    ):
+        find(x, y, 2)
+    y[40] = 1e18
+    for one, other in zip(np.ravel(search(x, y, 2)), np.ravel(search_ref(x, y, 2)), strict=True):
+        same(one, other)
+
+
+def test_the_largest_and_smallest_vectors_are_searched_as_any_other(tiles):
+    x, y = vectors(9, 1), vectors(70, 2)
+    x[0] = 0  # and a zero query, whose neighbours all tie
+    for size in (1e-38, 1e-30, 1e-19, 1e18):
+        for a, b in ((x * np.float32(size), y), (x, y * np.float32(size))):
+            there, again = search_both(a, b, 3)
+            same(there, search_ref(a, b, 3))
+            same(again, search_ref(b, a, 3))
+    same(
+        search(x * np.float32(1e20), y * np.float32(1e-20), 3),
+        search_ref(x * np.float32(1e20), y * np.float32(1e-20), 3),
+    )

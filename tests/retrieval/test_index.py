@@ -1,3 +1,4 @@
+import hashlib
 import json
 import resource
 import subprocess
@@ -6,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from xtremely.kernels.guard import InputError, UsageError
 from xtremely.retrieval import approximate, index, plan
@@ -49,12 +51,23 @@ def test_flat_equals_the_twin():
 
 
 @pytest.mark.parametrize("kind", ["PQ8x4", "IVF8,PQ8x4", "OPQ8,IVF8,PQ8x4"])
-def test_training_does_not_order_codes_for_a_filter_that_nothing_uses(kind):
+def test_training_does_not_order_codes_for_a_filter_that_nothing_uses(kind, monkeypatch):
+    """FAISS is asked what an index is set to; none is trained, as a rotation takes many seconds."""
     import faiss
 
-    built = [Index.trained(BASE, f"{kind}{suffix}") for suffix in ("", "np")]
-    made, plain = (faiss.serialize_index(one.faiss) for one in built)
-    np.testing.assert_array_equal(made, plain)
+    set_to = []
+    for name in (kind, f"{kind}np"):  # np: FAISS's own way to say so
+        made = faiss.index_factory(32, name, faiss.METRIC_INNER_PRODUCT)
+        index.leave_codes_unordered(made)
+        inner = faiss.downcast_index(made)
+        if isinstance(inner, faiss.IndexPreTransform):
+            inner = faiss.downcast_index(inner.index)
+        set_to.append(inner.do_polysemous_training)
+    assert set_to == [False, False]
+    seen = []
+    monkeypatch.setattr(index, "leave_codes_unordered", seen.append)
+    Index.trained(BASE[:300], "PQ2x4np")
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
@@ -122,7 +135,15 @@ def test_a_damaged_index_is_refused(tmp_path):
         (lambda i: i.search(QUERIES, 3001), "k is 3001, the index holds 3000 vectors; legal: 1"),
         (lambda i: i.search(QUERIES[:, :5], 3), r"shape \(100, 5\), the index has 32 dimensions"),
         (lambda i: Index.build(BASE[:0], "Flat"), "no vectors"),
-        (lambda i: Index.build(BASE[:5], "IVF64,Flat"), "cannot be trained with 5 vectors"),
+        (lambda i: Index.build(BASE[:5], "IVF64,Flat"), "with 5 vectors, it needs at least 64"),
+        (lambda i: Index.build(BASE[:20], "PQ8"), "with 20 vectors, it needs at least 256"),
+        (lambda i: Index.build(BASE[:15], "IVF8,PQ8x4"), "with 15 vectors, it needs at least 16"),
+        (lambda i: i.search(QUERIES, 0), "k is 0"),
+        (lambda i: i.tune(QUERIES, BASE, 4, 0, float("nan")), "recall is nan; legal"),
+        (lambda i: i.tune(QUERIES, BASE, 4, 0, 1.5), "recall is 1.5; legal"),
+        (lambda i: i.tune(QUERIES, BASE, 0, 0, 0.5), "k is 0; legal"),
+        (lambda i: i.set_effort(0), "effort of a search is 0; legal"),
+        (lambda i: i.set_effort(10**30), "effort of a search is 10+; legal"),
         (lambda i: Index.build(np.where(BASE > 9, 0, np.nan), "Flat"), "NaN .* 3000 rows"),
         (lambda i: i.on_gpus(), "sees no GPU"),
     ],
@@ -172,8 +193,11 @@ def test_copies_on_gpus_are_asked_for_as_they_should(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "IVF8,SQfp16", "OPQ8,IVF8,PQ8"])
 def test_a_copy_on_the_gpu_finds_what_the_index_finds(factory):
-    if not gpu_count():
-        pytest.skip("needs a FAISS that sees a GPU")
+    import faiss  # not sooner: ours chooses its BLAS before
+
+    if not torch.cuda.is_available() or not hasattr(faiss, "StandardGpuResources"):
+        pytest.skip("needs a GPU, and a FAISS that is made for one")
+    assert gpu_count() >= 1
     made = Index.build(BASE, factory)
     made.set_effort(4)
     there = made.on_gpus()
@@ -181,3 +205,123 @@ def test_a_copy_on_the_gpu_finds_what_the_index_finds(factory):
     expected, found = made.search(QUERIES, 10), there.search(QUERIES, 10)
     assert overlap(found.ids, expected.ids) > 0.97  # fp16 turns a few near ties around
     np.testing.assert_allclose(found.scores, expected.scores, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        *("IVF0,Flat", "HNSW0", "HNSW1", "PQ0", "OPQ0,PQ8", "PQ8x0", "IVF8,PQ8x0", "HNSW32_PQ0"),
+        *("IVF99999999999,Flat", "HNSW99999", "PQ8x40", "IVF-3,Flat", "IVF4(HNSW0),Flat", "NSG0"),
+        *("", ",", "Flat,Flat", "IVF4", "PQ7", "\u0130VF4,Flat", "Flat\n", "IVF" + "9" * 5000),
+    ],
+    ids=lambda name: ascii(name[:20]),
+)
+@pytest.mark.parametrize("make", [Index.trained, lambda v, f: plan.check_factory(f, 32)])
+def test_descriptions_that_end_the_process_are_refused_before_faiss_sees_them(factory, make):
+    with pytest.raises(UsageError, match="FAISS cannot make .*legal: auto, exact") as refused:
+        make(BASE[:300], factory)
+    said = str(refused.value)
+    assert "\n" not in said and "faiss::" not in said and len(said) < 500
+
+
+def test_a_kind_that_nobody_knows_is_tried_in_another_process(monkeypatch):
+    """Whether FAISS survives it shows there, by a signal or by never ending."""
+    unusual = "IVF4,Flat,Refine(Flat)"
+    plan._crashes.cache_clear()
+    Index.trained(BASE[:300], unusual)
+    for trial, limit in (("import os; os.abort()", 100), ("import time; time.sleep(60)", 0.2)):
+        plan._crashes.cache_clear()
+        monkeypatch.setattr(plan, "_TRIAL", trial)
+        monkeypatch.setattr(plan, "TRIAL", limit)
+        with pytest.raises(UsageError, match="crashes with it or never ends"):
+            Index.trained(BASE[:300], unusual)
+        Index.trained(BASE[:300], "IVF4,Flat")  # a usual one is not tried
+    plan._crashes.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "Error in void faiss::A::b(int) at /x/y.cpp:99: Error: 'n > k' failed: too few",
+            "too few",
+        ),
+        ("Error in int f() at a.cpp:1: no such thing", "no such thing"),
+        ("line\nError: 'metric == L2' failed", "Error: 'metric == L2' failed"),
+        ("word " * 100, ("word " * 31).strip() + " ..."),
+        ("", "it gives no reason"),
+    ],
+)
+def test_of_faisss_errors_whole_words_are_repeated(error, said):
+    assert plan.faiss_reason(RuntimeError(error)) == said
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        *("null", "[]", "3", "{", "{}", "[" * 10**5),
+        *('{"factory": "Flat"}', '{"factory": 1, "rows": 3000, "width": 32, "sha256": ""}'),
+        '{"factory": "Flat", "rows": "3000", "width": 32, "sha256": ""}',
+        '{"factory": "Flat", "rows": 3000, "width": 32, "sha256": "", "effort": "8"}',
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_note_that_is_no_note_is_refused(tmp_path, note):
+    Index.build(BASE, "Flat").save(tmp_path / "i")
+    (tmp_path / "i.json").write_text(note)
+    with pytest.raises(InputError, match="missing or damaged, and nobody knows what i holds") as no:
+        Index.open(tmp_path / "i")
+    assert "i.json" in str(no.value) and "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rows": 2999}, {"width": 31}, {"sha256": "0" * 64}, {"factory": "HNSW9", "effort": 4}],
+)
+def test_a_note_of_another_index_is_refused(tmp_path, change):
+    Index.build(BASE, "Flat").save(tmp_path / "i")
+    kept = json.loads((tmp_path / "i.json").read_text())
+    (tmp_path / "i.json").write_text(json.dumps(kept | change))
+    with pytest.raises(InputError, match="is damaged or not the file that its note describes"):
+        Index.open(tmp_path / "i")
+
+
+def test_a_file_that_is_no_index_is_refused_though_its_checksum_is_right(tmp_path):
+    (tmp_path / "i").write_bytes(b"not an index at all")
+    digest = hashlib.sha256(b"not an index at all").hexdigest()
+    note = {"factory": "Flat", "rows": 3, "width": 4, "sha256": digest}
+    (tmp_path / "i.json").write_text(json.dumps(note))
+    with pytest.raises(InputError, match="damaged or not the file"):
+        Index.open(tmp_path / "i")
+
+
+@pytest.mark.parametrize("size", [1e38, np.inf, np.nan])
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat"])
+def test_vectors_that_leave_the_range_of_numbers_are_named(factory, size):
+    made = Index.build(BASE, factory)
+    bad = QUERIES.copy()
+    bad[7] = size
+    for call in (
+        made.search,
+        lambda rows, k: made.add(rows),
+        lambda rows, k: Index.build(rows, "Flat"),
+    ):
+        with pytest.raises(InputError, match="in 1 rows, first in row 8 "):
+            call(bad, 3)
+    assert made.faiss.ntotal == 3000
+
+
+def test_what_half_precision_cannot_hold_is_not_indexed_in_it():
+    bad = BASE.copy()
+    bad[[20, 2500], 3] = 70_000
+    with pytest.raises(InputError, match="beyond fp16's 65,504 in .* first in row 21"):
+        Index.build(bad, "SQfp16")
+    assert Index.build(bad, "Flat").about["rows"] == 3000
+
+
+@pytest.mark.parametrize("shards", [0, -1])
+def test_a_base_is_cut_into_a_part_at_least(shards):
+    with pytest.raises(UsageError, match=f"shards is {shards}; legal"):
+        parts(100, shards)
+    with pytest.raises(UsageError, match=f"shards is {shards}; legal"):
+        plan.require_memory("Flat", 100, 32, shards)

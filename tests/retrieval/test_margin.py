@@ -95,5 +95,48 @@ def test_centring_takes_the_common_direction_off():
 
 
 def test_zero_vectors_have_no_direction_and_are_named():
-    with pytest.raises(InputError, match="1 vectors are zero, first row 1"):
+    with pytest.raises(InputError, match="zero vectors in 1 rows, first in row 2 "):
         unit_rows(np.array([[1.0, 0.0], [0.0, 0.0]]))
+
+
+def test_orthogonal_sides_have_margins_of_nothing():
+    """Every cosine is 0, and so is every mean: what resembles nothing scores 0 in every way."""
+    eye = np.eye(12, dtype=np.float32)
+    bitext = mutual_neighbours(eye[:6], eye[6:])
+    for scoring in ("cosine", "absolute", "distance", "ratio"):
+        assert not margin_scores(bitext, scoring).any()
+    ids, scores = best_match(bitext, "ratio")
+    assert ids.tolist() == [0] * 6 and scores.tolist() == [0] * 6
+
+
+def test_a_row_that_resembles_nothing_comes_after_those_that_do():
+    x, y = np.eye(4, dtype=np.float32)[:3], np.eye(4, dtype=np.float32)[1:]
+    scores = best_match(mutual_neighbours(x, y, k=1), "ratio")[1]
+    assert scores.tolist() == [0, 1, 1]  # x[0] is at a right angle to all; the others are twins
+
+
+def test_a_pair_whose_surroundings_cancel_is_refused_by_name():
+    forward = Neighbours(np.float32([[0.5], [0.5]]), np.array([[1], [0]]))
+    backward = Neighbours(np.float32([[0.5], [-0.5]]), np.array([[1], [0]]))
+    with pytest.raises(InputError, match=r"ratio margin of 1 pairs .* row 1 with row 2 of the oth"):
+        margin_scores(Bitext(forward, backward, 1), "ratio")
+    assert margin_scores(Bitext(forward, backward, 1), "distance").tolist() == [[0.5], [0]]
+
+
+@pytest.mark.parametrize(("score", "row"), [(np.nan, 1), (-np.inf, 1), (0.5, -1)])
+def test_neighbours_that_were_not_found_are_refused_with_their_row(score, row):
+    fine = Neighbours(np.float32([[0.5], [0.4]]), np.array([[0], [1]]))
+    bad = Neighbours(np.float32([[0.5], [score]]), np.array([[0], [row]]))
+    for sides in ((fine, bad), (bad, fine)):
+        with pytest.raises(InputError, match="too few neighbours in 1 rows, first in row 2 "):
+            margin_scores(Bitext(*sides, 1), "cosine")
+
+
+@pytest.mark.parametrize(("k", "candidates"), [(0, 4), (-1, None), (4, 0), (4, -2)])
+def test_a_neighbourhood_of_nobody_is_refused(k, candidates):
+    eye = np.eye(3, dtype=np.float32)
+    with pytest.raises(InputError, match="expected at least 1"):
+        mutual_neighbours(eye, eye, k, candidates)
+    near = mutual_neighbours(eye, eye)
+    with pytest.raises(InputError, match="k is 0"):
+        margin_scores(Bitext(near.forward, near.backward, 0), "cosine")

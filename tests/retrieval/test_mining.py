@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtremely.kernels.guard import UsageError
+from xtremely.kernels.guard import InputError, UsageError
 from xtremely.retrieval.margin import Bitext, mutual_neighbours, unit_rows
 from xtremely.retrieval.mining import (
     Pairs,
+    _fold,
     best_threshold,
     candidates,
     cross_validated,
@@ -132,3 +133,56 @@ def test_a_cross_validated_threshold_has_not_seen_what_it_judges():
 def test_cross_validation_needs_no_pair_in_every_fold():
     assert cross_validated([], {("a", "b")}).f1 == 0
     assert cross_validated([(1.0, ("a", "b"))], {("a", "b")}).f1 == 0  # nothing to tune on
+
+
+def test_a_threshold_that_is_no_number_is_refused():
+    pairs = Pairs(np.arange(2), np.arange(2), np.float32([0.5, 0.4]))
+    with pytest.raises(InputError, match="the threshold is NaN"):
+        pairs.at_least(float("nan"))
+    assert len(pairs.at_least(float("inf"))) == 0
+    assert pairs.at_least(0.5).x.tolist() == [0]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_no_numbers_are_not_tuned_on(bad):
+    with pytest.raises(InputError, match="the pair w, w scores"):
+        best_threshold(scored((0.9, "a"), (bad, "w")), GOLD)
+
+
+def test_a_threshold_between_neighbouring_numbers_keeps_the_lower_one_out():
+    """Whichever of two fp32 neighbours is even, their middle would be rounded to it."""
+    for start in (0.5, float(np.nextafter(np.float32(0.5), np.float32(1)))):
+        low = np.float32(start)
+        high = np.nextafter(low, np.float32(1))
+        items = scored((float(high), "a"), (float(low), "w"), (0.1, "v"))
+        pairs = Pairs(np.arange(3), np.arange(3), np.array([high, low, 0.1], np.float32))
+        threshold = best_threshold(items, {("a", "a")})
+        assert pairs.at_least(threshold).x.tolist() == [0]
+
+
+def test_orthogonal_sides_are_mined_and_tuned_without_a_nan():
+    eye = np.eye(12, dtype=np.float32)
+    found = candidates(mutual_neighbours(eye[:6], eye[6:]), "ratio")
+    named = [
+        (float(score), (str(x), str(y)))
+        for score, x, y in zip(found.scores, found.x, found.y, strict=True)
+    ]
+    assert found.scores.tolist() == [0] * len(found)
+    assert np.isfinite(best_threshold(named, {("0", "0")}))
+
+
+def test_pairs_of_a_fold_are_no_rivals_while_its_threshold_is_tuned():
+    """A hundred right pairs of one fold lie between two right ones of others; taken for wrong ones,
+    they would put the threshold above themselves."""
+    names = [f"x{n}" for n in range(2000)]
+    crowd = [name for name in names if _fold(name, 10) == 0][:100]
+    high, low, wrong = (next(n for n in names if _fold(n, 10) == fold) for fold in (1, 2, 3))
+    pairs = scored(*((0.8, name) for name in crowd), (0.9, high), (0.5, low), (0.3, wrong))
+    gold = {(name, name) for name in (*crowd, high, low)}
+    assert cross_validated(pairs, gold).recall > 95
+
+
+def test_equal_scores_come_by_the_first_side_then_by_the_second():
+    even = Neighbours(np.ones((3, 1), np.float32), np.array([[2], [0], [1]]))
+    forward = candidates(Bitext(even, even, 1), "cosine", "forward")
+    assert forward.x.tolist() == [0, 1, 2] and forward.y.tolist() == [2, 0, 1]

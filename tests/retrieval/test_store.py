@@ -1,7 +1,11 @@
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
-from xtremely.retrieval.store import Store, remove_leftovers, write_atomic
+from xtremely.kernels.guard import InputError
+from xtremely.retrieval.store import Store
 
 
 @pytest.fixture
@@ -46,29 +50,78 @@ def test_a_damaged_shard_counts_as_missing(store, damage):
     assert [store.note(number) is None for number in range(3)] == [False, True, False]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_old_shard_and_no_rubbish(store, monkeypatch):
     import os
 
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
+    filled(store)
+    before = {path.name: path.read_bytes() for path in store.folder.iterdir()}
 
     def full_disk(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+        store.write(1, np.ones((4, 2, 3), np.float32))
+    assert {path.name: path.read_bytes() for path in store.folder.iterdir()} == before
 
 
-def test_only_temporary_files_of_dead_processes_are_cleared_away(tmp_path):
-    import os
+@pytest.mark.parametrize(
+    "note",
+    ["[]", "null", "3", '"text"', "{}", '{"sha256": null}', '{"sha256": ["a"]}', "[" * 100_000, ""],
+    ids=lambda text: text[:20],
+)
+def test_a_note_that_is_no_note_makes_its_shard_missing(store, note):
+    filled(store)
+    (store.folder / "000001.json").write_text(note)
+    assert [store.note(number) is None for number in range(3)] == [False, True, False]
 
-    (tmp_path / "work").mkdir()
-    kept = [tmp_path / "results.json", tmp_path / f".a.json.{os.getpid()}", tmp_path / ".hidden"]
-    gone = [tmp_path / ".results.json.99999999", tmp_path / "work" / ".000001.99999999.npy"]
-    for path in kept + gone:
-        path.write_bytes(b"x")
-    remove_leftovers(tmp_path)
-    assert [path.exists() for path in kept + gone] == [True] * 3 + [False] * 2
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.zeros((3, 6), np.float32),
+        np.zeros((5, 6), np.float32),
+        np.zeros(4, np.float32),
+        np.full((4, 6), np.nan, np.float32),
+        np.full((4, 6), -np.inf, np.float16),
+        np.zeros((4, 6), bool),
+        np.zeros((4, 6), complex),
+        np.full((4, 6), "text"),
+    ],
+    ids=lambda values: f"{values.shape} {values.dtype} {values.flat[0]}",
+)
+def test_an_array_that_cannot_be_the_shard_makes_it_missing(store, values):
+    """Its checksum is right, so only what it holds can give it away."""
+    filled(store)
+    path = store.folder / "000001.npy"
+    np.save(path, values)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (store.folder / "000001.json").write_text(json.dumps({"sha256": digest}))
+    assert store.note(1) is None
+    np.save(path, np.zeros((4, 6), np.float16))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (store.folder / "000001.json").write_text(json.dumps({"sha256": digest, "part": 7}))
+    assert store.note(1)["part"] == 7
+
+
+def test_rows_that_are_not_finite_are_not_kept_and_named(store):
+    values = np.zeros((2, 2, 3), np.float32)
+    values[1, 0, 2] = np.inf
+    with pytest.raises(InputError, match="NaN or infinity in 1 rows, first in row 10 "):
+        store.write(2, values)
+    assert not store.folder.exists()
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (1, 3), (2,)])
+def test_a_shard_of_other_rows_is_not_kept(store, shape):
+    with pytest.raises(InputError, match=r"shard 2 has shape .* expected \[2, ...\]"):
+        store.write(2, np.zeros(shape, np.float32))
+
+
+def test_reading_what_is_not_there_says_what_to_do(store):
+    filled(store)
+    (store.folder / "000001.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr': [[")
+    (store.folder / "000002.npy").unlink()
+    for shard in (1, 2):
+        with pytest.raises(InputError, match="missing or damaged; run the same command again"):
+            store.read(shard)

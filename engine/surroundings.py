@@ -1,0 +1,138 @@
+"""What the bits of trained weights depend on besides model, data and settings.
+
+Sums are added in another order by another number of threads, another processor or another version.
+A checkpoint says what it was made with; a run that goes on from it does so with the same, or not at
+all, as its weights would no longer be those of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from xtremely.files.documents import read_json
+from xtremely.kernels.guard import InputError, require
+
+MOST_THREADS = 4096
+LIBRARIES = ("torch", "transformers", "accelerate", "numpy")
+# Variables by which libraries choose other instructions or other sums.
+VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
+             "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")  # fmt: skip
+
+Surroundings = dict[str, int | str]
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a whole checkpoint says of itself.
+
+    Attributes:
+        step: optimiser steps taken.
+        made_with: the surroundings; empty in checkpoints of earlier versions.
+        files: SHA-256 of the checkpoint's files by name; likewise.
+    """
+
+    step: int
+    made_with: Surroundings = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def surroundings(device: str, precision: str) -> Surroundings:
+    """Those of this process, by names for people.
+
+    Args:
+        device: cpu or cuda.
+        precision: fp32, bf16 or fp16.
+    """
+    found: Surroundings = {
+        "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "device": device,
+        "precision": precision,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "processor": _processor(),
+        "precision of products": torch.get_float32_matmul_precision(),
+        "oneDNN": "on" if torch.backends.mkldnn.enabled else "off",
+        "deterministic": "yes" if torch.are_deterministic_algorithms_enabled() else "no",
+    }
+    if device == "cuda":
+        found["GPU"] = torch.cuda.get_device_name()
+        found["CUDA"] = torch.version.cuda or torch.version.hip or ""
+        found["cuDNN"] = torch.backends.cudnn.version() or 0
+        found["TF32"] = "yes" if torch.backends.cuda.matmul.allow_tf32 else "no"
+    found |= {name: version(name) for name in LIBRARIES}
+    return found | {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+@contextmanager
+def resumed(checkpoint: Path | None, note: str, now: Surroundings) -> Iterator[Surroundings]:
+    """Compute with as many threads as a checkpoint was made with, until the block ends.
+
+    Args:
+        checkpoint: where a run goes on; None for one that begins.
+        note: the file of a checkpoint that holds its ``Note``.
+        now: the surroundings of this process.
+
+    Yields:
+        The surroundings to write into further checkpoints.
+
+    Raises:
+        InputError: the checkpoint was made with something that cannot be had here.
+    """
+    kept = dict(now)
+    if checkpoint is not None:
+        before = read_json(checkpoint / note, Note).made_with
+        if not before:
+            warnings.warn(
+                f"{checkpoint} does not say with how many threads it was made: the last bits of"
+                " the weights may differ from those of an undisturbed run",
+                stacklevel=4,
+            )
+        else:
+            threads = before.get("threads")
+            require(
+                isinstance(threads, int) and 1 <= threads <= MOST_THREADS,
+                f"{checkpoint / note}: threads are {threads!r}; legal: 1 to {MOST_THREADS}. It is"
+                f" damaged: remove {checkpoint.parent} to train this phase from its start",
+            )
+            kept["threads"] = threads
+            _require_alike(checkpoint, before, kept)
+    before_all = torch.get_num_threads()
+    torch.set_num_threads(int(kept["threads"]))
+    try:
+        yield kept
+    finally:
+        torch.set_num_threads(before_all)
+
+
+def _require_alike(checkpoint: Path, before: Surroundings, now: Surroundings) -> None:
+    names = [*before, *(name for name in now if name not in before)]
+    other = [
+        f"{name} {before.get(name, 'unset')}, here {now.get(name, 'unset')}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+    if other:
+        raise InputError(
+            f"{checkpoint} was made with {'; '.join(other)}: training would not go on to the same"
+            " weights; go on where it was begun, or remove that checkpoint's folder"
+            f" {checkpoint.parent} to train this phase from its start"
+        )
+
+
+def _processor() -> str:
+    """The processor's name: libraries choose instructions and block sizes by it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,0 +1,96 @@
+"""Texts on their way into the engine: the one place where they are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+
+from xtremely.kernels.guard import InputError, require
+
+SHOWN = 60  # characters of a text that a complaint repeats
+_REASON = 200  # characters of another library's complaint that ours repeats
+_BARE = (LookupError, AttributeError, TypeError, ArithmeticError, AssertionError)
+
+
+def checked(texts: Iterable[str], what: str = "texts") -> list[str]:
+    """The texts as a list of plain strings; what iterates only once is read here.
+
+    Args:
+        texts: a list, an array of one dimension, a generator and the like, with an order.
+        what: what the caller calls them.
+
+    Raises:
+        InputError: it is a single string or has no order, or one of them is no text that can be
+            written as UTF-8; counted from 1.
+    """
+    kind = type(texts).__name__
+    require(
+        not isinstance(texts, str | bytes | bytearray),
+        f"{what} is one string ({kind}); pass a list of strings",
+    )
+    flat = getattr(texts, "ndim", 1) == 1
+    require(
+        isinstance(texts, Iterable) and not isinstance(texts, Mapping | Set) and flat,
+        f"{what} is a {kind}{'' if flat else ' of several dimensions or none'}; pass a list of"
+        " strings",
+    )
+    found = list(texts)
+    for place, text in enumerate(found):
+        if type(text) is not str:
+            require(
+                isinstance(text, str),
+                f"text {place + 1} of {len(found)} is a {type(text).__name__}, expected a string",
+            )
+            found[place] = str(text)  # such as numpy's
+        if not text.isascii():
+            _require_whole(text, place + 1, len(found))
+    return found
+
+
+def _require_whole(text: str, number: int, count: int) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"text {number} of {count} holds half a character (the lone surrogate"
+            f" \\u{ord(text[error.start]):04x} at character {error.start + 1}): {shown(text)};"
+            " write the whole character, or leave it out"
+        ) from error
+
+
+def shown(text: str) -> str:
+    """The beginning of a text as a complaint repeats it, on one line."""
+    start = text[:SHOWN] + ("..." if len(text) > SHOWN else "")
+    return repr(start.encode("utf-8", "backslashreplace").decode())
+
+
+def one_line(error: BaseException) -> str:
+    """Another library's complaint, short enough to stand inside ours."""
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, _BARE):  # whose texts say little alone
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return text if len(text) <= _REASON else text[: _REASON - 3] + "..."
+
+
+@contextmanager
+def foreign(trouble: str) -> Iterator[None]:
+    """Turn whatever another library raises on a file of the user's into one line.
+
+    Args:
+        trouble: what it means to the user, with the file.
+
+    Raises:
+        InputError: with the library's reason.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # of a device: smaller batches may fit
+            raise
+        raise InputError(f"{trouble} ({one_line(error)})") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # a panic in Rust is no Exception
+            raise
+        raise InputError(f"{trouble} ({one_line(error)})") from error

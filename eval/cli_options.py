@@ -1,0 +1,36 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Option(help="A packaged model (see 'models'), a Hugging Face folder, or a hub name.")
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="auto, torch, triton, native, onnx, or onnx:PROVIDER (cpu, cuda, tensorrt,"
+        " openvino); a backend named never degrades."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str, typer.Option(help="fp32, fp16, bf16, (BERT family) fp8, or (on a CPU) int8.")
+]
+Layer = Annotated[int | None, typer.Option(help="Hidden layer (default: the last).")]
+Pooling = Annotated[
+    str | None, typer.Option(help="mean or cls (default: the profile's or the model's own).")
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Text before every sentence (default: the model's own, e.g. 'query: ')."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder with benchmark data (see 'tasks'), or hub:google/xtreme."),
+]

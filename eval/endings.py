@@ -1,0 +1,109 @@
+"""How commands end that do not end well: one line, an exit code, no traceback.
+
+Ctrl-C and SIGTERM are one exception, ``Stopped``, whatever a command is doing: child processes are
+ended, files that were being written disappear, and what the line says is the same for both.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from xtremely.kernels.guard import InputError, UsageError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GOES_ON = "what was finished is kept, the same command goes on from there"
+# Command -> what is left when it is cut short; the others write at their end, whole.
+KEPT = {
+    **dict.fromkeys(("eval", "train", "mine", "index build", "study run"), GOES_ON),
+    "kernels tune": "what was measured is kept in the table",
+}
+NOTHING_KEPT = "nothing was written, the same command starts anew"
+# Trouble with a disk, which work may have been done before.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM came; ``number`` says which."""
+
+    def __init__(self, number: int):
+        self.number = number
+        super().__init__(number)
+
+
+class Signals:
+    """What came while a command ran: ``number``, None for nothing."""
+
+    number: int | None = None
+
+
+@contextmanager
+def stoppable() -> Iterator[Signals]:
+    """Let signals raise ``Stopped`` inside; a second one ends the process at once."""
+    owner, seen = os.getpid(), Signals()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        if os.getpid() != owner:  # a fork: it has nothing to say
+            os.kill(os.getpid(), number)
+        seen.number = number
+        _end_children()
+        raise Stopped(number)
+
+    try:
+        before = {each: signal.signal(each, stop) for each in SIGNALS}
+    except ValueError:  # not the main thread, which alone hears signals
+        yield seen
+        return
+    try:
+        yield seen
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _end_children() -> None:
+    """Worker processes do not outlive the command."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+
+def ending(error: BaseException, command: str, seen: Signals) -> tuple[str, int] | None:
+    """What to say of an exception that ended a command, and the exit code.
+
+    Args:
+        error: the exception.
+        command: the command as typed, such as ``study run``.
+        seen: the signals that came.
+
+    Returns:
+        None for a regular exit, and for a bug, which keeps its traceback.
+    """
+    kept = KEPT.get(command, KEPT.get(command.partition(" ")[0], NOTHING_KEPT))
+    if seen.number is not None or isinstance(error, Stopped):
+        return f"interrupted; {kept}", 128 + (seen.number or signal.SIGINT)
+    if isinstance(error, InputError):
+        return str(error), 2 if isinstance(error, UsageError) else 1
+    if isinstance(error, MemoryError) or _is_allocation(error):
+        detail = str(error).splitlines()[0][:200] if str(error) else "no more can be had"
+        return f"out of memory ({detail}); {kept}; free some, or ask for less at a time", 1
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        after = f"; {kept}" if error.errno in DISK else ""
+        return f"{error.strerror or error}{where}{after}", 1
+    return None
+
+
+def _is_allocation(error: BaseException) -> bool:
+    """Whether torch did not get memory, of a GPU or of the host."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)

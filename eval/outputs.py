@@ -1,0 +1,123 @@
+"""Files and work folders that ``mine``, ``index`` and ``encode`` write: checked before any work.
+
+An output must be no input, have a place that can be written to, and replace nothing but an earlier
+output. A command knows its own by the checksum in the report beside it, which is written last, and
+by a note in the work folder that is there while they are written.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xtremely.files.documents import read_json
+from xtremely.files.folders import alone, own_folder
+from xtremely.files.writing import (
+    LEFTOVER_SECONDS,
+    file_digest,
+    is_temporary,
+    temporary_name,
+    write_atomic,
+)
+from xtremely.kernels.guard import InputError, require
+
+MADE_BY = "mine or index build"  # their work folders hold the same kinds of files
+UNFINISHED = "unfinished.json"
+_KEPT = re.compile(r"(text|vectors)-[0-9a-f]{16}|neighbours-[0-9a-f]{16}\.(npz|json)")
+
+
+def check_output(out: Path, option: str, *, make_folder: bool = False) -> None:
+    """Fail before any work if a file cannot be written.
+
+    Args:
+        out: the file.
+        option: what named it, for complaints.
+        make_folder: make the folder it is to be in.
+
+    Raises:
+        InputError: it is no name of a file, or the system refuses, with its reason.
+    """
+    try:
+        require(
+            out.name not in ("", "..") and not out.is_dir(),
+            f"{option} is empty or names a folder ({out}); name a file",
+        )
+        require(
+            out.is_file() or not (out.exists() or out.is_symlink()),
+            f"{option} {out} is a device, a pipe or a broken link; name an ordinary file",
+        )
+        if make_folder:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        probe = temporary_name(out)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+        for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
+            old = time.time() - left.lstat().st_mtime > LEFTOVER_SECONDS
+            if is_temporary(left.name) and left.is_file() and old:  # of a killed run
+                left.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write {out} ({error.strerror}); choose another") from error
+
+
+def require_ours(out: Path, digests: Collection[str], option: str, work: Path) -> None:
+    """Refuse to replace a file that is not empty, unless it has one of the checksums or was being
+    written when the last run in the work folder ended.
+    """
+    if out.exists() and out.stat().st_size and not unfinished(out, work):
+        require(file_digest(out) in digests, not_ours(out, option))
+
+
+def unfinished(out: Path, work: Path) -> bool:
+    """Whether the last run in a work folder ended while it wrote this output."""
+    try:
+        return out.name in read_json(work / UNFINISHED, list[str], max_bytes=2**16)
+    except InputError:
+        return False
+
+
+def not_ours(out: Path, option: str) -> str:
+    """The complaint about a file that would be replaced."""
+    return (
+        f"{out} is there already, and not as this command has left it; name another file with"
+        f" {option}, or move this one away"
+    )
+
+
+@contextmanager
+def work_folder(path: Path) -> Iterator[None]:
+    """Take a folder for unfinished work, and hold it against other processes.
+
+    Raises:
+        InputError: it holds something else, cannot be written to, or another run is at work there.
+    """
+    try:
+        own_folder(path, MADE_BY, "--work", _recognised)
+    except OSError as error:
+        raise InputError(f"--work {path} cannot be used ({error.strerror})") from error
+    with alone(path):
+        for left in path.rglob(".*"):  # by killed runs, as no other one is at work here
+            if is_temporary(left.name) and left.is_file():
+                left.unlink()
+        yield
+
+
+def _recognised(path: Path) -> list[str]:
+    """The content of a work folder from before there were markers; nothing if it is another's."""
+    names = [one.name for one in path.iterdir() if not one.name.startswith(".")]
+    return names if all(map(_KEPT.fullmatch, names)) else []
+
+
+@contextmanager
+def replacing(work: Path, *outputs: Path) -> Iterator[None]:
+    """Note in a work folder which outputs are being written: if this is cut short, the next run
+    may replace whatever lies there.
+    """
+    note = work / UNFINISHED
+    write_atomic(note, json.dumps([path.name for path in outputs]).encode())
+    yield
+    note.unlink()

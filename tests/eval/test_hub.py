@@ -1,0 +1,95 @@
+"""Tables of the hub: columns by name and type, nulls, ids that would break lines."""
+
+import pytest
+
+from xtremely.eval.task import find_task
+from xtremely.kernels.guard import InputError
+
+TATOEBA, XQUAD, PANX, XNLI = map(find_task, ("tatoeba", "xquad", "panx", "xnli"))
+NAMES = {"source_lang": "afr", "target_lang": "eng"}
+
+
+def asked(**changes):
+    answers = {"text": ["Bonn"], "answer_start": [0]}
+    row = {"id": "q1", "context": "Bonn am Rhein", "question": "Wo?", "answers": answers}
+    return {**row, **changes}
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([asked(id=7)], r"column id holds whole number; needed: text"),
+        ([asked(context=["Bonn"])], r"column context holds list of text; needed: text"),
+        ([asked(answers=["Bonn"])], r"column answers holds list of text; needed: answer_start: li"),
+        (
+            [asked(answers={"text": ["a"], "answer_start": [0.5]})],
+            r"column answers holds answer_start: list of (float64|double), text",
+        ),
+        ([asked(), asked(id=None)], r"row 2 has a null in id"),
+        ([asked(), asked(id="q2", context=None)], r"row 2 has a null in context"),
+        (
+            [asked(), asked(id="q2", answers={"text": [None], "answer_start": [0]})],
+            r"row 2 has a null in answers",
+        ),
+        ([asked(id="i\t6")], r"parquet: the id is 'i\\t6'; legal"),
+        ([asked(id="i\n6")], r"parquet: the id is 'i\\n6'; legal"),
+        ([asked(id="\u200b")], r"parquet: the id is '\\u200b'; legal"),
+        ([asked(), asked()], r"question 'q1': the id occurs twice"),
+        (
+            [{"id": "q", "text": "a"}],
+            r"no column question, context, answers; found: id \(text\), text \(text\); needed: id"
+            r" \(text\), question \(text\)",
+        ),
+    ],
+)
+def test_tables_of_questions_with_faults_are_named(parquet, tmp_path, rows, complaint):
+    parquet("XQuAD.de", "validation", rows)
+    with pytest.raises(InputError, match=complaint):
+        XQUAD.load(tmp_path, "de")
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([{"tokens": "Bonn", "ner_tags": ["O"]}], r"column tokens holds text; needed: list of te"),
+        ([{"tokens": ["a"], "ner_tags": [3]}], r"column ner_tags holds list of whole number; nee"),
+        ([{"tokens": ["a", None], "ner_tags": ["O", "O"]}], r"row 1 has a null in tokens"),
+        (
+            [{"tokens": ["a"], "ner_tags": ["O"]}, {"tokens": None, "ner_tags": ["O"]}],
+            r"row 2 has a null in tokens",
+        ),
+        (
+            [{"tokens": ["a"], "ner_tags": ["O"]}, {"tokens": [], "ner_tags": ["O"]}],
+            r"row 2 has 0 words and 1 tags",
+        ),
+    ],
+)
+def test_tables_of_tags_with_faults_are_named(parquet, tmp_path, rows, complaint):
+    parquet("PAN-X.de", "test", rows)
+    with pytest.raises(InputError, match=complaint):
+        PANX.load(tmp_path, "de")
+
+
+@pytest.mark.parametrize("blank", ["\u3000", "\u200b"])
+def test_a_sentence_that_nobody_can_see_is_named(parquet, tmp_path, blank):
+    parquet(
+        "tatoeba.afr", "validation", [{"source_sentence": "a", "target_sentence": blank, **NAMES}]
+    )
+    with pytest.raises(InputError, match="row 1 has no text in target_sentence"):
+        TATOEBA.load(tmp_path, "af")
+
+
+def test_a_table_of_pairs_with_a_null_is_named(parquet, tmp_path):
+    rows = [
+        {"sentence1": "a", "sentence2": second, "gold_label": "neutral", "language": "de"}
+        for second in ("b", None)
+    ]
+    parquet("XNLI", "test", rows)
+    with pytest.raises(InputError, match="row 2 has a null in sentence2"):
+        XNLI.load(tmp_path, "de")
+
+
+def test_a_folder_in_the_place_of_a_parquet_file_is_named(tmp_path):
+    (tmp_path / "tatoeba.afr" / "validation-00000-of-00001.parquet").mkdir(parents=True)
+    with pytest.raises(InputError, match="not readable as parquet"):
+        TATOEBA.load(tmp_path, "af")

@@ -1,0 +1,48 @@
+"""Examples, settings and a run of training on tiny models."""
+
+import numpy as np
+
+from xtremely.engine import learner as models
+from xtremely.engine.feed import IGNORED, Feature, Lesson
+from xtremely.engine.learner import HeadPlan
+from xtremely.engine.train import Settings, fit
+
+TAGS = ("A", "B", "C")
+DEFAULTS = {
+    "epochs": 2.0, "max_steps": None, "learning_rate": 1e-3, "batch_size": 4, "accumulation": 1,
+    "warmup": 0.1, "weight_decay": 0.0, "patience": None, "evaluate_steps": 2, "save_steps": 1000,
+    "seed": 3, "freeze": True, "prune": True, "keep_head": False, "precision": "fp32",
+    "device": "cpu",
+}  # fmt: skip
+CALM = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def feature(length, target, top=60, seed=0):
+    dice = np.random.default_rng((seed, length))
+    ids = np.concatenate([[0], dice.integers(4, top, length - 2), [2]]).astype(np.int32)
+    return Feature((ids,), (np.zeros(length, dtype=np.uint8),), target)
+
+
+def tagged(count=14, top=60):
+    made = []
+    for n in range(count):
+        length = 4 + n % 7
+        target = np.full(length, IGNORED)
+        target[1:-1] = np.arange(length - 2) % 3
+        made.append(feature(length, target, top, seed=n))
+    return made
+
+
+def run(folder, tokenizer, work, plans=None, lessons=None, exams=(), **changes):
+    """Train a tagger, or what is asked for."""
+    plans = plans or [HeadPlan("tags", "token classification", TAGS)]
+    lessons = lessons or [Lesson("tags", tagged())]
+    settings = Settings(**{**DEFAULTS, **changes})
+    return plans, fit(folder, tokenizer, plans, lessons, exams, settings, work, quiet=True)
+
+
+def run_and_save(folder, tokenizer, tmp_path, name="a", **changes):
+    """``run``, its model saved; gives the fit and the folder."""
+    plans, fitted = run(folder, tokenizer, tmp_path / f"work-{name}", **changes)
+    models.save(fitted.learner, plans[0].name, folder, tokenizer, tmp_path / name)
+    return fitted, tmp_path / name
