@@ -179,7 +179,7 @@ def test_a_file_that_is_no_toml_and_a_recipe_without_phases(write):
         ("x = " + "9" * 5000, "r.toml: a number is too long"),
         (b"\xff", "r.toml:1: not UTF-8"),
         ("", "r.toml: 'model' is missing"),
-        ("model = 1979-05-27", "r.toml: datetime.date(1979, 5, 27) is a date or time; legal"),
+        ("model = 1979-05-27", "r.toml: model: datetime.date(1979, 5, 27) is a date or time"),
         ("phase = 5\nmodel = 'm'", "r.toml:1: 'phase' is 5; legal: a valid array"),
         ("phase = [5]\nmodel = 'm'", "r.toml:1: 'phase[0]' is 5; legal"),
         ("phase = [{source = 5, kind = 'mlm'}]\nmodel = 'm'", "'phase[0].source' is 5; legal"),
