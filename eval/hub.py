@@ -6,19 +6,22 @@ per split.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xtremely.eval.readers import Missing
+from xtremely.eval.readers import Incomplete, Missing
 from xtremely.files.text import is_blank
 from xtremely.kernels.guard import InputError, require
 
 HUB = "hub:"
 # Names of splits that are others on the hub.
 SPLITS = {"dev": "validation", "val": "validation"}
+# One of a split's files, as the hub names them: its number and how many there are.
+_SHARD = re.compile(r".+-([0-9]{5})-of-([0-9]{5})(-[0-9a-f]+)?\.parquet")
 # What a column may hold; a class is a number that the table gives a name to.
 TEXT = ("text",)
 LABEL = ("text", "class")
@@ -95,15 +98,19 @@ def find(task: str, language: str, root: Path, configs: Sequence[str], split: st
 
     Raises:
         Missing: the hub's repository has none of them.
+        Incomplete: some of the split's files are missing.
         InputError: the hub does not answer.
     """
     split = SPLITS.get(split, split)
     if is_hub(root):
         return _on_hub(task, language, str(root).removeprefix(HUB), configs, split)
     for config in configs:
-        files = [str(path) for path in sorted((root / config).glob(f"{split}-*.parquet"))]
+        files = sorted((root / config).glob(f"{split}-*.parquet"))
         if files:
-            return Table(files[0], partial(_from_parquet, files, split))
+            absent = _absent_shard(files)
+            if absent:
+                raise Incomplete(task, language, files[0], absent)
+            return Table(str(files[0]), partial(_from_parquet, files))
     return None
 
 
@@ -148,13 +155,53 @@ def _ask(question: Callable[..., Any], name: str, *config: str, **split: str) ->
         ) from error
 
 
-def _from_parquet(files: list[str], split: str) -> Any:
-    from datasets import load_dataset
+def _absent_shard(files: Sequence[Path]) -> Path | None:
+    """The first that is missing, where files are numbered ``-00000-of-00002``."""
+    found = [match for match in (_SHARD.fullmatch(path.name) for path in files) if match]
+    there = {(int(match[1]), int(match[2])) for match in found}
+    for total in sorted({total for _, total in there}):
+        for number in range(total):
+            if (number, total) not in there:
+                first = next(path for path in files if f"-of-{total:05d}" in path.name)
+                part = f"-{number:05d}-of-{total:05d}"
+                return first.with_name(
+                    re.sub(r"-[0-9]{5}-of-[0-9]{5}.*", f"{part}.parquet", first.name)
+                )
+    return None
 
-    try:
-        return load_dataset("parquet", data_files={split: files}, split=split)
-    except Exception as error:  # datasets wraps reader errors in many kinds
-        raise InputError(f"{files[0]}: not readable as parquet ({error})") from error
+
+def _check_shards(files: Sequence[Path]) -> None:
+    """Raise InputError if a split is there twice: its rows would count double."""
+    found = [_SHARD.fullmatch(path.name) for path in files]
+    if not any(found):
+        return
+    totals = {match[2] for match in found if match}
+    alike = all(found) and len(totals) == 1 and len(files) == int(min(totals))
+    require(
+        alike,
+        f"{files[0].parent}: {', '.join(path.name for path in files[:4])} are not the files of one"
+        " split; remove those of another version",
+    )
+
+
+def _from_parquet(files: Sequence[Path]) -> Any:
+    from datasets import Dataset, concatenate_datasets
+    from pyarrow.parquet import ParquetFile
+
+    _check_shards(files)
+    tables = []
+    for path in files:
+        require(not path.is_dir(), f"{path}: is a folder; a file is needed")
+        try:
+            tables.append(Dataset(ParquetFile(path).read()))
+        except Exception as error:  # readers of columns raise many kinds
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{path}: not readable as parquet ({reason})") from error
+        require(
+            tables[-1].features == tables[0].features,
+            f"{path}: other columns than {files[0].name} has",
+        )
+    return concatenate_datasets(tables)
 
 
 def _holds(feature: Any) -> str:

@@ -19,8 +19,8 @@ from typing import Any
 
 from xtremely.eval.results import CellFile, ResultsFile, dumps
 from xtremely.files.documents import read_json
-from xtremely.files.folders import LOCK, OwnFolder, alone, check_inside, own_folder
-from xtremely.files.writing import is_temporary, write_atomic
+from xtremely.files.folders import OwnFolder, alone, check_inside, is_nobodys, own_folder
+from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError
 
 NAMES = ("cells", "work", "results.json", "report.html")
@@ -63,9 +63,7 @@ def _recognised(path: Path) -> list[str]:
     content = {
         one.name
         for one in path.iterdir()
-        if one.name != LOCK
-        and not is_temporary(one.name)
-        and not _OLD_TEMPORARY.fullmatch(one.name)
+        if not is_nobodys(one.name) and not _OLD_TEMPORARY.fullmatch(one.name)
     }
     cells = _names_in(path / "cells", suffix=".json")
     work = _names_in(path / "work")
@@ -87,7 +85,7 @@ def _recognised(path: Path) -> list[str]:
     there = {
         one.relative_to(path).as_posix()
         for one in (path / SUBMISSION).rglob("*")
-        if not one.is_dir() or one.is_symlink()
+        if (not one.is_dir() or one.is_symlink()) and not is_nobodys(one.name)
     }
     return [*NAMES, *sorted(there)] if there <= listed else []
 
@@ -96,7 +94,11 @@ def _names_in(folder: Path, suffix: str = "") -> list[str] | None:
     """Names of cells in a run's folder, without the suffix; None if something else is there."""
     if not folder.is_dir():
         return None if folder.exists() else []
-    names = [one.name for one in folder.iterdir() if not _OLD_TEMPORARY.fullmatch(one.name)]
+    names = [
+        one.name
+        for one in folder.iterdir()
+        if not is_nobodys(one.name) and not _OLD_TEMPORARY.fullmatch(one.name)
+    ]
     stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     plain = len(stems) == len(names) and all(map(_CELL.fullmatch, stems))
     return stems if plain else None

@@ -28,6 +28,8 @@ from xtremely.kernels.guard import InputError, require
 
 MARKER = ".xtremely.json"
 LOCK = ".xtremely.lock"
+# What file managers leave in every folder that they show.
+_OF_FILE_MANAGERS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def own_folder(
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         # Another process may be making the folder its own at this moment.
-        content = [name for name in content if name != LOCK and not is_temporary(name)]
+        content = [name for name in content if not is_nobodys(name)]
         names = dict.fromkeys(recognise(path)) if content else {}
         require(
             not content or bool(names),
@@ -168,7 +170,14 @@ def alone(folder: Path) -> Iterator[None]:
         InputError: another run is at work there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
+    lock = folder / LOCK
+    try:  # what a link leads to is not ours, and a pipe would be waited for
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        raise InputError(
+            f"{lock}: cannot be locked ({error.strerror}); remove it, or name another folder"
+        ) from error
+    with os.fdopen(handle, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -204,6 +213,13 @@ def remove_whole(path: Path) -> None:
         shutil.rmtree(doomed)
     else:
         doomed.unlink()
+
+
+def is_nobodys(name: str) -> bool:
+    """Whether a name says nothing of whose a folder is: a lock, a temporary file, or what file
+    managers leave behind.
+    """
+    return name == LOCK or is_temporary(name) or name in _OF_FILE_MANAGERS or name.startswith("._")
 
 
 def is_plain_name(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from xtremely.eval.readers import Incomplete
 from xtremely.eval.task import find_task
 from xtremely.kernels.guard import InputError
 
@@ -91,5 +92,70 @@ def test_a_table_of_pairs_with_a_null_is_named(parquet, tmp_path):
 
 def test_a_folder_in_the_place_of_a_parquet_file_is_named(tmp_path):
     (tmp_path / "tatoeba.afr" / "validation-00000-of-00001.parquet").mkdir(parents=True)
-    with pytest.raises(InputError, match="not readable as parquet"):
+    with pytest.raises(InputError, match="is a folder; a file is needed"):
         TATOEBA.load(tmp_path, "af")
+
+
+def pairs(first, end):
+    return [
+        {"source_sentence": f"Sin {n}", "target_sentence": f"Sentence {n}", **NAMES}
+        for n in range(first, end)
+    ]
+
+
+def test_a_split_in_two_files_is_read_in_their_order(parquet, tmp_path):
+    for number, (first, end) in enumerate(((0, 2), (2, 5))):
+        parquet("tatoeba.afr", "validation", pairs(first, end)).rename(
+            tmp_path / "tatoeba.afr" / f"validation-{number:05d}-of-00002-0a1b.parquet"
+        )
+    found = TATOEBA.load(tmp_path, "af")["test"]
+    assert found.x == [f"Sin {n}" for n in range(5)]
+
+
+@pytest.mark.parametrize(("there", "absent"), [(0, 1), (1, 0)])
+def test_a_split_without_one_of_its_files_is_incomplete(parquet, tmp_path, there, absent):
+    path = parquet("tatoeba.afr", "validation", pairs(0, 2))
+    path.rename(path.with_name(f"validation-{there:05d}-of-00002.parquet"))
+    with pytest.raises(Incomplete) as caught:
+        TATOEBA.load(tmp_path, "af")
+    assert caught.value.absent == str(path.with_name(f"validation-{absent:05d}-of-00002.parquet"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["validation-00000-of-00001 (1)"],
+        ["validation-00000-of-00001-0a1b"],
+        ["validation-00000-of-00002", "validation-00001-of-00002"],
+    ],
+)
+def test_a_split_that_is_there_twice_is_refused(parquet, tmp_path, more):
+    path = parquet("tatoeba.afr", "validation", pairs(0, 2))
+    for name in more:
+        path.with_name(f"{name}.parquet").write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="are not the files of one split"):
+        TATOEBA.load(tmp_path, "af")
+
+
+def test_files_of_a_split_with_other_columns_are_named(parquet, tmp_path):
+    path = parquet("tatoeba.afr", "validation", [{"a": 1}])
+    path.rename(path.with_name("validation-00001-of-00002.parquet"))
+    path = parquet("tatoeba.afr", "validation", pairs(0, 2))
+    path.rename(path.with_name("validation-00000-of-00002.parquet"))
+    with pytest.raises(InputError, match="00001-of-00002.parquet: other columns than"):
+        TATOEBA.load(tmp_path, "af")
+
+
+def test_a_broken_table_is_named_in_one_line(tmp_path, write):
+    path = write("tatoeba.afr/validation-00000-of-00001.parquet", "version https://git-lfs")
+    with pytest.raises(InputError, match="not readable as parquet") as caught:
+        TATOEBA.load(tmp_path, "af")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_signs_of_patterns_in_its_name(parquet, tmp_path):
+    root = tmp_path / "data [2]*"
+    root.mkdir()
+    parquet("tatoeba.afr", "validation", pairs(0, 3), root=root)
+    assert len(TATOEBA.load(root, "af")["test"]) == 3

@@ -120,6 +120,8 @@ def test_an_earlier_versions_folder_is_recognised_and_goes_on(
     from xtremely.engine.runtime import Engine
 
     (earlier / ".results.json.4711").write_text("a killed run's")
+    for place in ("", "cells", "submission", "submission/mini"):
+        (earlier / place / ".DS_Store").write_text("of a file manager")
     before = contents(earlier)
     monkeypatch.setattr(Engine, "pooled", None)  # nothing is encoded again
     code, *_ = xtremely(

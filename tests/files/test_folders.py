@@ -6,6 +6,7 @@ import multiprocessing
 import pytest
 
 from xtremely.files.folders import (
+    LOCK,
     MARKER,
     alone,
     check_inside,
@@ -40,6 +41,26 @@ def test_a_folder_of_somebody_else_is_refused_untouched(tmp_path, content):
         own_folder(tmp_path, "eval")
     assert stranger.read_text() == "mine"
     assert not (tmp_path / MARKER).exists()
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._cells", "Thumbs.db", "desktop.ini"])
+def test_what_file_managers_leave_makes_no_folder_somebodys(tmp_path, name):
+    (tmp_path / name).write_text("x")
+    folder = own_folder(tmp_path, "eval")
+    assert folder.listed("") == []
+    assert (tmp_path / name).read_text() == "x"
+
+
+def test_a_lock_that_is_a_link_or_a_folder_is_not_opened(tmp_path):
+    precious, linked, taken = (tmp_path / name for name in ("precious", "linked", "taken"))
+    precious.write_text("mine")
+    linked.mkdir()
+    (linked / LOCK).symlink_to(precious)
+    (taken / LOCK).mkdir(parents=True)
+    for folder in (linked, taken):
+        with pytest.raises(InputError, match="cannot be locked"), alone(folder):
+            pass
+    assert precious.read_text() == "mine"
 
 
 def test_a_folder_of_another_command_is_refused(tmp_path):
