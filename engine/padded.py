@@ -20,7 +20,12 @@ from xtremely.kernels.guard import require
 
 
 class PaddedTransformers:
-    """Any other encoder through transformers, padded per batch at this door."""
+    """Any other encoder through transformers, padded per batch at this door.
+
+    Attributes:
+        typed: whether the model is given token types; off where its tokenizer makes none, as XLM
+            adds something for a type of 0, too.
+    """
 
     name = "torch"
     implementation = "transformers"
@@ -51,7 +56,7 @@ class PaddedTransformers:
         self.device, self.precision = device, precision
         pad = getattr(config, "pad_token_id", None)
         self.pad_id = pad if isinstance(pad, int) and 0 <= pad < self.vocabulary else 0
-        self._typed = "token_type_ids" in inspect.signature(model.forward).parameters
+        self.typed = "token_type_ids" in inspect.signature(model.forward).parameters
         require(
             not getattr(config, "is_encoder_decoder", False) and self._looks_ahead(),
             f"{folder}: model type {self.kind!r} is a decoder; only encoders run",
@@ -85,7 +90,7 @@ class PaddedTransformers:
         lengths = batch.cu_seqlens.diff()
         mask = torch.arange(batch.max_seqlen, device=ids.device) < lengths[:, None]
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        if self._typed:
+        if self.typed:
             inputs["token_type_ids"] = _padded(batch.type_ids, batch)
         states = self._states(**inputs)
         return {layer: packing.pack(states[layer], lengths).values for layer in layers}

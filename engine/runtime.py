@@ -19,6 +19,7 @@ from xtremely.engine.batch import Batch, collate, plan
 from xtremely.engine.conventions import Conventions, conventions
 from xtremely.engine.heads import Head, load_head
 from xtremely.engine.models import display_name, folder_hash, locate
+from xtremely.engine.padded import PaddedTransformers
 from xtremely.engine.soundness import Soundness
 from xtremely.engine.texts import checked
 from xtremely.engine.tokenize import Tokenizer, Tokens
@@ -103,6 +104,8 @@ class Engine:
         place = _device(device)
         loaded = open_backend(folder, backend, place, precision)
         tokenizer = Tokenizer(folder, loaded.max_length)
+        if isinstance(loaded, PaddedTransformers):
+            loaded.typed &= tokenizer.typed
         budget = token_budget or TOKEN_BUDGET.get(loaded.name, TOKEN_BUDGET[place.type])
         require(budget >= 1, f"token_budget {budget} must be at least 1")
         name = display_name(model)

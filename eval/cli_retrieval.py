@@ -268,6 +268,8 @@ def search(
         found = search_index(path, settings, out, load, bar)
     if not quiet:
         left = f", {found['empty']:,} empty left out" if found["empty"] else ""
+        if found["few"]:
+            left += f", {found['few']:,} with fewer than {k} found: a greater --effort finds more"
         note(f"{found['queries']:,} queries{left} -> {out}")
 
 

@@ -31,7 +31,6 @@ from xtremely.eval.outputs import (
 )
 from xtremely.eval.searching import check_index
 from xtremely.eval.sentences import STDIN, is_matrix, require_file
-from xtremely.files.documents import fit
 from xtremely.files.folders import check_outputs
 from xtremely.files.writing import file_digest, written_whole
 from xtremely.kernels.guard import InputError, UsageError, require, require_number
@@ -112,33 +111,12 @@ def _require_replaceable(out: Path, work: Path) -> None:
     note = note_path(out)
     if note.exists() and note.stat().st_size:
         try:
-            about = noted(out)
+            about = read_note(out)
         except InputError as error:
             raise InputError(not_ours(note, "--out")) from error
         known = {str(about.get(name)) for name in ("sha256", "ids_sha256")}
     require_ours(out, known, "--out", work)
     require_ours(names_path(out), known, "--out", work)
-
-
-@dataclass(frozen=True)
-class _Note:
-    """What the note of every index says, whatever else it says."""
-
-    factory: str
-    rows: int
-    width: int
-    sha256: str
-    effort: int = 1
-
-
-def noted(path: Path) -> dict[str, Any]:
-    """An index's note, which says at least what is needed to open it."""
-    about = read_note(path)
-    try:
-        fit(about, _Note, str(note_path(path)))
-    except InputError as error:
-        raise InputError(f"{error}; build the index again") from error
-    return about
 
 
 def _factory(settings: BuildSettings, rows: int, width: int) -> str:
@@ -226,11 +204,12 @@ def search_index(
     score. A query is called by its id or its line from 1, a row likewise.
 
     Returns:
-        How many queries there were, and how many empty ones were left out.
+        How many queries there were, how many empty ones were left out, and for how many the
+        index found fewer than k.
     """
     settings.check()
     _check_search_paths(path, settings.queries, out)
-    about = noted(path)
+    about = read_note(path)
     index = Index.open(path)
     names = _row_names(path, about, index.faiss.ntotal)
     rows, k = index.faiss.ntotal, settings.k
@@ -250,7 +229,8 @@ def search_index(
                     file.write(f"{queries[query]}\t{place + 1}\t{name}\t{score:.6f}\n")
     except OSError as error:
         raise InputError(f"cannot write {out} ({error.strerror}); nothing was kept") from error
-    return {"queries": len(queries), "empty": empty}
+    few = int((found.ids < 0).any(axis=1).sum())
+    return {"queries": len(queries), "empty": empty, "few": few}
 
 
 def _check_search_paths(path: Path, queries: Path, out: Path) -> None:
@@ -329,7 +309,7 @@ def print_info(path: Path | None) -> None:
         ("memory free", f"{plan.available() / plan.GIB:.1f} GiB"),
     ]
     if path is not None:
-        note = noted(path)
+        note = read_note(path)
         rows += [(name.replace("_", " "), str(value)) for name, value in note.items()]
         rows.append(("in memory", f"{_size(note) / plan.GIB:.3f} GiB"))
         Index.open(path)  # complains if the file is not the one that the note describes

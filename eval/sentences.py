@@ -35,10 +35,10 @@ _SUFFIXES = {
 }
 _MAGIC = {
     b"\x1f\x8b": "gz",
-    b"BZh": "bz2",
+    **{b"BZh%d1AY" % size: "bz2" for size in range(1, 10)},
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zst",
-    b"PAR1": "parquet",
+    b"PAR1\x15": "parquet",  # the header of its first page
 }
 _STRANGE = {
     b"\x93NUMPY": "a NumPy matrix; rename it to end in .npy",

@@ -8,7 +8,8 @@ it holds others.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,14 +133,16 @@ class Index:
         for first in range(0, len(vectors), BLOCK):
             block = vectors[first : first + BLOCK]
             rows = np.arange(first, first + len(block))
-            self.faiss.add(_usable(block, rows, self.about["factory"]))
+            with self._refusable(f"take {len(block):,} vectors"):
+                self.faiss.add(_usable(block, rows, self.about["factory"]))
             progress(len(block))
         self.about["rows"] = self.faiss.ntotal
 
     def empty_copy(self) -> Index:
         """The same index without its vectors: it puts equal vectors into equal places."""
-        copy = load_faiss().clone_index(self.faiss)
-        copy.reset()
+        with self._refusable("be copied, as mining has to"):
+            copy = load_faiss().clone_index(self.faiss)
+            copy.reset()
         return Index(copy, {**self.about, "rows": 0})
 
     def search(self, queries: Vectors, k: int, progress: Progress = _silent) -> Neighbours:
@@ -162,7 +165,8 @@ class Index:
             block = queries[first : first + BLOCK]
             here = slice(first, first + len(block))
             block = _usable(block, np.arange(len(queries))[here])
-            found.scores[here], found.ids[here] = self.faiss.search(block, k)
+            with self._refusable("be searched"):
+                found.scores[here], found.ids[here] = self.faiss.search(block, k)
             progress(len(block))
         found.scores[found.ids < 0] = -np.inf
         return found
@@ -178,7 +182,8 @@ class Index:
         kind = faiss.downcast_index(self.faiss)
         name = "efSearch" if "HNSW" in self.about["factory"].split(",")[0] else "nprobe"
         if name == "efSearch" or "IVF" in self.about["factory"]:
-            faiss.ParameterSpace().set_index_parameter(kind, name, effort)
+            with self._refusable(f"search with effort {effort}"):
+                faiss.ParameterSpace().set_index_parameter(kind, name, effort)
             self.about["effort"] = effort
 
     def tune(self, queries: Vectors, base: Vectors, k: int, spare: int, recall: float) -> None:
@@ -202,6 +207,17 @@ class Index:
             self.about["recall"] = {"k": k, "share": overlap(found, truth), "of": len(sample)}
             if self.about["recall"]["share"] >= recall or "effort" not in self.about:
                 break
+
+    @contextmanager
+    def _refusable(self, what: str) -> Iterator[None]:
+        """Raise InputError where FAISS says that this kind of index cannot do something."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.about['factory']} cannot {what} ({plan.faiss_reason(error)}); take another"
+                " kind of index, such as Flat or IVF1024,Flat"
+            ) from error
 
     def on_gpus(self, shard: bool = True) -> Index:
         """A copy on all GPUs, split over them (or whole on each), with vectors in fp16.
@@ -253,7 +269,7 @@ class Index:
             index = cls(load_faiss().read_index(str(path)), about)
             if about.get("effort") is not None:
                 index.set_effort(about["effort"])
-        except RuntimeError as error:
+        except (RuntimeError, InputError) as error:
             raise InputError(damaged) from error
         require((index.faiss.ntotal, index.faiss.d) == (about["rows"], about["width"]), damaged)
         return index

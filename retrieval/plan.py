@@ -39,6 +39,7 @@ _USUAL = re.compile(
     r"|HNSW\d+(,Flat)?"
 )
 TRIAL = 120.0  # seconds
+_FAILED = 3  # exit code of a trial whose index cannot be filled or searched
 _TRIAL = """
 import sys, numpy as np
 from xtremely.retrieval.blas import load_faiss
@@ -47,10 +48,17 @@ faiss, width = load_faiss(), int(sys.argv[2])
 index = faiss.index_factory(width, sys.argv[1], faiss.METRIC_INNER_PRODUCT)
 leave_codes_unordered(index)
 rows = np.random.default_rng(0).normal(size=(1000, width)).astype("f4")
-if not index.is_trained:
-    index.train(rows)
-index.add(rows[:300])
-index.search(rows[:3], 3)
+try:
+    if not index.is_trained:
+        index.train(rows)
+except RuntimeError:  # other vectors may do
+    sys.exit()
+try:
+    index.add(rows[:300])
+    index.search(rows[:3], 3)
+except RuntimeError as error:
+    print(error)
+    sys.exit(int(sys.argv[3]))
 """
 
 
@@ -185,14 +193,17 @@ def check_factory(factory: str, width: int) -> None:
 
     require_number("the vectors' width", width, 1, MOST_WIDTH)
     complaint = _odd_number(factory)
+    for kept in re.findall(r"PCA[RW]*(\d+)", factory):
+        if int(kept[:10]) > width:
+            complaint = complaint or f"no PCA keeps {kept} of {width} dimensions"
     if not complaint:
         faiss = load_faiss()
         try:
             faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             complaint = faiss_reason(error)
-    if not complaint and not _USUAL.fullmatch(factory) and _crashes(factory, width):
-        complaint = "FAISS crashes with it or never ends"
+    if not complaint and not _USUAL.fullmatch(factory):
+        complaint = _tried(factory, width)
     if complaint:
         named = factory if len(factory) <= 80 else f"{factory[:77]}..."
         raise UsageError(
@@ -202,7 +213,7 @@ def check_factory(factory: str, width: int) -> None:
         )
 
 
-def faiss_reason(error: Exception) -> str:
+def faiss_reason(error: object) -> str:
     """What an error of FAISS says, without the C++ around it."""
     text = str(error).strip().splitlines()[-1] if str(error).strip() else "it gives no reason"
     text = re.sub(r"^Error in .*? at \S+:\d+: ", "", text)
@@ -222,10 +233,13 @@ def _odd_number(factory: str) -> str:
 
 
 @cache
-def _crashes(factory: str, width: int) -> bool:
-    """Whether a process dies, or does not end, that builds and searches a small index like it."""
-    arguments = [sys.executable, "-c", _TRIAL, factory, str(width)]
+def _tried(factory: str, width: int) -> str:
+    """What goes wrong when a process builds and searches a small index like it; perhaps nothing."""
+    arguments = [sys.executable, "-c", _TRIAL, factory, str(width), str(_FAILED)]
     try:
-        return subprocess.run(arguments, capture_output=True, timeout=TRIAL).returncode < 0
+        done = subprocess.run(arguments, capture_output=True, timeout=TRIAL, text=True)
     except subprocess.TimeoutExpired:
-        return True
+        return "FAISS never ends with it"
+    if done.returncode == _FAILED:
+        return faiss_reason(done.stdout)
+    return "FAISS crashes with it" if done.returncode < 0 else ""

@@ -162,7 +162,8 @@ def open_matrix(path: Path) -> np.memmap:
             start = file.read(len(np.lib.format.MAGIC_PREFIX))
         if start != np.lib.format.MAGIC_PREFIX:
             raise InputError(f"{path}: {_other_format(start)}")
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of a shape that no file can have
+            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except InputError:
         raise
     except OSError as error:
@@ -174,6 +175,7 @@ def open_matrix(path: Path) -> np.memmap:
     require(
         isinstance(matrix, np.memmap)
         and matrix.ndim == 2
+        and matrix.shape[1] > 0
         and matrix.dtype.kind in "fi"
         and matrix.dtype.itemsize <= 4
         and matrix.flags.c_contiguous,

@@ -252,3 +252,20 @@ def test_a_folders_hash_sees_a_files_name_and_its_modules_configurations(tmp_pat
     second = folder_hash(tmp_path)
     (tmp_path / "1_Pooling" / "config.json").write_text("{ }")
     assert folder_hash(tmp_path) != second
+
+
+def test_a_tokenizer_without_token_types_gives_the_model_none(make_tiny):
+    """XLM adds the embedding of token 0 for a type of 0, so that none and 0 differ."""
+    import transformers
+
+    folder = make_tiny("xlm", emb_dim=48, n_layers=2, n_heads=4)
+    names = {"model_input_names": ["input_ids", "attention_mask"]}
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | names))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        states = model(**tokenizer("Hello there", return_tensors="pt")).last_hidden_state
+    found = Engine.load(str(folder)).embed(["Hello there"], prompt="", pooling="mean")
+    wanted = torch.nn.functional.normalize(states.mean(1)).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)

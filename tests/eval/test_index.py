@@ -66,6 +66,18 @@ def test_ids_come_out_and_queries_have_theirs(command, write):
     assert searched(command, "i.faiss", "q.tsv") == wanted
 
 
+def test_a_search_says_where_it_found_fewer_than_were_asked_for(command):
+    """Of two clusters, a search that looks into one list finds no row of the other."""
+    np.save("base.npy", np.repeat(np.eye(2, dtype=np.float32), [2, 6], axis=0))
+    np.save("q.npy", np.eye(2, dtype=np.float32))
+    command("build", "base.npy", "--out", "i.faiss", "--index", "IVF2,Flat", model=False)
+    search = ("search", "i.faiss", "q.npy", "--out", "found.tsv", "--k", 4, "--effort")
+    said = command(*search, 1, model=False)
+    assert "2 queries, 1 with fewer than 4 found: a greater --effort finds more" in said
+    assert len(Path("found.tsv").read_text().splitlines()) == 2 + 4
+    assert "fewer" not in command(*search, 2, model=False)
+
+
 def test_queries_are_read_like_a_base(command, built, write, xtremely, tiny_bert, tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"id": ["p"], "text": [TEXTS[3]]}), "q.parquet")
@@ -114,10 +126,7 @@ def without(*names):
     ("change", "complaint"),
     [
         (without("ids", "ids_sha256"), "did not keep which line a row came from: build it again"),
-        (
-            lambda about: None,
-            "value is None; legal: an object: the note is missing or damaged",
-        ),
+        (lambda about: None, "the file's value is None; legal: an object"),
         (lambda about: [], "the file's value is"),
         (without("factory"), "'factory' is missing: the note is missing or damaged"),
         (lambda about: about | {"rows": "many"}, "'rows' is 'many'"),

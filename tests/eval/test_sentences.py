@@ -46,10 +46,16 @@ def zst(data):
         ("a.zst", zst),
         ("gzip without its name", gzip.compress),
         ("xz without its name", lzma.compress),
+        ("bzip2 without its name", bz2.compress),
     ],
 )
 def test_every_form_reads_alike(write, name, pack):
     assert read(write(name, pack(TEXT.encode()))) == READ
+
+
+@pytest.mark.parametrize("text", ["BZhang heißt er.", "PAR1 ist ein Wort.", "PKW fahren."])
+def test_a_sentence_that_begins_like_a_packed_file_is_text(write, text):
+    assert read(write("a.txt", text.encode())) == [(1, None, text)]
 
 
 def test_line_ends_and_a_byte_order_mark_are_no_text(write):
@@ -86,7 +92,7 @@ FAULTS = {
     "half a surrogate pair": (b"one\n\xed\xa0\xbd\n", ":2: not UTF-8"),
     "a matrix": (b"\x93NUMPY\x01\x00", "a NumPy matrix; rename it to end in .npy"),
     "a zip": (b"PK\x03\x04..", "zip archive .* save the matrix as .npy"),
-    "a parquet file": (b"PAR1....PAR1", "cannot be read"),
+    "a parquet file": (b"PAR1\x15...PAR1", "cannot be read"),
 }
 
 

@@ -62,6 +62,21 @@ def test_a_file_that_is_no_matrix_is_refused(tmp_path):
         open_matrix(tmp_path / "b.npy")
 
 
+def test_vectors_without_dimensions_are_no_matrix(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 0), np.float32))
+    with pytest.raises(InputError, match=r"\(3, 0\) float32; expected a matrix"):
+        open_matrix(tmp_path / "a.npy")
+
+
+def test_a_shape_beyond_all_numbers_is_one_complaint(tmp_path, recwarn):
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 999999999), }"
+    start = b"\x93NUMPY\x01\x00\x76\x00"
+    (tmp_path / "a.npy").write_bytes(start + header.ljust(117).encode() + b"\n" + bytes(64))
+    with pytest.raises(InputError, match="not a whole .npy file"):
+        open_matrix(tmp_path / "a.npy")
+    assert [str(one.message) for one in recwarn] == []
+
+
 def test_bad_rows_are_named():
     bad = VALUES.copy()
     bad[[1, 7], 0] = np.nan, np.inf
