@@ -60,7 +60,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
     """Train and test every cell of a grid that is not finished yet, first seeds first."""
-    from xtremely.eval.study_cells import finished, plan
+    from xtremely.eval.study_cells import finished_names, plan
     from xtremely.eval.study_grid import read_grid
     from xtremely.eval.study_pack import SUFFIX
     from xtremely.eval.study_run import Place, run_study
@@ -81,8 +81,10 @@ def run(
     place = Place(data_root, out, models, device, workers, ray, keep_models, results)
     study = read_grid(grid)
     if dry_run:
-        for one in plan(study, data_root, models):
-            state = "finished" if finished(place.folder(one)) else "to do"
+        planned = plan(study, data_root, models)
+        done = finished_names(planned, out, place.collected(study))
+        for one in planned:
+            state = "finished" if one.name in done else "to do"
             typer.echo(f"{one.name}\t{one.cell.title}\t{state}")
         return
     say = _nothing if quiet else _say
