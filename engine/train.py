@@ -229,11 +229,12 @@ def _fit(
             f"{work}: a checkpoint could not be written ({error}); make room there, then the same"
             " command goes on from the one before"
         ) from error
+    finally:  # what is said of a failure begins a line
+        if progress.bar is not None:
+            progress.bar.close()
     if device == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    if progress.bar is not None:
-        progress.bar.close()
     history = trainer.state.log_history
     return Fit(
         learner=learner,

@@ -214,6 +214,9 @@ def settled(phase: Phase) -> Phase:
         UsageError: a name that does not exist, or a number out of range.
     """
     _check(phase)
+    if phase.mixing.temperature == math.inf:  # which no record in JSON can hold
+        kind = "uniform" if phase.mixing.kind == "temperature" else phase.mixing.kind
+        phase = replace(phase, mixing=replace(phase.mixing, kind=kind, temperature=1.0))
     task = find_training_task(phase.sources[0].task)
     epochs, rate, warmup, decay = PUBLISHED[task.kind]
     published = {

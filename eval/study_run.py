@@ -28,6 +28,7 @@ from xtremely.eval.study_cells import (
     Planned,
     Result,
     collect,
+    collected,
     finish,
     finished,
     plan,
@@ -76,6 +77,10 @@ class Place:
         """A cell's."""
         return self.out / "cells" / planned.name
 
+    def collected(self, grid: Grid) -> Path:
+        """The file with all finished cells."""
+        return self.results or self.out / f"{grid.name}.json"
+
 
 def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Result]:
     """Run the cells that are not finished yet, and keep every result as it comes.
@@ -89,7 +94,7 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
         The results of all cells, in the grid's order.
     """
     require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
-    path = place.results or place.out / f"{grid.name}.json"
+    path = place.collected(grid)
     with run_folder(place.out, path):
         restore(place.out, path)
         planned = plan(grid, place.data_root, place.models)
@@ -108,8 +113,8 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
             seconds = time.perf_counter() - start
             to_go = seconds / number * (len(left) - number)
             say(f"[{len(done)}/{len(planned)}] {_line(one, result)}; {to_go:.0f} s to go")
-        if not path.exists():
-            collect(path, done.values())
+        if not path.exists() or done.keys() - {one["name"] for one in collected(path)}:
+            collect(path, [done[each.name] for each in planned])
     return [done[one.name] for one in planned]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
 from dataclasses import fields, is_dataclass
@@ -28,6 +29,7 @@ Schema = TypeVar("Schema")
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
 MAX_BYTES = 2**31
 MAX_DEPTH = 64  # tables and lists inside each other
+MAX_BITS = 14_000  # of a whole number: Python writes at most 4,300 digits
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 80  # characters of a wrong value that a complaint repeats
 
@@ -140,6 +142,8 @@ def _fault(value: Any, depth: int) -> tuple[list[str | int], str] | None:
             f"a text holds half a character (the lone surrogate \\u{ord(found[0]):04x}) in"
             f" {_shown(value)}; write the whole one",
         )
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:  # TOML's hexadecimal numbers
+        return [], f"a number is too long ({value.bit_length():,} bits; legal: {MAX_BITS:,})"
     if value is None or isinstance(value, bool | int | float):
         return None
     if not isinstance(value, dict | list | tuple):
@@ -208,14 +212,15 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
         InputError: it cannot be read, is too large or not UTF-8, with the line.
     """
     try:
-        size = path.stat().st_size
-        require(
-            size <= max_bytes,
-            f"{path}: {size:,} bytes; a file of this kind has at most {max_bytes:,}",
-        )
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(max_bytes + 1) if size <= max_bytes else b""
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    require(  # a pipe or a device has no size beforehand, and may have no end
+        max(size, len(data)) <= max_bytes,
+        f"{path}: {max(size, len(data)):,} bytes; a file of this kind has at most {max_bytes:,}",
+    )
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from xtremely.eval import study_run
-from xtremely.eval.study_cells import plan, results_of
+from xtremely.eval.study_cells import collected, plan, results_of
 from xtremely.eval.study_data import barred, sets_tested
 from xtremely.eval.study_grid import Phase, Test, read_grid
 from xtremely.eval.study_report import write_study_report
@@ -371,11 +371,19 @@ def test_the_command_line(run, small_study, tmp_path, xtremely):
         )
         assert (code, f"--into and {page} are both" in told) == (1, True)
     (tmp_path / "mine.json").unlink()
-    code, listed, _ = xtremely(
-        "study", "run", *given, "--data-root", small_study / "data", "--dry-run"
-    )
-    assert (code, listed.count("\tfinished\n"), listed.count("to do")) == (0, CELLS, 0)
-    assert listed.endswith("\nevery cell is finished\n")
+    elsewhere = (small_study / "grid.toml", "--models", small_study / "models")
+    elsewhere += ("--out", tmp_path / "new", "--results", out / "small.json")
+    for each in (given, elsewhere):  # what a run would find finished
+        code, listed, _ = xtremely(
+            "study", "run", *each, "--data-root", small_study / "data", "--dry-run"
+        )
+        assert (code, listed.count("\tfinished\n"), listed.count("to do")) == (0, CELLS, 0)
+    assert not (tmp_path / "new").exists()
+    whole = (out / "small.json").read_bytes()
+    (out / "small.json").write_text('{"cells": []}')  # as a smaller grid of that name leaves it
+    assert xtremely("study", "run", *given, "--data-root", small_study / "data")[0] == 0
+    assert len(collected(out / "small.json")) == CELLS
+    (out / "small.json").write_bytes(whole)
     code, _, told = xtremely(
         "study", "report", small_study / "grid.toml", "--run", out / "small.json", "--out", tmp_path
     )

@@ -111,6 +111,10 @@ def test_results_go_into_a_file_and_back_as_they_are(tmp_path):
             {"scores": [{"task": "xnli", "languages": {}, "metrics": {"a": {"x": {}}}}]},
             "a score's layer is ['x']; legal: a number, or '' for a head's",
         ),
+        (
+            {"scores": [{"task": "xnli", "languages": {}, "metrics": {"a": {"": {"en": 1e308}}}}]},
+            "a score is [1e+308]; legal: 0 to 100",
+        ),
         ({"scores": [[]]}, "'cells[0].scores[0]' is []"),
         ({"evaluation": {}}, "'cells[0].evaluation.seconds' is missing"),
         ({"training": [{"steps": "5", "seconds": 1}]}, "'cells[0].training[0].steps' is '5'"),

@@ -84,6 +84,7 @@ def test_a_value_in_a_complaint_is_short_and_printable():
         ("seed = 1\n", "'phase' is missing"),
         ("x = " + "[" * 100_000, "nested too deeply"),
         ("x = 1" + "0" * 5000, "a number is too long"),
+        ("x = 0x" + "f" * 5000, "x: a number is too long"),
         ("x = \n", "not TOML"),
     ],
 )
@@ -106,6 +107,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     ]:
         with pytest.raises(InputError, match=complaint):
             read_json(tmp_path / name, dict, max_bytes=9_999)
+
+
+def test_what_has_no_end_is_not_read_to_it():
+    with pytest.raises(InputError, match="/dev/zero: 10,000 bytes; a file of this kind has at"):
+        read_json(Path("/dev/zero"), dict, max_bytes=9_999)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path):
