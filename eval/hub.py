@@ -18,7 +18,7 @@ from xtremely.kernels.guard import InputError, require
 
 HUB = "hub:"
 # Names of splits that are others on the hub.
-SPLITS = {"dev": "validation", "val": "validation"}
+SPLITS = {"dev": "validation"}
 # What a column may hold; a class is a number that the table gives a name to.
 TEXT = ("text",)
 LABEL = ("text", "class")
