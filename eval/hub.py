@@ -19,7 +19,7 @@ from xtremely.kernels.guard import InputError, require
 
 HUB = "hub:"
 # Names of splits that are others on the hub.
-SPLITS = {"dev": "validation", "val": "validation"}
+SPLITS = {"dev": "validation"}
 # One of a split's files, as the hub names them: its number and how many there are.
 _SHARD = re.compile(r".+-([0-9]{5})-of-([0-9]{5})(-[0-9a-f]+)?\.parquet")
 # What a column may hold; a class is a number that the table gives a name to.

@@ -170,11 +170,13 @@ def near(found, plain, exact):
     assert ours.pow(2).mean().sqrt() <= 3 * theirs.pow(2).mean().sqrt() + unit / 4
 
 
-@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize(("hidden", "heads"), [(192, 1), (192, 2), (448, 2)])
 @pytest.mark.parametrize("eps", [1e-12, 0.5])
-def test_other_sizes(path, heads, eps):
-    """Heads of 96 and 192, an epsilon that shows; one layer, so that nothing hides an error."""
-    config = replace(PLAIN, layers=1, hidden=192, heads=heads, intermediate=96, eps=eps)
+def test_other_sizes(path, hidden, heads, eps):
+    """Heads of 96 and more, sums before GELU in two and three parts, an epsilon that shows; one
+    layer, so that nothing hides an error.
+    """
+    config = replace(PLAIN, layers=1, hidden=hidden, heads=heads, intermediate=96, eps=eps)
     lengths = (40, 13, 12, 6, 5)
     made, plain, exact = reference(config, None, lengths)
     near(NativeEncoder(made)(batch_of(lengths), [1])[1], plain[1], exact[1])

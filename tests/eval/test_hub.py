@@ -159,3 +159,32 @@ def test_a_folder_with_signs_of_patterns_in_its_name(parquet, tmp_path):
     root.mkdir()
     parquet("tatoeba.afr", "validation", pairs(0, 3), root=root)
     assert len(TATOEBA.load(root, "af")["test"]) == 3
+
+
+def pair(first):
+    return {"source_sentence": first, "target_sentence": f"{first}!", **NAMES}
+
+
+def test_shards_are_read_in_the_order_of_their_names(parquet, tmp_path):
+    for number in reversed(range(8)):
+        made = parquet("tatoeba.afr", "validation", [pair(str(number))])
+        made.rename(made.with_name(f"validation-0000{number}-of-00008.parquet"))
+    assert TATOEBA.load(tmp_path, "af")["test"].x == [str(number) for number in range(8)]
+
+
+def test_a_split_whose_name_begins_alike_is_another(parquet, tmp_path):
+    parquet("tatoeba.afr", "validation", [pair("a")])
+    parquet("tatoeba.afr", "validation_matched", [pair("b")])
+    assert TATOEBA.load(tmp_path, "af")["test"].x == ["a"]
+
+
+def test_classes_of_pairs_are_labels_and_hidden_ones_none(parquet, tmp_path):
+    from datasets import ClassLabel, Features, Value
+
+    names = ["entailment", "neutral", "contradiction"]
+    features = dict.fromkeys(("sentence1", "sentence2", "language"), Value("string"))
+    features = Features({**features, "gold_label": ClassLabel(names=names)})
+    base = {"sentence1": "a", "sentence2": "b", "language": "de"}
+    for label, expected in ((2, ["contradiction"]), (-1, None)):
+        parquet("XNLI", "test", [{**base, "gold_label": label}], features)
+        assert XNLI.load(tmp_path, "de")["test"].labels == expected

@@ -232,11 +232,13 @@ def test_a_summary_is_the_mean_over_languages():
             record("zh", 60.0),
             record("ar", None),
             record("de", 10.0, scoring="ratio", headline=False),
+            record("zh", 30.0, scoring="ratio"),  # a headline in one language only
         ]
     )
-    assert [(r["scoring"], r["score"], r["languages"], r["unscored"]) for r in rows] == [
-        ("cosine", 75.0, 2, 1),
-        ("ratio", 10.0, 1, 0),
+    keys = ("scoring", "score", "languages", "unscored", "headline")
+    assert [tuple(r[key] for key in keys) for r in rows] == [
+        ("cosine", 75.0, 2, 1, True),
+        ("ratio", 20.0, 2, 0, False),
     ]
 
 
