@@ -339,16 +339,15 @@ def _check(phase: Phase) -> None:
         raise UsageError(
             f"{where}: {len(phase.mixing.weights)} weights for {len(phase.sources)} sources"
         )
-    for name, (least, most) in WHOLE.items():
+    for name, bounds in WHOLE.items():
         if getattr(phase, name) is not None:
-            require_number(f"{where}: {name}", getattr(phase, name), least, most)
+            require_number(f"{where}: {name}", getattr(phase, name), *bounds)
+    for name, most in (("epochs", MAX_EPOCHS), ("learning_rate", math.inf)):
+        if getattr(phase, name) is not None:
+            require_number(f"{where}: {name}", getattr(phase, name), 0, most, above=True)
     for name in ("warmup", "weight_decay"):
         if getattr(phase, name) is not None:
             require_number(f"{where}: {name}", getattr(phase, name), 0)
-    if phase.epochs is not None:
-        require_number(f"{where}: epochs", phase.epochs, 0, MAX_EPOCHS, above=True)
-    if phase.learning_rate is not None:
-        require_number(f"{where}: learning_rate", phase.learning_rate, 0, above=True)
     if phase.max_steps is not None:
         drawn = phase.max_steps * phase.accumulation * phase.batch_size
         require_number(f"{where}: max_steps x accumulation x batch_size", drawn, 1, MAX_DRAWN)
@@ -393,10 +392,8 @@ def _check_source(source: Source, phase: Phase, where: str) -> None:
         raise UsageError(f"{where}: examples (of every language) or a budget (of all), not both")
     if source.examples is not None:
         require_number(f"{where}: examples", source.examples, 1)
-    if source.budget is not None:
-        require_number(f"{where}: budget", source.budget, 1)
-    if source.budget is not None and source.budget < len(source.languages):
-        raise UsageError(f"{where}: a budget of {source.budget} has no example for some languages")
+    if source.budget is not None:  # an example for every language
+        require_number(f"{where}: budget", source.budget, len(source.languages))
 
 
 def _languages(task: Any) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def test_what_a_recipe_does_not_have_is_named_with_its_line(write, old, new, com
         ('["zh"]', '["zz"]', "unknown language of phase '1-intermediate', source 'ocnli'"),
         ('["zh"]', "[]", "no languages; legal: zh"),
         ('"dev"', '"devv"', "unknown split of phase '1-intermediate', source 'snli'"),
-        ("budget = 2001", "budget = 1", "a budget of 1 has no example for some languages"),
+        ("budget = 2001", "budget = 1", "budget is 1; legal: a finite number, 2 or more"),
         ("budget", "examples = 3\nbudget", "examples (of every language) or a budget"),
         ('"target"', '"targett"', "did you mean 'target'"),
         ('"target"', '"mlm"', "a phase of kind 'mlm' learns from the task 'mlm' alone"),
