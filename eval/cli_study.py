@@ -55,12 +55,13 @@ def run(
         typer.Option(help="The file with all finished cells (default: OUT/NAME.json)."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the cells, and which are finished.")
+        bool,
+        typer.Option("--dry-run", help="Only list cells and shared phases, and estimate the time."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
 ) -> None:
     """Train and test every cell of a grid that is not finished yet, first seeds first."""
-    from xtremely.eval.study_cells import finished_names, plan
+    from xtremely.eval import study_estimate
     from xtremely.eval.study_grid import read_grid
     from xtremely.eval.study_pack import SUFFIX
     from xtremely.eval.study_run import Place, run_study
@@ -81,11 +82,8 @@ def run(
     place = Place(data_root, out, models, device, workers, ray, keep_models, results)
     study = read_grid(grid)
     if dry_run:
-        planned = plan(study, data_root, models)
-        done = finished_names(planned, out, place.collected(study))
-        for one in planned:
-            state = "finished" if one.name in done else "to do"
-            typer.echo(f"{one.name}\t{one.cell.title}\t{state}")
+        for line in study_estimate.dry_run(study, place):
+            typer.echo(line)
         return
     say = _nothing if quiet else _say
     run_study(study, place, say)

@@ -24,6 +24,7 @@ KEPT = {
     "kernels tune": "what was measured is kept in the table",
 }
 NOTHING_KEPT = "nothing was written, the same command starts anew"
+GRACE_SECONDS = 3.0  # after which a child process is killed
 # Trouble with a disk, which work may have been done before.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
@@ -72,8 +73,12 @@ def _end_children() -> None:
     """Worker processes do not outlive the command."""
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None:
-        for child in multiprocessing.active_children():
+        children = multiprocessing.active_children()
+        for child in children:
             child.terminate()
+        for child in children:  # one that was just being forked may have missed it
+            child.join(GRACE_SECONDS)
+            child.kill()
 
 
 def ending(error: BaseException, command: str, seen: Signals) -> tuple[str, int] | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xtremely.engine.learner import HeadPlan
-from xtremely.eval.examples import chosen
+from xtremely.eval.examples import Choices, Tagged, TextPairs, chosen
 from xtremely.eval.learning import WAYS, usable
 from xtremely.eval.readers import Missing, text_hash
 from xtremely.eval.recipe import Phase, Source
@@ -117,6 +117,8 @@ class Reader:
             order = np.random.default_rng(self._seed).permutation(len(examples))
             rows = np.take(order, range(end - size, end), mode="wrap")
             made[code] = chosen(examples, rows.tolist())
+        if phase.shuffle_labels:
+            made = {code: shuffled(examples, self._seed) for code, examples in made.items()}
         return made
 
     def _examples(self, task: Task, code: str, split: str, phase: Phase) -> Any:
@@ -160,6 +162,23 @@ class Reader:
                 part = found.setdefault(task.name, Part(task, {}))
                 part.languages[code] = chosen(examples, rows)
         return list(found.values())
+
+
+def shuffled(examples: TextPairs | Choices | Tagged, seed: int) -> Any:
+    """The examples with their labels dealt out anew among them: the same texts, the same labels
+    and as many of each. Translations of each other get the same ones.
+    """
+    dice = np.random.default_rng([seed, 1])  # [seed] alone gives the order of the examples
+    match examples:
+        case TextPairs(labels=list(labels)):
+            return replace(examples, labels=[labels[n] for n in dice.permutation(len(labels))])
+        case Choices(answers=list(answers)):
+            return replace(examples, answers=[answers[n] for n in dice.permutation(len(answers))])
+        case Tagged(tags=list(tags)):
+            every = [tag for sentence in tags for tag in sentence]
+            dealt = iter([every[n] for n in dice.permutation(len(every))])
+            return replace(examples, tags=[[*islice(dealt, len(one))] for one in tags])
+    raise InputError("labels of such examples cannot be dealt out anew")
 
 
 def _content(examples: Any) -> list[Any]:

@@ -50,6 +50,10 @@ PUBLISHED = {
     "mlm": (1.0, 2e-5, 0.0, 0.0),
 }
 
+# Kinds of tasks whose labels can be dealt out anew: an answer only stands in its own context.
+SHUFFLED = ("pair", "choice", "tag")
+# Fields that came later: left out of a phase's mapping at these values, so older digests hold.
+ADDED = {"shuffle_labels": False}
 MAX_BYTES = 2**24  # of a recipe's file
 MAX_SEED = 2**32 - 1  # numpy takes no larger one
 MAX_EPOCHS = 10_000
@@ -157,6 +161,8 @@ class Phase:
         evaluate_steps: steps between two looks.
         dev_examples: at most so many dev examples are looked at.
         keep_head: go on with the head that the folder started from has, instead of a fresh one.
+        shuffle_labels: learn from labels that were dealt out anew among the examples of each
+            language, by the recipe's seed: a control that sees the same texts and learns no task.
     """
 
     name: str
@@ -175,6 +181,7 @@ class Phase:
     evaluate_steps: int = 500
     dev_examples: int = 500
     keep_head: bool = False
+    shuffle_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -307,8 +314,13 @@ def settled_recipe(recipe: Recipe, where: str = "", text: str = "") -> Recipe:
 
 
 def as_mapping(value: Recipe | Phase) -> dict[str, Any]:
-    """The plain mapping behind a recipe or phase, for records and digests."""
-    return asdict(value)
+    """The plain mapping behind a recipe or phase, for records and digests; see ``ADDED``."""
+    mapping = asdict(value)
+    for phase in mapping["phases"] if isinstance(value, Recipe) else (mapping,):
+        for name, before in ADDED.items():
+            if phase[name] == before:
+                del phase[name]
+    return mapping
 
 
 def _check(phase: Phase) -> None:
@@ -362,6 +374,11 @@ def _check_source(source: Source, phase: Phase, where: str) -> None:
     where = f"{where}, source {source.task!r}"
     if task.kind not in PUBLISHED:
         raise UsageError(f"{where}: nothing is trained on it, it is matched by the encoder alone")
+    if phase.shuffle_labels and task.kind not in SHUFFLED:
+        raise UsageError(
+            f"{where}: shuffle_labels deals out labels anew, and this task has none that fit"
+            f" another example; legal for tasks of kind {', '.join(SHUFFLED)}"
+        )
     if phase.kind == "mlm" and task.kind != "mlm":
         raise UsageError(f"{where}: a phase of kind 'mlm' learns from the task 'mlm' alone")
     if not source.languages:

@@ -40,7 +40,8 @@ from xtremely.eval.training_folder import (
     training_folder,
     unfinished,
 )
-from xtremely.files.writing import check_writable, write_atomic
+from xtremely.files.folders import in_turn, remove_whole
+from xtremely.files.writing import check_writable, file_digest, write_atomic
 from xtremely.kernels.guard import InputError, require, require_number
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
@@ -90,6 +91,7 @@ def train(
     device: str = "auto",
     quiet: bool = False,
     save_steps: int = 200,
+    shared: Path | None = None,
 ) -> list[Trained]:
     """Train all phases of a recipe.
 
@@ -100,6 +102,8 @@ def train(
         device: auto, cpu or cuda.
         quiet: show no progress.
         save_steps: steps between checkpoints, from which a killed run goes on.
+        shared: a folder for the phases before the target, each under its digest, which runs at the
+            same time share: one trains a phase, the others wait for it.
 
     Raises:
         UsageError: the recipe names something that does not exist.
@@ -125,8 +129,14 @@ def train(
             "phase": as_mapping(material.phase),
             "data_hash": material.data_hash,
         }
-        stage = _Stage(material, base, out / material.phase.name, identity)
-        done.append(stage.run(settings, device, save_steps, quiet))
+        if shared is None or material.phase.kind == "target":
+            stage = _Stage(material, base, out / material.phase.name, identity)
+            done.append(stage.run(settings, device, save_steps, quiet))
+        else:
+            stage = _Stage(material, base, shared / text_hash(identity), identity)
+            with in_turn(shared / f".{stage.folder.name}.lock"):
+                stage.make_way()
+                done.append(stage.run(settings, device, save_steps, quiet))
         base = done[-1].folder
         origin = {"after": done[-1].record["digest"]}
     return done
@@ -219,6 +229,17 @@ class _Stage:
         mechanics.meet()
         return Trained(phase.name, self.folder, record, reused=False)
 
+    def make_way(self) -> None:
+        """Remove what stands at a shared phase's place and is not the whole of it."""
+        if not (self.folder.exists() or self.folder.is_symlink()):
+            return
+        wanted, kept = json.loads(dumps(self.identity)), _record(self.folder)
+        if kept is None or {key: kept.get(key) for key in wanted} != wanted:
+            warnings.warn(
+                f"{self.folder} is damaged or another phase; it is trained anew", stacklevel=2
+            )
+            remove_whole(self.folder)
+
     def _features(self) -> tuple[list[Lesson], list[Exam]]:
         phase = self.material.phase
         limit = models.longest(self.base)
@@ -298,6 +319,7 @@ class _Stage:
                 fitted.learner, name, self.base, tokenizer, fresh / name if number else fresh
             )
         record["bytes"] = _bytes(fresh)
+        record["sha256"] = _digests(fresh)
         record["checksum"] = record_checksum(record)
         write_atomic(fresh / RECORD, dumps(record).encode("utf-8"))
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -309,8 +331,10 @@ def _record(folder: Path) -> dict[str, Any] | None:
     """What a finished phase says of itself; None if it is not finished or damaged."""
     try:
         found = read_record(folder / RECORD)
-        return found if found["bytes"] == _bytes(folder) else None
-    except (OSError, ValueError, TypeError, KeyError):
+        kept = found.get("sha256", {})  # folders of before have none
+        intact = all(file_digest(folder / name) == digest for name, digest in kept.items())
+        return found if intact and found["bytes"] == _bytes(folder) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -318,6 +342,14 @@ def _bytes(folder: Path) -> dict[str, int]:
     """The sizes of a folder's weights, its further heads' included."""
     files = sorted(folder.rglob("*.safetensors"))
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder but the record."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): file_digest(path) for path in files if path.name != RECORD
+    }
 
 
 def _scorer(task: Task, features: Sequence[Feature]) -> Callable[[list[np.ndarray]], float]:

@@ -43,7 +43,8 @@ def barred(test: Test, phases: tuple[Phase, ...]) -> tuple[str, ...]:
     """The splits of a test's task that a model was trained on, in whatever language: splits of
     translated data sets say the same in all, so such a split is none to test on.
     """
-    return tuple(sorted({phase.split for phase in phases if phase.task == test.task}))
+    trained = [one for phase in phases for one in phase.all_sources]
+    return tuple(sorted({one.split for one in trained if one.task == test.task}))
 
 
 def tested_task(test: Test, without: tuple[str, ...]) -> Task:
@@ -120,9 +121,10 @@ def data_hashes(cell: Cell, root: Path) -> dict[str, list[str]]:
     """SHA-256 of everything that a cell is trained and tested on."""
     return {
         "train": [
-            _training_hash(phase.task, root, code, phase.split)
+            _training_hash(one.task, root, code, one.split)
             for phase in cell.phases
-            for code in phase.languages
+            for one in phase.all_sources
+            for code in one.languages
         ],
         "test": [_test_hash(test, barred(test, cell.phases), root) for test in cell.tests],
     }

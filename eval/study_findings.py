@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from xtremely.eval.languages import language
+from xtremely.eval.languages import LANGUAGES, language
 from xtremely.eval.study_cells import Result
+from xtremely.eval.study_failed import names_of_failed
 from xtremely.eval.study_grid import UNTRAINED, Cell, Grid, Part
 from xtremely.eval.study_published import compared, published
 from xtremely.eval.study_statistics import (
@@ -30,7 +31,6 @@ from xtremely.eval.task import Matching, Task, find_task
 # Metrics of a task's kind, the first one that which is compared with published figures.
 SHOWN = {"udpos": ("accuracy", "f1"), "span": ("f1", "exact_match")}
 REFERENCES = ("en", UNTRAINED)  # sources that all others are compared with
-LEARNT = 10.0  # points above guessing in the source's own language, with which a run has learnt
 
 Json = dict[str, Any]
 
@@ -57,6 +57,14 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
                 " data, another model or other settings; the first one is reported",
                 stacklevel=2,
             )
+    every = [cell for grid in grids for cell in grid.cells]
+    failures = names_of_failed(
+        [
+            (cell, by_declaration[key])
+            for cell in every
+            if (key := _key(cell.declaration)) in by_declaration
+        ]
+    )
     tables, cells, failed, missing = [], {}, {}, []
     for part in (part for grid in grids for part in grid.parts):
         found: list[tuple[Cell, Result]] = []
@@ -70,7 +78,7 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         for model in dict.fromkeys(cell.model for cell, _ in found):
             own = [(cell, result) for cell, result in found if cell.model == model]
             tables += _tables(part, model, own)
-            learnt = [(cell, result) for cell, result in own if has_learnt(cell, result)]
+            learnt = [(cell, result) for cell, result in own if result["name"] not in failures]
             if learnt and len(learnt) < len(own):
                 title = f"{part.title}, runs that learnt"
                 tables += _tables(replace(part, title=title), model, learnt)
@@ -84,23 +92,6 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         "failed": failed,
         "missing": missing,
     }
-
-
-def has_learnt(cell: Cell, result: Result) -> bool:
-    """Whether a run is ``LEARNT`` points better than guessing at what it was trained for.
-
-    It is judged in the source's own languages, where transfer plays no part, on every task with a
-    fixed set of labels for a whole example; other tasks have no rate of guessing.
-    """
-    for score in result["scores"]:
-        task = find_task(score["task"])
-        values = score["metrics"].get("accuracy", {}).get("", {})
-        own = [code for code in own_languages(cell.source) if code in values]
-        if task.kind == "pair" and own:
-            mean = float(np.mean([values[code] for code in own]))
-            if mean < 100 / len(task.rules.labels) + LEARNT:
-                return False
-    return True
 
 
 def overview(tables: list[Json]) -> Json:
@@ -148,7 +139,9 @@ def _described(cell: Cell, result: Result) -> Json:
         "model": cell.model,
         "source": cell.source,
         "seed": cell.seed,
-        "training_seconds": sum(phase["seconds"] for phase in result["training"]),
+        "training_seconds": sum(
+            phase["seconds"] for phase in result["training"] if not phase.get("reused")
+        ),
         "steps": sum(phase["steps"] for phase in result["training"]),
         "testing_seconds": tested["seconds"],
         **{key: tested[key] for key in ("tokens", "device", "backend", "precision", "versions")},
@@ -166,12 +159,12 @@ def _tables(part: Part, model: str, found: list[tuple[Cell, Result]]) -> Iterato
             if score["task"] == name
         ]
         task = find_task(name)
-        for metric in _metrics(task, scored[0][2]["metrics"]):
+        for metric in shown_metrics(task, scored[0][2]["metrics"]):
             yield _table(part, model, task, metric, scored)
 
 
-def _metrics(task: Task, there: Iterable[str]) -> list[str]:
-    """The metrics to show, the benchmark's own first."""
+def shown_metrics(task: Task, there: Iterable[str]) -> list[str]:
+    """The metrics of a task to show, the benchmark's own first."""
     if not isinstance(task.rules, Matching):
         wanted = SHOWN.get(task.name) or SHOWN.get(task.kind) or (task.metric,)
         return [metric for metric in wanted if metric in there]
@@ -216,7 +209,15 @@ def _matrix(part: Part, metric: str, layer: str, scored: list[tuple[Cell, str, J
         runs.setdefault(cell.source, []).append([values.get(code, np.nan) for code in targets])
         cells.setdefault(cell.source, []).append(name)
     arrays = {source: np.array(rows, dtype=float) for source, rows in runs.items()}
-    return Matrix(targets, arrays, {source: tuple(names) for source, names in cells.items()})
+    named = {source: tuple(names) for source, names in cells.items()}
+    return Matrix(targets, arrays, named, _fixed([cell for cell, _, _ in scored]))
+
+
+def _fixed(cells: list[Cell]) -> tuple[str, ...]:
+    """The languages of the target, where what varies are the phases before it."""
+    if not any(cell.before for cell in cells):
+        return ()
+    return tuple(dict.fromkeys(c for cell in cells if cell.target for c in cell.target.languages))
 
 
 def _family_order(code: str) -> tuple[bool, str, str]:
@@ -225,13 +226,13 @@ def _family_order(code: str) -> tuple[bool, str, str]:
 
 
 def own_languages(source: str) -> tuple[str, ...]:
-    """The languages of a source."""
-    return () if source == UNTRAINED else tuple(source.split("+"))
+    """The languages of a source; of the name of an intermediate phase, none."""
+    return tuple(code for code in source.split("+") if code in LANGUAGES)
 
 
 def _row(matrix: Matrix, source: str) -> Json:
     """All that is said of a source."""
-    own = own_languages(source)
+    own = {*own_languages(source), *matrix.fixed}
     away = [code for code in matrix.targets if code not in own]
     european, others = european_and_others(away)
     return {
@@ -254,7 +255,7 @@ def _row(matrix: Matrix, source: str) -> Json:
             for other in REFERENCES
             if other in matrix.runs and other != source
         },
-        "against in-language": _json(matrix.in_language(source)),
+        "against in-language": None if matrix.fixed else _json(matrix.in_language(source)),
         **{
             by: {
                 group: _json(matrix.mean(source, codes))
@@ -272,7 +273,7 @@ def _spread(runs: np.ndarray) -> np.ndarray:
 
 def _against(matrix: Matrix, source: str, other: str) -> Json:
     """How a source differs from another one where both transfer."""
-    own = {*own_languages(source), *own_languages(other)}
+    own = {*own_languages(source), *own_languages(other), *matrix.fixed}
     away = [code for code in matrix.targets if code not in own]
     european, others = european_and_others(away)
     return {
@@ -291,6 +292,7 @@ def shared_targets(matrix: Matrix) -> list[str]:
     source, all.
     """
     sources = {code for source in matrix.runs for code in own_languages(source)}
+    sources |= {*matrix.fixed}
     return [code for code in matrix.targets if code not in sources] or list(matrix.targets)
 
 

@@ -6,6 +6,8 @@ and every training phase of the part that names no language of its own is in the
     name = "first"
     models = ["e5-small-4bit"]
     seeds = [1, 2, 3]
+    contrasts = ["zh - en"]          # primary questions, see study_contrasts; none by default
+    smallest_difference = 2          # of interest, in points
 
     [[part]]
     name = "pos"
@@ -15,24 +17,46 @@ and every training phase of the part that names no language of its own is in the
     task = "udpos"                   # or one for each source: {en = "snli", zh = "ocnli"}
     split = "train"                  # likewise
     examples = 2000                  # any other key is a training setting, see the recipes
+    source = "en"                    # only where the language is the same for every source
 
     [[part.test]]
     task = "udpos"
     limit = 500                      # examples a language, evenly spread over its test set
 
 Every combination of model, part, source and seed is a cell: one training run and its evaluation.
+
+To vary the language of an intermediate phase, let the phases after it name a source of their own;
+the source ``none`` then leaves the intermediate phase out. Phases before the last one are trained
+once and shared by all cells that begin with them, and so is a last one that says ``kind =
+"intermediate"``: a part that tests an encoder right after such a phase.
+
+To vary the intermediate task, name phases and take the names for sources:
+
+    [[intermediate]]
+    name = "joint"
+
+    [[intermediate.train]]           # as above; every one has a source of its own
+    task = "xnli"
+    source = "en"
+    examples = 2000
+    also = [{ task = "squad", source = "en", examples = 2000 }]  # at the same time
+
+    [[part]]
+    name = "pos"
+    sources = ["none", "joint"]      # then the part's own phases, each with a source of its own
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from xtremely.eval import recipe
-from xtremely.eval.languages import language
+from xtremely.eval.languages import LANGUAGES, language
+from xtremely.eval.study_design import Cell, Grid, Part, Phase, Test
 from xtremely.eval.task import Labelling, Matching, Task, find_task, find_training_task
 from xtremely.files.documents import parse_toml, read_text
 from xtremely.files.folders import is_plain_name
@@ -41,153 +65,18 @@ from xtremely.kernels.guard import InputError, UsageError, require, unknown
 UNTRAINED = "none"
 MAX_GRID_BYTES = 2**24
 MAX_SEED = 2**32 - 1  # numpy takes no larger one
-GRID_KEYS = ("name", "models", "seeds", "part")
+GRID_KEYS = (
+    *("name", "models", "seeds", "contrasts", "smallest_difference"),
+    *("intermediate", "part"),
+)
 PART_KEYS = ("name", "title", "sources", "train", "test")
-PHASE_KEYS = ("task", "split", "examples", "source")
-OURS = ("name", "kind", "sources")  # of a recipe's phase: what the grid says in its own way
+INTERMEDIATE_KEYS = ("name", "train")
+SOURCE_KEYS = ("task", "split", "examples", "source")
+PHASE_KEYS = (*SOURCE_KEYS, "also")
+OURS = ("name", "sources")  # of a recipe's phase: what the grid says in its own way
 SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
 LAYER = r" *(last|[0-9]{1,6}) *"
 TEST_KEYS = ("task", "languages", "limit", "layers")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One training run of a cell.
-
-    Attributes:
-        task: what is trained.
-        split: of its data.
-        examples: how many in all, shared equally among the languages.
-        languages: of the examples.
-        settings: of the training, by the recipe's names; the recipe's defaults elsewhere.
-    """
-
-    task: str
-    split: str
-    examples: int
-    languages: tuple[str, ...]
-    settings: tuple[tuple[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Test:
-    """What a cell is tested on.
-
-    Attributes:
-        task: its name.
-        languages: only these; None for all with data.
-        limit: examples a language at most; None for all.
-        layers: of retrieval: ``last``, ``all`` or numbers; None where a head answers.
-    """
-
-    __test__ = False  # not pytest's
-
-    task: str
-    languages: tuple[str, ...] | None = None
-    limit: int | None = None
-    layers: str | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run and its evaluation.
-
-    Attributes:
-        model: what is trained, by name.
-        part: the part of the grid that asks for it.
-        source: the source language, several joined by ``+``, or ``none``.
-        seed: of the training.
-        phases: in order; none for a model that is tested as it is.
-        tests: what it is tested on.
-    """
-
-    model: str
-    part: str
-    source: str
-    seed: int
-    phases: tuple[Phase, ...]
-    tests: tuple[Test, ...]
-
-    @property
-    def declaration(self) -> dict[str, Any]:
-        """What the grid says of the cell, as JSON; parts of two grids may ask for the same."""
-        return {
-            "model": self.model,
-            "source": self.source,
-            "seed": self.seed,
-            "train": [
-                {**vars(phase), "languages": [*phase.languages], "settings": dict(phase.settings)}
-                for phase in self.phases
-            ],
-            "test": [
-                {**vars(test), "languages": test.languages and [*test.languages]}
-                for test in self.tests
-            ],
-        }
-
-    def recipe(self, model: Path | str) -> recipe.Recipe:
-        """What trains the cell's model, which lies in a folder."""
-        last = len(self.phases) - 1
-        phases = [
-            {
-                "name": f"{place + 1}-{phase.task}",
-                "kind": "target" if place == last else "intermediate",
-                "source": [
-                    {
-                        "task": phase.task,
-                        "languages": [*phase.languages],
-                        "split": phase.split,
-                        "budget": phase.examples,
-                    }
-                ],
-                **dict(phase.settings),
-            }
-            for place, phase in enumerate(self.phases)
-        ]
-        return recipe.recipe_from({"model": str(model), "seed": self.seed, "phase": phases})
-
-    @property
-    def title(self) -> str:
-        """For people."""
-        return f"{self.part}, {self.source}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A matrix of the study: sources by target languages.
-
-    Attributes:
-        name: unique in the grid.
-        title: for people.
-        sources: its rows.
-        cells: those of all models, sources and seeds.
-    """
-
-    name: str
-    title: str
-    sources: tuple[str, ...]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A study.
-
-    Attributes:
-        name: for people.
-        models: in the grid's order.
-        parts: in the grid's order, the most valuable first.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    parts: tuple[Part, ...]
-
-    @property
-    def cells(self) -> list[Cell]:
-        """Every cell once, first seeds first, so that a run cut short has balanced data."""
-        every = [cell for part in self.parts for cell in part.cells]
-        return sorted(every, key=lambda cell: cell.seed)
 
 
 def read_grid(path: Path) -> Grid:
@@ -206,6 +95,7 @@ class _Reader:
 
     def __init__(self, path: Path, text: str):
         self.path, self.lines = path, text.splitlines()
+        self.intermediates: dict[str, tuple[Phase, ...]] = {}
 
     def grid(self, raw: dict[str, Any]) -> Grid:
         self.known(raw, GRID_KEYS, "key of a grid")
@@ -214,6 +104,8 @@ class _Reader:
         whole = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds)
         distinct = whole and len(set(seeds)) == len(seeds) > 0
         self.check(distinct, "seeds", f"different whole numbers, 0 to {MAX_SEED}")
+        for one in self.take(raw, "intermediate", list, []):
+            self.intermediate(one)
         parts = [self.part(one, models, seeds) for one in self.take(raw, "part", list)]
         names = [part.name for part in parts]
         self.check(len(set(names)) == len(names) > 0, "part", "at least one, names all different")
@@ -221,7 +113,44 @@ class _Reader:
         name = self.take(raw, "name", str, self.path.stem)
         plain = is_plain_name(f"{name}.json") and not name.startswith(".")
         self.check(plain, "name", "a name of files, without '/', '\\' and a dot in front", name)
-        return Grid(name, tuple(models), tuple(parts))
+        smallest = self.take(raw, "smallest_difference", (int, float), 2.0)
+        self.check(0 < smallest <= 100, "smallest_difference", "above 0, 100 at most", smallest)
+        contrasts = tuple(self.contrasts(raw, parts))
+        return Grid(name, tuple(models), tuple(parts), contrasts, float(smallest))
+
+    def contrasts(self, raw: dict[str, Any], parts: list[Part]) -> Iterator[tuple[str, str]]:
+        """Pairs of sources that one part at least has both of."""
+        given = self.texts(raw, "contrasts", [])
+        self.check(len(set(given)) == len(given), "contrasts", "each contrast once")
+        legal = list(dict.fromkeys(source for part in parts for source in part.sources))
+        for text in given:
+            one, _, other = (side.strip() for side in text.partition(" - "))
+            self.check(bool(one and other), "contrasts", "two sources, as in 'zh - en'", text)
+            for side in (one, other):
+                if side not in legal:
+                    raise self.at(text, unknown(f"source in contrast {text!r}", side, legal))
+            both = one != other and any({one, other} <= {*part.sources} for part in parts)
+            self.check(both, "contrasts", "two different sources of one part", text)
+            yield one, other
+
+    def intermediate(self, raw: dict[str, Any]) -> None:
+        """Keep named phases, which a part's sources can be."""
+        self.known(raw, INTERMEDIATE_KEYS, "key of an intermediate")
+        name = self.take(raw, "name", str)
+        legal = re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) and name not in (*LANGUAGES, UNTRAINED)
+        self.check(
+            bool(legal and name not in self.intermediates),
+            "name",
+            "lower-case letters, digits and hyphens, once, and not a language's code",
+            name,
+        )
+        phases = self.take(raw, "train", list)
+        self.check(bool(phases), "train", "at least one [[intermediate.train]]", name)
+        self.intermediates[name] = ()
+        self.intermediates[name] = tuple(
+            replace(one, settings=tuple({"kind": "intermediate", **dict(one.settings)}.items()))
+            for one in self.phases(phases, name)
+        )
 
     def part(self, raw: dict[str, Any], models: list[str], seeds: list[int]) -> Part:
         self.known(raw, PART_KEYS, "key of a part")
@@ -231,14 +160,15 @@ class _Reader:
         sources = self.texts(raw, "sources")
         self.check(len(set(sources)) == len(sources), "sources", "each source once")
         for source in sources:
-            if source != UNTRAINED:
+            if source not in (UNTRAINED, *self.intermediates):
                 self.codes(source, "sources")
         tests = tuple(self.test(one) for one in self.take(raw, "test", list))
         self.check(bool(tests), "test", "at least one [[part.test]]")
         phases = self.take(raw, "train", list, [])
         cells = []
         for source in sources:
-            trained = tuple(self.phases(phases, source))
+            before = self.intermediates.get(source, ())
+            trained = (*before, *self.phases(phases, source))
             own = tuple(test for test in tests if _answers(trained, test))
             self.check(
                 bool(own),
@@ -259,24 +189,35 @@ class _Reader:
                 raise type(error)(f"{self.path}: part {name!r}: {error}") from error
         return Part(name, self.take(raw, "title", str, name), tuple(sources), tuple(cells))
 
-    def phases(self, raw: list[dict[str, Any]], source: str) -> Iterator[Phase]:
+    def phases(
+        self,
+        raw: list[dict[str, Any]],
+        source: str,
+        legal: tuple[str, ...] = (*PHASE_KEYS, *SETTINGS),
+    ) -> Iterator[Phase]:
         """The phases of a source; one without training in it is left out."""
         for one in raw:
-            self.known(one, (*PHASE_KEYS, *SETTINGS), "key of a phase")
+            self.known(one, legal, "key of a phase")
             own = self.take(one, "source", str, source)
             if own == UNTRAINED:
                 continue
+            self.check(
+                own not in self.intermediates,
+                "source",
+                f"a language in every phase with or after {own!r}",
+            )
+            also = tuple(self.phases(self.take(one, "also", list, []), own, SOURCE_KEYS))
             name = self.of_source(one, "task", own)
             task: Task = self.named(name, find_training_task, name)
             codes = self.codes(own, "source")
-            legal = (*task.splits, *task.more_splits)
+            splits = (*task.splits, *task.more_splits)
             split = self.of_source(one, "split", own, "train")
-            if split not in legal:
-                raise self.at(split, unknown(f"split of {name}", split, legal))
+            if split not in splits:
+                raise self.at(split, unknown(f"split of {name}", split, splits))
             examples = self.take(one, "examples", int)
             self.check(examples >= len(codes), "examples", f"at least {len(codes)}")
             settings = tuple((k, v) for k, v in one.items() if k not in PHASE_KEYS)
-            yield Phase(name, split, examples, codes, settings)
+            yield Phase(name, split, examples, codes, settings, also)
 
     def codes(self, source: str, key: str) -> tuple[str, ...]:
         """The languages of a source; a repeated one would take a share of the examples twice."""
@@ -327,7 +268,8 @@ class _Reader:
         if key not in raw:
             require(bool(default), f"{self.path}: {key!r} is missing")
             return default[0]
-        wanted = getattr(kind, "__name__", "a string or a table")
+        names = {(str, dict): "a string or a table", (int, float): "a number"}
+        wanted = names[kind] if isinstance(kind, tuple) else kind.__name__
         value = raw[key]
         fits = isinstance(value, kind) and not isinstance(value, bool)
         self.check(fits, key, f"of type {wanted}", value)

@@ -10,12 +10,10 @@ from typing import Any
 from xtremely.eval.languages import language
 from xtremely.eval.results import dumps
 from xtremely.eval.study_cells import Result
-from xtremely.eval.study_findings import (
-    LEARNT,
-    Json,
-    findings,
-    own_languages,
-)
+from xtremely.eval.study_contrast_tables import contrast_lines
+from xtremely.eval.study_contrasts import contrasts
+from xtremely.eval.study_failed import LEARNT
+from xtremely.eval.study_findings import Json, findings, own_languages
 from xtremely.eval.study_grid import UNTRAINED, Grid
 from xtremely.eval.study_statistics import INDO_EUROPEAN
 from xtremely.files.documents import fit, read_json, read_text
@@ -66,7 +64,7 @@ def write_study_report(
     if into is not None:
         check_outputs({"--into": into, **{name: out / name for name in files}}, {})
         _with_tables(into, "")  # a page that cannot be used is refused before anything is written
-    found = findings(grids, results)
+    found = {**findings(grids, results), "contrasts": contrasts(grids, results)}
     require(
         bool(found["tables"]),
         f"no cell of {', '.join(grid.name for grid in grids)} is finished; run the study first",
@@ -150,7 +148,8 @@ def interval(estimate: Json | None, signed: bool = False) -> str:
 def source_name(source: str) -> str:
     """A source for people."""
     codes = own_languages(source)
-    return " + ".join(language(code).name for code in codes) or "no training"
+    named = "no training" if source == UNTRAINED else source
+    return " + ".join(language(code).name for code in codes) or named
 
 
 def origin(source: str) -> str:
@@ -184,6 +183,7 @@ def layers(table: Json) -> list[str]:
 
 def _brief(found: Json) -> Iterator[str]:
     """What a reader wants first; the rest is in the other files."""
+    yield from contrast_lines(found["contrasts"])
     yield from _overview(found)
     seen = set()
     for table in found["tables"]:
@@ -195,6 +195,7 @@ def _brief(found: Json) -> Iterator[str]:
 
 def _markdown(found: Json) -> Iterator[str]:
     """Everything."""
+    yield from contrast_lines(found["contrasts"])
     yield from _overview(found)
     for table in found["tables"]:
         yield from _head(table)

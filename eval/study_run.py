@@ -37,11 +37,15 @@ from xtremely.eval.study_cells import (
 )
 from xtremely.eval.study_data import barred, sets_tested, tested_task
 from xtremely.eval.study_grid import Grid, Test
+from xtremely.eval.study_phases import FOLDER, Phases
 from xtremely.eval.task import Matching, find_task
 from xtremely.kernels.guard import InputError, require
 
 # What a result keeps of a phase's training record; its recipe and data stand in the identity.
-KEPT = ("steps", "seconds", "examples_per_second", "sizes", "dev", "pieces", "device", "versions")
+KEPT = (
+    *("digest", "steps", "seconds", "examples_per_second"),
+    *("sizes", "dev", "pieces", "device", "versions"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Place:
         workers: processes that share the device; cells run in them side by side.
         ray: the address of a Ray cluster that runs the cells, see ``scale.connect``; ``workers``
             of them share a GPU there.
-        keep_models: whether trained models stay in their cells' folders.
+        keep_models: whether trained models stay in their folders.
         results: the file with all finished cells; None for the run's folder.
     """
 
@@ -73,10 +77,6 @@ class Place:
         """A cell's."""
         return self.out / "cells" / planned.name
 
-    def collected(self, grid: Grid) -> Path:
-        """The file with all finished cells."""
-        return self.results or self.out / f"{grid.name}.json"
-
 
 def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Result]:
     """Run the cells that are not finished yet, and keep every result as it comes.
@@ -90,17 +90,22 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
         The results of all cells, in the grid's order.
     """
     require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
-    path = place.collected(grid)
+    path = place.results or place.out / f"{grid.name}.json"
     with run_folder(place.out, path):
         restore(place.out, path)
         planned = plan(grid, place.data_root, place.models)
         done = {one.name: found for one in planned if (found := finished(place.folder(one)))}
         left = [one for one in planned if one.name not in done]
+        phases = Phases(place.out, planned)
+        if not place.keep_models:
+            phases.tidy(done)
         say(f"{len(planned)} cells, {len(done)} of them finished before")
         start = time.perf_counter()
         for number, (one, result) in enumerate(_computed(left, place), start=1):
             done[one.name] = result
             collect(path, [done[each.name] for each in planned if each.name in done])
+            if not place.keep_models:
+                phases.tidy(done)
             seconds = time.perf_counter() - start
             to_go = seconds / number * (len(left) - number)
             say(f"[{len(done)}/{len(planned)}] {_line(one, result)}; {to_go:.0f} s to go")
@@ -110,7 +115,7 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
 
 
 def _line(planned: Planned, result: Result) -> str:
-    trained = sum(phase["seconds"] for phase in result["training"])
+    trained = sum(phase["seconds"] for phase in result["training"] if not phase["reused"])
     return (
         f"{planned.cell.title}: {trained:.1f} s training,"
         f" {result['evaluation']['seconds']:.1f} s testing"
@@ -178,12 +183,18 @@ def compute(planned: Planned, place: Place) -> Result:
     model, training = planned.model, []
     if planned.recipe is not None:
         trained = train(
-            planned.recipe, place.data_root, folder / "model", device=place.device, quiet=True
+            planned.recipe,
+            place.data_root,
+            folder / "model",
+            device=place.device,
+            quiet=True,
+            shared=place.out / FOLDER,
         )
-        model, training = (
-            trained[-1].folder,
-            [{key: phase.record[key] for key in KEPT} for phase in trained],
-        )
+        model = trained[-1].folder
+        training = [
+            {**{key: phase.record[key] for key in KEPT}, "reused": phase.reused}
+            for phase in trained
+        ]
     scores, cost = _tested(planned, model, place, folder / "evaluation")
     result = finish(
         folder,
@@ -236,13 +247,14 @@ def _tested(
         "tokens": tokens,
         "backend": backend.name,
         "implementation": backend.implementation,
-        "device": _device_name(backend.device),
+        "device": device_name(backend.device),
         "precision": backend.precision,
         "versions": library_versions(),
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """What a result calls a device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

@@ -50,11 +50,13 @@ class Matrix:
         targets: language codes, the columns.
         runs: source -> [runs, targets] scores, NaN where a language was not scored.
         cells: source -> the name of each run's cell.
+        fixed: languages of the target phase, where the source is that of the phases before it.
     """
 
     targets: tuple[str, ...]
     runs: dict[str, np.ndarray]
     cells: dict[str, tuple[str, ...]]
+    fixed: tuple[str, ...] = ()
 
     @cached_property
     def means(self) -> dict[str, np.ndarray]:

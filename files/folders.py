@@ -21,6 +21,7 @@ from xtremely.files.writing import (
     check_writable,
     is_temporary,
     remove_leftovers,
+    temporary_name,
     write_atomic,
 )
 from xtremely.kernels.guard import InputError, require
@@ -175,6 +176,34 @@ def alone(folder: Path) -> Iterator[None]:
                 f"{folder}: another run is at work here; wait for it, or name another folder"
             ) from error
         yield
+
+
+@contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """Hold a lock file until the block ends, after whoever holds it now: another process of this
+    machine, or of one that sees the same files. A process that is killed holds it no longer.
+
+    Raises:
+        InputError: the file cannot be made.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("w")
+    except OSError as error:
+        raise InputError(f"{lock.parent}: cannot be written to ({error.strerror})") from error
+    with opened as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def remove_whole(path: Path) -> None:
+    """Delete a folder or file so that no part of it is ever seen under its name."""
+    doomed = temporary_name(path)
+    path.rename(doomed)
+    if doomed.is_dir() and not doomed.is_symlink():
+        shutil.rmtree(doomed)
+    else:
+        doomed.unlink()
 
 
 def is_plain_name(name: str) -> bool:

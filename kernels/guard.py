@@ -48,8 +48,9 @@ def require_number(
         return
     huge = isinstance(value, int) and abs(value) >= 10**30
     shown = "a number of more than 30 digits" if huge else value
-    bounds = [f"above {least:g}" if above else f"{least:g} or more"] if least > -math.inf else []
-    bounds += [f"at most {most:g}"] if most < math.inf else []
+    low, high = (f"{one:,}" if isinstance(one, int) else f"{one:g}" for one in (least, most))
+    bounds = [f"above {low}" if above else f"{low} or more"] if least > -math.inf else []
+    bounds += [f"at most {high}"] if most < math.inf else []
     raise UsageError(f"{name} is {shown}; legal: a finite number, {', '.join(bounds)}".rstrip(", "))
 
 

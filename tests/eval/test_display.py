@@ -65,7 +65,9 @@ def test_a_run_of_all_tasks_shows_each_and_an_average_of_what_ran(
         f"XTREME, partial: {average:.2f} on average over 2 of 9 tasks;"
         " no score for xnli, pawsx, udpos, xquad, mlqa, tydiqa, bucc2018"
     ) in lines
-    assert "panx: 2 of 40 languages; the dev split, not test (zh)" in lines
+    assert any(
+        line.startswith("panx: 2 of 40 languages; the dev split, not test (zh)") for line in lines
+    ), lines
     assert "panx, test: labels not public, predictions only" in lines
     assert "bold: the setting that the benchmark scores" in lines
     assert any(line.startswith("xnli: no checkpoint") for line in lines)
@@ -84,7 +86,9 @@ def test_where_only_heads_answer_there_are_no_settings_of_retrieval(
     assert code == 0, errors
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert "task metric score langs" in lines
-    assert "panx: 1 of 40 languages; limited to 2 examples" in lines
+    assert any(
+        line.startswith("panx: 1 of 40 languages; limited to 2 examples") for line in lines
+    ), lines
     assert "bold" not in shown
 
 

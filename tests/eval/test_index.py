@@ -114,9 +114,12 @@ def without(*names):
     ("change", "complaint"),
     [
         (without("ids", "ids_sha256"), "did not keep which line a row came from: build it again"),
-        (lambda about: None, "the file's value is None; legal: an object; build the index"),
+        (
+            lambda about: None,
+            "value is None; legal: an object: the note is missing or damaged",
+        ),
         (lambda about: [], "the file's value is"),
-        (without("factory"), "'factory' is missing; build the index again"),
+        (without("factory"), "'factory' is missing: the note is missing or damaged"),
         (lambda about: about | {"rows": "many"}, "'rows' is 'many'"),
         (lambda about: about | {"effort": [4]}, "'effort' is"),
         (lambda about: about | {"ids_sha256": "0" * 64}, "is missing or not the one that belongs"),

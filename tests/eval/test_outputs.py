@@ -111,7 +111,7 @@ def test_nothing_that_is_not_an_earlier_output_is_touched(
                 (("--threshold", "1e999"), "--threshold is inf"),
                 (("--threshold", ""), "--threshold ''; legal: a number, or dev-tuned"),
                 (("--k", "0"), "--k is 0"),
-                (("--k", str(10**30)), "--k is 10"),
+                (("--k", str(10**30)), "--k is a number of more than 30 digits"),
                 (("--shards", "-3"), "--shards is -3"),
                 (("--shards", str(2**70)), "--shards is 1180"),
                 (("--workers", "0"), "--workers is 0"),
@@ -262,5 +262,8 @@ def test_damaged_neighbours_are_searched_for_again(xtremely, here, damage):
 def test_scores_that_are_no_numbers_never_reach_a_file(xtremely, here, monkeypatch):
     monkeypatch.setitem(mining.MARGINS, "ratio", lambda a, b: a * np.nan)
     code, _, errors = xtremely(*MINE, "p.tsv", "--quiet")
-    assert code == 1 and "pairs have no finite score, first 1 with" in errors.splitlines()[-1]
+    assert (
+        code == 1
+        and "the ratio margin of 36 pairs is not finite, first of row 1" in errors.splitlines()[-1]
+    )
     assert not (here / "p.tsv").exists()

@@ -179,10 +179,7 @@ def test_a_file_that_is_no_toml_and_a_recipe_without_phases(write):
         ("x = " + "9" * 5000, "r.toml: a number is too long"),
         (b"\xff", "r.toml:1: not UTF-8"),
         ("", "r.toml: 'model' is missing"),
-        (
-            "model = 1979-05-27",
-            "r.toml: model: datetime.date(1979, 5, 27) is a date or time; legal",
-        ),
+        ("model = 1979-05-27", "r.toml: model: datetime.date(1979, 5, 27) is a date or time"),
         ("phase = 5\nmodel = 'm'", "r.toml:1: 'phase' is 5; legal: a valid array"),
         ("phase = [5]\nmodel = 'm'", "r.toml:1: 'phase[0]' is 5; legal"),
         ("phase = [{source = 5, kind = 'mlm'}]\nmodel = 'm'", "'phase[0].source' is 5; legal"),
@@ -243,15 +240,6 @@ def test_a_flag_of_another_form(spec):
 )
 def test_shares_of_sources(mixing, shares):
     assert mixing.shares([100, 900]) == pytest.approx(shares)
-
-
-def test_an_infinite_temperature_is_recorded_as_what_it_is():
-    """JSON has no infinity: a training's record could not be written."""
-    source = (Source("udpos", ("en",)),)
-    hot = Mixing("temperature", temperature=float("inf"))
-    assert settled(Phase("a", "target", source, hot)).mixing == Mixing("uniform")
-    unused = Mixing("capped", cap=5, temperature=float("inf"))
-    assert settled(Phase("a", "target", source, unused)).mixing == Mixing("capped", cap=5)
 
 
 def test_the_command_line_names_the_trouble(xtremely, write, tmp_path):

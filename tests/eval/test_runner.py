@@ -282,18 +282,6 @@ def test_a_vector_that_cannot_be_compared_stops_the_run(engine, tmp_path, monkey
     assert not list((tmp_path / "cells").glob("*.json"))
 
 
-def test_vectors_that_were_kept_by_mistake_are_not_scored(engine, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "_require_finite", lambda *arguments: None)
-        patch.setattr(runner, "_require_directions", lambda *arguments: None)
-        patch.setitem(runner.SCORERS, "retrieve", None)
-        spoilt(engine, patch, float("nan"))
-        with pytest.raises(TypeError):
-            run(engine, tmp_path, languages=["de"])
-    with pytest.raises(InputError, match="has length nan"):
-        run(engine, tmp_path, languages=["de"])
-
-
 @pytest.mark.parametrize(
     ("one", "said"),
     [

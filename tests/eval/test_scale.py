@@ -19,14 +19,24 @@ from xtremely.retrieval.approximate import mutual
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
 
-FOUND = {"training": [], "evaluation": {"seconds": 1.0}, "scores": []}
+FOUND = {
+    "training": [],
+    "scores": [],
+    "evaluation": {
+        "seconds": 1.0, "tokens": 1, "backend": "torch", "implementation": "packed",
+        "device": "cpu", "precision": "fp32", "versions": {},
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """Two processors of this machine."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    signal.signal(signal.SIGTERM, before)  # Ray takes it, and the debugger, for this process
+    os.environ.pop("PYTHONBREAKPOINT", None)
     yield
     ray.shutdown()
 
@@ -102,7 +112,9 @@ def test_a_studys_cells_are_computed_once_each_though_a_worker_dies(
     def compute(planned, place):
         if planned.cell.source == "none":
             die_once(place.out / "died")
-        return study_cells.finish(place.folder(planned), {"name": planned.name, **FOUND})
+        return study_cells.finish(
+            place.folder(planned), {"name": planned.name, "identity": planned.identity, **FOUND}
+        )
 
     monkeypatch.setattr(study_run, "compute", compute)
     results = run_study(grid, place, told.append)

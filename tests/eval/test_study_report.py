@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from xtremely.eval.study_cells import cell_name, collected
-from xtremely.eval.study_findings import findings, has_learnt
+from xtremely.eval.study_failed import has_learnt
+from xtremely.eval.study_findings import findings
 from xtremely.eval.study_grid import read_grid
 from xtremely.eval.study_report import write_study_report
 from xtremely.files.folders import MARKER

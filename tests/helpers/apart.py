@@ -79,6 +79,9 @@ def protocol(item: pytest.Item, following: pytest.Item | None, folder: Path) -> 
             item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
             for data in found
         ]
+        for report in found:
+            if isinstance(report.longrepr, list):  # a skip's place and reason, made a list by JSON
+                report.longrepr = tuple(report.longrepr)
         _workers[folder] = worker
     for report in found:
         hook.pytest_runtest_logreport(report=report)
