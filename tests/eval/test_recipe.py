@@ -242,6 +242,15 @@ def test_shares_of_sources(mixing, shares):
     assert mixing.shares([100, 900]) == pytest.approx(shares)
 
 
+def test_an_infinite_temperature_is_recorded_as_what_it_is():
+    """JSON has no infinity: a training's record could not be written."""
+    source = (Source("udpos", ("en",)),)
+    hot = Mixing("temperature", temperature=float("inf"))
+    assert settled(Phase("a", "target", source, hot)).mixing == Mixing("uniform")
+    unused = Mixing("capped", cap=5, temperature=float("inf"))
+    assert settled(Phase("a", "target", source, unused)).mixing == Mixing("capped", cap=5)
+
+
 def test_the_command_line_names_the_trouble(xtremely, write, tmp_path):
     path = write("r.toml", TEXT.replace("epochs", "epoch"))
     code, _, err = xtremely("train", path, "--out", tmp_path / "o", "--data-root", tmp_path)
