@@ -271,6 +271,8 @@ def _check_result(result: Result, where: str) -> None:
     wrong = [value for value in values if not 0 <= value <= 100 + 1e-6]
     require(not wrong, f"{where}: a score is {wrong[:1]}; legal: 0 to 100")
     require(belongs, f"{where}: {name!r} is not the name of the cell that it describes")
+    phases = len(result["identity"]["train"]), len(result["training"])
+    require(len({*phases}) == 1, f"{where}: {phases[1]} trainings of {phases[0]} phases")
 
 
 def restore(out: Path, path: Path) -> None:
@@ -279,21 +281,6 @@ def restore(out: Path, path: Path) -> None:
         folder = out / "cells" / result["name"]
         if not (folder / "result.json").exists():
             finish(folder, result)
-
-
-def finished_names(planned: Iterable[Planned], out: Path, path: Path) -> set[str]:
-    """The names of the cells that a run would find finished, of which nothing is written.
-
-    Args:
-        planned: the cells.
-        out: the run's folder.
-        path: the file of collected results, from which a run restores cells.
-    """
-    kept = {result["name"] for result in collected(path)} if path.exists() else set()
-    folders = {one.name: out / "cells" / one.name for one in planned}
-    there = {name for name, folder in folders.items() if (folder / "result.json").exists()}
-    whole = {name for name in there if finished(folders[name]) is not None}
-    return whole | (folders.keys() & kept - there)
 
 
 @contextmanager

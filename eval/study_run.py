@@ -77,10 +77,6 @@ class Place:
         """A cell's."""
         return self.out / "cells" / planned.name
 
-    def collected(self, grid: Grid) -> Path:
-        """The file with all finished cells."""
-        return self.results or self.out / f"{grid.name}.json"
-
 
 def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Result]:
     """Run the cells that are not finished yet, and keep every result as it comes.
@@ -94,7 +90,7 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
         The results of all cells, in the grid's order.
     """
     require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
-    path = place.collected(grid)
+    path = place.results or place.out / f"{grid.name}.json"
     with run_folder(place.out, path):
         restore(place.out, path)
         planned = plan(grid, place.data_root, place.models)

@@ -124,9 +124,9 @@ def test_a_finished_phase_is_kept_and_another_recipe_is_refused(run):
 
 def test_what_is_said_of_a_failure_begins_a_line(base, root, tmp_path, capfd):
     recipe = Recipe(str(base), (tag(learning_rate=1e38, max_steps=3),))
-    with pytest.raises(InputError, match="the loss is"):
+    with pytest.raises(InputError, match="the loss is") as caught:
         train(recipe, root, tmp_path / "out", device="cpu")
-    assert capfd.readouterr().err.endswith("\n")
+    assert capfd.readouterr().err.endswith("\n") and caught.value  # whose frames hold the bar
 
 
 def test_a_damaged_folder_is_trained_anew(run):

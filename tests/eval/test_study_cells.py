@@ -115,6 +115,7 @@ def test_results_go_into_a_file_and_back_as_they_are(tmp_path):
             {"scores": [{"task": "xnli", "languages": {}, "metrics": {"a": {"": {"en": 1e308}}}}]},
             "a score is [1e+308]; legal: 0 to 100",
         ),
+        ({"training": [{"steps": 5, "seconds": 1.0}] * 9}, ": 9 trainings of "),
         ({"scores": [[]]}, "'cells[0].scores[0]' is []"),
         ({"evaluation": {}}, "'cells[0].evaluation.seconds' is missing"),
         ({"training": [{"steps": "5", "seconds": 1}]}, "'cells[0].training[0].steps' is '5'"),
