@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from xtremely.engine.train import choose_device
-from xtremely.eval.study_cells import Planned, Result, collected, finished, finished_names, plan
+from xtremely.eval.study_cells import Planned, Result, collected, finished, plan
 from xtremely.eval.study_grid import Grid
 from xtremely.eval.study_phases import FOLDER, Shared, shared_phases
 from xtremely.eval.study_run import Place, device_name
@@ -51,12 +51,10 @@ def dry_run(grid: Grid, place: Place) -> Iterator[str]:
         place: where it would run.
     """
     planned = plan(grid, place.data_root, place.models)
-    path = place.collected(grid)
-    done = finished_names(planned, place.out, path)
-    every = {one["name"]: one for one in (collected(path) if path.exists() else ())}
-    results = {name: one for name, one in every.items() if name in done}
+    path = place.results or place.out / f"{grid.name}.json"
+    results = {one["name"]: one for one in (collected(path) if path.exists() else ())}
     for one in planned:
-        if one.name in done and one.name not in results and (found := finished(place.folder(one))):
+        if one.name not in results and (found := finished(place.folder(one))):
             results[one.name] = found
     measured = Measured(device_name(torch.device(choose_device(place.device))))
     for result in results.values():
