@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from xtremely.kernels import inspection
 from xtremely.kernels.inspection import differences, read_record
 from xtremely.kernels.spec import all_kernels
 
@@ -108,3 +109,61 @@ def test_a_difference_reads_as_what_changed():
     lost = {"a": {"sm_90": {"registers": 90, "spills": 0}}}
     had = {"a": {"sm_90": {"registers": 90, "spills": 0, "async_copies": 8}}}
     assert differences(had, lost) == ["a, sm_90: async_copies 8 -> None"]
+
+
+USAGE = "Function a:\n REG:{registers} STACK:0 SHARED:0 LOCAL:0\n"
+SASS = """
+    LDG.E.128 R4, [R2] ;  LDG.E R5, [R2] ;  LDGSTS.E [R1], [R2] ;  STL [R1], R2 ;  LDL R2, [R1] ;
+    HMMA.16816.F32 R0, R4, R8, R0 ;  HGMMA.64x64x16.F32 R0 ;  QGMMA.64x64x32.F32 R0 ;  IMMA R1 ;
+    UTMALDG.2D [UR4] ;  WARPSYNC ;
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "registers", "warps", "shared", "programs"),
+    [
+        ("sm_90", 32, 4, 0, 16),  # as many threads as there are places for
+        ("sm_90", 41, 4, 0, 10),  # registers in blocks of 256 a warp: 48 a thread, not 41
+        ("sm_90", 32, 4, 100 * 1024, 2),  # shared memory
+        ("sm_80", 32, 4, 100 * 1024, 1),
+        ("sm_90", 24, 1, 0, 32),  # no more programs than that
+    ],
+)
+def test_a_binary_is_read_by_hand(monkeypatch, target, registers, warps, shared, programs):
+    said = {"-res-usage": USAGE.format(registers=registers), "-sass": SASS}
+    monkeypatch.setattr(inspection, "_cuobjdump", lambda option, path: said[option])
+    assert inspection._read_cubin(b"", target, warps, shared) == {
+        **{"registers": registers, "spills": 2, "stack": 0, "shared": shared},
+        **{"hgmma": 2, "hmma": 1, "tma": 1, "wide_loads": 1, "async_copies": 1},
+        "occupancy": round(100 * programs * warps * 32 / 2048),
+    }
+
+
+def test_amds_assembly_is_read_by_hand():
+    code = """
+        v_mfma_f32_32x32x8_f16 a[0:15], v[0:1]
+        global_load_dwordx4 v[0:3], v[4:5]
+        buffer_load_dwordx4 v[0:3], v4
+        global_load_dwordx2 v[0:1], v[4:5]
+        .vgpr_count:     65
+        .vgpr_spill_count: 3
+        .private_segment_fixed_size: 16
+    """
+    assert inspection._read_gcn(code, 512) == {
+        **{"registers": 65, "spills": 3, "stack": 16, "shared": 512, "mfma": 1, "wide_loads": 2}
+    }
+
+
+def test_a_difference_ends_with_1_and_is_kept_only_if_asked(monkeypatch, tmp_path, capsys):
+    table = {"a": {"sm_90": {"registers": 1}}}
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    monkeypatch.setattr(inspection, "compile_all", lambda: table)
+    monkeypatch.setattr(inspection, "RECORD", tmp_path / "compiled.json")
+    assert inspection.main([]) == 1 and not list(tmp_path.iterdir())
+    assert capsys.readouterr().out == "a, sm_90: new\n"
+    assert inspection.main(["--write"]) == 0 and read_record()["table"] == table
+    assert inspection.main([]) == 0
+    table["a"]["sm_90"]["registers"] = 2
+    assert inspection.main([]) == 1
+    table.clear()
+    assert inspection.main([]) == 1 and "a, sm_90: gone" in capsys.readouterr().out

@@ -115,6 +115,15 @@ def test_scores_of_chosen_keys():
     assert rescore(queries, keys, indices[:, :0]).shape == (2, 0)
 
 
+@pytest.mark.parametrize("chosen", [1, 31, 33, 128, 300])
+def test_scores_of_more_chosen_keys_than_are_taken_at_a_time(chosen):
+    """Whole numbers: every sum is exact."""
+    queries, keys = (torch.randint(-9, 10, (n, 7), device=DEVICE).float() for n in (3, 400))
+    indices = torch.randint(400, (3, chosen), device=DEVICE)
+    expected = (queries @ keys.T).gather(1, indices)
+    assert torch.equal(rescore(queries, keys, indices), expected)
+
+
 @pytest.mark.parametrize(
     "indices, complaint",
     [

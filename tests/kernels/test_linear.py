@@ -20,6 +20,7 @@ from xtremely.kernels.linear import (
     linear,
     linear_ref,
     make_inputs,
+    plain_like,
     shape_class,
     tiled,
 )
@@ -176,6 +177,28 @@ def test_hopper_ships_the_persistent_kernel_with_a_plain_one_for_other_rows(monk
                 assert len(set(both)) == 1
     for architecture in ("sm_80", "gfx942", "interpreter"):
         assert not any(is_persistent(one.config) for one in launches(architecture))
+
+
+@pytest.mark.parametrize("summed", [None, 0, 32, 128])
+def test_a_fallback_adds_up_as_the_configuration_that_it_stands_in_for(summed):
+    """Whatever else differs: how many products the matrix unit adds up changes bits."""
+    config = tiled(64, 64, 64, 8, 4, FLATTEN=True, SUMMED=summed)
+    plain = plain_like(config, PLAIN)
+    assert plain.constants == {**PLAIN.constants, "SUMMED": summed}
+    assert (plain.warps, plain.stages) == (PLAIN.warps, PLAIN.stages)
+
+
+def test_single_precision_is_multiplied_in_single_precision():
+    """By no matrix unit that drops digits: what the interpreter does not imitate."""
+    for architecture in ("sm_80", "sm_90", "gfx942"):
+        found = [
+            (one.name, one.constants["DOT"])
+            for kernel in all_kernels().values()
+            for one in kernel.launches(architecture)
+            if "DOT" in one.constants
+        ]
+        assert {dot for name, dot in found if "fp32" in name.split()} == {"ieee"}
+        assert {dot for name, dot in found if "fp32" not in name.split()} == {"tf32"}
 
 
 def test_a_library_chosen_by_tuning_ships_no_kernel():

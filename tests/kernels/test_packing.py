@@ -51,3 +51,58 @@ def test_borders_that_do_not_rise_from_nothing_to_all_rows_are_refused(borders):
     packed = Packed(torch.zeros(4, 2), torch.tensor(borders, dtype=torch.int32), 3)
     with pytest.raises(InputError, match="cu_seqlens must rise from 0 to the 4 rows"):
         unpack(packed)
+
+
+def test_short_tiles_by_hand():
+    """Slots of 32 rows before those of 16; what is not in the class, and no tile, is left out."""
+    tiles = Layout([3, 20, 4, 33, 17, 16, 2, 0]).short_tiles(above=3, block=32)
+    starts = {20: 3, 4: 23, 17: 60, 16: 77}
+    rows = [
+        [*range(3, 23), *[-1] * 12],
+        [*range(60, 77), *[-1] * 15],
+        [*range(starts[4], starts[4] + 4), *[-1] * 12, *range(starts[16], starts[16] + 16)],
+    ]
+    assert tiles.rows.tolist() == rows and tiles.shifts.tolist() == [5, 5, 4]
+
+
+def test_long_tiles_by_hand():
+    """The longest sequence first, the earlier of equals; its last tile ends where it does."""
+    tiles = Layout([40, 5, 70, 32, 40]).long_tiles(above=32, block=32)
+    assert tiles.tolist() == [
+        *([45, 77, 45, 115], [77, 109, 45, 115], [109, 115, 45, 115]),
+        *([0, 32, 0, 40], [32, 40, 0, 40]),
+        *([147, 179, 147, 187], [179, 187, 147, 187]),
+    ]
+
+
+@given(lengths_lists, st.sampled_from([(16, 32), (16, 64), (32, 64)]))
+def test_every_row_is_in_one_class_of_tiles_once(lengths, sizes):
+    """Classes of up to a small tile, of up to a large one, and of more."""
+    border, block = sizes
+    lengths = [length * 8 for length in lengths]  # 16, 32 and 64 among them
+    layout = Layout(lengths)
+    short = [layout.short_tiles(above, size) for above, size in ((0, border), (border, block))]
+    rows = [row for one in short if one for row in one.rows.flatten().tolist() if row >= 0]
+    long = layout.long_tiles(block, block)
+    for first, last, *_ in [] if long is None else long.tolist():
+        rows += range(first, last)
+    assert sorted(rows) == list(range(sum(lengths)))
+
+
+def test_tiles_are_kept_for_each_class_and_size_of_its_own():
+    layout = Layout([3, 20, 40])
+    for make in (layout.short_tiles, layout.long_tiles):
+        asked = [(above, block) for above in (0, 10, 30) for block in (32, 64)]
+        kept = [make(*one) for one in asked]
+        for one, tiles in zip(asked, kept, strict=True):
+            assert make(*one) is tiles
+            fresh = getattr(Layout([3, 20, 40]), make.__name__)(*one)
+            for ours, theirs in zip(*map(tables, (tiles, fresh)), strict=True):
+                assert torch.equal(ours, theirs)
+
+
+def tables(tiles):
+    """The tensors of tiles of either kind."""
+    if tiles is None:
+        return []
+    return [tiles] if isinstance(tiles, torch.Tensor) else [tiles.rows, tiles.shifts]

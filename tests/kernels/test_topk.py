@@ -4,6 +4,7 @@ import torch
 
 from xtremely.kernels import topk as module
 from xtremely.kernels.configurations import Config, forced
+from xtremely.kernels.guard import InputError
 from xtremely.kernels.topk import topk, topk_both, topk_ref
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,6 +91,45 @@ def test_a_zero_has_no_sign():
     y = torch.tensor([[MINUS_ZERO], [0.0], [MINUS_ZERO]], device=DEVICE)
     found = topk(torch.ones(1, 1, device=DEVICE), y, 3)
     assert found.indices.tolist() == [[0, 1, 2]]
+
+
+def test_packed_numbers_are_in_the_order_of_scores_and_then_of_lower_indices():
+    scores = [-torch.inf, -2.0, -1e-45, MINUS_ZERO, 0.0, MINUS_ZERO, 1e-45, 2.0, 2.0, torch.inf]
+    indices = [0, 2**32 - 1, 5, 9, 8, 7, 2**32 - 1, 3, 0, 4]
+    numbers = module.packed(torch.tensor(scores), torch.tensor(indices))
+    assert numbers.tolist() == sorted(set(numbers.tolist()))
+    again = module.unpacked(numbers)
+    assert again.indices.tolist() == indices
+    assert again.values.tolist() == torch.tensor(scores).tolist()
+    assert not again.values[3:6].signbit().any()
+
+
+@pytest.mark.parametrize("run", [topk, topk_both, topk_ref])
+def test_a_sum_of_legal_products_may_still_be_too_large(run):
+    """A product is 1e38, a third of the largest number: three fit, four do not."""
+    x = torch.full((2, 4), 1e19, device=DEVICE)
+    run(x[:, :3], -x[:, :3], 1)
+    with pytest.raises(InputError, match="can add up to more than fp32's"):
+        run(x, x, 1)
+
+
+def test_more_tiles_than_can_be_counted_are_refused(monkeypatch):
+    """Fewer rows than the limit, and more tiles."""
+    x = whole(600, 1)
+    small = {"BLOCK_M": 16, "BLOCK_N": 16, "BLOCK_K": 16, "GROUP": 2}
+    monkeypatch.setattr(module, "LIMIT", 1300)
+    with (
+        forced("topk", "fp32", Config(small, warps=1)),
+        pytest.raises(InputError, match="600 x 600 vectors are too many at once"),
+    ):
+        topk(x, x, 1)
+
+
+def test_costs_by_hand():
+    x, y = torch.zeros(5, 8), torch.zeros(3, 8)
+    flop, moved = module.cost(x, y, 4)
+    # A score and an index are 12 bytes; five rows find the three there are, three rows find four.
+    assert (flop, moved) == (2 * 5 * 3 * 8, 4 * 8 * 8 + 12 * (5 * 3 + 3 * 4))
 
 
 @pytest.mark.parametrize("rising", [True, False])

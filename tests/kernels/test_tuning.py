@@ -1,6 +1,7 @@
 """Tuning: what is tried, what wins, what is kept, and that a kernel then runs with it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +58,38 @@ def test_keeping_a_class_leaves_the_others(table):
     row = kept["linear"][architecture(DEVICE)]["fp16"]
     assert (row["constants"], row["warps"], row["stages"]) == ({"BLOCK_M": 64}, 8, 3)
     assert (row["ms"], row["default_ms"]) == (2.0, 2.0)
+
+
+def test_the_time_of_the_default_is_kept_beside_the_winners(table):
+    tuning.keep(tried(1.0, 0.5, 0.75), DEVICE, table)
+    row = json.loads(table.read_text())["norm"][architecture(DEVICE)]["48 fp32"]
+    assert (row["ms"], row["default_ms"], row["warps"]) == (0.5, 1.0, 2)
+    tuning.keep(tried(None, 0.5), DEVICE, table)
+    row = json.loads(table.read_text())["norm"][architecture(DEVICE)]["48 fp32"]
+    assert (row["ms"], row["default_ms"]) == (0.5, None)
+
+
+def test_only_an_architecture_that_was_measured_is_tuned(table):
+    assert not configurations.is_tuned(architecture(DEVICE))
+    tuning.keep(tried(1.0), DEVICE, table)
+    assert configurations.is_tuned(architecture(DEVICE))
+    assert not configurations.is_tuned("sm_123") and not configurations.is_tuned("norm")
+
+
+@pytest.mark.parametrize(
+    ("hip", "major", "minor", "name"),
+    [
+        (None, 8, 0, "sm_80"),
+        (None, 8, 9, "sm_89"),
+        (None, 10, 3, "sm_103"),
+        ("6.4", 9, 4, "gfx942"),
+    ],
+)
+def test_an_architecture_goes_by_its_compilers_name(monkeypatch, hip, major, minor, name):
+    device = SimpleNamespace(major=major, minor=minor, gcnArchName="gfx942:sramecc+:xnack-")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert architecture.__wrapped__(torch.device("cuda")) == name
 
 
 def test_every_candidate_is_run_with_its_own_settings(monkeypatch):

@@ -108,6 +108,44 @@ def test_queries_that_find_too_little_are_searched_exactly(monkeypatch):
     np.testing.assert_array_equal(found.ids, search(QUERIES, few, 20).ids)
 
 
+def test_where_all_are_proposed_the_result_is_exact():
+    """Codes of four bits: an index that ranks them badly, and hands over every row there is."""
+    few = clouds(30)
+    found, _ = nearest(QUERIES, few, 20, "PQ1x4")
+    exact = search(QUERIES, few, 20)
+    np.testing.assert_array_equal(found.ids, exact.ids)
+    np.testing.assert_array_equal(found.scores, exact.scores)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_effort_that_reaches_the_recall_is_the_one_that_searches(shards, monkeypatch):
+    monkeypatch.setattr(approximate, "BLOCK", 512)
+    exact = search(QUERIES, BASE, 4)
+    shares = {}
+    for recall in (0.1, 0.99):
+        found, about = nearest(QUERIES, BASE, 4, "IVF64,Flat", shards, recall)
+        shares[recall] = overlap(found.ids, exact.ids)
+        assert about["recall"]["share"] >= recall
+    assert shares[0.1] < 0.97 < 0.98 < shares[0.99]
+
+
+@pytest.mark.parametrize(
+    ("rows", "shards", "cuts"),
+    [
+        (25, 1, [25]),
+        (25, 2, [20, 25]),  # three blocks, two of them in the first part
+        (30, 3, [10, 20, 30]),
+        (31, 3, [20, 31]),
+        (5, 4, [5]),
+    ],
+)
+def test_parts_end_where_blocks_do(rows, shards, cuts, monkeypatch):
+    monkeypatch.setattr(approximate, "BLOCK", 10)
+    found = parts(rows, shards)
+    assert [part.stop for part in found] == cuts
+    assert [part.start for part in found] == [0, *cuts][: len(cuts)]
+
+
 def test_an_index_of_other_vectors_is_refused_with_every_difference(tmp_path):
     Index.build(BASE, "Flat", model="a", pooling="mean", layer=12).save(tmp_path / "i")
     with pytest.raises(InputError, match="model 'a', not 'b'; layer 12, not 8"):

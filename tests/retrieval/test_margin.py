@@ -84,6 +84,19 @@ def test_neighbours_of_vectors_are_sorted_cosines_in_both_directions():
     np.testing.assert_allclose(bitext.backward.scores, -np.sort(-(y @ x.T), axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize(("k", "candidates"), [(3, 1), (4, 2), (1, 3), (2, None)])
+def test_a_neighbourhood_has_its_size_however_few_may_be_chosen(k, candidates):
+    rng = np.random.default_rng(1)
+    x, y = unit_rows(rng.normal(size=(6, 5))), unit_rows(rng.normal(size=(8, 5)))
+    scores = margin_scores(mutual_neighbours(x, y, k, candidates), "distance")
+    cosines = x.astype(np.float64) @ y.T.astype(np.float64)
+    near_x = -np.sort(-cosines, axis=1)[:, :k].mean(axis=1)
+    near_y = -np.sort(-cosines, axis=0)[:k].mean(axis=0)
+    nearest = cosines.argmax(axis=1)
+    expected = cosines.max(axis=1) - (near_x + near_y[nearest]) / 2
+    np.testing.assert_allclose(scores[:, 0], expected, atol=1e-6)
+
+
 def test_a_scoring_that_does_not_exist_is_refused():
     with pytest.raises(UsageError, match="did you mean 'ratio'"):
         margin_scores(bitext_of(COSINES, 2, 2), "ration")

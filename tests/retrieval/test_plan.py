@@ -14,12 +14,28 @@ from xtremely.retrieval.plan import GIB, choose, needed, require_memory
         (10**6, 10**6, "cuda", 2 * GIB, "exact"),
         (10**7, 10**7, "cpu", 8 * GIB, "OPQ64,IVF16384,PQ64"),
         (10**9, 10**9, "cuda", 256 * GIB, "OPQ64,IVF131072,PQ64"),
+        (10**10, 10**10, "cuda", 2**12 * GIB, "OPQ64,IVF262144,PQ64"),  # no more lists than that
     ],
 )
 def test_the_rule_by_example(rows, queries, device, free, factory):
     chosen = choose(rows, queries, 384, device, free)
     assert chosen.factory == factory
     assert chosen.why
+
+
+@pytest.mark.parametrize(
+    ("width", "rotation"),
+    [(64, "OPQ64"), (1024, "OPQ64"), (1000, "OPQ64_512"), (300, "OPQ64_256"), (511, "OPQ64_256")],
+)
+def test_codes_of_64_bytes_need_a_width_that_64_divides(width, rotation):
+    chosen = choose(10**8, 10**8, width, "cpu", GIB)
+    assert chosen.factory.split(",")[0] == rotation
+
+
+def test_an_index_takes_no_more_than_half_of_what_is_free():
+    size = needed("IVF4096,Flat", 10**6, 384)
+    assert choose(10**6, 10**6, 384, "cpu", 2 * size).factory == "IVF4096,Flat"
+    assert choose(10**6, 10**6, 384, "cpu", 2 * size - 2).factory == "IVF4096,SQfp16"
 
 
 def test_what_vectors_take_by_hand():
@@ -32,6 +48,8 @@ def test_what_vectors_take_by_hand():
     assert needed("OPQ64_256,IVF100,PQ64", 10**6, 384) == (
         10**6 * (64 + 8) + 4 * 256 * 100 + 4 * 384 * 65_536
     )
+    assert needed("HNSW32", 1000, 384) == 1000 * (384 * 4 + 8 * 32 + 32)
+    assert needed("SQ8", 10**6, 384) == 10**6 * 384 + 4 * 384 * 16_384
 
 
 def test_more_memory_than_there_is_is_refused_with_what_would_fit(monkeypatch):
@@ -45,3 +63,21 @@ def test_more_memory_than_there_is_is_refused_with_what_would_fit(monkeypatch):
 
 def test_memory_that_is_free_is_known():
     assert plan.available() > 2**26
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "free"),
+    [("max", 5, 6000), (f"{10_000 * 1024}", 4000 * 1024, 6000), (f"{8000 * 1024}", 3072_000, 5000)],
+)
+def test_a_containers_memory_is_its_limit_less_what_it_uses(
+    monkeypatch, tmp_path, limit, used, free
+):
+    monkeypatch.setattr(plan, "Path", lambda path: tmp_path / path.lstrip("/"))
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    for folder in (group, tmp_path / "proc"):
+        folder.mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemFree:  1 kB\nMemAvailable:   6000 kB\n")
+    assert plan.available() == 6000 * 1024  # no container
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{used}\n")
+    assert plan.available() == free * 1024
