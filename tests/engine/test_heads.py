@@ -110,6 +110,10 @@ def test_outputs_are_those_of_transformers(make_tiny, sentences, family, kind):
 )
 def test_outputs_on_encoders_that_run_padded(make_tiny, sentences, family, kind):
     folder = headed(make_tiny, family, kind)
+    if family == "electra":  # a tokenizer that makes token types, as ELECTRA's own does
+        path = folder / "tokenizer_config.json"
+        names = ["input_ids", "token_type_ids", "attention_mask"]
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": names}))
     engine = Engine.load(str(folder), token_budget=300)
     assert engine.backend.implementation == "transformers"
     assert_same(folder, kind, engine, engine.tokenizer.pairs(sentences, sentences[::-1]))
