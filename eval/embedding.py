@@ -141,26 +141,23 @@ def encode_shards(
         values, cost = engine.pooled(
             tokens, layers=[about["layer"]], poolings=[about["pooling"]], progress=progress
         )
-        kept = stored(values[:, 0, 0], encoding.kind)
-        _require_directions(values[:, 0, 0], kept, corpus, rows[shard], encoding.kind)
+        _require_directions(values[:, 0, 0], corpus, rows[shard])
+        kept = stored(values[:, 0, 0], encoding.kind, first=rows[shard].start)
         now = time.perf_counter()
         cost.seconds, start = now - start, now
         store.write(shard, kept, work=asdict(cost))
 
 
-def _require_directions(
-    values: np.ndarray, kept: np.ndarray, corpus: Corpus, rows: slice, kind: str
-) -> None:
-    """Raise InputError that names the sentences without a usable vector, made or kept."""
-    for what, made in (("the model gives", values), (f"--storage {kind} makes", kept)):
-        bad = np.flatnonzero(~(np.isfinite(made).all(axis=1) & made.any(axis=1)))
-        if len(bad):
-            names = corpus.read(rows)[0]
-            named = ", ".join(names[row] for row in bad[:3]) + (", ..." if len(bad) > 3 else "")
-            raise InputError(
-                f"{len(bad)} sentences have no direction to compare, first {named}: {what} zeros,"
-                " NaN or infinity; take another precision, storage or layer"
-            )
+def _require_directions(values: np.ndarray, corpus: Corpus, rows: slice) -> None:
+    """Raise InputError that names the sentences whose vector is zero or not finite."""
+    bad = np.flatnonzero(~(np.isfinite(values).all(axis=1) & values.any(axis=1)))
+    if len(bad):
+        names = corpus.read(rows)[0]
+        named = ", ".join(names[row] for row in bad[:3]) + (", ..." if len(bad) > 3 else "")
+        raise InputError(
+            f"{len(bad)} sentences have no direction to compare, first {named}: the model gives"
+            " zeros, NaN or infinity; take another precision or layer"
+        )
 
 
 def rows_of(store: Store, width: int) -> UnitRows:

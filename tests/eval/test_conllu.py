@@ -66,6 +66,21 @@ def test_enhanced_dependencies_count_as_ancestors(write, enhanced, tag):
     assert parse(write, text)[0][0] == ("ab", tag)
 
 
+def test_a_word_below_itself_is_not_its_own_ancestor(write):
+    """Enhanced dependencies may go in a circle, here from "a" to "c" and back.
+
+    Above "a" are c, d and the root; above "b" are c, a, d and the root.
+    """
+    text = block(
+        line("1-2", "ab"),
+        line(1, "a", "ADV", 3),
+        line(2, "b", "NOUN", 3),
+        line(3, "c", "DET", 4, "1:x"),
+        line(4, "d", "VERB", 0),
+    )
+    assert parse(write, text)[0][0] == ("ab", "ADV")
+
+
 @pytest.mark.parametrize(
     ("language", "tags", "expected"),
     [
@@ -165,6 +180,10 @@ GOOD = line(1, "a", "NOUN", 0)
         (
             [GOOD, line("1-2", "ab"), line(2, "b", "X", 1)],
             r"conllu:3: fused form 'ab' of words 1-2",
+        ),
+        (
+            [line("1-2", "ab"), GOOD, line("2-3", "bc"), line(2, "b", "X", 1)],
+            r"conllu:4: fused form 'bc' of words 2-3",
         ),
         ([line("1-x", "ab"), GOOD], r"conllu:2: fused form 'ab' of words 1-x; the next word is 1"),
         ([], r"conllu: there is no sentence in the file"),

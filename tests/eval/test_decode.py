@@ -124,6 +124,11 @@ def test_wordings_of_sentencepiece_by_hand(e5, context, phrase, offsets, words):
         # BERT's pieces have spaces around ideographs and punctuation: all is found.
         (CHINESE, "首都", "首都", "首都"),
         ("In Smith's.", "Smith's", "Smith's", "Smith's"),
+        ("In Smith, Paris,", "Smith, Paris", "Smith, Paris", "Smith, Paris"),
+        # Characters that BERT takes out or sees as spaces shift what is found: all words then. The
+        # original parts words at spaces, not at those that do not break.
+        ("In (\u200bSmith),", "Smith", "Smith", "(\u200bSmith),"),
+        ("In Smith\u00a0Paris, In", "Paris", "Paris", "Smith\u00a0Paris,"),
         # Half a word, and a word that the tokenizer does not know.
         ("visited Smiths, Paris", "s,", "s,", "Smiths,"),
         ("visited Berlin, Paris", "Berlin", "Berlin", "Berlin,"),

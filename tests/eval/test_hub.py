@@ -32,6 +32,10 @@ def asked(**changes):
             [asked(), asked(id="q2", answers={"text": [None], "answer_start": [0]})],
             r"row 2 has a null in answers",
         ),
+        (
+            [asked(answers={"text": ["Bonn", "am Rhein"], "answer_start": [0]})],
+            r"question 'q1': 2 answers and 1 places where they start",
+        ),
         ([asked(id="i\t6")], r"parquet: the id is 'i\\t6'; legal"),
         ([asked(id="i\n6")], r"parquet: the id is 'i\\n6'; legal"),
         ([asked(id="\u200b")], r"parquet: the id is '\\u200b'; legal"),

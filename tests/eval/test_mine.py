@@ -204,6 +204,15 @@ def test_bad_input_ends_in_one_line(xtremely, matrices, tmp_path, x, y, options,
     assert not (tmp_path / "out.tsv").exists()
 
 
+def test_scores_that_are_no_numbers_are_refused(xtremely, matrices, tmp_path):
+    """Similarities of 1 and -1 to both neighbours: a pair's ratio to their mean is infinite."""
+    side = np.zeros((2, 8), np.float32)
+    side[:, 0] = 1, -1
+    out = tmp_path / "out.tsv"
+    command = ("mine", *matrices(side, side), "--k", "2", "--quiet", "--out", out)
+    assert "ratio margin of" in refused(xtremely, *command)[1] and not out.exists()
+
+
 def test_a_truncated_matrix_is_refused(xtremely, matrices, tmp_path):
     x, y = matrices(ONES, ONES)
     x.write_bytes(x.read_bytes()[:-7])

@@ -175,6 +175,16 @@ def test_an_earlier_result_is_replaced_and_an_altered_one_is_not(xtremely, here)
     assert (here / "p.tsv").read_text().endswith("my own remark\n")
 
 
+@pytest.mark.parametrize("report", ['{"pairs": 3}', '{"sha256": "0"}', "[]", "{"])
+def test_json_of_another_kind_is_no_report(xtremely, here, report):
+    (here / "p.tsv").write_text("years of work\n")
+    (here / "p.tsv.json").write_text(report)
+    before = contents(here)
+    code, _, errors = xtremely(*MINE, "p.tsv")
+    assert code == 1 and "p.tsv.json is there already" in errors, errors
+    assert contents(here) == before
+
+
 def test_a_result_of_a_version_without_checksums_is_replaced(xtremely, here):
     command = (*MINE, "p.tsv", "--quiet")
     assert xtremely(*command)[0] == 0

@@ -129,21 +129,28 @@ def test_quotes_that_no_csv_writer_wrote_stay(write):
     lines = 'er sagte "ja"\t"nein"\n"ganz ""und"" gar"\tb\n'
     fields = [fields for _, fields in read_table(write("a.tsv", lines))]
     assert fields == [['er sagte "ja"', '"nein"'], ['"ganz ""und"" gar"', "b"]]
+    (row,) = read_table(write("a.tsv", '"ja"\t"nein"\n'))
+    assert row[1] == ['"ja"', '"nein"']
 
 
 def test_labels_of_other_names_and_empty_texts(write):
-    path = write("a.tsv", "premise\thypothesis\tlabel\na\tb\t0\n \td\t2\n")
+    path = write("a.tsv", "premise\thypothesis\tlabel\na\tb\t 0\n \td\t2 \ne\t\t1\n")
     rows = read_table(path, ("premise", "hypothesis", "label"))
     names = {"0": "entailment", "1": "neutral", "2": "contradiction"}
     data = text_pairs(rows, names.values(), names)
-    assert triples(data) == [("a", "b", "entailment"), ("", "d", "contradiction")]
-    assert data.notes == {"empty_texts": 1}
+    assert triples(data) == [
+        ("a", "b", "entailment"),
+        ("", "d", "contradiction"),
+        ("e", "", "neutral"),
+    ]
+    assert data.notes == {"empty_texts": 2}
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         ("a\tb\tneutral\nc\td\n", r"dev-de.tsv:2: 2 columns, the first line has 3"),
+        ("a\tb\tneutral\nc\td\tneutral\tx\n", r"dev-de.tsv:2: 4 columns, the first line has 3"),
         ("a\tb\tneutral\tx\n", r"dev-de.tsv:1: 4 columns, expected text TAB text TAB label"),
         ("a\tb\tneutral\nc\td\tmaybe\n", r"dev-de.tsv:2: label 'maybe' is not.*contradiction, ent"),
         ("a\tb\tneutral\nc\td\t\n", r"dev-de.tsv:2: label '' is not"),
@@ -174,6 +181,7 @@ def test_files_with_a_header_and_faults_are_named(write, tmp_path, content, comp
     ("labels", "complaint"),
     [
         ("neutral\n", r"labels.txt: 1 labels for 2 pairs"),
+        ("neutral\n" * 3, r"labels.txt: 3 labels for 2 pairs"),
         ("neutral\nnone\n", r"labels.txt:2: label 'none' is not"),
     ],
 )

@@ -54,7 +54,8 @@ def test_the_files_of_xquad_and_mlqa(write, tmp_path, task, split, path):
 
 
 ALL = squad(
-    ("Yksi.", [asked("finnish-1-0", ("Yksi", 0))]), ("One.", [asked("english-1-0", ("One", 0))])
+    ("Yksi.", [asked("finnish-1-0", ("Yksi", 0))]),
+    ("One.", [asked("english-1-0", ("One", 0)), asked("english-finnish-2", ("One", 0))]),
 )
 
 
@@ -91,6 +92,17 @@ def test_answers_that_were_emptied_are_hidden_and_contexts_shared(write, tmp_pat
     assert not splits["test"].labelled and splits["dev"].labelled
     assert splits["test"].contexts == [CONTEXT]
     assert splits["test"].questions[1] == Question("q2", "Wo?", 0)
+
+
+def test_questions_know_their_contexts(write):
+    """Two on the first, one on the second, another on the first again."""
+    first = [asked("q1", ("Bonn", 0)), asked("q2", ("Rhein", 14))]
+    again = (CONTEXT, [asked("q4", ("Bonn", 0))])
+    data = read_squad(
+        write("a.json", squad((CONTEXT, first), ("b", [asked("q3", ("b", 0))]), again))
+    )
+    assert data.contexts == [CONTEXT, "b"]
+    assert [question.context for question in data.questions] == [0, 0, 1, 0]
 
 
 def test_variants_of_the_structure(write):
@@ -135,8 +147,10 @@ def test_a_question_without_answer_beside_others(write):
         (squad(("a", [asked("q")]), ("b", [asked("q")])), r"question 'q': the id occurs twice"),
         (squad(), r"a.json: no question"),
         (squad((CONTEXT, [asked("q", ("Bonn", "0"))])), r"'q': answer_start is '0'; legal"),
+        (squad((CONTEXT, [asked("q", ("Bonn", False))])), r"'q': answer_start is False"),
         (squad((CONTEXT, [asked("q", ("Bonn", None))])), r"'q': answer_start is None"),
         (squad((CONTEXT, [asked("q", (7, 0))])), r"'q': 7 stands where a text must"),
+        (squad((CONTEXT, [asked("a\tb")])), r"a.json: the id is 'a\\tb'; legal"),
         (squad((None, [asked("q")])), r"'q': None stands where a text must"),
         (squad((CONTEXT, [asked(7)])), r"a.json: not SQuAD's structure"),
         (

@@ -31,6 +31,12 @@ def test_a_test_set_without_tags_is_known_and_dev_is_looked_at(write, tmp_path):
     assert splits["test"].tags is None and splits["dev"].tags == [["O"]]
 
 
+def test_words_alone_may_hold_spaces(write, tmp_path):
+    write("panx/test-de.tsv", "Bad Ems\nist\n\nschön\n")
+    write("panx/dev-de.tsv", "Ja\tO\n")
+    assert PANX.load(tmp_path, "de")["test"].words == [["Bad Ems", "ist"], ["schön"]]
+
+
 @pytest.mark.parametrize("folder", ["panx/original", "panx_dataset"])
 def test_wikiann_goes_before_the_copy_without_tags(write, tmp_path, folder):
     write("panx/test-de.tsv", "Um\n12:30\n")

@@ -1,6 +1,7 @@
 """Runs on the mini suite with a tiny random model: planning, keeping, going on, adding up."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,18 @@ def test_profiles_decide_layer_pooling_and_prompt(make_tiny, tmp_path):
     for profile, layer in (("model", 12), ("script", 8), ("paper", 8)):
         cells, _ = plan_cells(twelve, [MINI], None, Settings(profile=profile), ["de"])
         assert (cells[0].how.headline.layer, cells[0].how.headline.pooling) == (layer, "mean")
+
+
+def test_only_the_models_own_profile_takes_its_prompt_and_its_length(tiny_bert, monkeypatch):
+    own = Engine.load(str(tiny_bert))
+    monkeypatch.setattr(Engine, "max_length", 20)
+    prompted = replace(own.conventions, default_prompt="query: ")
+    monkeypatch.setattr(own, "conventions", prompted)
+    for profile, expected in (("model", ("query: ", 20)), ("script", ("", None))):
+        settings = Settings(profile=profile, layers="2")
+        (cell,), _ = plan_cells(own, [MINI], None, settings, ["de"])
+        longest = min(MINI.max_length, own.backend.max_length)
+        assert (cell.how.prompt, cell.max_length) == (expected[0], expected[1] or longest)
 
 
 def test_a_profile_without_a_layer_for_this_depth_asks_for_one(engine):

@@ -51,7 +51,10 @@ def words_tokenizer(normalizer):
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return SimpleNamespace(backend=tokenizer)
+    return SimpleNamespace(
+        backend=tokenizer,
+        encodings=lambda texts: tokenizer.encode_batch(texts, add_special_tokens=False),
+    )
 
 
 def answers(tokenizer, words):
