@@ -198,7 +198,7 @@ def test_bad_data_ends_in_one_line_and_exit_code_1(xtremely, tiny_bert, data, ou
         (["--layers", "9" * 5000], 2, "layer '99999999999999999999' does not exist"),
         (["--layers", "1,,2"], 2, "layer '' does not exist"),
         (["--limit", "-3"], 2, "--limit is -3; legal: a finite number, 2 or more"),
-        (["--limit", str(10**30)], 2, "at most 1e+09"),
+        (["--limit", str(10**30)], 2, "at most 1,000,000,000"),
         (["--tasks", ","], 2, "--tasks names nothing"),
         (["--languages", ""], 2, "--languages names nothing"),
         (["--pooling", " "], 2, "--pooling names nothing"),
