@@ -111,7 +111,7 @@ def test_a_studys_cells_are_computed_once_each_though_a_worker_dies(
     def compute(planned, place):
         if planned.cell.source == "none":
             die_once(place.out / "died")
-        cost = [{"steps": 1, "seconds": 1.0} for _ in planned.cell.phases]
+        cost = [{"steps": 1, "seconds": 1.0, "reused": False} for _ in planned.cell.phases]
         about = {"name": planned.name, "identity": planned.identity, "training": cost}
         return study_cells.finish(place.folder(planned), about | FOUND)
 
