@@ -1,6 +1,5 @@
 """``mine`` killed at random moments goes on and ends in the same bytes."""
 
-import os
 import random
 import signal
 import subprocess
@@ -29,17 +28,16 @@ WORKING = 3.0  # seconds in which a child with so few sentences is surely at wor
 
 
 def killed(arguments, work, moment):
-    """Run ``mine`` and kill it some time after its work folder has appeared or changed."""
+    """Run ``mine`` and kill it some time after it has taken its work folder."""
+    lock = work / ".xtremely.lock"
+    lock.unlink(missing_ok=True)
     running = subprocess.Popen(
         [sys.executable, "-c", CHILD, *arguments], stderr=subprocess.PIPE, text=True
     )
-    lock, start = work / ".xtremely.lock", time.time()
-    while running.poll() is None:
-        if lock.exists() and lock.stat().st_mtime >= start:
-            break
+    while running.poll() is None and not lock.exists():
         time.sleep(0.01)
     time.sleep(moment)
-    os.kill(running.pid, signal.SIGKILL)
+    running.kill()
     _, errors = running.communicate()
     assert running.returncode in (0, -signal.SIGKILL), errors
     return running.returncode != 0
