@@ -79,7 +79,9 @@ def test_a_search_says_where_it_found_fewer_than_were_asked_for(command):
 
 
 def test_queries_are_read_like_a_base(command, built, write, xtremely, tiny_bert, tmp_path):
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+    from pyarrow import parquet
+
     parquet.write_table(pyarrow.table({"id": ["p"], "text": [TEXTS[3]]}), "q.parquet")
     assert searched(command, built, "q.parquet") == [("p", "1", "6", "1.000000")]
     packed = pytest.importorskip("zstandard").compress(f"{TEXTS[3]}\n".encode())
