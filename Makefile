@@ -1,5 +1,6 @@
 # make run   set up, then evaluate the packaged model and write runs/demo (DATA=folder MODEL=name TASKS=names OUT=folder)
 # make test  set up, then the whole test suite
+#             (one thread: on a busy machine, threads that wait for each other spin)
 # make gpu   kernels and encoder on this machine's GPU, with what is installed
 PYTHON ?= python3
 VENV   ?= .venv
@@ -17,7 +18,7 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 gpu:
 	$(PYTHON) -c "import xtremely.bench.gpu" 2>/dev/null || $(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .
