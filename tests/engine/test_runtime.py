@@ -269,3 +269,10 @@ def test_a_tokenizer_without_token_types_gives_the_model_none(make_tiny):
     found = Engine.load(str(folder)).embed(["Hello there"], prompt="", pooling="mean")
     wanted = torch.nn.functional.normalize(states.mean(1)).numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["[/red]", "a/b c", "owner/-name", "owner/" + "x" * 97, "é/b"])
+def test_a_name_that_the_hub_cannot_have_is_one_complaint(name):
+    with pytest.raises(InputError, match="no name that the hub can have") as caught:
+        Engine.load(name)
+    assert "\n" not in str(caught.value)

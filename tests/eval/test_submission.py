@@ -173,7 +173,7 @@ def test_answers_that_cannot_be_scored(files, predicted, complaint):
 @pytest.mark.parametrize(
     ("gold", "complaint"),
     [
-        ({"articles": []}, r"gold: not SQuAD's structure \('data' is missing\)"),
+        ({"articles": []}, r"gold: not SQuAD's structure \('data' is missing; it has articles\)"),
         ([{"paragraphs": [{"qas": [{"id": "q1"}]}]}], r"gold: not SQuAD's structure"),
         (3, "gold: not SQuAD's structure"),
         (squad(q1=["x"])["data"] * 2, "gold: id 'q1' occurs twice"),
