@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from xtremely.eval.recipe import Phase, Recipe, Source
-from xtremely.eval.stages import train
+from xtremely.eval.training.phases import train
+from xtremely.eval.training.recipe import Phase, Recipe, Source
 
 MODEL = "e5-small-4bit"
 # Checkpoint -> what it is trained on, and passes over it.

@@ -19,8 +19,8 @@ from transformers.utils import logging
 from xtremely.bench import cpu_peers, elsewhere, peers
 from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
-from xtremely.engine.config import EncoderConfig, encoder_config, read_json
-from xtremely.engine.native import lacking, unfit
+from xtremely.engine.backends.native.encoder import lacking, unfit
+from xtremely.engine.models.config import EncoderConfig, encoder_config, read_json
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 

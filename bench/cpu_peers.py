@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from xtremely.bench.harness import Contender
-from xtremely.engine.backend import Packed
-from xtremely.engine.batch import plan
-from xtremely.engine.config import EncoderConfig, encoder_config, read_json
-from xtremely.engine.export import FILE, export
-from xtremely.engine.onnx_product import IDS, MASK, Product
+from xtremely.engine.backends.onnx.export import FILE, export
+from xtremely.engine.backends.onnx.outputs import IDS, MASK, Product
+from xtremely.engine.backends.select import Packed
+from xtremely.engine.models.config import EncoderConfig, encoder_config, read_json
 from xtremely.engine.runtime import Engine
+from xtremely.engine.text.batch import plan
 
 Batch = tuple[np.ndarray, np.ndarray]  # ids and mask, each [B, L] int64
 Run = Callable[[Iterable[Batch]], Iterable[np.ndarray]]  # batches to [B, H] of length 1, in order

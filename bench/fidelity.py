@@ -28,10 +28,10 @@ from rich.table import Table
 
 from xtremely.bench import machine, workloads
 from xtremely.engine.runtime import Engine
-from xtremely.eval.evaluation import Evaluation
-from xtremely.eval.planning import Settings
-from xtremely.eval.runner import Watcher
-from xtremely.eval.task import find_task
+from xtremely.eval.run.evaluation import Evaluation
+from xtremely.eval.run.planning import Settings
+from xtremely.eval.run.runner import Watcher
+from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import require
 from xtremely.kernels.pooling import normalise
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from xtremely.engine.batch import Batch
-from xtremely.engine.config import EncoderConfig
+from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.text.batch import Batch
 from xtremely.kernels.packing import Layout, Packed, pack, unpack
 from xtremely.kernels.spec import Kernel, all_kernels
 

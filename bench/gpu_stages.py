@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from xtremely.bench import gpu_peers as peers
-from xtremely.engine.batch import Batch
-from xtremely.engine.bert import Bert
-from xtremely.engine.config import EncoderConfig
-from xtremely.engine.fp8 import Fp8Bert
-from xtremely.engine.graphs import Graphs
-from xtremely.engine.ops import TORCH, TRITON
+from xtremely.engine.models.bert import Bert
+from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.models.cuda_graphs import Graphs
+from xtremely.engine.models.ops import TORCH, TRITON
+from xtremely.engine.quantization.fp8 import Fp8Bert
+from xtremely.engine.text.batch import Batch
 from xtremely.kernels.packing import Layout
 from xtremely.kernels.spec import all_kernels
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from xtremely.engine.runtime import Engine
-from xtremely.eval import readers
+from xtremely.eval.data import readers
 
 SAMPLE = 4000
 WINDOW, STRIDE = 384, 128

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from xtremely.eval.readers import Missing, existing, read_lines
-from xtremely.eval.task import find_task
+from xtremely.eval.data.readers import Missing, existing, read_lines
+from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import require
 
 GOLD_SHARE = 0.03

@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from xtremely.bench.harness import Contender
-from xtremely.engine.batch import plan
 from xtremely.engine.runtime import Engine
+from xtremely.engine.text.batch import plan
 
 BATCH_SIZE = 32  # sentence-transformers' default
 

@@ -35,8 +35,8 @@ import torch
 from xtremely.bench import machine, retrieval_peers
 from xtremely.bench.harness import Spread
 from xtremely.engine.runtime import Engine
-from xtremely.eval.gold import TUNED
-from xtremely.eval.mine import Settings, Surroundings, mine
+from xtremely.eval.mining.gold import TUNED
+from xtremely.eval.mining.mine import Settings, Surroundings, mine
 from xtremely.kernels.guard import require
 from xtremely.retrieval import exact
 from xtremely.retrieval.blas import blas, load_faiss

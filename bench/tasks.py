@@ -27,10 +27,10 @@ import transformers
 from xtremely.bench import machine
 from xtremely.bench.harness import Spread
 from xtremely.engine.runtime import Engine
-from xtremely.engine.tokenize import Tokenizer
-from xtremely.eval.examples import Questions, Tagged, part
-from xtremely.eval.predicting import METHODS
-from xtremely.eval.task import Labelling, Task, find_task
+from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.eval.data.examples import Questions, Tagged, part
+from xtremely.eval.run.predicting import METHODS
+from xtremely.eval.tasks.task import Labelling, Task, find_task
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 32  # sequences of a padded batch

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 import transformers
 
-from xtremely.engine.feed import IGNORED, Exam, Feature, Lesson
-from xtremely.engine.learner import HeadPlan
-from xtremely.engine.models import locate
-from xtremely.engine.tokenize import Tokenizer
-from xtremely.engine.train import Settings, choose_device, choose_precision, fit
-from xtremely.eval.examples import chosen
-from xtremely.eval.learning import WAYS
-from xtremely.eval.task import find_task
+from xtremely.engine.hub.locate import locate
+from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.engine.training.dataset import IGNORED, Exam, Feature, Lesson
+from xtremely.engine.training.multitask_model import HeadPlan
+from xtremely.engine.training.trainer import Settings, choose_device, choose_precision, fit
+from xtremely.eval.data.examples import chosen
+from xtremely.eval.tasks.task import find_task
+from xtremely.eval.training.encoding import WAYS
 
 LENGTH = 128
 RATE = 1e-4

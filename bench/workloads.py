@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xtremely.engine.config import read_json
-from xtremely.eval import readers
-from xtremely.eval.tasks import mini
-from xtremely.eval.tasks import tatoeba as tatoeba_task
+from xtremely.engine.models.config import read_json
+from xtremely.eval.data import readers
+from xtremely.eval.tasks.xtreme import mini
+from xtremely.eval.tasks.xtreme import tatoeba as tatoeba_task
 from xtremely.kernels.guard import require
 
 PASSAGE_TOKENS = (280, 420)

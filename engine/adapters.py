@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from xtremely.engine.conventions import MODULES, declared, modules, pooling_config, reading
+from xtremely.engine.hub.conventions import MODULES, declared, modules, pooling_config, reading
 from xtremely.engine.runtime import Engine
-from xtremely.engine.texts import checked
-from xtremely.engine.vocabulary import tokenizer_file
+from xtremely.engine.text.texts import checked
+from xtremely.engine.text.vocabulary import tokenizer_file
 from xtremely.kernels.guard import require, unknown
 from xtremely.kernels.pooling import normalise
 

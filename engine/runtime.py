@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xtremely.engine.backend import Backend, open_backend
-from xtremely.engine.batch import Batch, collate, plan
-from xtremely.engine.conventions import Conventions, conventions
-from xtremely.engine.heads import Head, load_head
-from xtremely.engine.models import display_name, folder_hash, locate
-from xtremely.engine.padded import PaddedTransformers
-from xtremely.engine.soundness import Soundness
-from xtremely.engine.texts import checked
-from xtremely.engine.tokenize import Tokenizer, Tokens
+from xtremely.engine.backends.padded import PaddedTransformers
+from xtremely.engine.backends.select import Backend, open_backend
+from xtremely.engine.hub.conventions import Conventions, conventions
+from xtremely.engine.hub.locate import display_name, folder_hash, locate
+from xtremely.engine.models.heads import Head, load_head
+from xtremely.engine.models.soundness import Soundness
+from xtremely.engine.text.batch import Batch, collate, plan
+from xtremely.engine.text.texts import checked
+from xtremely.engine.text.tokenizer import Tokenizer, Tokens
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.kernels.guard import UsageError, require
 from xtremely.kernels.pooling import POOLINGS, normalise

@@ -15,9 +15,9 @@ import pytest
 import torch
 from process_settings import put_back, snapshot
 
-from xtremely.engine.bundled import build_tokenizer
+from xtremely.engine.hub.bundled import build_tokenizer
 from xtremely.engine.runtime import Engine
-from xtremely.eval.readers import read_lines
+from xtremely.eval.data.readers import read_lines
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
@@ -30,7 +30,7 @@ with contextlib.suppress(ImportError):  # a machine that only runs the kernels' 
     settings.register_profile("shared machine", deadline=None, phases=phases)
     settings.load_profile("shared machine")
 
-MINI = Path(__file__).parent.parent / "eval" / "mini"
+MINI = Path(__file__).parent.parent / "eval" / "tasks" / "mini"
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 TINY = {
     "vocab_size": 2000,

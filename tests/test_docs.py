@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from score_cases import CASES, put
 
-from xtremely.eval.cli import main
-from xtremely.eval.recipe import read_recipe
-from xtremely.eval.study_grid import read_grid
-from xtremely.eval.task import find_task
+from xtremely.eval.cli.main import main
+from xtremely.eval.study.grid import read_grid
+from xtremely.eval.tasks.task import find_task
+from xtremely.eval.training.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -15,7 +15,7 @@ from xtremely.bench import encoders, workloads
 from xtremely.bench.harness import Contender, Row, Spread, measure, others_share, row_json
 from xtremely.bench.machine import busy_seconds, slug
 from xtremely.bench.memory import watch
-from xtremely.engine.config import EncoderConfig, ModernBertConfig
+from xtremely.engine.models.config import EncoderConfig, ModernBertConfig
 from xtremely.kernels.guard import InputError
 
 TEXTS = ["one", "two words", "three more words"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from xtremely.bench import contenders, cpu_peers, elsewhere, peers
-from xtremely.engine.batch import plan
 from xtremely.engine.runtime import Engine
+from xtremely.engine.text.batch import plan
 from xtremely.kernels.guard import InputError
 
 

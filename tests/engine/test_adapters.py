@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from xtremely.engine.adapters import MtebEncoder, SentenceEncoder
-from xtremely.engine.models import locate
+from xtremely.engine.hub.locate import locate
 from xtremely.engine.runtime import Engine
-from xtremely.eval.readers import read_lines
-from xtremely.eval.tasks.mini import FOLDER as MINI
+from xtremely.eval.data.readers import read_lines
+from xtremely.eval.tasks.xtreme.mini import FOLDER as MINI
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval.margin import best_match, mutual_neighbours
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from xtremely.engine.conventions import conventions
-from xtremely.engine.models import folder_hash, locate
+from xtremely.engine.hub.conventions import conventions
+from xtremely.engine.hub.locate import folder_hash, locate
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError, UsageError
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from report_pages import written
 
-from xtremely.eval.cli import main
+from xtremely.eval.cli.main import main
 
 
 @pytest.fixture

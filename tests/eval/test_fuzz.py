@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from mutations import OPTIONS, damage_file, fresh_copy
 from score_cases import CASES, put
 
-from xtremely.eval.cli import main
-from xtremely.eval.task import find_task
+from xtremely.eval.cli.main import main
+from xtremely.eval.tasks.task import find_task
 
 QUICK, LONG = 12, 400
 RECIPE = """

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from xtremely.engine.heads import Head
-from xtremely.eval import runner
-from xtremely.eval.examples import Comparable, Parallel, Questions, Side, Tagged, TextPairs
-from xtremely.eval.planning import Cell, Settings, plan_cells
-from xtremely.eval.retrieval import Space, Spaces
-from xtremely.eval.task import find_task
+from xtremely.engine.models.heads import Head
+from xtremely.eval.data.examples import Comparable, Parallel, Questions, Side, Tagged, TextPairs
+from xtremely.eval.methods.bitext import Space, Spaces
+from xtremely.eval.run import runner
+from xtremely.eval.run.planning import Cell, Settings, plan_cells
+from xtremely.eval.tasks.task import find_task
 
 BACKEND = {
     "name": "torch",

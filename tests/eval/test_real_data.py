@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from xtremely.eval.planning import Settings, plan_cells
-from xtremely.eval.runner import Watcher, run_cell
-from xtremely.eval.task import find_task
+from xtremely.eval.run.planning import Settings, plan_cells
+from xtremely.eval.run.runner import Watcher, run_cell
+from xtremely.eval.tasks.task import find_task
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 # language: x->en cosine, en->x cosine, x->en ratio, en->x ratio

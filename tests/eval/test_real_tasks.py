@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from xtremely.eval.conllu import read_treebanks
-from xtremely.eval.read_pairs import read_pairs, read_table, text_pairs
-from xtremely.eval.read_squad import read_squad
-from xtremely.eval.read_tagged import read_tagged
-from xtremely.eval.readers import existing
-from xtremely.eval.task import find_task
+from xtremely.eval.data.conllu import read_treebanks
+from xtremely.eval.data.pairs import read_pairs, read_table, text_pairs
+from xtremely.eval.data.readers import existing
+from xtremely.eval.data.squad import read_squad
+from xtremely.eval.data.tagged import read_tagged
+from xtremely.eval.tasks.task import find_task
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 XNLI, PAWSX, UDPOS, PANX = map(find_task, ("xnli", "pawsx", "udpos", "panx"))

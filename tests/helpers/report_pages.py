@@ -3,8 +3,8 @@
 import re
 from html.parser import HTMLParser
 
-from xtremely.eval.report import write_report
-from xtremely.eval.task import find_task
+from xtremely.eval.report.html import write_report
+from xtremely.eval.tasks.task import find_task
 
 
 def record(**changes):

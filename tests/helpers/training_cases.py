@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from xtremely.engine import learner as models
-from xtremely.engine.feed import IGNORED, Feature, Lesson
-from xtremely.engine.learner import HeadPlan
-from xtremely.engine.train import Settings, fit
+from xtremely.engine.training import multitask_model as models
+from xtremely.engine.training.dataset import IGNORED, Feature, Lesson
+from xtremely.engine.training.multitask_model import HeadPlan
+from xtremely.engine.training.trainer import Settings, fit
 
 TAGS = ("A", "B", "C")
 DEFAULTS = {

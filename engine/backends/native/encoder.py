@@ -1,0 +1,205 @@
+"""The packed encoders on a CPU by the C++ of ``engine/backends/native/cpp``, in fp32 or with products in int8.
+
+A batch is cut into parts of whole sequences, and every core takes one part after the other through
+all layers: cores wait for each other only at the end of a batch. What the states of a sequence are
+depends on no other sequence, to the bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xtremely.engine.backends.native.library import (
+    LayerStruct,
+    LinearStruct,
+    ModelStruct,
+    NormStruct,
+    library,
+)
+from xtremely.engine.models.bert import Bert
+from xtremely.engine.models.config import AnyConfig, EncoderConfig, ModernBertConfig
+from xtremely.engine.models.encoder import require_fits
+from xtremely.engine.models.modernbert import ModernBert
+from xtremely.engine.models.ops import TORCH, Ops
+from xtremely.engine.quantization.int8 import FLOOR, Int8Bert, Int8Linear
+from xtremely.engine.quantization.smoothquant import peaks
+from xtremely.engine.text.batch import Batch, collate
+from xtremely.engine.text.tokenizer import Tokens
+from xtremely.kernels.attention import rope_table
+from xtremely.kernels.guard import InputError
+
+PART = 288  # most tokens that a core takes at a time, or one sequence
+LEAST = 48  # tokens for which weights are worth reading
+APART = {"fp32": 1e-5, "int8": 1e-2}  # of the states' size, by which they may differ from torch's
+# Two layers, products in two parts, a window shorter than a sequence.
+TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)
+MODERN_TRIAL = ModernBertConfig(
+    "modernbert", 2, 64, 2, 512, 50, 40, 1e-5, (1e4, 1e5), (None, 9), False, False, False
+)
+
+
+def lacking(device: torch.device) -> str:
+    """Why the C++ does not run on a device; empty if it does."""
+    if device.type != "cpu":
+        return f"computes on the CPU, --device is {device}"
+    try:
+        _try()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def unfit(config: AnyConfig) -> str:
+    """Why an encoder does not run in C++, where that runs; empty if it does."""
+    columns = library().columns()
+    sizes = {
+        "heads": config.hidden // config.heads,
+        "hidden states": config.hidden,
+        "feed-forward layers": config.intermediate,
+    }
+    odd = [f"{name} are {size} wide" for name, size in sizes.items() if size % columns]
+    return f"takes multiples of {columns}, but {' and '.join(odd)}" if odd else ""
+
+
+@cache
+def _try() -> None:
+    """Compare the library with plain torch on small encoders, once a process.
+
+    Raises:
+        InputError: it does not run here, or computes something else.
+    """
+    dice = torch.Generator().manual_seed(0)
+    bert, modern = Bert(TRIAL).requires_grad_(False), ModernBert(MODERN_TRIAL).requires_grad_(False)
+    for parameter in (*bert.parameters(), *modern.parameters()):
+        parameter.normal_(std=0.2, generator=dice)
+    lengths = np.array([40, 17, 17, 3, 1])
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    ids = np.arange(lengths.sum()) % TRIAL.vocabulary
+    batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
+    for twin in (bert, modern, Int8Bert(bert, peaks(bert, batch))):
+        expected = twin(batch, [TRIAL.layers], TORCH)[TRIAL.layers]
+        found = NativeEncoder(twin)(batch, [TRIAL.layers])[TRIAL.layers]
+        share = float((found - expected).norm() / expected.norm())
+        precision = "int8" if isinstance(twin, Int8Bert) else "fp32"
+        if not share <= APART[precision]:
+            raise InputError(
+                f"is compiled, but differs from torch in {precision} by {share:.2g} of the states'"
+                " size; try another compiler ($CXX)"
+            )
+
+
+class Part(NamedTuple):
+    """Sequences that a core takes together: the first one, how many, and the first token."""
+
+    first: int
+    count: int
+    token: int
+
+
+def parts(lengths: Sequence[int], threads: int) -> Iterator[Part]:
+    """Neighbouring sequences in parts of about ``PART`` tokens, smaller ones towards the end.
+
+    A part is at most the share of a thread in half of what is left, but not below ``LEAST``: when
+    one thread finds nothing more to do, the others have little left.
+    """
+    left = sum(lengths)
+    first = token = size = 0
+    for place, length in enumerate(lengths):
+        size += length
+        if size >= min(PART, max(LEAST, left // (2 * threads))) or place + 1 == len(lengths):
+            yield Part(first, place + 1 - first, token)
+            first, token, left, size = place + 1, token + size, left - size, 0
+
+
+def panels(weight: Tensor, columns: int) -> Tensor:
+    """Weights [N, K] as products.h wants them."""
+    together = 4 if weight.dtype == torch.int8 else 1  # inputs that are multiplied at once
+    cut = weight.view(-1, columns, weight.shape[1] // together, together)
+    return cut.transpose(1, 2).contiguous()
+
+
+class NativeEncoder:
+    """An encoder in C++.
+
+    Args:
+        encoder: in fp32 or int8, of a size that ``unfit`` does not speak against; its embeddings
+            are taken over.
+    """
+
+    def __init__(self, encoder: Bert | ModernBert | Int8Bert):
+        self.config = config = encoder.config
+        self._embeddings = encoder.embeddings
+        self._library = library()
+        self._kept: list[Tensor] = []  # whatever the C++ has the address of
+        layers = (LayerStruct * len(encoder.layers))()
+        for to, layer in zip(layers, encoder.layers, strict=True):
+            for name in ("qkv", "attention_out", "up", "down"):
+                setattr(to, name, self._linear(getattr(layer, name)))
+            to.attention_norm, to.norm = self._norm(layer.attention_norm), self._norm(layer.norm)
+            to.window = config.max_length
+        modern, rounds = isinstance(encoder, ModernBert), isinstance(encoder, Int8Bert)
+        if isinstance(config, ModernBertConfig):
+            self._see(layers, config)
+        sizes = (config.layers, config.hidden, config.intermediate, config.heads)
+        self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, rounds, modern)
+
+    @torch.inference_mode()
+    def __call__(
+        self, batch: Batch, layers: Collection[int], ops: Ops = TORCH
+    ) -> dict[int, Tensor]:
+        """The wanted hidden states, each [T, H]; nothing above the highest is computed.
+
+        Raises:
+            InputError: a sequence is longer than the model can take.
+        """
+        require_fits(batch, self.config.max_length)
+        x, last = self._embeddings(batch, ops), max(layers)
+        out = {layer: torch.empty_like(x) for layer in {*layers} - {last}}
+        lengths = torch.tensor(batch.layout.lengths, dtype=torch.int64)
+
+        def encode(part: Part) -> None:
+            states = (ctypes.c_void_p * (last + 1))()
+            for layer, state in out.items():
+                states[layer] = state[part.token :].data_ptr()
+            start, sequences = x[part.token :].data_ptr(), lengths[part.first :].data_ptr()
+            self._library.encode(self._model, start, sequences, part.count, last, states)
+
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(encode, parts(batch.layout.lengths, threads)))
+        return {**out, last: x}
+
+    def _see(self, layers: Sequence[LayerStruct], config: ModernBertConfig) -> None:
+        """Positions and windows of every layer."""
+        size = (config.max_length, config.hidden // config.heads)
+        ropes = {
+            theta: self._address(rope_table(*size, theta, "cpu")) for theta in {*config.thetas}
+        }
+        for to, theta, window in zip(layers, config.thetas, config.windows, strict=True):
+            to.rope = ropes[theta]
+            if window is not None:
+                to.window = window
+
+    def _linear(self, linear: nn.Linear | Int8Linear) -> LinearStruct:
+        weight = panels(linear.weight.detach(), self._library.columns())
+        outputs, inputs = linear.weight.shape
+        addresses = {"weight": self._address(weight), "bias": self._address(linear.bias)}
+        if isinstance(linear, Int8Linear):
+            for name in ("scale", "taken", "reader"):
+                addresses[name] = self._address(getattr(linear, name))
+        return LinearStruct(**addresses, inputs=inputs, outputs=outputs)
+
+    def _norm(self, norm: nn.LayerNorm) -> NormStruct:
+        return NormStruct(self._address(norm.weight), self._address(norm.bias))
+
+    def _address(self, tensor: Tensor) -> int:
+        self._kept.append(tensor.detach().contiguous())
+        return self._kept[-1].data_ptr()

@@ -1,0 +1,163 @@
+"""The C++ of ``engine/backends/native/cpp``: compiled once for a processor, kept in the cache, called by ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+from xtremely.engine.hub.locate import cache_folder
+from xtremely.files.trust import (
+    close_to_others,
+    distrusted,
+    make_private,
+    seal,
+    sealed,
+    within_reach,
+)
+from xtremely.files.writing import remove_leftovers, written_whole
+from xtremely.kernels.guard import InputError
+
+SOURCES = Path(__file__).parent / "cpp"
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
+NEEDED = ("__AVX2__", "__FMA__")
+
+
+class LinearStruct(Structure):
+    """``Linear`` of products.h; tensors by their addresses."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("weight", "bias", "scale", "taken", "reader")),
+        *((name, c_int64) for name in ("inputs", "outputs")),
+    ]
+
+
+class NormStruct(Structure):
+    """``Norm`` of encoder.cpp."""
+
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
+
+
+class LayerStruct(Structure):
+    """``Layer`` of encoder.cpp."""
+
+    _fields_ = [
+        *((name, LinearStruct) for name in ("qkv", "attention_out", "up", "down")),
+        *((name, NormStruct) for name in ("attention_norm", "norm")),
+        ("rope", c_void_p),
+        ("window", c_int64),
+    ]
+
+
+class ModelStruct(Structure):
+    """``Model`` of encoder.cpp."""
+
+    _fields_ = [
+        ("layers", POINTER(LayerStruct)),
+        *((name, c_int64) for name in ("count", "hidden", "wide", "heads")),
+        ("eps", c_float),
+        ("floor", c_float),
+        ("int8", c_int32),
+        ("modern", c_int32),
+    ]
+
+
+@cache
+def library(processor: str = "native") -> ctypes.CDLL:
+    """The compiled C++.
+
+    Args:
+        processor: for which, a name that the compiler's ``-march`` knows; what is loaded must be
+            what this machine can execute.
+
+    Raises:
+        InputError: it cannot be compiled here, or not be kept; the text says what is missing.
+    """
+    compiler, target = _compiler_for(processor)
+    flags = (*FLAGS, f"-march={processor}")
+    sources = sorted(SOURCES.iterdir())
+    content = [target, *flags, *(one.read_text() for one in sources)]
+    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+    built = cache_folder() / "native" / f"{digest}.so"
+
+    def build(to: Path) -> None:
+        _run(compiler, *flags, str(SOURCES / "encoder.cpp"), "-o", str(to))
+
+    try:
+        _provide(built, build)
+        return opened(built)
+    except OSError as error:
+        raise InputError(
+            f"needs a cache it can write to and load from ({error}); set XTREMELY_CACHE"
+        ) from error
+
+
+def opened(path: Path) -> ctypes.CDLL:
+    """A compiled library, with what its functions take and return."""
+    loaded = ctypes.CDLL(str(path))
+    loaded.columns.restype = c_int64
+    states = POINTER(c_void_p)
+    loaded.encode.argtypes = [POINTER(ModelStruct), c_void_p, c_void_p, c_int64, c_int64, states]
+    loaded.encode.restype = None
+    pointers = [c_void_p, c_void_p, c_int64, POINTER(LinearStruct), c_void_p]
+    loaded.product_int8.argtypes, loaded.product_int8.restype = pointers, None
+    return loaded
+
+
+def _compiler_for(processor: str) -> tuple[str, str]:
+    """The compiler, and all that it knows of itself and of a processor."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        raise InputError(f"needs a processor of the x86-64 line, not {platform.machine()}")
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise InputError("needs a C++ compiler ($CXX, else g++)")
+    target = _run(compiler, f"-march={processor}", "-dM", "-E", "-x", "c++", os.devnull)
+    if not all(f"#define {one} 1" in target for one in NEEDED):
+        raise InputError("needs a processor with AVX2 and FMA")
+    return compiler, target
+
+
+def _provide(built: Path, build: Callable[[Path], None]) -> None:
+    """Have a library in the cache that nobody else can have written: as it was made, or anew."""
+    folder, cache = built.parent, built.parent.parent
+    make_private(folder)
+    doubt = distrusted(folder)
+    if doubt is not None:
+        close_to_others(folder)
+    for path, reason in ((cache, within_reach(cache)), (folder, distrusted(folder))):
+        if reason is not None:
+            raise InputError(
+                f"needs a cache that nobody else may write to, but {path} is none: {reason}; mend"
+                " that, or set XTREMELY_CACHE to another folder"
+            )
+    if os.path.lexists(built):
+        if doubt is None:
+            doubt = distrusted(built)
+        if doubt is None and sealed(built):
+            return
+        warnings.warn(
+            f"{built}: {doubt or 'it is not what was compiled'}; it is not loaded, but compiled"
+            " anew",
+            stacklevel=4,
+        )
+    remove_leftovers(folder)
+    with written_whole(built) as scratch:
+        build(scratch)
+        seal(scratch, built.name)
+        close_to_others(scratch)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        reason = (done.stderr or done.stdout).strip().split("\n")[0][:200]
+        raise InputError(f"needs a C++ compiler that works: {command[0]} says {reason!r}")
+    return done.stdout

@@ -1,0 +1,219 @@
+"""Encoders exported to ONNX behind the backends' contract: padded at this door, by length.
+
+A packed batch is cut into groups of similar length, each padded to its longest. Inputs and outputs
+are bound where they lie, so nothing is copied on the way. Files are made at first use, kept in the
+cache folder, and checked whenever they are opened.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xtremely.engine.backends.onnx.export import BOUNDS, FILE, export
+from xtremely.engine.backends.onnx.outputs import IDS, MASK, TYPES, Product
+from xtremely.engine.backends.onnx.session import check_file, open_session, provider
+from xtremely.engine.backends.select import Packed
+from xtremely.engine.hub.locate import cache_folder, folder_hash
+from xtremely.engine.models.config import ModernBertConfig, exportable
+from xtremely.engine.models.encoder import require_fits
+from xtremely.engine.models.ops import TORCH
+from xtremely.engine.models.weights import encoder_tensors
+from xtremely.engine.text.batch import Batch
+from xtremely.kernels import packing
+from xtremely.kernels.guard import InputError, UsageError
+
+FORMAT = 2  # of the files in the cache; a change of the graph makes new ones
+# Share of a group that may be padding, and the step of its length: a GPU wants large groups of few
+# shapes, a CPU nothing computed in vain.
+PADDING = {"cpu": 1 / 16, "cuda": 1 / 4}
+STEP = {"cpu": 1, "cuda": 16}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring sequences of a batch that are padded together.
+
+    Attributes:
+        first: place of the first of them in the batch.
+        behind: place behind the last.
+        start: the first one's first row.
+        stop: behind the last one's last row.
+        length: tokens to which they are padded.
+    """
+
+    first: int
+    behind: int
+    start: int
+    stop: int
+    length: int
+
+    @property
+    def computed(self) -> int:
+        """Tokens that are computed, padding included."""
+        return (self.behind - self.first) * self.length
+
+
+def groups(lengths: Collection[int], padding: float, step: int, most: int) -> Iterator[Group]:
+    """Cut a batch into groups.
+
+    Args:
+        lengths: tokens of each sequence, in order.
+        padding: largest share of a group that may be padding, unless the step alone exceeds it.
+        step: padded lengths are multiples of it, but never above ``most``.
+        most: tokens that the model takes.
+    """
+
+    def rounded(length: int) -> int:
+        return min(most, -(-length // step) * step)
+
+    first = start = stop = longest = 0
+    for place, length in enumerate(lengths):
+        widest = max(longest, length)
+        computed = rounded(widest) * (place + 1 - first)
+        real = stop + length - start
+        if place > first and computed - real > padding * computed:
+            yield Group(first, place, start, stop, rounded(longest))
+            first, start, widest = place, stop, length
+        stop, longest = stop + length, widest
+    if stop > start:
+        yield Group(first, len(lengths), start, stop, rounded(longest))
+
+
+def lacks_dot_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor is known to have no instruction for dot products in int8."""
+    try:
+        words = set(cpuinfo.read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return not words & {"avx512_vnni", "avx_vnni", "asimddp"}
+
+
+class Onnx:
+    """An exported encoder; a file for every set of layers that is asked for.
+
+    Args:
+        folder: a Hugging Face model folder.
+        wanted: the provider, one of ``onnx_session.PROVIDERS`` or ``auto``.
+        device: where results are wanted.
+        precision: fp32, fp16 or int8.
+
+    Attributes:
+        provider: the provider that runs.
+    """
+
+    name = "onnx"
+    ops = TORCH
+
+    def __init__(self, folder: Path, wanted: str, device: torch.device, precision: str):
+        config = exportable(folder)
+        if precision not in BOUNDS:
+            raise UsageError(
+                f"precision {precision!r} does not run on the onnx backend; legal:"
+                f" {', '.join(BOUNDS)}"
+            )
+        self.provider = provider(wanted, device)
+        self.implementation = f"onnxruntime {self.provider}"
+        if precision == "int8" and self.provider == "cpu" and lacks_dot_products():
+            warnings.warn(
+                "this processor has no instruction for int8 dot products (VNNI): int8 runs,"
+                " but far slower than on one that has it",
+                stacklevel=4,
+            )
+        self.folder, self.device, self.precision = folder, device, precision
+        self.layers, self.width = config.layers, config.hidden
+        self.max_length, self.vocabulary = config.max_length, config.vocabulary
+        self._typed = not isinstance(config, ModernBertConfig) and config.types > 1
+        self._dtype = torch.float16 if precision == "fp16" else torch.float32
+        self._hash = folder_hash(folder)
+        if not any((cache_folder() / "onnx").glob(f"{self._hash[:16]}.*")):
+            encoder_tensors(folder, config)  # weights that are not sound are refused now
+        self._sessions: dict[tuple[int, ...], Any] = {}
+
+    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+        """The wanted hidden states of a batch, each [T, H], padding dropped again."""
+        require_fits(batch, self.max_length)
+        wanted = tuple(sorted(set(layers)))
+        session = self._session(wanted)
+        states = {layer: self._empty(batch.tokens) for layer in wanted}
+        for group in self._groups(batch):
+            for layer, found in zip(wanted, self._run(session, batch, group, wanted), strict=True):
+                states[layer][group.start : group.stop] = found
+        return {layer: state.to(self._dtype) for layer, state in states.items()}
+
+    def computed(self, batch: Batch) -> int:
+        """Tokens that a batch costs, padding included."""
+        return sum(group.computed for group in self._groups(batch))
+
+    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
+        """[T, H] hidden states to [B, H] fp32 vectors."""
+        return self.ops.pool(values, batch.layout, pooling)
+
+    def _groups(self, batch: Batch) -> Iterator[Group]:
+        kind = self.device.type
+        return groups(batch.layout.lengths, PADDING[kind], STEP[kind], self.max_length)
+
+    def _run(
+        self, session: Any, batch: Batch, group: Group, layers: tuple[int, ...]
+    ) -> list[Tensor]:
+        """A group's hidden states without padding, [rows, H] each."""
+        lengths = batch.cu_seqlens.diff()[group.first : group.behind]
+        borders = packing.cumulative(lengths)
+        there = torch.arange(group.length, device=self.device) < lengths[:, None]
+
+        def dense(values: Tensor) -> Tensor:
+            rows = packing.Packed(values[group.start : group.stop], borders, group.length)
+            return packing.unpack(rows).contiguous()
+
+        inputs = {IDS: dense(batch.input_ids), MASK: there.long()}
+        if self._typed:
+            inputs[TYPES] = dense(batch.type_ids)
+        shape = (group.behind - group.first, group.length)
+        outputs = {f"hidden_{layer}": self._empty(*shape) for layer in layers}
+        binding = session.io_binding()
+        place = (self.device.type, self.device.index or 0)
+        for name, value in inputs.items():
+            binding.bind_input(name, *place, np.int64, tuple(value.shape), value.data_ptr())
+        for name, value in outputs.items():
+            binding.bind_output(name, *place, np.float32, tuple(value.shape), value.data_ptr())
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()  # onnxruntime has its own stream
+        session.run_with_iobinding(binding)
+        if group.computed == group.stop - group.start:
+            return [value.view(-1, self.width) for value in outputs.values()]
+        return [value[there] for value in outputs.values()]
+
+    def _empty(self, *sizes: int) -> Tensor:
+        return torch.empty(*sizes, self.width, device=self.device)
+
+    def _session(self, layers: tuple[int, ...]) -> Any:
+        if layers not in self._sessions:
+            path = self._file(layers)
+            check_file(path, self._hash)
+            self._sessions[layers] = open_session(path, self.provider, self.device)
+        return self._sessions[layers]
+
+    def _file(self, layers: tuple[int, ...]) -> Path:
+        """The exported file in the cache, made if it is not there."""
+        depths = "-".join(map(str, layers))
+        name = f"{self._hash[:16]}.{depths}.{self.precision}.v{FORMAT}"
+        folder = cache_folder() / "onnx" / name
+        if not folder.exists():
+            product = Product("hidden states", layers, typed=self._typed)
+            try:
+                teacher = Packed(self.folder, "torch", torch.device("cpu"), "fp32")
+                export(self.folder, teacher, product, self.precision, folder)
+            except OSError as error:
+                if not folder.exists():  # another process was not faster either
+                    raise InputError(
+                        f"cannot write the exported model to {folder.parent} ({error.strerror});"
+                        " set XTREMELY_CACHE to a writable folder"
+                    ) from error
+        return folder / FILE

@@ -1,0 +1,173 @@
+"""Exporting a model to ONNX: its graph, fusion, precision, and a trial before anything is kept.
+
+The file runs in plain onnxruntime. It is compared with this project's torch encoder, before and
+after onnxruntime's optimizer: fusion has made wrong embeddings before. What differs too much is
+thrown away.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from xtremely.engine.backends.onnx.graph import OPSET
+from xtremely.engine.backends.onnx.outputs import Product, build, described
+from xtremely.engine.backends.onnx.session import runtime
+from xtremely.engine.backends.onnx.verify import Agreement, Trial
+from xtremely.engine.backends.select import Packed
+from xtremely.engine.hub.locate import folder_hash
+from xtremely.engine.models.config import AnyConfig
+from xtremely.engine.quantization.smoothquant import peaks
+from xtremely.kernels.guard import UsageError, require
+
+# Precision -> the largest difference from torch in fp32 that is kept, see ``Agreement``.
+BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
+# Weights larger than this go into a file of their own: a protobuf holds 2 GB at most.
+EXTERNAL_FROM = 1 << 30
+FILE, DATA = "model.onnx", "model.onnx.data"
+UNIT = "scale_of_one"
+BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def export(
+    folder: Path, teacher: Packed, product: Product, precision: str, out: Path, name: str = ""
+) -> Agreement:
+    """Write a model as ONNX with its tokenizer into a folder that must not exist yet.
+
+    Args:
+        folder: a Hugging Face model folder.
+        teacher: its encoder in torch, on the CPU in fp32.
+        product: what the file gives; its head likewise.
+        precision: fp32; fp16, which is for GPUs; or int8, weights and activations of the linear
+            layers and the word table.
+        out: the folder to make: the model, its tokenizer and its configuration.
+        name: what the metadata call the model.
+
+    Returns:
+        How near the file that was kept comes to torch.
+
+    Raises:
+        UsageError: no such precision.
+        InputError: ``out`` exists, or the export failed its trial.
+    """
+    if precision not in BOUNDS:
+        legal = ", ".join(BOUNDS)
+        raise UsageError(f"precision {precision!r} is not known to ONNX; legal: {legal}")
+    require(not out.exists(), f"{out}: exists already; name a new folder")
+    trial = Trial.of(teacher, product, folder)
+    about = {
+        "model": name or folder.name,
+        "model_hash": folder_hash(folder),
+        "precision": precision,
+        "opset": str(OPSET),
+        "max_length": str(teacher.max_length),
+        "written_by": f"xtremely {version('xtremely')}, onnx {version('onnx')},"
+        f" onnxruntime {runtime().__version__}",
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        kept = _tried(trial, precision, about, building)
+        for beside in BESIDE:
+            if (folder / beside).exists():
+                shutil.copyfile(folder / beside, building / beside)
+        for made in building.iterdir():
+            made.chmod(0o644)
+        building.chmod(0o755)
+        building.replace(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return kept
+
+
+def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) -> Agreement:
+    """Write the fused model if it passes, else the plain one, which must."""
+    encoder, product = trial.teacher.encoder, trial.product
+    plain = build(encoder, product, peaks(encoder, trial.batch) if precision == "int8" else None)
+    found = []
+    for step, model in enumerate((plain, fused(plain, encoder.config))):
+        if precision == "fp16":
+            model = halved(model)
+        described(model, product, about | {"fused": ["no", "yes"][step]})
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            save(model, Path(scratch) / FILE)
+            agreement = trial.agreement(Path(scratch) / FILE)
+            if agreement.difference <= BOUNDS[precision]:
+                found.append(agreement)
+                for file in Path(scratch).iterdir():
+                    file.replace(folder / file.name)
+                continue
+        said = (
+            f"differs from torch by {agreement.difference:.2g} of its size (at most"
+            f" {BOUNDS[precision]:g} is kept)"
+        )
+        require(bool(step), f"{about['model']}: the ONNX model {said}; nothing was written")
+        warnings.warn(f"what onnxruntime's optimizer made {said}: left out", stacklevel=3)
+    return found[-1]
+
+
+def fused(model: onnx.ModelProto, config: AnyConfig) -> onnx.ModelProto:
+    """The same model with onnxruntime's fused operators (adds with norms, biases with GELU)."""
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_by_fusion
+
+    # It says of every norm that shapes are unknown, as it was told not to look for them.
+    logging.getLogger("fusion_skiplayernorm").setLevel(logging.ERROR)
+    options = FusionOptions("bert")
+    # These know the graphs of torch's exporter: a product each for queries, keys and values.
+    options.enable_embed_layer_norm = options.enable_attention = False
+    options.enable_rotary_embeddings = options.enable_shape_inference = False
+    made = optimize_by_fusion(_copy(model), "bert", config.heads, config.hidden, options).model
+    _fuse_whole_products(made.graph)
+    if all(opset.domain != "com.microsoft" for opset in made.opset_import):
+        made.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return made
+
+
+def _fuse_whole_products(graph: onnx.GraphProto) -> None:
+    """Products of whole numbers, their cast and their outputs' scale as one operator."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    for node in products:
+        (cast,) = readers[node.output[0]]
+        (scaled,) = readers[cast.output[0]]
+        rounded, weights, zero = node.input
+        node.op_type, node.domain = "MatMulIntegerToFloat", "com.microsoft"
+        del node.input[:]
+        node.input.extend([rounded, weights, UNIT, scaled.input[1], zero])
+        node.output[0] = scaled.output[0]
+        graph.node.remove(cast)
+        graph.node.remove(scaled)
+    if products:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.ones((), np.float32), UNIT))
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model in fp16; what goes in and comes out stays as it was."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(_copy(model), keep_io_types=True, disable_shape_infer=True)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model, large weights beside it."""
+    large = sum(len(one.raw_data) for one in model.graph.initializer) > EXTERNAL_FROM
+    options: dict[str, Any] = {"save_as_external_data": True, "location": DATA} if large else {}
+    onnx.save_model(model, str(path), **options)

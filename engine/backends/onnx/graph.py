@@ -1,0 +1,340 @@
+"""An encoder as an ONNX graph: the operations of ``ops``, which write nodes instead of computing.
+
+The encoder is written once on an ``Ops`` value; run on this one, it writes its own graph, in
+operators of ONNX's own set. Tensors are [batch, length, ...] with padding and a mask. In int8 the
+linear layers multiply whole numbers: weights have a scale an output, activations a scale a token,
+so that a sentence's result does not depend on its company, and the word table a scale a row; see
+``rounding`` for what keeps the rounding small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from xtremely.engine.models.ops import Ops
+from xtremely.engine.quantization.smoothquant import GELU_FLOOR, Peaks, balance, rounded
+from xtremely.kernels.guard import InputError
+
+OPSET = 20  # the first with Gelu; LayerNormalization came with 17
+IR_VERSION = 9  # of opset 20's time, so that runtimes of that time read the file
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+MASKED = -10_000.0  # added to what must not be seen; fp16 holds it
+_ACTIVATIONS = {"GELUActivation": "Gelu", "GELU": "Gelu", "Tanh": "Tanh", "ReLU": "Relu"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph, known by its name."""
+
+    name: str
+    device: torch.device = torch.device("cpu")  # where an encoder makes its tables
+
+
+Input = Value | Tensor | np.ndarray | None
+
+
+@dataclass
+class Graph:
+    """Nodes and constants in the making.
+
+    Attributes:
+        names: what constants are called, by the id of the parameter they come from.
+    """
+
+    names: dict[int, str] = field(default_factory=dict)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+
+    def op(self, kind: str, *inputs: Input, outputs: int = 1, **attributes: Any) -> Any:
+        """Add a node of ONNX's own set; its output, or its outputs if there are several."""
+        number = len(self.nodes)
+        made = [Value(f"{kind}_{number}" + f"_{n}" * bool(n)) for n in range(outputs)]
+        given = [self._name(one, f"{kind}_{number}_in{n}") for n, one in enumerate(inputs)]
+        node = helper.make_node(kind, given, [v.name for v in made], made[0].name, **attributes)
+        self.nodes.append(node)
+        return made if outputs > 1 else made[0]
+
+    def constant(self, value: Tensor | np.ndarray, name: str) -> Value:
+        """A constant under a name; the same name means the same value."""
+        if name not in self.constants:
+            array = value.detach().numpy() if isinstance(value, Tensor) else value
+            self.constants[name] = numpy_helper.from_array(np.array(array, order="C"), name)
+        return Value(name)
+
+    def _name(self, given: Input, otherwise: str) -> str:
+        if given is None:
+            return ""
+        if isinstance(given, Value):
+            return given.name
+        return self.constant(given, self.names.get(id(given), otherwise)).name
+
+    def model(self, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> onnx.ModelProto:
+        """The finished model; inputs are int64, outputs fp32, named with their axes."""
+        graph = helper.make_graph(
+            self.nodes,
+            "xtremely",
+            [helper.make_tensor_value_info(name, INT64, axes) for name, axes in inputs.items()],
+            [helper.make_tensor_value_info(name, FLOAT, axes) for name, axes in outputs.items()],
+            [*self.constants.values()],
+        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def whole(*values: int) -> np.ndarray:
+    """Whole numbers as a constant [n]."""
+    return np.array(values, dtype=np.int64)
+
+
+def real(value: float) -> np.ndarray:
+    """A number as a constant."""
+    return np.array(value, dtype=np.float32)
+
+
+@dataclass
+class Layout:
+    """Which tokens there are, as the graph's attention sees it.
+
+    Attributes:
+        graph: the graph.
+        mask: [batch, length] int64, 1 for a token and 0 for padding.
+        length: [1], tokens of the longest sequence.
+        width: size of a hidden state.
+    """
+
+    graph: Graph
+    mask: Value
+    length: Value
+    width: int
+    _bias: dict[int | None, Value] = field(default_factory=dict)
+
+    def bias(self, window: int | None) -> Value:
+        """What attention adds to its scores, [batch, 1, 1 or length, length]."""
+        if window not in self._bias:
+            op = self.graph.op
+            absent = op("Sub", real(1), op("Cast", self.mask, to=FLOAT))
+            unseen = op("Unsqueeze", absent, whole(1, 2))
+            if window is not None:
+                scalar = op("Squeeze", self.length, whole(0))
+                at = op("Range", np.array(0), scalar, np.array(1))
+                apart = op("Abs", op("Sub", op("Unsqueeze", at, whole(1)), at))
+                far = op("Cast", op("Greater", apart, np.array(window)), to=FLOAT)
+                unseen = op("Add", unseen, far)
+            self._bias[window] = op("Mul", unseen, real(MASKED))
+        return self._bias[window]
+
+    def rows(self, table: Input) -> Value:
+        """The first ``length`` rows of a table by position: [length, ...]."""
+        return self.graph.op("Slice", table, whole(0), self.length, whole(0))
+
+
+def writing(graph: Graph, peaks: Peaks | None = None) -> Ops:
+    """Operations that write themselves into a graph, in int8 if ``peaks`` are given."""
+    return _Writer(graph, peaks).ops()
+
+
+class _Writer:
+    def __init__(self, graph: Graph, peaks: Peaks | None):
+        self.graph, self.op, self.peaks = graph, graph.op, peaks
+        self.normed: set[str] = set()  # values that a norm made
+        self.gelus: set[str] = set()  # values that GELU made
+
+    def ops(self) -> Ops:
+        absent = ("linear_fp8", "norm_fp8", "quantise", "pool", "span")
+        return Ops(
+            embedding=self.embedding,
+            attention=self.attention,
+            linear=self.linear,
+            norm=self.norm,
+            prenorm=self.prenorm,
+            geglu=self.geglu,
+            **dict.fromkeys(absent, _not_in_a_graph),
+        )
+
+    def embedding(
+        self,
+        word_ids: Value,
+        layout: Layout,
+        type_ids: Value | None,
+        words: Tensor,
+        positions: Tensor | None,
+        types: Tensor | None,
+        *norm: Any,
+    ) -> Value:
+        x = self.looked_up(words, word_ids)
+        if types is not None and type_ids is not None:
+            x = self.op("Add", x, self.op("Gather", types, type_ids))
+        if positions is not None:
+            fixed = types is not None and type_ids is None  # every token is of type 0
+            table = positions.detach() + types.detach()[0] if fixed else positions
+            name = "embeddings.positions_of_type_0" if fixed else "embeddings.positions"
+            x = self.op("Add", x, layout.rows(self.graph.constant(table, name)))
+        return self.layer_norm(x, *norm)
+
+    def looked_up(self, words: Tensor, ids: Value) -> Value:
+        if self.peaks is None:
+            return self.op("Gather", words, ids)
+        values, scale = rounded(words.detach().numpy(), steps=127)
+        rows = self.op("Gather", self.graph.constant(values, "embeddings.words_int8"), ids)
+        scales = self.op("Gather", self.graph.constant(scale, "embeddings.words_scale"), ids)
+        return self.op("Mul", self.op("Cast", rows, to=FLOAT), scales)
+
+    def layer_norm(self, x: Value, weight: Tensor, bias: Tensor | None, eps: float) -> Value:
+        bias = torch.zeros_like(weight) if bias is None else bias
+        y = self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+        self.normed.add(y.name)
+        return y
+
+    def norm(self, x: Value, residual: Value, *norm: Any) -> Value:
+        return self.layer_norm(self.op("Add", x, residual), *norm)
+
+    def prenorm(self, x: Value, residual: Value, *norm: Any) -> tuple[Value, Value]:
+        total = self.op("Add", x, residual)
+        return total, self.layer_norm(total, *norm)
+
+    def linear(self, x: Value, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Value:
+        if self.peaks is None:
+            y = self.product(x, weight)
+        elif x.name in self.gelus:
+            y, bias = self.product_of_gelu(x, weight, bias)
+        else:
+            y = self.product_int8(x, weight)
+        if bias is not None and bool(bias.any()):
+            y = self.op("Add", y, bias)
+        if gelu:
+            y = self.op("Gelu", y)
+            self.gelus.add(y.name)
+        return y
+
+    def product(self, x: Value, weight: Tensor) -> Value:
+        return self.op(
+            "MatMul", x, self.graph.constant(weight.detach().T, f"{self.named(weight)}.T")
+        )
+
+    def named(self, weight: Tensor) -> str:
+        return self.graph.names.get(id(weight), f"weight_{len(self.graph.nodes)}")
+
+    def product_int8(self, x: Value, weight: Tensor) -> Value:
+        """Tokens scaled to [-1, 1], rounded to 8 bits, multiplied, and scaled back."""
+        assert self.peaks is not None
+        name, matrix = self.named(weight), weight.detach()
+        if x.name in self.normed:
+            factor = balance(self.peaks[id(weight)], matrix)
+            x = self.op("Mul", x, self.graph.constant(1 / factor, f"{name}_balance"))
+            matrix = matrix * factor
+        peak = self.op("ReduceMax", self.op("Abs", x), whole(-1), keepdims=1)
+        return self.whole_product(x, peak, 127, 128, *rounded(matrix.numpy()), name)
+
+    def product_of_gelu(
+        self, x: Value, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Value, Tensor]:
+        """The product of tokens lifted above zero, and the bias that takes that off again."""
+        values, scale = rounded(weight.detach().numpy())
+        x = self.op("Add", x, real(GELU_FLOOR))
+        peak = self.op("ReduceMax", x, whole(-1), keepdims=1)
+        y = self.whole_product(x, peak, 255, 0, values, scale, self.named(weight))
+        added = torch.from_numpy(GELU_FLOOR * (values * scale).sum(axis=1))
+        return y, -added if bias is None else bias.detach() - added
+
+    def whole_product(
+        self,
+        x: Value,
+        peak: Value,
+        steps: int,
+        zero: int,
+        values: np.ndarray,
+        scale: np.ndarray,
+        name: str,
+    ) -> Value:
+        """Tokens in so many steps up to their peak, times weights in int8 [N, K], as fp32."""
+        peak = self.op("Clip", peak, real(1e-12))
+        at = np.array(zero, dtype=np.uint8)
+        tokens = self.op("QuantizeLinear", self.op("Div", x, peak), real(1 / steps), at)
+        weights = self.graph.constant(values.T, f"{name}.T_int8")
+        y = self.op("Cast", self.op("MatMulInteger", tokens, weights, at), to=FLOAT)
+        y = self.op("Mul", y, self.graph.constant(scale[:, 0] / np.float32(steps), f"{name}_scale"))
+        return self.op("Mul", y, peak)
+
+    def geglu(self, x: Value) -> Value:
+        value, factor = self.op("Split", x, outputs=2, axis=-1, num_outputs=2)
+        return self.op("Mul", self.op("Gelu", value), factor)
+
+    def attention(
+        self,
+        qkv: Value,
+        layout: Layout,
+        heads: int,
+        rope: Tensor | None = None,
+        window: int | None = None,
+    ) -> Value:
+        op = self.op
+        parted = op("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+        q, k, v = (op("Reshape", one, whole(0, 0, heads, -1)) for one in parted)
+        q, k, v = (op("Transpose", one, perm=[0, 2, 1, 3]) for one in (q, k, v))
+        if rope is not None:
+            ropes = [name for name in self.graph.constants if name.startswith("rope")]
+            self.graph.names.setdefault(id(rope), f"rope_{len(ropes)}")
+            table = layout.rows(rope)
+            cos, sin = op("Split", table, outputs=2, axis=-1, num_outputs=2)
+            q, k = (self.turned(one, cos, sin) for one in (q, k))
+        scale = real((layout.width // heads) ** -0.5)
+        scores = op("MatMul", op("Mul", q, scale), op("Transpose", k, perm=[0, 1, 3, 2]))
+        scores = op("Softmax", op("Add", scores, layout.bias(window)), axis=-1)
+        mixed = op("Transpose", op("MatMul", scores, v), perm=[0, 2, 1, 3])
+        return op("Reshape", mixed, whole(0, 0, -1))
+
+    def turned(self, x: Value, cos: Value, sin: Value) -> Value:
+        op = self.op
+        near, far = op("Split", x, outputs=2, axis=-1, num_outputs=2)
+        first = op("Sub", op("Mul", near, cos), op("Mul", far, sin))
+        second = op("Add", op("Mul", far, cos), op("Mul", near, sin))
+        return op("Concat", first, second, axis=-1)
+
+
+def _not_in_a_graph(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError("no operation of an exported encoder")
+
+
+def pooled(graph: Graph, states: Value, mask: Value, pooling: str) -> Value:
+    """[batch, length, H] states to [batch, H]: their first token's or their mean."""
+    op = graph.op
+    if pooling == "cls":
+        return op("Gather", states, np.array(0), axis=1)
+    there = op("Cast", op("Unsqueeze", mask, whole(2)), to=FLOAT)
+    total = op("ReduceSum", op("Mul", states, there), whole(1), keepdims=0)
+    return op("Div", total, op("Clip", op("ReduceSum", there, whole(1), keepdims=0), real(1)))
+
+
+def unit(graph: Graph, vectors: Value) -> Value:
+    """Rows scaled to length 1; a zero row stays zero."""
+    length = graph.op("ReduceL2", vectors, whole(-1), keepdims=1)
+    return graph.op("Div", vectors, graph.op("Clip", length, real(1e-6)))
+
+
+def applied(graph: Graph, modules: Sequence[nn.Module], x: Value) -> Value:
+    """What a head's modules make of a value; they stay in fp32, being small."""
+    ops = writing(graph)
+    for module in modules:
+        kind = type(module).__name__
+        if isinstance(module, nn.Linear):
+            x = ops.linear(x, module.weight, module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            bias = torch.zeros_like(module.weight) if module.bias is None else module.bias
+            norm = {"axis": -1, "epsilon": module.eps}
+            x = graph.op("LayerNormalization", x, module.weight, bias, **norm)
+        elif kind in _ACTIVATIONS:
+            x = graph.op(_ACTIVATIONS[kind], x)
+        elif not isinstance(module, nn.Identity):
+            raise InputError(
+                f"the head has a {kind}, which is not exported; legal activations:"
+                f" {', '.join(_ACTIVATIONS)}"
+            )
+    return x

@@ -1,0 +1,135 @@
+"""What an exported model gives: embeddings, a head's outputs, or hidden states; and its graph."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from torch import nn
+
+from xtremely.engine.backends.onnx.graph import (
+    Graph,
+    Layout,
+    Value,
+    applied,
+    pooled,
+    unit,
+    whole,
+    writing,
+)
+from xtremely.engine.models.encoder import Encoder
+from xtremely.engine.models.heads import Head
+from xtremely.engine.quantization.smoothquant import Peaks
+
+IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+CHOICE = "multiple choice"
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a graph gives.
+
+    Attributes:
+        task: ``hidden states``, ``embedding``, or a kind of head.
+        layers: the hidden states it is made from; several only for ``hidden states``.
+        pooling: of embeddings.
+        head: of a task with one.
+        typed: whether the graph takes token types.
+    """
+
+    task: str
+    layers: tuple[int, ...]
+    pooling: str | None = None
+    head: Head | None = None
+    typed: bool = False
+
+    @property
+    def outputs(self) -> dict[str, list[Any]]:
+        """Names of the outputs with their axes; a number where an axis is fixed."""
+        if self.task == "embedding":
+            return {"sentence_embedding": ["batch", "hidden"]}
+        if self.task == "question answering":
+            return dict.fromkeys(("start_logits", "end_logits"), ["batch", "length"])
+        if self.task == "token classification":
+            return {"logits": ["batch", "length", "labels"]}
+        if self.head is not None:
+            return {"logits": ["batch", "choices" if self.task == CHOICE else "labels"]}
+        return {f"hidden_{layer}": ["batch", "length", "hidden"] for layer in self.layers}
+
+    @property
+    def inputs(self) -> dict[str, list[Any]]:
+        """Names of the inputs with their axes."""
+        axes = ["batch", "choices", "length"] if self.task == CHOICE else ["batch", "length"]
+        return dict.fromkeys((IDS, MASK, *([TYPES] if self.typed else [])), axes)
+
+
+def build(encoder: Encoder, product: Product, peaks: Peaks | None = None) -> onnx.ModelProto:
+    """The graph of a product of an encoder, in ONNX's own operators; in int8 if the ``peaks`` of
+    its linear layers' inputs are given, else in fp32.
+    """
+    graph = Graph({id(p): name for name, p in encoder.named_parameters()})
+    if product.head is not None:
+        graph.names |= {id(p): f"head.{name}" for name, p in product.head.named_parameters()}
+    ids, mask, *types = (_sequences(graph, name, product) for name in product.inputs)
+    length = graph.op("Shape", ids, start=1)
+    layout = Layout(graph, mask, length, encoder.config.hidden)
+    batch = _Batch(ids, layout, types[0] if types else None, layout)
+    states = {}
+    for number, state in enumerate(encoder.states(batch, writing(graph, peaks))):
+        states[number] = state
+        if number == max(product.layers):
+            break
+    found = _outputs(graph, product, states, mask)
+    for name, value in zip(product.outputs, found, strict=True):
+        graph.nodes.append(onnx.helper.make_node("Identity", [value.name], [name], name))
+    return graph.model(product.inputs, product.outputs)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A batch of the graph: positions are told by the layout."""
+
+    input_ids: Value
+    position_ids: Layout
+    type_ids: Value | None
+    layout: Layout
+
+
+def _sequences(graph: Graph, name: str, product: Product) -> Value:
+    """An input as [sequences, length]: every choice is a sequence."""
+    given = Value(name)
+    if product.task != CHOICE:
+        return given
+    length = graph.op("Shape", given, start=2)
+    return graph.op("Reshape", given, graph.op("Concat", whole(-1), length, axis=0))
+
+
+def _outputs(graph: Graph, product: Product, states: dict[int, Value], mask: Value) -> list[Value]:
+    if product.task == "hidden states":
+        return [states[layer] for layer in product.layers]
+    state = states[product.layers[0]]
+    if product.head is None:
+        return [unit(graph, pooled(graph, state, mask, product.pooling or "mean"))]
+    head = product.head
+    rows = state if head.rows == "every" else pooled(graph, state, mask, head.rows)
+    modules: list[nn.Module] = [head.dense, head.activation, head.norm, head.output]
+    logits = applied(graph, modules, rows)
+    if product.task == "question answering":
+        parts = graph.op("Split", logits, outputs=2, axis=-1, num_outputs=2)
+        return [graph.op("Squeeze", part, whole(-1)) for part in parts]
+    if product.task == CHOICE:
+        choices = graph.op("Shape", Value(IDS), end=2)
+        return [graph.op("Reshape", logits, choices)]
+    return [logits]
+
+
+def described(model: onnx.ModelProto, product: Product, about: dict[str, str]) -> None:
+    """Write into a model's metadata what it is."""
+    entries = {"task": product.task, "layers": ",".join(map(str, product.layers))}
+    if product.pooling is not None:
+        entries |= {"pooling": product.pooling, "normalised": "true"}
+    if product.head is not None and product.head.labels:
+        entries["labels"] = json.dumps(product.head.labels, ensure_ascii=False)
+    onnx.helper.set_model_props(model, entries | about)

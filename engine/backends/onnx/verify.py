@@ -1,0 +1,123 @@
+"""Comparing an exported model with torch: the same sequences, what torch says in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xtremely.engine.backends.onnx.outputs import CHOICE, IDS, MASK, TYPES, Product
+from xtremely.engine.backends.onnx.session import check_file, open_session
+from xtremely.engine.backends.select import Packed
+from xtremely.engine.quantization.calibration_texts import sample
+from xtremely.engine.text.batch import Batch, collate
+from xtremely.engine.text.tokenizer import Tokens
+from xtremely.kernels import packing
+from xtremely.kernels.guard import require
+from xtremely.kernels.pooling import normalise, pool_ref
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near an exported model is to torch in fp32.
+
+    Attributes:
+        difference: root mean square of the outputs' differences, as a share of that of torch's.
+        worst: largest single difference.
+    """
+
+    difference: float
+    worst: float
+
+
+@dataclass
+class Trial:
+    """Sentences in many scripts, in one padded batch, short ones beside texts of full length.
+
+    Attributes:
+        teacher: the model in torch, fp32.
+        product: what was exported of it.
+        tokens: N sequences; N is even, as two of them are choices of one example.
+        batch: the sequences, packed.
+        expected: torch's outputs, rows of tokens or of sequences.
+    """
+
+    teacher: Packed
+    product: Product
+    tokens: Tokens
+    batch: Batch = field(init=False)
+    expected: list[np.ndarray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batch = collate(self.tokens, np.arange(len(self.tokens)))
+        self.expected = self._by_torch()
+
+    @classmethod
+    def of(cls, teacher: Packed, product: Product, folder: Path) -> Trial:
+        """The trial that every export has to pass."""
+        return cls(teacher, product, sample(folder, teacher.max_length))
+
+    def agreement(self, path: Path) -> Agreement:
+        """How near a file comes to torch, in plain onnxruntime on the CPU."""
+        check_file(path)
+        session = open_session(path, "cpu", CPU)
+        inputs = padded(self.batch, self.product)
+        names = [*self.product.outputs]
+        found = session.run(names, inputs)
+        there = inputs[MASK].astype(bool)
+        if self.product.task == "question answering":
+            found = [np.stack(found, axis=-1)]
+        if self.product.task == CHOICE:
+            found = [one.reshape(-1, 1) for one in found]
+        return compare([one[there] if one.ndim == 3 else one for one in found], self.expected)
+
+    def _by_torch(self) -> list[np.ndarray]:
+        product, batch = self.product, self.batch
+        states = self.teacher.hidden(batch, product.layers)
+        state = states[product.layers[0]]
+        if product.head is not None:
+            return [product.head(state, batch).numpy()]
+        if product.task == "embedding":
+            return [normalise(pool_ref(state, batch.layout, product.pooling or "mean")).numpy()]
+        return [states[layer].numpy() for layer in product.layers]
+
+
+def padded(batch: Batch, product: Product) -> dict[str, np.ndarray]:
+    """A packed batch as a graph's inputs, padded with token 0."""
+    lengths = batch.cu_seqlens.diff()
+
+    def dense(values: Tensor) -> np.ndarray:
+        return packing.unpack(packing.Packed(values, batch.cu_seqlens, batch.max_seqlen)).numpy()
+
+    mask = torch.arange(batch.max_seqlen) < lengths[:, None]
+    inputs = {IDS: dense(batch.input_ids), MASK: mask.long().numpy()}
+    if product.typed:
+        inputs[TYPES] = dense(batch.type_ids)
+    if product.task == CHOICE:
+        return {name: value.reshape(-1, 2, batch.max_seqlen) for name, value in inputs.items()}
+    return inputs
+
+
+def compare(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
+    """How far outputs are from those expected; NaN is infinitely far.
+
+    Raises:
+        InputError: they have another shape.
+    """
+    shares, worst = [], []
+    for ours, theirs in zip(found, expected, strict=True):
+        require(
+            ours.shape == theirs.shape,
+            f"the ONNX model's output is {ours.shape}, torch's {theirs.shape}",
+        )
+        apart = np.abs(ours - theirs)
+        share = float(np.sqrt(np.mean(apart**2) / np.mean(theirs**2)))
+        shares.append(share if np.isfinite(share) else np.inf)
+        worst.append(float(apart.max()))
+    return Agreement(max(shares), max(worst))

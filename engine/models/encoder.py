@@ -1,0 +1,60 @@
+"""What the packed encoders of all families are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from xtremely.engine.models.config import AnyConfig
+from xtremely.engine.models.ops import Ops
+from xtremely.engine.text.batch import Batch
+from xtremely.kernels.guard import require
+
+# What activations are in; with fp8 and int8 the inputs of matrix products are rounded further.
+PRECISIONS = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.float16,
+    "int8": torch.float32,
+}
+
+
+class Encoder(nn.Module):
+    """Embeddings and layers on packed tokens, for inference: no dropout, no gradients kept.
+
+    Hidden state 0 is the embeddings' output, hidden state n the output of layer n, as in
+    transformers' ``hidden_states``.
+    """
+
+    def __init__(self, config: AnyConfig):
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def states(self, batch: Batch, ops: Ops) -> Iterator[Tensor]:
+        """Hidden states 0, 1, ..., each [T, H], computed as they are asked for."""
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, layers: Collection[int], ops: Ops) -> dict[int, Tensor]:
+        """The wanted hidden states, each [T, H]; nothing above the highest is computed.
+
+        Raises:
+            InputError: a sequence is longer than the model can take.
+        """
+        require_fits(batch, self.config.max_length)
+        wanted = set(layers)
+        numbered = zip(range(max(wanted) + 1), self.states(batch, ops), strict=False)
+        return {number: state for number, state in numbered if number in wanted}
+
+
+def require_fits(batch: Batch, most: int) -> None:
+    """Raise InputError if a sequence has more than the ``most`` tokens that a model takes."""
+    require(
+        batch.max_seqlen <= most,
+        f"a sequence has {batch.max_seqlen} tokens, the model takes at most {most}; tokenise with"
+        " that max_length",
+    )

@@ -1,0 +1,251 @@
+"""Task heads on packed hidden states: what transformers puts on an encoder, nothing padded.
+
+A head is a dense layer with its activation (absent from token-wise heads of the BERT family),
+ModernBERT's norm, and a linear layer to the outputs, on the first token, the mean or every token of
+a sequence. Its tensors come from the ordinary Hugging Face folder by name, strictly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from xtremely.engine.backends.select import PRECISIONS, Backend
+from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES, About, about, read_config
+from xtremely.engine.models.tensor_files import TensorFiles
+from xtremely.engine.text.batch import Batch
+from xtremely.kernels.guard import InputError, require, unknown
+from xtremely.kernels.pooling import POOLINGS, pool_ref
+
+# Kind of a head -> how the classes that have one are named in config.json's "architectures".
+KINDS = {
+    "sequence classification": "ForSequenceClassification",
+    "token classification": "ForTokenClassification",
+    "question answering": "ForQuestionAnswering",
+    "multiple choice": "ForMultipleChoice",
+}
+# Kinds whose outputs are not labels, and how many they have.
+UNLABELLED = {"question answering": 2, "multiple choice": 1}
+_UNNAMED = re.compile(r"LABEL_\d+")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a head is made of: names of its tensors, without ``.weight`` and ``.bias``.
+
+    Attributes:
+        rows: what it looks at: a pooling of each sequence (``cls``, ``mean``), or ``every`` token.
+        output: the linear layer to the outputs.
+        dense: the dense layer before it, if there is one.
+        activation: behind the dense layer, as transformers names it.
+        norm: behind the activation.
+        eps: the norm's epsilon.
+        biased: whether the dense layer and the norm have a bias.
+    """
+
+    rows: str
+    output: str
+    dense: str | None = None
+    activation: str | None = None
+    norm: str | None = None
+    eps: float = 0.0
+    biased: tuple[bool, bool] = (True, True)
+
+
+_TOKENS = {
+    "token classification": Form("every", "classifier"),
+    "question answering": Form("every", "qa_outputs"),
+}
+_POOLED = Form("cls", "classifier", "pooler.dense", "tanh")
+
+
+def _forms(sequence: Form, choice: Form | None) -> dict[str, Form]:
+    forms = {"sequence classification": sequence, **_TOKENS}
+    return forms if choice is None else {**forms, "multiple choice": choice}
+
+
+def _own_dense(activation: str) -> Form:
+    return Form("cls", "classifier.out_proj", "classifier.dense", activation)
+
+
+_DISTILBERT = Form("cls", "classifier", "pre_classifier", "relu")
+_DEBERTA = Form("cls", "classifier", "pooler.dense", "gelu")
+# Model type -> kind -> form; ModernBERT's depend on its configuration, see ``_modernbert``.
+FORMS = {
+    "bert": _forms(_POOLED, _POOLED),
+    **dict.fromkeys((*ROBERTA_TYPES, "mpnet"), _forms(_own_dense("tanh"), _POOLED)),
+    "electra": _forms(_own_dense("gelu"), None),
+    "distilbert": _forms(_DISTILBERT, _DISTILBERT),
+    "deberta-v2": _forms(_DEBERTA, _DEBERTA),
+}
+
+
+class NoHead(InputError):
+    """A folder holds no head of the wanted kind."""
+
+
+class Head(nn.Module):
+    """A head, for inference.
+
+    Attributes:
+        labels: what the outputs mean; empty for kinds whose outputs are no labels.
+    """
+
+    def __init__(self, form: Form, width: int, outputs: int):
+        super().__init__()
+        self.rows = form.rows
+        self.labels: tuple[str, ...] = ()
+        dense_bias, norm_bias = form.biased
+        self.dense = nn.Linear(width, width, dense_bias) if form.dense else nn.Identity()
+        self.activation = _activation(form.activation) if form.activation else nn.Identity()
+        self.norm = nn.LayerNorm(width, form.eps, bias=norm_bias) if form.norm else nn.Identity()
+        self.output = nn.Linear(width, outputs)
+
+    @torch.inference_mode()
+    def forward(self, states: Tensor, batch: Batch) -> Tensor:
+        """[T, H] last hidden states to fp32 outputs: [B, C], or [T, C] of every token."""
+        if self.rows != "every":
+            states = pool_ref(states, batch.layout, self.rows).to(states.dtype)
+        return self.output(self.norm(self.activation(self.dense(states)))).float()
+
+
+def load_head(
+    folder: Path, backend: Backend, kind: str, labels: Collection[str] | None = ()
+) -> Head:
+    """The head of a checkpoint.
+
+    Args:
+        folder: a Hugging Face model folder.
+        backend: what runs its encoder.
+        kind: one of ``KINDS``.
+        labels: the task's labels, for kinds that have any. The head must have the same ones, in
+            any order and case; its ``labels`` are then spelled as the task spells them. None
+            takes the head's own, whatever they are.
+
+    Raises:
+        UsageError: no such kind.
+        NoHead: the folder holds no such head.
+        InputError: it holds one with other labels, or other tensors than it must.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of head", kind, KINDS)
+    said = about(read_config(folder), folder)
+    _check_kind(said, folder, kind)
+    names = () if kind in UNLABELLED else _labels(said, folder, labels)
+    form = _form(said, folder, kind)
+    with torch.device("meta"):
+        head = Head(form, backend.width, len(names) or UNLABELLED[kind])
+    dtype = PRECISIONS[backend.precision]
+    head.load_state_dict(_tensors(head, form, folder, dtype), assign=True)
+    head.labels = names
+    head.requires_grad_(False)
+    return head.to(device=backend.device, dtype=dtype).eval()
+
+
+def _check_kind(said: About, folder: Path, kind: str) -> None:
+    """The folder must say that its head is of the kind: tensors alone do not tell."""
+    declared = said.architectures or ()
+    if any(name.endswith(KINDS[kind]) for name in declared):
+        return
+    held = [k for k, suffix in KINDS.items() for name in declared if name.endswith(suffix)]
+    raise NoHead(
+        f"{folder} holds {f'a {held[0]} head' if held else 'an encoder without a task head'}"
+        f" (architectures in config.json: {', '.join(declared) or 'none'});"
+        f" a {kind} head is needed: fine-tune the model as one"
+    )
+
+
+def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[str, ...]:
+    """The names of the outputs in their order, spelled as ``wanted`` spells them if given."""
+    try:
+        numbered = {int(number): str(name) for number, name in (said.id2label or {}).items()}
+        names = [numbered[number] for number in range(len(said.id2label or {}))]
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f'{folder}: id2label in config.json is no numbered list; legal: names under "0",'
+            ' "1" and so on'
+        ) from error
+    if wanted is None and names:
+        return tuple(names)
+    wanted = wanted or ()
+    if not names or all(map(_UNNAMED.fullmatch, names)):
+        raise InputError(
+            f"{folder}: config.json does not say what the head's outputs mean"
+            f" ({', '.join(names) or 'no id2label'}); add an id2label, in the order in which it was"
+            f" trained, with the labels {', '.join(wanted)}"
+        )
+    spelled = {label.casefold(): label for label in wanted}
+    if sorted(name.casefold() for name in names) != sorted(spelled):
+        raise InputError(
+            f"{folder}: the head's labels are {', '.join(names)}; needed: {', '.join(wanted)}"
+        )
+    return tuple(spelled[name.casefold()] for name in names)
+
+
+def _form(said: About, folder: Path, kind: str) -> Form:
+    model = said.model_type
+    if model in MODERN_TYPES:
+        return _modernbert(said, folder, kind)
+    forms = FORMS.get(model, {})
+    known = [name for name, forms in FORMS.items() if kind in forms]
+    require(
+        kind in forms,
+        f"{folder}: the {kind} head of model type {model!r} is not known; those of"
+        f" {', '.join([*known, *MODERN_TYPES])} are",
+    )
+    return forms[kind]
+
+
+def _modernbert(said: About, folder: Path, kind: str) -> Form:
+    pooling = said.classifier_pooling
+    require(
+        pooling in POOLINGS,
+        f"{folder}: classifier_pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}",
+    )
+    return Form(
+        rows="every" if kind in _TOKENS else pooling,
+        output="classifier",
+        dense="head.dense",
+        activation=said.classifier_activation,
+        norm="head.norm",
+        eps=float(said.norm_eps),
+        biased=(said.classifier_bias, said.norm_bias),
+    )
+
+
+def _activation(name: str) -> nn.Module:
+    from transformers.activations import ACT2FN
+
+    if name not in ACT2FN:
+        raise unknown("activation", name, ACT2FN)
+    return ACT2FN[name]
+
+
+def _tensors(head: Head, form: Form, folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The head's state dict, every tensor there, of the head's shape and sound in ``dtype``."""
+    layers = {"dense": form.dense, "norm": form.norm, "output": form.output}
+    names = {}
+    for ours in head.state_dict():
+        layer, part = ours.split(".")
+        names[ours] = f"{layers[layer]}.{part}"
+
+    def own(name: str) -> str:
+        """The name without that of the encoder inside which transformers keeps some of them."""
+        return name if name in names.values() else name.partition(".")[2]
+
+    files = TensorFiles(folder)
+    found = {own(name): name for name in files.stored if own(name) in names.values()}
+    missing = [name for name in names.values() if name not in found]
+    require(not missing, f"{folder}: the checkpoint's head lacks {', '.join(missing)}")
+    for ours, expected in head.state_dict().items():
+        got, shape = files.stored[found[names[ours]]].shape, tuple(expected.shape)
+        require(
+            got == shape,
+            f"{folder}: the head's {names[ours]} is {got}, config.json says {shape}",
+        )
+    return {ours: files.read(found[name], dtype) for ours, name in names.items()}

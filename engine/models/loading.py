@@ -1,0 +1,118 @@
+"""Models of transformers from a folder: bounded, strict and sound.
+
+transformers fills what a checkpoint lacks with random numbers, and takes memory for whatever a
+configuration describes. Here the first is an error and the second is compared with the files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xtremely.engine.models.config import CONFIG, Count, Epsilon, Layers, read_config
+from xtremely.engine.models.tensor_files import BUFFER, TensorFiles, require_readable, require_sound
+from xtremely.engine.text.texts import foreign
+from xtremely.files.documents import fit
+from xtremely.kernels.guard import require
+
+# A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
+INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
+POOLER = "pooler"  # the part of an encoder that a checkpoint may lack: it belongs to a head
+SIZES = ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")
+# How many times the numbers in its files a model may have, and how many more: heads are made anew.
+_MOST, _SPARE = 2, 10_000_000
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Fields of transformers' configurations, as far as a class of them has them."""
+
+    num_hidden_layers: Layers | None
+    hidden_size: Count | None
+    vocab_size: Count | None
+    max_position_embeddings: Count | None
+    num_attention_heads: Count | None
+    intermediate_size: Count | None
+    layer_norm_eps: Epsilon | None
+    norm_eps: Epsilon | None
+    rms_norm_eps: Epsilon | None
+
+
+def configuration(folder: Path) -> Any:
+    """transformers' configuration of a model folder; its sizes are numbers within reason.
+
+    Raises:
+        InputError: it cannot be read, or a size is none.
+    """
+    from transformers import AutoConfig
+
+    kind = read_config(folder).get("model_type")
+    with foreign(f"{folder / CONFIG}: model type {kind!r} cannot be loaded"):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        said = {one.name: getattr(config, one.name, None) for one in fields(_Sizes)}
+    fit(said, _Sizes, str(folder / CONFIG))
+    return config
+
+
+def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A model of transformers with every weight of its own from the folder's safetensors.
+
+    Args:
+        auto: transformers' class of models, such as ``AutoModel``.
+        folder: a Hugging Face model folder.
+        dtype: of the parameters.
+
+    Raises:
+        InputError: it cannot be loaded, lacks weights, has weights that nothing uses inside its
+            encoder, or weights that are not sound.
+    """
+    files = TensorFiles(folder)
+    for name, stored in files.stored.items():
+        if not BUFFER.search(name):
+            require_readable(name, stored)
+    config = configuration(folder)
+    trouble = f"{folder}: model type {config.model_type!r} cannot be loaded as a text encoder"
+    with foreign(trouble):
+        with torch.device("meta"):
+            empty = auto.from_config(config, trust_remote_code=False)
+        described = sum(one.numel() for one in empty.parameters())
+    held = sum(one.values for one in files.stored.values())
+    require(
+        described <= _MOST * held + _SPARE,
+        f"{folder / CONFIG}: describes a model of {described:,} numbers, the checkpoint holds"
+        f" {held:,}; they belong to different models",
+    )
+    with foreign(trouble):
+        model, report = auto.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=dtype,
+            trust_remote_code=False,
+        )
+    lacking = [name for name in report["missing_keys"] if POOLER not in name]
+    unused = [name for name in report["unexpected_keys"] if INSIDE.search(name)]
+    for fault, names in (("lacks", lacking), ("has, and the encoder does not use,", unused)):
+        require(not names, f"{folder}: the checkpoint {fault} {', '.join(sorted(names)[:5])}")
+    for name, parameter in model.named_parameters():
+        _require_sound(name, parameter.detach(), files, dtype)
+    return model
+
+
+def _require_sound(
+    name: str, parameter: torch.Tensor, files: TensorFiles, dtype: torch.dtype
+) -> None:
+    """A weight that transformers took must be sound in ``dtype``, and in the file it came from."""
+    same = [stored for stored in files.stored if _same(stored, name)]
+    if same and not parameter.isfinite().all():  # too large a number for fp16, or none
+        files.read(same[0], dtype)
+    require_sound(name, parameter, files.stored[same[0]].path if same else files.folder, dtype)
+
+
+def _same(stored: str, name: str) -> bool:
+    """Whether a file's name is the model's: either can have a prefix."""
+    return stored == name or stored.endswith(f".{name}") or name.endswith(f".{stored}")

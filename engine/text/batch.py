@@ -1,0 +1,101 @@
+"""Packed batches under a token budget, longest sequences first, order restored afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xtremely.engine.text.tokenizer import Tokens
+from xtremely.kernels.guard import require
+from xtremely.kernels.packing import Layout, to_device
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences end to end: the only form in which text reaches a backend.
+
+    Attributes:
+        input_ids: [T] int64.
+        position_ids: [T] int64, 0 at the head of every sequence.
+        type_ids: [T] int64, token types.
+        layout: where the sequences lie.
+        order: [B] int64, each sequence's place in the caller's list.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    type_ids: Tensor
+    layout: Layout
+    order: Tensor
+
+    @property
+    def cu_seqlens(self) -> Tensor:
+        """[B + 1] int32, sequence borders."""
+        return self.layout.cu_seqlens
+
+    @property
+    def max_seqlen(self) -> int:
+        """Longest sequence."""
+        return self.layout.max_seqlen
+
+    @property
+    def tokens(self) -> int:
+        """Number of real tokens."""
+        return len(self.input_ids)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; the order stays where results are put together."""
+        if device.type == "cpu":
+            return self
+        ids = (self.input_ids, self.position_ids, self.type_ids)
+        moved = (to_device(tensor, device) for tensor in ids)
+        return Batch(*moved, self.layout.to(device), self.order)
+
+
+def plan(lengths: Sequence[int] | np.ndarray, budget: int) -> list[np.ndarray]:
+    """Split sequences into batches of at most ``budget`` tokens, longest first.
+
+    Equal lengths keep the caller's order, so the same texts always form the same batches. A
+    sequence longer than the budget is a batch of its own.
+
+    Args:
+        lengths: tokens of each sequence.
+        budget: most tokens in a batch, at least 1.
+
+    Returns:
+        Index arrays into ``lengths``; together they hold every index once.
+    """
+    require(budget >= 1, f"token budget {budget} must be at least 1")
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[np.ndarray] = []
+    start, tokens = 0, 0
+    for place, length in enumerate(lengths[order].tolist()):
+        if place > start and tokens + length > budget:
+            batches.append(order[start:place])
+            start, tokens = place, 0
+        tokens += length
+    if len(order):
+        batches.append(order[start:])
+    return batches
+
+
+def collate(tokens: Tokens, indices: np.ndarray) -> Batch:
+    """Pack the sequences at ``indices`` (in that order) into one batch."""
+    starts, ends = tokens.offsets[indices], tokens.offsets[indices + 1]
+    lengths = ends - starts
+    borders = np.zeros(len(indices) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=borders[1:])
+    within = np.arange(borders[-1]) - np.repeat(borders[:-1], lengths)
+    rows = np.repeat(starts, lengths) + within
+    return Batch(
+        input_ids=torch.from_numpy(tokens.ids[rows].astype(np.int64)),
+        position_ids=torch.from_numpy(within),
+        type_ids=torch.from_numpy(tokens.types[rows].astype(np.int64)),
+        layout=Layout(lengths.tolist()),
+        order=torch.from_numpy(np.asarray(indices, dtype=np.int64)),
+    )

@@ -1,0 +1,181 @@
+"""Text to token ids: all cores, nothing tokenised twice, truncation counted."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtremely.engine.text.template import Template, shares
+from xtremely.engine.text.texts import checked, foreign
+from xtremely.engine.text.vocabulary import check_vocabulary, load_tokenizer, probe, unknown_id
+from xtremely.kernels.guard import require
+
+CACHED_TOKENS = 8_000_000  # 32 MB of ids kept for texts that come again
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of N sequences (a text each, or several joined) end to end.
+
+    Attributes:
+        ids: [T] int32.
+        types: [T] uint8, token types.
+        offsets: [N + 1] int64; sequence n is ``ids[offsets[n]:offsets[n + 1]]``.
+        truncated: how many of the sequences were longer than the limit.
+        texts: what a complaint calls the sequences, where each is one text.
+    """
+
+    ids: np.ndarray
+    types: np.ndarray
+    offsets: np.ndarray
+    truncated: int
+    texts: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, sequences: Iterable[tuple[np.ndarray, np.ndarray]], truncated: int = 0) -> Tokens:
+        """From the ids and token types of every sequence."""
+        ids, types = [], []
+        for one, kinds in sequences:
+            ids.append(one)
+            types.append(kinds)
+        offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+        np.cumsum([len(one) for one in ids], out=offsets[1:])
+        none = np.zeros(0, dtype=np.int32)
+        return cls(
+            np.concatenate([none, *ids]),
+            np.concatenate([none.astype(np.uint8), *types]),
+            offsets,
+            truncated,
+        )
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[N] tokens of each sequence, specials included."""
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+class Tokenizer:
+    """A model folder's own fast tokenizer, with a memory of what it has seen.
+
+    Texts are tokenised without special tokens and joined by id, so a text that stands in many
+    sequences is tokenised once.
+
+    Args:
+        folder: a Hugging Face model folder.
+        max_length: longest sequence the encoder takes, specials included.
+
+    Attributes:
+        single: the special tokens around one text.
+        pair: those around two.
+        typed: whether the model is given token types.
+        unknown: the id of the unknown token; None for a tokenizer without one.
+
+    Raises:
+        InputError: there is no vocabulary, or it is not the model's (see ``vocabulary``).
+    """
+
+    def __init__(self, folder: Path, max_length: int):
+        loaded = load_tokenizer(folder)
+        require(
+            getattr(loaded, "is_fast", False),
+            f"{folder}: its tokenizer has no fast form (tokenizer.json); save one beside the model",
+        )
+        self.folder, self.max_length = folder, max_length
+        with foreign(f"{folder}: no usable tokenizer"):
+            self.vocabulary = len(loaded)
+            self.unknown: int | None = loaded.unk_token_id
+            self.backend = loaded.backend_tokenizer
+            self.backend.no_padding()
+            self.backend.no_truncation()
+            self.typed = "token_type_ids" in loaded.model_input_names
+            unknown = {self.unknown, unknown_id(self.backend)} - {None}
+            specials = {*loaded.all_special_ids, *unknown}
+            check_vocabulary(folder, self.backend, specials)
+            text = probe(folder, self.backend, specials)
+            self.single = Template.read(self.backend.encode(text), self.typed)
+            self.pair = Template.read(self.backend.encode(text, text), self.typed)
+        require(
+            not any(unknown & {*ids.tolist()} for ids in self.single.ids),
+            f"{folder}: its tokenizer's vocabulary lacks the special tokens that it puts around a"
+            " text; put the model's own tokenizer files there",
+        )
+        self._seen: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._seen_tokens = 0
+
+    def encodings(self, texts: Sequence[str]) -> list[Any]:
+        """The tokenizers library's encodings of texts, with places in the text, no specials."""
+        texts = checked(texts)
+        with foreign(f"{self.folder}: its tokenizer cannot read a text"):
+            return self.backend.encode_batch(texts, add_special_tokens=False)
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """The text of a sequence of ids, without special tokens, as far as it can be told."""
+        return self.backend.decode([*map(int, ids)], skip_special_tokens=True).strip()
+
+    def forget(self) -> None:
+        """Drop the memory of texts seen, so that they are tokenised again."""
+        self._seen.clear()
+        self._seen_tokens = 0
+
+    def __call__(self, texts: Sequence[str], max_length: int | None = None) -> Tokens:
+        """Tokenise single texts, specials added, the tail of over-long ones cut and counted.
+
+        Args:
+            texts: N strings; an empty one becomes the special tokens alone.
+            max_length: a shorter limit than the encoder's.
+        """
+        room = self._room(self.single, max_length)
+        rows = self.rows(texts)
+        long = sum(len(row) > room for row in rows)
+        return Tokens.of((self.single.join(row[:room]) for row in rows), long)
+
+    def pairs(
+        self, first: Sequence[str], second: Sequence[str], max_length: int | None = None
+    ) -> Tokens:
+        """Tokenise pairs of texts; where both do not fit, the longer one is cut first.
+
+        Args:
+            first: N strings.
+            second: N strings.
+            max_length: a shorter limit than the encoder's.
+        """
+        room = self._room(self.pair, max_length)
+        rows = self.rows([*first, *second])
+        both = list(zip(rows[: len(first)], rows[len(first) :], strict=True))
+        long = sum(len(a) + len(b) > room for a, b in both)
+        kept = ((a, b, shares(len(a), len(b), room)) for a, b in both)
+        return Tokens.of((self.pair.join(a[:m], b[:n]) for a, b, (m, n) in kept), long)
+
+    def _room(self, template: Template, max_length: int | None) -> int:
+        """Tokens that a sequence has for texts."""
+        limit = self.max_length if max_length is None else max_length
+        least = template.specials
+        require(
+            least <= limit <= self.max_length,
+            f"max_length {limit} is not between {least} and the encoder's {self.max_length}",
+        )
+        return limit - least
+
+    def rows(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of every text, no specials, nothing cut; texts seen before come from memory."""
+        texts = checked(texts)
+        known = {text: self._seen[text] for text in texts if text in self._seen}
+        fresh = list(dict.fromkeys(text for text in texts if text not in known))
+        with foreign(f"{self.folder}: its tokenizer cannot read a text"):
+            encodings = self.backend.encode_batch_fast(fresh, add_special_tokens=False)
+        for text, encoding in zip(fresh, encodings, strict=True):
+            known[text] = np.asarray(encoding.ids, dtype=np.int32)
+            self._seen[text] = known[text]
+            self._seen_tokens += len(known[text])
+        while self._seen_tokens > CACHED_TOKENS:
+            _, dropped = self._seen.popitem(last=False)
+            self._seen_tokens -= len(dropped)
+        return [known[text] for text in texts]

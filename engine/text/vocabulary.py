@@ -1,0 +1,198 @@
+"""Whether a folder's tokenizer is there, whole, and of the same model as its word table.
+
+transformers makes up a tokenizer of a few special tokens where a folder has no vocabulary. Every
+word is then unknown, and whatever is computed from it means nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from xtremely.engine.models.config import MAX_BYTES, about, read_config
+from xtremely.engine.text.texts import foreign
+from xtremely.files import documents
+from xtremely.kernels.guard import require
+
+# Files that hold a vocabulary, in the forms that transformers knows.
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "*.bpe", "*.codes")
+# What a word table may have beyond the vocabulary: published ones are padded by a few hundred rows.
+LEAST_SHARE, USUAL_SHARE = 0.1, 0.5
+PIECES = 200  # of its own, on which a vocabulary is tried
+MARKS = ("##", "▁", "Ġ", "</w>")  # put to pieces to say where words begin or go on
+# The beginning of the Universal Declaration of Human Rights, in the scripts of the benchmark.
+SCRIPTS = {
+    "Latin": "All human beings are born free and equal in dignity and rights",
+    "Cyrillic": "Все люди рождаются свободными и равными",
+    "Greek": "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι",
+    "Arabic": "يولد جميع الناس أحرارا متساوين",
+    "Hebrew": "כל בני האדם נולדו בני חורין ושווים",
+    "Devanagari": "सभी मनुष्यों को गौरव और अधिकारों",
+    "Thai": "มนุษย์ทั้งหลายเกิดมามีอิสระ",
+    "Chinese": "人人生而自由在尊严和权利上一律平等",
+    "Japanese": "すべての人間は生まれながらにして",
+    "Korean": "모든 인간은 태어날 때부터 자유로우며",
+}
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789."
+KNOWN_SHARE = 0.5  # of a script's tokens, below which it is not known
+Flag = bool | None
+Special = str | dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """What tokenizer_config.json says, as far as this project and transformers take it on trust.
+
+    Attributes:
+        model_max_length: tokens after which texts are to be cut.
+        model_input_names: what the tokenizer gives a model.
+        tokenizer_class: transformers' class.
+        do_lower_case: whether it reads in lower case.
+        bos_token: and the like: special tokens.
+    """
+
+    model_max_length: Annotated[float, Field(ge=1)] | None = None
+    model_input_names: tuple[str, ...] | None = None
+    tokenizer_class: str | None = None
+    do_lower_case: Flag = None
+    bos_token: Special = None
+    eos_token: Special = None
+    unk_token: Special = None
+    sep_token: Special = None
+    pad_token: Special = None
+    cls_token: Special = None
+    mask_token: Special = None
+
+
+def tokenizer_file(folder: Path) -> TokenizerFile:
+    """What a folder's tokenizer_config.json says; nothing where there is none."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists():
+        return TokenizerFile()
+    return documents.read_json(path, TokenizerFile, MAX_BYTES)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer of a model folder that has a vocabulary.
+
+    Raises:
+        InputError: there is none, or it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    require(
+        any(path.is_file() for pattern in FILES for path in folder.glob(pattern)),
+        f"{folder}: no usable tokenizer, as there is no vocabulary ({', '.join(FILES[:3])} or a"
+        " SentencePiece .model); put the model's own files there",
+    )
+    tokenizer_file(folder)
+    with foreign(f"{folder}: no usable tokenizer"):
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+
+
+def unknown_id(backend: Any) -> int | None:
+    """The id that a tokenizer of the tokenizers library gives what it does not know, if any."""
+    piece = getattr(backend.model, "unk_token", None)
+    return getattr(backend.model, "unk_id", None) if piece is None else backend.token_to_id(piece)
+
+
+def check_vocabulary(folder: Path, backend: Any, specials: Collection[int]) -> None:
+    """Compare a tokenizer with the word table of its folder's config.json, if that names one.
+
+    Args:
+        folder: a Hugging Face model folder.
+        backend: its tokenizer, of the tokenizers library.
+        specials: ids of its special tokens.
+
+    Raises:
+        InputError: ids beyond the table, hardly any pieces, or none but special tokens.
+    """
+    pieces = backend.get_vocab(with_added_tokens=True)
+    ids = set(pieces.values())
+    require(
+        bool(ids - set(specials)),
+        f"{folder}: the tokenizer's vocabulary is empty but for {len(ids)} special tokens; put the"
+        " model's own tokenizer files there",
+    )
+    path = folder / "config.json"
+    rows = about(read_config(folder), folder).vocab_size if path.exists() else None
+    if rows is None:
+        return
+    count = max(len(ids), max(ids) + 1)
+    require(
+        count <= rows,
+        f"{folder}: the tokenizer has {count} pieces, the word table only {rows} rows; they belong"
+        " to different models",
+    )
+    require(
+        len(ids) >= LEAST_SHARE * rows,
+        f"{folder}: the tokenizer has only {len(ids)} pieces, the word table {rows} rows; they"
+        " belong to different models, or the vocabulary was cut off",
+    )
+    if len(ids) < USUAL_SHARE * rows:
+        warnings.warn(
+            f"{folder.name}: the tokenizer has {len(ids)} pieces, the word table {rows} rows, most"
+            " of them out of reach; check that they belong together",
+            stacklevel=5,
+        )
+
+
+def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:
+    """A text of which a tokenizer makes at least one token; scripts hardly known are warned of.
+
+    Args:
+        folder: a Hugging Face model folder.
+        backend: its tokenizer, of the tokenizers library.
+        specials: ids of its special tokens, the unknown one included.
+
+    Raises:
+        InputError: it knows no text: no Latin letters, no other script, none of its own pieces.
+    """
+    shares = {name: _known_share(backend, text, specials) for name, text in SCRIPTS.items()}
+    known = any(shares.values())
+    others = [*LETTERS, *(() if known else _own_pieces(backend, specials))]
+    require(
+        known or any(_known_share(backend, text, specials) for text in others),
+        f"{folder}: its tokenizer knows no text: Latin letters, {len(SCRIPTS)} scripts and its own"
+        " pieces are all unknown; put the model's own tokenizer files there",
+    )
+    strange = [name for name, share in shares.items() if share < KNOWN_SHARE]
+    if strange:
+        warnings.warn(
+            f"{folder.name}: its tokenizer does not know most of {', '.join(strange)}; results in"
+            " languages that are written so mean little",
+            stacklevel=5,
+        )
+    return next(text for text in ("a", *others, *SCRIPTS.values()) if _ids(backend, text))
+
+
+def _ids(backend: Any, text: str) -> list[int]:
+    """The ids of a text; none where the tokenizer gives up."""
+    try:
+        return backend.encode(text, add_special_tokens=False).ids
+    except Exception:  # such as a word that is unknown to a vocabulary without an unknown token
+        return []
+
+
+def _known_share(backend: Any, text: str, specials: Collection[int]) -> float:
+    """The share of a text's tokens that are not special, 0 to 1."""
+    ids = _ids(backend, text)
+    return sum(one not in specials for one in ids) / len(ids) if ids else 0.0
+
+
+def _own_pieces(backend: Any, specials: Collection[int]) -> list[str]:
+    """Some pieces of a vocabulary, spread over it, without what marks the borders of words."""
+    vocabulary = backend.get_vocab(with_added_tokens=False)
+    pieces = [piece for piece, number in vocabulary.items() if number not in specials]
+    pieces.sort(key=vocabulary.__getitem__)
+    found = []
+    for piece in pieces[:: max(1, len(pieces) // PIECES)]:
+        for mark in MARKS:
+            piece = piece.removeprefix(mark).removesuffix(mark)
+        found.append(piece)
+    return found

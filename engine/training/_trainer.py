@@ -1,0 +1,216 @@
+"""Transformers' Trainer as ``train`` needs it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from xtremely.engine.training.dataset import Collator, Exam, Examples, Key, Lesson, Order
+from xtremely.engine.training.environment import Note, Surroundings
+from xtremely.engine.transfer import to_host
+from xtremely.files.documents import read_json
+from xtremely.files.writing import file_digest, write_atomic
+from xtremely.kernels.guard import require
+
+COMPLETE = "complete"  # the file that a whole checkpoint has, see ``Note``
+SCORE = "eval_score"
+
+
+@dataclass
+class Progress:
+    """Counts examples; shows a bar unless quiet."""
+
+    total: int
+    quiet: bool
+    seen: int = 0
+    bar: Any = field(default=None, repr=False)
+
+    def start(self, done: int) -> None:
+        """Start the clock at what was done before."""
+        self.bar = tqdm(
+            total=self.total,
+            initial=done,
+            unit=" examples",
+            unit_scale=True,
+            disable=self.quiet,
+            file=sys.stderr,
+            mininterval=0.5,
+        )
+
+    def add(self, more: int) -> None:
+        """So many examples more."""
+        self.seen += more
+        self.bar.update(more)
+
+
+class Trainer(transformers.Trainer):
+    """Batches that are settled, and scores of the task's own."""
+
+    def prepare(
+        self,
+        lessons: Sequence[Lesson],
+        exams: Sequence[Exam],
+        batches: list[list[Key]],
+        collator: Collator,
+        progress: Progress,
+        patience: int | None,
+        made_with: Surroundings,
+    ) -> None:
+        """What to train on; see ``train.fit``."""
+        self._examples, self._exams = Examples(lessons), exams
+        self._batches, self._collator = batches, collator
+        self._looks: list[tuple[str, int, float, Callable[[], torch.Tensor]]] = []
+        self.remove_callback(transformers.PrinterCallback)
+        self.add_callback(
+            Steps(
+                batches,
+                progress,
+                self.args.gradient_accumulation_steps * self.args.world_size,
+                made_with,
+            )
+        )
+        if patience is not None:
+            self.add_callback(transformers.EarlyStoppingCallback(patience))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The settled batches."""
+        loader = DataLoader(
+            self._examples,
+            batch_sampler=Order(self._batches, self.args.per_device_train_batch_size),
+            collate_fn=self._collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A batch forwards and backwards; its loss must be finite."""
+        loss = super().training_step(*args, **kwargs)
+        if loss.device.type != "cpu":  # what came before is there, and the device has work
+            self.require_finite()
+        self._look("loss", loss.detach())
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if self.accelerator.scaler is None and norm is not None:  # in fp16 such steps are skipped
+            self._look("gradient's length", torch.as_tensor(norm).detach())
+        return norm
+
+    def _look(self, what: str, value: torch.Tensor) -> None:
+        """Look at a number: on a CPU now, on a GPU one batch later, without waiting for it."""
+        rate = self._get_learning_rate()
+        self._looks.append((what, self.state.global_step + 1, rate, to_host(value.clone())))
+        if value.device.type == "cpu":
+            self.require_finite()
+
+    def require_finite(self) -> None:
+        """Raise InputError if a loss or gradient seen so far was not finite."""
+        looks, self._looks = self._looks, []
+        for what, step, rate, arrived in looks:
+            value = float(arrived())
+            require(
+                math.isfinite(value),
+                f"step {step}: the {what} is {value}, at a learning rate of {rate:g}; training"
+                " stopped and nothing was saved. Lower the learning rate or lengthen the warmup"
+                + ("; fp16 overflows easily, bf16 does not" if self.args.fp16 else ""),
+            )
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        self.require_finite()
+        return super()._save_checkpoint(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The mean of the heads' dev scores, and each."""
+        self.require_finite()
+        scores = self.examine()
+        metrics = {f"eval_{name}": score for name, score in scores.items()}
+        metrics[SCORE] = sum(scores.values()) / len(scores)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    @torch.no_grad()
+    def examine(self) -> dict[str, float]:
+        """Head -> the score of its exam."""
+        self.model.eval()
+        return {exam.head: exam.score(self._predictions(exam)) for exam in self._exams}
+
+    def _predictions(self, exam: Exam) -> list[np.ndarray]:
+        """See ``Exam``."""
+        rows = sorted(range(len(exam.features)), key=lambda row: exam.features[row].length)
+        found: list[Any] = [None] * len(rows)
+        size = 2 * self.args.per_device_train_batch_size
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            batch = self._collator([(Key(0, n, 0), exam.head, exam.features[n]) for n in some])
+            outputs = self.model(**self._prepare_inputs(batch))
+            if "start_logits" in outputs:
+                logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1)
+            else:
+                logits = outputs["logits"]
+            for row, best in zip(some, logits.argmax(dim=-1).cpu().numpy(), strict=True):
+                found[row] = best
+        return found
+
+
+class Steps(transformers.TrainerCallback):
+    """Progress, whole checkpoints, and what happens at the last step."""
+
+    def __init__(
+        self,
+        batches: list[list[Key]],
+        progress: Progress,
+        batches_a_step: int,
+        made_with: Surroundings,
+    ):
+        self._sizes = [len(batch) for batch in batches]
+        self._progress, self._each, self._made_with = progress, batches_a_step, made_with
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Show how far a run came before."""
+        self._progress.start(sum(self._sizes[: state.global_step * self._each]))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Count; at the end look once more if looks choose, else save the model alone."""
+        end = state.global_step * self._each
+        self._progress.add(sum(self._sizes[end - self._each : end]))
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = args.load_best_model_at_end
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Mark a checkpoint as whole, with its files' digests."""
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            # Other processes may still be writing their random states.
+            names = [one.name for one in folder.iterdir() if one.is_file()]
+            ours = sorted(name for name in names if not re.match(r"rng_state_[1-9]", name))
+            files = {name: file_digest(folder / name) for name in ours}
+            note = Note(state.global_step, self._made_with, files)
+            write_atomic(folder / COMPLETE, json.dumps(asdict(note)).encode())
+
+
+def is_intact(checkpoint: Path) -> bool:
+    """Whether a checkpoint's files are those that were written; of old ones, that they are marked.
+
+    Raises:
+        InputError: the mark itself is damaged.
+    """
+    marked = read_json(checkpoint / COMPLETE, Note)
+    return all(
+        (checkpoint / name).is_file() and file_digest(checkpoint / name) == digest
+        for name, digest in marked.files.items()
+    )

@@ -1,0 +1,286 @@
+"""What the command line shows: progress with tokens/s, tables, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Task as Bar,
+)
+from rich.table import Table
+from rich.text import Text
+
+from xtremely.eval.cli.terminal import console, figures, line, note, show, table
+from xtremely.eval.report.overview import Overview, overviews
+from xtremely.eval.run.planning import Cell
+from xtremely.eval.run.results import Record, remarks, summarise
+from xtremely.eval.run.runner import Watcher
+from xtremely.eval.scoring.score import AVERAGE, GROUPS, TASKS, headline
+
+MOST_ROWS = 40
+WIDE = 100  # columns that bars with all their figures need
+
+
+class _Rate(ProgressColumn):
+    """Real tokens per second since the bar began."""
+
+    def render(self, task: Bar) -> Text:
+        tokens, elapsed = task.fields.get("tokens", 0), task.finished_time or task.elapsed
+        return Text(f"{tokens / elapsed:,.0f} tokens/s" if elapsed and tokens else "")
+
+
+def _bars(quiet: bool) -> Progress:
+    """Bars that leave out what a narrow terminal has no room for, and cut no figure."""
+    out = console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
+    if out.width >= WIDE:
+        columns += [BarColumn(), MofNCompleteColumn(), _Rate()]
+        columns += [TimeElapsedColumn(), TimeRemainingColumn()]
+    else:
+        columns += [MofNCompleteColumn()]
+    return Progress(*columns, console=out, disable=quiet)
+
+
+@contextmanager
+def encoding_progress(lines: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over lines; yields the function that moves it."""
+    with _bars(quiet) as bars:
+        bar = bars.add_task("encoding", total=lines, tokens=0)
+
+        def advance(sentences: int, tokens: int) -> None:
+            bars.update(bar, advance=sentences, tokens=bars.tasks[bar].fields["tokens"] + tokens)
+
+        yield advance
+
+
+@contextmanager
+def search_watch(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for what a search is doing; yields the function that is told so."""
+    bars = _bars(quiet)
+    bar = bars.add_task("", total=None, tokens=0)
+
+    def watch(what: str, done: int, total: int) -> None:
+        bars.start()
+        bars.update(bar, description=what, completed=done, total=total)
+
+    try:
+        yield watch
+    finally:
+        if bars.live.is_started:
+            bars.stop()
+
+
+def print_mined(report: dict[str, Any], out: Path) -> None:
+    """What was mined, in a few lines on standard error."""
+    for side in (report["source"], report["target"]):
+        dropped = "".join(
+            f", {side[what]:,} {what} left out"
+            for what in ("duplicates", "empty")
+            if side.get(what)
+        )
+        note(f"{side['name']}: {side['rows']:,} sentences{dropped}")
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in report["seconds"].items())
+    note(f"search: {report['search']['index']}; {seconds}")
+    judged = report["quality"]
+    if judged:
+        for what, name in (("at_threshold", "F1"), ("cross_validated", "F1, cross-validated")):
+            values = judged[what]
+            tuned = ", threshold tuned on the same gold"
+            own = (
+                tuned if what == "at_threshold" and judged["threshold_from"] == "this gold" else ""
+            )
+            note(
+                f"{name} {values['f1']:.2f}, precision {values['precision']:.2f}, recall"
+                f" {values['recall']:.2f}{own}"
+            )
+    cut = report["threshold"]
+    note(f"{report['pairs']:,} pairs{'' if cut is None else f' of at least {cut:.4f}'} -> {out}")
+
+
+class ProgressWatcher(Watcher):
+    """Two bars: cells of the run, sentences of the cell being encoded."""
+
+    def __init__(self, quiet: bool):
+        self._bars = _bars(quiet)
+        self._run = self._bars.add_task("all tasks and languages", total=0, tokens=0)
+        self._cell = self._bars.add_task("", total=None, tokens=0, visible=False)
+
+    def __enter__(self) -> ProgressWatcher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.update(self._cell, visible=False)
+        if self._bars.live.is_started:
+            self._bars.stop()
+
+    def plan(self, cells: list[Cell]) -> None:
+        """Count more cells to come; the bars appear with the first."""
+        self._bars.start()
+        self._bars.update(self._run, total=(self._bars.tasks[self._run].total or 0) + len(cells))
+
+    def begin(self, cell: Cell, sentences: int) -> None:
+        """Show a fresh bar for the cell."""
+        self._bars.reset(
+            self._cell,
+            description=f"{cell.task.name} {cell.language}",
+            total=sentences,
+            tokens=0,
+            visible=True,
+        )
+
+    def encoded(self, sentences: int, tokens: int) -> None:
+        """Move both token counters."""
+        for bar, step in ((self._cell, sentences), (self._run, 0)):
+            so_far = self._bars.tasks[bar].fields["tokens"]
+            self._bars.update(bar, advance=step, tokens=so_far + tokens)
+
+    def end(self, cell: Cell, records: list[Record], resumed: bool) -> None:
+        """Count the cell."""
+        self._bars.update(self._run, advance=1)
+
+
+def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
+    """The run's table, what keeps its scores from being compared, and where the rest is."""
+    rows = summarise(records)
+    shown = rows if len(rows) <= MOST_ROWS else _near_headline(rows)
+    chosen = any(not row["headline"] for row in rows)
+    show(_settings(records[0]["model"], shown, chosen))
+    said = [
+        *["bold: the setting that the benchmark scores"] * chosen,
+        *(f"{len(rows) - len(shown)} more settings in the report" for _ in [0] if shown != rows),
+        *_caveats(records),
+        *remarks(records),
+        *notes,
+        f"{out / 'results.json'}  {out / 'report.html'}  {out / 'submission'}",
+    ]
+    for remark in said:
+        line(remark, style="dim")
+
+
+def _settings(model: str, rows: list[Record], chosen: bool) -> Table:
+    """A row per setting; how translations were found only where they were looked for."""
+    matched = any(row["direction"] for row in rows)
+    names = ("task", *(("direction", "scoring", "layer") if matched else ()), "metric")
+    made = table(f"{model}: mean over languages", *names)
+    figures(made, "score", "langs")
+    for row in rows:
+        elsewhere = "" if row["benchmark"] == "XTREME" else f", {row['benchmark']}"
+        made.add_row(
+            f"{row['task']} {row['split']}{elsewhere}",
+            *(_matching(row) if matched else ()),
+            row["metric"],
+            _points(row["score"]),
+            str(row["languages"]),
+            style="bold" if chosen and row["headline"] else None,
+        )
+    return made
+
+
+def _matching(row: Record) -> tuple[str, str, str]:
+    """Direction, scoring and layer; empty where a head answered."""
+    if row["direction"] is None:
+        return "", "", ""
+    centred = " centred" if row["centring"] == "mean" else ""
+    return (
+        row["direction"],
+        row["scoring"] + (f", {row['retrieval']}" if row["retrieval"] else ""),
+        f"{row['layer']} {row['pooling']}{centred}",
+    )
+
+
+def _near_headline(rows: list[Record]) -> list[Record]:
+    """The headline's layer, pooling and centring, in every direction and scoring."""
+    spaces = {
+        (row["task"], row["layer"], row["pooling"], row["centring"])
+        for row in rows
+        if row["headline"]
+    }
+    return [
+        row
+        for row in rows
+        if (row["task"], row["layer"], row["pooling"], row["centring"]) in spaces
+    ]
+
+
+def _caveats(records: list[Record]) -> list[str]:
+    """XTREME's average of what ran, and what keeps a score from being set beside published ones."""
+    tables = overviews(records)
+    found = dict.fromkeys(line for table in tables for line in _reserved(table))
+    covered = {(c.task.name, code) for table in tables for c in table.columns for code in c.records}
+    for record in records:
+        settings, task = record["settings"], record["task"]
+        if (task, record["language"]) not in covered:
+            if settings["limit"] is not None:
+                found[f"{task}: limited to {settings['limit']} examples, not the benchmark"] = None
+            if "not_comparable" in settings:
+                found[f"{task}: {settings['not_comparable']}"] = None
+        if record["details"].get("threshold_from") == record["split"]:
+            found[f"{task}, {record['split']}: threshold tuned on the gold it is scored on"] = None
+        if record["score"] is None:
+            found[f"{task}, {record['split']}: labels not public, predictions only"] = None
+    return list(found)
+
+
+def _reserved(table: Overview) -> Iterator[str]:
+    """The average over the tasks that were scored, and every reservation about it."""
+    partial = ", partial" if table.partial else ""
+    tasks = f"{len(table.columns)} of {len(TASKS)} tasks"
+    absent = f"; no score for {', '.join(table.absent)}" if table.absent else ""
+    yield f"XTREME{partial}: {_points(table.average)} on average over {tasks}{absent}"
+    for column in table.columns:
+        if column.reservations:
+            yield f"{column.task.name}: {'; '.join(column.reservations)}"
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """A submission's scores: means by task, languages by task, groups, and what is missing."""
+    tasks = scores["tasks"]
+    show(_task_means(tasks))
+    show(_language_scores(tasks))
+    totals = [(group, GROUPS[group], scores["groups"].get(group)) for group in GROUPS]
+    for name, members, value in [*totals, ("all nine tasks", TASKS, scores["all_task"])]:
+        missing = ", ".join(member for member in members if member not in tasks)
+        remark = f"  ({missing} missing)" if missing else ""
+        line(f"{name}: {_points(value)}{remark}")
+
+
+def _task_means(tasks: dict[str, Any]) -> Table:
+    columns = ("accuracy", "f1", "precision", "recall", "exact_match")
+    made = table("means over languages", "task")
+    figures(made, "langs", *(name.replace("_", " ") for name in columns), "score")
+    for name, scored in tasks.items():
+        average = scored[AVERAGE]
+        values = [*map(average.get, columns), headline(average)]
+        made.add_row(name, str(len(scored) - 1), *map(_points, values))
+    return made
+
+
+def _language_scores(tasks: dict[str, Any]) -> Table:
+    made = table("score by language", "")
+    figures(made, *tasks)
+    for code in sorted({code for scored in tasks.values() for code in scored} - {AVERAGE}):
+        found = [scored.get(code) for scored in tasks.values()]
+        made.add_row(code, *(_points(headline(one) if one else None, 1) for one in found))
+    return made
+
+
+def _points(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

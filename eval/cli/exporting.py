@@ -1,0 +1,91 @@
+"""``xtremely export``: what a user names, as a product to export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xtremely.engine.backends.onnx.export import BOUNDS, export
+from xtremely.engine.backends.onnx.outputs import Product
+from xtremely.engine.backends.select import Packed
+from xtremely.engine.hub.locate import locate
+from xtremely.engine.models.config import exportable
+from xtremely.engine.runtime import Engine
+from xtremely.files.writing import check_writable
+from xtremely.kernels.guard import UsageError, require, unknown
+from xtremely.kernels.pooling import POOLINGS
+
+# What the command line calls the kinds of heads.
+HEADS = {
+    "classification": "sequence classification",
+    "tagging": "token classification",
+    "answering": "question answering",
+    "choice": "multiple choice",
+}
+
+
+def export_model(
+    model: str,
+    out: Path,
+    precision: str,
+    head: str | None = None,
+    layer: int | None = None,
+    pooling: str | None = None,
+) -> str:
+    """Export a model.
+
+    Args:
+        model: its name or folder.
+        out: the folder to make.
+        precision: fp32, fp16 or int8.
+        head: one of ``HEADS``; None for sentence embeddings.
+        layer: hidden state of embeddings; None for the last.
+        pooling: of embeddings; None for the model's own.
+
+    Returns:
+        A sentence about what was written.
+
+    Raises:
+        UsageError: a name that does not exist, or settings of embeddings for a head.
+        InputError: a model that is not exported, or whose export failed its trial.
+    """
+    if head is not None and head not in HEADS:
+        raise unknown("head", head, HEADS)
+    if precision not in BOUNDS:
+        raise UsageError(
+            f"precision {precision!r} is not known to ONNX; legal: {', '.join(BOUNDS)}"
+        )
+    _check_out(out)
+    exportable(locate(model))
+    engine = Engine.load(model, backend="torch", device="cpu")
+    assert isinstance(engine.backend, Packed)
+    product = _product(engine, head, layer, pooling)
+    kept = export(engine.folder, engine.backend, product, precision, out, engine.name)
+    size = sum(path.stat().st_size for path in out.glob("model.onnx*"))
+    return (
+        f"{engine.name}, {product.task}, {precision}: {size / 1e6:,.1f} MB -> {out}; differs from"
+        f" torch in fp32 by {kept.difference:.2g} of its size, {kept.worst:.2g} at most"
+    )
+
+
+def _check_out(out: Path) -> None:
+    """Raise InputError unless a folder of this name can be made; nothing is ever overwritten."""
+    require(str(out) not in ("", "."), "--out is empty or the current folder; name a new folder")
+    there = out.exists() or out.is_symlink()
+    require(not there, f"--out {out}: exists already, and is left as it is; name a new folder")
+    check_writable(out.parent, "--out")
+
+
+def _product(engine: Engine, head: str | None, layer: int | None, pooling: str | None) -> Product:
+    depth, typed = engine.backend.layers, engine.tokenizer.typed
+    if head is not None:
+        if layer is not None or pooling is not None:
+            raise UsageError("--layer and --pooling are for embeddings; a head has its own")
+        kind = HEADS[head]
+        return Product(kind, (depth,), head=engine.head(kind, None), typed=typed)
+    chosen = depth if layer is None else layer
+    if not 0 <= chosen <= depth:
+        raise UsageError(f"layer {chosen} does not exist; {engine.name} has layers 0 to {depth}")
+    by = engine.conventions.pooling if pooling is None else pooling
+    if by not in POOLINGS:
+        raise UsageError(f"pooling {by!r} is not known; legal: {', '.join(POOLINGS)}")
+    return Product("embedding", (chosen,), by, typed=typed)

@@ -1,0 +1,73 @@
+"""What ``xtremely tasks`` and ``xtremely models`` list."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from rich.text import Text
+
+from xtremely.eval.cli.plain import plain
+from xtremely.eval.cli.terminal import console, line
+from xtremely.eval.data.readers import Incomplete
+from xtremely.eval.tasks.task import Task
+
+
+def print_tasks(tasks: list[Task], data_root: Path | None) -> None:
+    """Every task with its languages, source and licence; with a data root, what is there."""
+    for task in tasks:
+        _name(task.name, f"{task.title}  ({task.metric}; {task.benchmark})")
+        line(f"  source: {task.source}; licence: {task.licence}")
+        line("  files: " + "; ".join(task.layouts))
+        if data_root is None and not task.packaged:
+            line(f"  languages: {_codes(task, (*task.languages, *task.more_languages))}")
+            continue
+        _print_found(task, data_root)
+
+
+def _print_found(task: Task, data_root: Path | None) -> None:
+    """Which languages have data, which have none, and what is missing of the incomplete."""
+    by_splits: dict[tuple[str, ...], list[str]] = {}
+    incomplete: list[Incomplete] = []
+    for code in (*task.languages, *task.more_languages):
+        try:
+            by_splits.setdefault(tuple(task.splits_there(data_root, code)), []).append(code)
+        except Incomplete as part:
+            incomplete.append(part)
+    absent = by_splits.pop((), [])
+    there = "; ".join(
+        " ".join(codes) + f" ({', '.join(splits)})" * (len(task.splits) > 1)
+        for splits, codes in by_splits.items()
+    )
+    where = "" if task.packaged else f" in {data_root}"
+    line(f"  data found{where}: {there or 'none'}")
+    for part in incomplete:
+        line(f"  incomplete: {part.language} ({part.absent} is missing)", style="yellow")
+    if absent:
+        line(f"  no data: {_codes(task, absent)}", style="yellow")
+
+
+def _name(name: str, text: str) -> None:
+    console().print(Text.assemble((plain(name), "bold"), f"  {plain(text)}"), soft_wrap=True)
+
+
+def _codes(task: Task, codes: Collection[str]) -> str:
+    """Language codes, XTREME-R's apart."""
+    own = " ".join(code for code in codes if code in task.languages)
+    further = " ".join(code for code in codes if code in task.more_languages)
+    return "; ".join(filter(None, (own, f"XTREME-R's {further}" * bool(further))))
+
+
+def print_models() -> None:
+    """Packaged models and the architectures that run."""
+    from xtremely.engine.hub.bundled import MODELS
+    from xtremely.engine.hub.locate import cache_folder
+    from xtremely.engine.models.config import PACKED_TYPES
+
+    for name, text in MODELS.items():
+        there = (cache_folder() / "models" / name).exists()
+        _name(name, f"{text} ({'decoded' if there else 'decoded at first use'})")
+    line(
+        f"Any Hugging Face folder or hub name: {', '.join(PACKED_TYPES)} run packed; other encoders"
+        " that transformers knows run padded."
+    )

@@ -1,0 +1,132 @@
+"""Reading text pairs with a label from tab-separated files, with and without a header."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.data.examples import TextPairs
+from xtremely.eval.data.hub import LABEL, Table
+from xtremely.eval.data.readers import read_lines
+from xtremely.kernels.guard import InputError, require
+
+# Where a row stands, for complaints, and its fields.
+Row = tuple[str, list[str]]
+
+
+def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
+    """The rows of a tab-separated file, quotes undone where a csv writer made it.
+
+    Args:
+        path: a text file, compressed or not.
+        columns: the columns to take, by their names in the first line; none if there is no such
+            line and all are taken.
+
+    Raises:
+        InputError: empty, a column is absent, or a row has more or fewer columns than the first.
+    """
+    fields = [line.split("\t") for line in read_lines(path)]
+    require(len(fields) > bool(columns), f"{path}: the file is empty")
+    width = len(fields[0])
+    for number, row in enumerate(fields, start=1):
+        if len(row) != width:
+            raise InputError(f"{path}:{number}: {len(row)} columns, the first line has {width}")
+    if _quoted(fields):
+        fields = [[_unquoted(field) if '"' in field else field for field in row] for row in fields]
+    rows = [(f"{path}:{number}", row) for number, row in enumerate(fields, start=1)]
+    if not columns:
+        return rows
+    _, header = rows.pop(0)
+    absent = [name for name in columns if name not in header]
+    require(
+        not absent,
+        f"{path}:1: no column {', '.join(absent)}; the first line has {', '.join(header)}",
+    )
+    places = [header.index(name) for name in columns]
+    return [(where, [row[place] for place in places]) for where, row in rows]
+
+
+def table_rows(table: Table, columns: Sequence[str]) -> list[Row]:
+    """The rows of a table of the hub, all of them text."""
+    rows = list(zip(*table.columns(**dict.fromkeys(columns, LABEL)), strict=True))
+    return [(table.place(number), list(row)) for number, row in enumerate(rows)]
+
+
+def text_pairs(
+    rows: Sequence[Row],
+    legal: Sequence[str],
+    renamed: Mapping[str, str] | None = None,
+    **notes: Any,
+) -> TextPairs:
+    """Rows of two texts and a label, or of two texts alone.
+
+    Empty texts are kept, for scores count all examples of a benchmark, and counted in the notes.
+
+    Args:
+        rows: see ``read_table``.
+        legal: the labels of the task.
+        renamed: label in the file -> label of the task, where they differ.
+        notes: kept beside the count.
+
+    Raises:
+        InputError: other columns, or a label that the task does not have.
+    """
+    where, first_row = rows[0]
+    width = len(first_row)
+    require(
+        width in (2, 3),
+        f"{where}: {width} columns, expected text TAB text TAB label (a test set: no label)",
+    )
+    first = [row[0].strip() for _, row in rows]
+    second = [row[1].strip() for _, row in rows]
+    empty = sum(not text for text in (*first, *second))
+    if empty:
+        notes["empty_texts"] = empty
+    labels = [(where, row[2]) for where, row in rows] if width == 3 else []
+    return TextPairs(first, second, _checked(labels, legal, renamed or {}), notes)
+
+
+def read_pairs(
+    path: Path, legal: Sequence[str], columns: Sequence[str] = (), **notes: Any
+) -> TextPairs:
+    """The text pairs of a file; see ``read_table`` and ``text_pairs``."""
+    return text_pairs(read_table(path, columns), legal, **notes)
+
+
+def with_labels(pairs: TextPairs, path: Path, legal: Sequence[str], **notes: Any) -> TextPairs:
+    """Pairs whose labels stand in a file of their own, a label a line in their order."""
+    lines = read_lines(path)
+    require(
+        len(lines) == len(pairs),
+        f"{path}: {len(lines)} labels for {len(pairs)} pairs; one for each is needed",
+    )
+    found = [(f"{path}:{number}", line) for number, line in enumerate(lines, start=1)]
+    return replace(pairs, labels=_checked(found, legal, {}), notes={**pairs.notes, **notes})
+
+
+def _checked(
+    found: list[tuple[str, str]], legal: Sequence[str], renamed: Mapping[str, str]
+) -> list[str] | None:
+    """The labels, None if all are hidden."""
+    labels = [renamed.get(label, label) for label in (label.strip() for _, label in found)]
+    if not any(labels):
+        return None
+    for (where, _), label in zip(found, labels, strict=True):
+        if label not in legal:
+            raise InputError(
+                f"{where}: label {label!r} is not one of this task's; legal: {', '.join(legal)}"
+            )
+    return labels
+
+
+def _quoted(rows: list[list[str]]) -> bool:
+    """Whether a csv writer made the file: it quotes every field that holds a quotation mark."""
+    return all(_unquoted(field) != field for row in rows for field in row if '"' in field)
+
+
+def _unquoted(field: str) -> str:
+    """The text that a csv writer would have written as the field; the field itself if none."""
+    text = field[1:-1].replace('""', '"')
+    return text if '"' in text and field == '"' + text.replace('"', '""') + '"' else field

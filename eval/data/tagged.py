@@ -1,0 +1,138 @@
+"""Reading sentences with a tag for every word.
+
+What is odd but scored all the same is kept and counted in the notes: ``empty_words`` (nothing but
+white space) and ``broken_spans`` (an I-X that follows neither B-X nor I-X: it opens a span for the
+benchmark's scorer, see ``metrics.spans``; remarked on once for a file).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby, islice, pairwise
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.data.examples import Tagged
+from xtremely.eval.data.hub import LABELS, TEXTS, Table
+from xtremely.eval.data.readers import read_lines
+from xtremely.kernels.guard import InputError, require
+
+
+def read_tagged(path: Path, legal: Sequence[str], prefixed: bool = False, **notes: Any) -> Tagged:
+    """A file of ``word TAB tag`` lines, or of words alone, with blank lines between sentences.
+
+    Args:
+        path: a text file, compressed or not.
+        legal: the tags of the task.
+        prefixed: whether every word begins with its language and a colon, as in WikiANN.
+        notes: kept beside the counts.
+
+    Raises:
+        InputError: empty; a tag that the task does not have; a word without a tag where others
+            have one; other columns. The line is named.
+    """
+    lines = [line.rstrip() for line in read_lines(path)]
+    filled = [line for line in lines if line]
+    require(bool(filled), f"{path}: the file is empty")
+    tabs = 1 if any("\t" in line for line in filled) else 0
+    if not tabs and all(line.count(" ") == 1 for line in filled):
+        raise InputError(f"{path}: columns are parted by spaces; expected word TAB tag")
+    if {line.count("\t") for line in filled} != {tabs}:
+        where, line = _first(path, lines, lambda line: line.count("\t") != tabs)
+        raise InputError(f"{where}: {_fault(line)}; expected word TAB tag")
+    if prefixed and not all(":" in line for line in filled):
+        where, line = _first(path, lines, lambda line: ":" not in line)
+        raise InputError(f"{where}: {line!r} does not begin with a language and a colon")
+    # One split of the whole file: a list per line costs several times as much.
+    fields = "\t".join(filled).split("\t")
+    words, tags = fields[:: tabs + 1], fields[1::2] if tabs else []
+    if not {*tags} <= {*legal}:
+        where, line = _first(path, lines, lambda line: line.partition("\t")[2] not in legal)
+        check_tag(line.partition("\t")[2], legal, where)
+    if prefixed:
+        words = [word.partition(":")[2] for word in words]
+    lengths = [sum(1 for _ in group) for filled, group in groupby(lines, bool) if filled]
+    sentences = _cut(map(str.strip, words), lengths)
+    return _remarked(tagged(sentences, _cut(tags, lengths) if tabs else None, **notes), path)
+
+
+def tagged_rows(table: Table, words: str, tags: str, legal: Sequence[str], **notes: Any) -> Tagged:
+    """The sentences of a table of the hub, from its columns of words and of tags.
+
+    Raises:
+        InputError: other columns, unequal numbers of words and tags, or a tag that the task does
+            not have. The row is named.
+    """
+    sentences, labels = table.columns(**{words: TEXTS, tags: LABELS})
+    require(any(sentences), f"{table.name}: no sentence has a word")
+    if not any(map(any, labels)):
+        return tagged(sentences, None, **notes)
+    for number, (sentence, row) in enumerate(zip(sentences, labels, strict=True)):
+        require(
+            len(sentence) == len(row),
+            f"{table.place(number)} has {len(sentence)} words and {len(row)} tags",
+        )
+        for tag in row:
+            check_tag(tag, legal, table.place(number))
+    return _remarked(tagged(sentences, labels, **notes), table.name)
+
+
+def tagged(words: list[list[str]], tags: list[list[str]] | None, **notes: Any) -> Tagged:
+    """Sentences whose tags are legal, with what is odd about them counted."""
+    counts = {
+        "empty_words": sum(sentence.count("") for sentence in words),
+        "broken_spans": _broken_spans(tags or ()),
+    }
+    return Tagged(words, tags, {**notes, **{name: n for name, n in counts.items() if n}})
+
+
+def _remarked(data: Tagged, source: Path | str) -> Tagged:
+    """The same sentences; broken spans are said once for a file."""
+    broken = data.notes.get("broken_spans", 0)
+    if broken:
+        warnings.warn(
+            f"{source}: {broken} I- tags follow no tag of their own span; they are kept, and open"
+            " one, as XTREME's scorer has it",
+            stacklevel=3,
+        )
+    return data
+
+
+def check_tag(tag: str, legal: Sequence[str], where: str) -> None:
+    """Raise InputError unless the task has the tag."""
+    if tag not in legal:
+        raise InputError(
+            f"{where}: tag {tag!r} is not one of this task's; legal: {', '.join(legal)}"
+        )
+
+
+def _cut(flat: Iterable[str], lengths: Sequence[int]) -> list[list[str]]:
+    rest = iter(flat)
+    return [list(islice(rest, length)) for length in lengths]
+
+
+def _broken_spans(tags: Sequence[Sequence[str]]) -> int:
+    neighbours = Counter(pairwise(tag for sentence in tags for tag in ("", *sentence)))
+    return sum(
+        count
+        for (before, tag), count in neighbours.items()
+        if tag.startswith("I-") and before[2:] != tag[2:]
+    )
+
+
+def _first(path: Path, lines: list[str], wrong: Callable[[str], bool]) -> tuple[str, str]:
+    """Where the first line stands that is filled and wrong, and the line."""
+    return next(
+        (f"{path}:{number}", line)
+        for number, line in enumerate(lines, start=1)
+        if line and wrong(line)
+    )
+
+
+def _fault(line: str) -> str:
+    columns = line.count("\t") + 1
+    if columns > 2:
+        return f"{columns} columns"
+    return f"the word {line!r} has no tag, others of the file have one"

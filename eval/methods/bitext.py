@@ -1,0 +1,262 @@
+"""Scoring the retrieval tasks from embeddings: aligned sentences, and comparable corpora.
+
+Each function takes a task's data and a way to get the vectors of a layer and pooling, and gives
+the scored variants of one language (settings, score, n, details) with the predictions of the
+setting that the benchmark scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xtremely.eval.data.examples import Comparable, Parallel, Side
+from xtremely.eval.methods.method import Scored
+from xtremely.eval.tasks.task import Matching, Task
+from xtremely.kernels.guard import require
+from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
+from xtremely.retrieval.mining import (
+    RETRIEVALS,
+    Pairs,
+    best_threshold,
+    candidates,
+    quality,
+)
+
+SCORINGS = ("cosine", "ratio")
+# Direction of a mined pair: which side looks for its translation on the other.
+MINED_DIRECTION = {"forward": "x->en", "backward": "en->x", "max": "both", "intersect": "both"}
+
+
+@dataclass(frozen=True)
+class Space:
+    """One way of making vectors: a layer, a pooling, centred or not."""
+
+    layer: int
+    pooling: str
+    centring: str
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """The ways of making vectors that are compared.
+
+    Attributes:
+        every: all of them.
+        headline: the one that the benchmark scores.
+        prompt: text before every sentence.
+    """
+
+    every: list[Space]
+    headline: Space
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched(Scored):
+    """One way of finding translations, scored."""
+
+    space: Space
+    direction: str
+    scoring: str
+    retrieval: str | None = None
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """What tells it from other variants of its cell, by the record's keys."""
+        return {
+            "direction": self.direction,
+            "layer": self.space.layer,
+            "pooling": self.space.pooling,
+            "centring": self.space.centring,
+            "scoring": self.scoring,
+            "retrieval": self.retrieval,
+        }
+
+
+Vectors = Callable[[Space], tuple[np.ndarray, np.ndarray]]
+
+
+def is_headline(one: Matched, task: Task, space: Space) -> bool:
+    """Whether the variant is the one that the benchmark scores, in the space that it is about."""
+    assert isinstance(task.rules, Matching)
+    return (
+        one.space == space
+        and one.direction == task.rules.direction
+        and one.scoring == task.rules.scoring
+        and one.retrieval in (None, "max")
+    )
+
+
+def texts_of(data: Parallel | Comparable) -> tuple[list[str], list[str]]:
+    """The texts to embed: the foreign side, the English side (mining: each text once)."""
+    if isinstance(data, Parallel):
+        return data.x, data.en
+    return unique(data.x.texts), unique(data.en.texts)
+
+
+def unique(texts: list[str]) -> list[str]:
+    """Texts without exact duplicates, first occurrences in order."""
+    return list(dict.fromkeys(texts))
+
+
+def neighbourhood(task: Task, vectors: Vectors, space: Space) -> Bitext:
+    """Mutual neighbours of the two sides in a space, as the task defines them."""
+    centre = space.centring == "mean"
+    x, en = (unit_rows(side, centre) for side in vectors(space))
+    return mutual_neighbours(x, en, task.rules.neighbours, task.rules.candidates)
+
+
+def score_parallel(
+    task: Task, splits: dict[str, Parallel], vectors: dict[str, Vectors], spaces: list[Space]
+) -> Iterator[Matched]:
+    """Accuracy of finding each sentence's translation, both directions, cosine and ratio."""
+    for split, data in splits.items():
+        for space in spaces:
+            bitext = neighbourhood(task, vectors[split], space)
+            for direction, seen in (("x->en", bitext), ("en->x", swapped(bitext))):
+                for scoring in SCORINGS:
+                    found, scores = best_match(seen, scoring)
+                    _require_finite(scores, split, scoring)
+                    yield Matched(
+                        split=split,
+                        score=_accuracy(found, data.en_to_x, direction),
+                        n=len(found),
+                        submission=_in_submission_order(data, found)
+                        if direction == "en->x"
+                        else None,
+                        space=space,
+                        direction=direction,
+                        scoring=scoring,
+                    )
+
+
+def _require_finite(scores: np.ndarray, split: str, scoring: str) -> None:
+    """Raise InputError for scores among which no best one can be told."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    require(
+        len(bad) == 0,
+        f"{split}: {len(bad):,} of {len(scores):,} {scoring} scores are not finite: the sentences"
+        " around them have no likeness at all, so there is nothing to compare with",
+    )
+
+
+def _accuracy(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> float | None:
+    """Share of right rows, 0 to 100; ``en_to_x[i]`` is the x of English row i."""
+    if en_to_x is None:
+        return None
+    gold = np.asarray(en_to_x)
+    if direction == "en->x":
+        return 100 * float(np.mean(found == gold))
+    return 100 * float(np.mean(found[gold] == np.arange(len(gold))))
+
+
+def _in_submission_order(data: Parallel, found: np.ndarray) -> list[str]:
+    """Rows of x for the English lines sorted as XTREME's download script sorts them."""
+    order = sorted(range(len(data.en)), key=lambda row: data.en[row].strip())
+    return [str(found[row]) for row in order]
+
+
+def score_comparable(
+    task: Task, splits: dict[str, Comparable], vectors: dict[str, Vectors], spaces: list[Space]
+) -> Iterator[Matched]:
+    """F1 of mined pairs; the threshold comes from the first split's gold and stays."""
+    for space in spaces:
+        thresholds: dict[tuple[str, str], float] = {}
+        tuned_on = None
+        for split, data in splits.items():
+            bitext = neighbourhood(task, vectors[split], space)
+            for scoring in SCORINGS:
+                for retrieval in RETRIEVALS:
+                    pairs = candidates(bitext, scoring, retrieval)
+                    _require_finite(pairs.scores, split, scoring)
+                    scored = _named(pairs, data)
+                    key = (scoring, retrieval)
+                    if key not in thresholds and data.gold is not None:
+                        thresholds[key] = best_threshold(scored, data.gold)
+                        tuned_on = split
+                    yield _mined(space, split, key, scored, data, thresholds.get(key), tuned_on)
+
+
+def _named(pairs: Pairs, data: Comparable) -> list[tuple[float, tuple[str, str]]]:
+    """Candidates as id pairs. Sentences that occur more than once have no id, as in XTREME."""
+    x_ids, en_ids = _ids_of_unique(data.x), _ids_of_unique(data.en)
+    named = []
+    rows = zip(pairs.x.tolist(), pairs.y.tolist(), pairs.scores.tolist(), strict=True)
+    for x, y, score in rows:
+        if x_ids[x] and en_ids[y]:
+            named.append((score, (x_ids[x], en_ids[y])))
+    return named
+
+
+def _ids_of_unique(side: Side) -> list[str]:
+    """The id of every distinct text, empty for a text that occurs more than once."""
+    ids: dict[str, str] = {}
+    for name, text in zip(side.ids, side.texts, strict=True):
+        ids[text] = "" if text in ids else name
+    return list(ids.values())
+
+
+def _mined(
+    space: Space,
+    split: str,
+    key: tuple[str, str],
+    scored: list[tuple[float, tuple[str, str]]],
+    data: Comparable,
+    threshold: float | None,
+    tuned_on: str | None,
+) -> Matched:
+    scoring, retrieval = key
+    kept = [] if threshold is None else [pair for score, pair in scored if score >= threshold]
+    details: dict[str, Any] = {
+        "threshold": None if threshold in (None, float("inf")) else threshold,
+        "threshold_from": tuned_on,
+        "candidates": len(scored),
+        "predicted": len(kept),
+    }
+    score = None
+    if data.gold is not None and threshold is not None:
+        result = quality(set(kept), data.gold)
+        score = result.f1
+        details |= {"precision": result.precision, "recall": result.recall}
+    return Matched(
+        split=split,
+        score=score,
+        n=len(data.gold) if data.gold is not None else len(data.x.ids),
+        details=details,
+        submission=[f"{x}\t{en}" for x, en in sorted(kept)],
+        space=space,
+        direction=MINED_DIRECTION[retrieval],
+        scoring=scoring,
+        retrieval=retrieval,
+    )
+
+
+def limited(data: Parallel | Comparable, limit: int) -> Parallel | Comparable:
+    """A smaller task for a quick look: no score of it is the benchmark's.
+
+    The first ``limit`` aligned sentences; of comparable corpora ``limit`` sentences a side, those
+    of gold pairs first (with fewer, hardly any pair would survive).
+    """
+    if isinstance(data, Parallel):
+        if data.en_to_x is not None and data.en_to_x == list(range(len(data.en))):
+            return Parallel(data.x[:limit], data.en[:limit], data.en_to_x[:limit], data.notes)
+        return Parallel(data.x[:limit], data.en[:limit], None, data.notes)
+    pairs = sorted(data.gold or ())[: max(1, limit // 2)]
+    x = _first(data.x, {a for a, _ in pairs}, limit)
+    en = _first(data.en, {b for _, b in pairs}, limit)
+    kept_x, kept_en = set(x.ids), set(en.ids)
+    gold = None
+    if data.gold is not None:
+        gold = {(a, b) for a, b in data.gold if a in kept_x and b in kept_en}
+    return Comparable(x, en, gold, data.notes)
+
+
+def _first(side: Side, wanted: set[str], limit: int) -> Side:
+    """The wanted ids, then the others in order, ``limit`` in all, in file order."""
+    ranked = sorted(range(len(side.ids)), key=lambda row: side.ids[row] not in wanted)
+    rows = sorted(ranked[:limit])
+    return Side([side.ids[row] for row in rows], [side.texts[row] for row in rows])

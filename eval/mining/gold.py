@@ -1,0 +1,84 @@
+"""True pairs, and how good what was mined is by them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.data.readers import read_lines
+from xtremely.eval.mining.corpus import Corpus
+from xtremely.kernels.guard import require
+from xtremely.retrieval.mining import best_threshold, cross_validated, quality
+from xtremely.retrieval.vectors import FileRows
+
+TUNED = "dev-tuned"
+Scored = list[tuple[float, tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class Pile:
+    """One side as it came.
+
+    Attributes:
+        path: its file.
+        rows: sentences or vectors.
+        corpus: its sentences; None where it came as embeddings.
+        matrix: its embeddings, of any length; None where it came as sentences.
+    """
+
+    path: Path
+    rows: int
+    corpus: Corpus | None = None
+    matrix: FileRows | None = None
+
+    def names(self) -> list[str]:
+        """Ids of all rows; of embeddings their row numbers from 1."""
+        if self.corpus:
+            return self.corpus.ids()
+        return [str(row) for row in range(1, self.rows + 1)]
+
+
+def read_gold(path: Path, x: Pile, y: Pile) -> set[tuple[str, str]]:
+    """``id TAB id`` lines, with the ids that sentences are left with.
+
+    Raises:
+        InputError: another number of columns, an id that its side does not have, no pair.
+    """
+    pairs = []
+    sides = []
+    for pile in (x, y):
+        renamed = pile.corpus.renamed() if pile.corpus else {}
+        sides.append((pile.path, {name: name for name in pile.names()} | renamed))
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = line.split("\t")
+        require(len(fields) == 2, f"{path}:{number}: {len(fields)} columns, expected id TAB id")
+        for name, (side, known) in zip(fields, sides, strict=True):
+            require(name in known, f"{path}:{number}: id {name!r} is not in {side}")
+        pairs.append(tuple(known[name] for name, (_, known) in zip(fields, sides, strict=True)))
+    require(bool(pairs), f"{path}: the file is empty")
+    return {(a, b) for a, b in pairs}
+
+
+def judge(
+    scored: Scored, gold: set[tuple[str, str]] | None, threshold: float | str | None
+) -> tuple[float | None, dict[str, Any] | None]:
+    """The threshold, and the quality of what it lets through.
+
+    Args:
+        scored: candidates.
+        gold: the true pairs; None if they are not known.
+        threshold: a number, None for all pairs, ``dev-tuned`` for the best on gold.
+    """
+    if gold is None:
+        return threshold if isinstance(threshold, float) else None, None
+    tuned = best_threshold(scored, gold)
+    chosen = tuned if threshold == TUNED else threshold
+    kept = {pair for score, pair in scored if chosen is None or score >= chosen}
+    judged = {
+        "gold": len(gold),
+        "at_threshold": asdict(quality(kept, gold)),
+        "threshold_from": "this gold" if threshold == TUNED else "the command line",
+        "cross_validated": asdict(cross_validated(scored, gold)),
+    }
+    return chosen if isinstance(chosen, float) else None, judged

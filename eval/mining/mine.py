@@ -1,0 +1,370 @@
+"""Mining: two piles of sentences, or their embeddings, in; scored pairs out.
+
+Everything on the way is kept under a work folder in files named by all that decides their content:
+distinct sentences, vectors shard by shard, neighbours. The same command goes on where it was
+killed and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtremely.engine.runtime import Engine
+from xtremely.eval.mining import embed
+from xtremely.eval.mining.corpus import OFFSETS, TEXTS, prepare
+from xtremely.eval.mining.embed import Encoding
+from xtremely.eval.mining.gold import TUNED, Pile, Scored, judge, read_gold
+from xtremely.eval.mining.outputs import (
+    check_output,
+    not_ours,
+    replacing,
+    require_ours,
+    unfinished,
+    work_folder,
+)
+from xtremely.eval.mining.searching import chosen_index, kept_or_found, neighbours_name
+from xtremely.eval.mining.sentences import is_matrix, require_file
+from xtremely.eval.run.results import dumps
+from xtremely.files.documents import read_json
+from xtremely.files.folders import check_outputs
+from xtremely.files.writing import file_digest, write_atomic, written_whole
+from xtremely.kernels.guard import InputError, UsageError, require, require_number, unknown
+from xtremely.retrieval import plan
+from xtremely.retrieval.approximate import Each, Watch
+from xtremely.retrieval.margin import MARGINS, Bitext
+from xtremely.retrieval.mining import RETRIEVALS, Pairs, candidates
+from xtremely.retrieval.neighbours import Vectors, require_finite
+from xtremely.retrieval.vectors import FileRows, UnitRows
+
+MAX_COUNT = 2**31 - 1  # of anything that an option counts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pairs are mined.
+
+    Attributes:
+        margin: a name of ``margin.MARGINS``.
+        k: neighbours.
+        retrieval: a name of ``mining.RETRIEVALS``.
+        threshold: least score of a pair; None for all; ``dev-tuned`` for the best on gold.
+        index: ``auto``, ``exact`` or FAISS's description of an index.
+        shards: parts of a base that are searched one after the other.
+        gold: file of true pairs, id TAB id.
+        encoding: how sentences become vectors.
+    """
+
+    margin: str = "ratio"
+    k: int = 4
+    retrieval: str = "max"
+    threshold: float | str | None = None
+    index: str = "auto"
+    shards: int = 1
+    gold: Path | None = None
+    encoding: Encoding = field(default_factory=Encoding)
+
+    def check(self) -> None:
+        """Raise UsageError for what is wrong whatever the sentences are."""
+        if self.margin not in MARGINS:
+            raise unknown("margin", self.margin, MARGINS)
+        if self.retrieval not in RETRIEVALS:
+            raise unknown("retrieval", self.retrieval, RETRIEVALS)
+        for name, value in (("--k", self.k), ("--shards", self.shards)):
+            require_number(name, value, least=1, most=MAX_COUNT)
+        if isinstance(self.threshold, float):
+            require_number("--threshold", self.threshold)
+        if self.threshold == TUNED and self.gold is None:
+            raise UsageError(f"--threshold {TUNED} needs --gold, the pairs to tune it on")
+        self.encoding.check()
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side, ready to be searched.
+
+    Attributes:
+        pile: what it was made of.
+        vectors: [N, D], of length 1.
+        identity: what decides the vectors.
+    """
+
+    pile: Pile
+    vectors: Vectors
+    identity: dict[str, Any]
+
+
+class Surroundings:
+    """What a run needs from outside, to be replaced where it runs elsewhere.
+
+    Args:
+        load: makes the engine, when the first sentence is to be encoded.
+        watch: told how far the search is.
+        bar: makes the bar of an encoding: sentences -> a progress function.
+        each: see ``approximate.mutual``.
+        fill: encodes a corpus into a store; see ``embedding.encode``.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Engine],
+        watch: Watch,
+        bar: Callable[[int], AbstractContextManager],
+        each: Each = map,
+        fill: Callable = embed.encode,
+    ):
+        self.load, self.watch, self.bar, self.each, self.fill = load, watch, bar, each, fill
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, loaded once."""
+        self._engine = self._engine or self.load()
+        return self._engine
+
+
+def mine(
+    source: Path, target: Path, out: Path, work: Path, settings: Settings, around: Surroundings
+) -> dict[str, Any]:
+    """Mine two sides; writes ``out`` (score TAB id TAB id TAB sentence TAB sentence) and a report
+    beside it, OUT.json, which is also returned.
+
+    Raises:
+        InputError: what is wrong with an input, where, and what to do.
+    """
+    settings.check()
+    check_paths(source, target, out, work, settings.gold)
+    with work_folder(work):
+        _require_replaceable(out, work)
+        return _mine(source, target, out, work, settings, around)
+
+
+def check_paths(source: Path, target: Path, out: Path, work: Path, gold: Path | None) -> None:
+    """Fail before any work if something cannot be read or written, or an output is an input."""
+    inputs = {"SOURCE": source, "TARGET": target} | ({"--gold": gold} if gold else {})
+    for path in inputs.values():
+        require_file(path)
+    check_output(out, "--out", make_folder=True)
+    outputs = {"--out": out, "the report": report_path(out), "--work": work}
+    check_output(report_path(out), "the report")
+    check_outputs(outputs, {name: path for name, path in inputs.items() if name != "TARGET"})
+    check_outputs(outputs, {"TARGET": target})  # one file may be both sides
+
+
+def report_path(out: Path) -> Path:
+    """Where the report about mined pairs lies."""
+    return out.with_name(f"{out.name}.json")
+
+
+def _require_replaceable(out: Path, work: Path) -> None:
+    """Refuse to replace what is not an earlier result."""
+    report = report_path(out)
+    if unfinished(out, work):
+        return
+    earlier: dict[str, Any] = {}
+    if report.exists() and report.stat().st_size:
+        try:
+            earlier = read_json(report, dict[str, Any], max_bytes=2**24)
+        except InputError as error:
+            raise InputError(not_ours(report, "--out")) from error
+        ours = {"source", "target", "settings", "pairs"} <= earlier.keys()
+        require(ours, not_ours(report, "--out"))
+        if "sha256" not in earlier:  # of a version that did not keep it
+            return
+    require_ours(out, {str(earlier.get("sha256"))}, "--out", work)
+
+
+def _mine(
+    source: Path, target: Path, out: Path, work: Path, settings: Settings, around: Surroundings
+) -> dict[str, Any]:
+    clock = _Clock()
+    with clock("reading"):
+        piles = [_opened(path, work, settings.k) for path in (source, target)]
+        true = read_gold(settings.gold, *piles) if settings.gold else None
+    encoded: dict[str, Any] = {}
+    with clock("encoding"):
+        chosen = _plan(piles, settings, around)
+        x, y = [_side(pile, work, settings, around, encoded) for pile in piles]
+    with clock("searching"):
+        name = neighbours_name(x.identity, y.identity, settings.k, chosen.factory)
+        both, how = kept_or_found(
+            x.vectors,
+            y.vectors,
+            settings.k,
+            chosen,
+            settings.shards,
+            work / name,
+            around.watch,
+            around.each,
+        )
+    with clock("scoring"):
+        pairs = candidates(Bitext(*both, settings.k), settings.margin, settings.retrieval)
+        _require_finite_scores(pairs, x, y)
+        scored = _named(pairs, x, y) if true else []
+        threshold, judged = judge(scored, true, settings.threshold)
+        kept = pairs if threshold is None else pairs.at_least(threshold)
+    report = {
+        "source": _about(x),
+        "target": _about(y),
+        "settings": {**asdict(settings), "gold": settings.gold and printable(settings.gold.name)},
+        "search": how,
+        "candidates": len(pairs),
+        "threshold": None if threshold in (None, float("inf")) else threshold,
+        "pairs": len(kept),
+        "quality": judged,
+        "encoded": encoded,
+    }
+    with replacing(work, out, report_path(out)):
+        with clock("scoring"):
+            _write_pairs(out, kept, x, y)
+        report |= {"sha256": file_digest(out), "seconds": clock.rounded()}
+        write_atomic(report_path(out), dumps(report).encode())
+    return report
+
+
+class _Clock:
+    """Adds up the seconds spent on things."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str) -> _Clock:
+        self.name = name
+        return self
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        spent = time.perf_counter() - self.start
+        self.seconds[self.name] = self.seconds.get(self.name, 0.0) + spent
+
+    def rounded(self) -> dict[str, float]:
+        """Milliseconds are enough."""
+        return {name: round(value, 3) for name, value in self.seconds.items()}
+
+
+def _opened(path: Path, work: Path, k: int) -> Pile:
+    """A side that can be searched with this k."""
+    if is_matrix(path):
+        matrix = FileRows(path)
+        pile = Pile(path, len(matrix), matrix=matrix)
+    else:
+        corpus = prepare(path, work)
+        pile = Pile(path, len(corpus), corpus=corpus)
+    require(pile.rows > 0, f"{path} is empty; there is nothing to mine")
+    require(
+        k <= pile.rows,
+        f"k is {k}, but {path} holds {pile.rows} sentences; legal: 1 to {pile.rows}",
+    )
+    return pile
+
+
+def _plan(piles: list[Pile], settings: Settings, around: Surroundings) -> plan.Plan:
+    """The index, after everything that can be refused before encoding is found to be right."""
+    widths = []
+    for pile in piles:
+        if pile.matrix is None:
+            settings.encoding.check(around.engine)
+            widths.append(around.engine.backend.width)
+        else:
+            require_finite(pile.matrix, str(pile.path), directions=True)
+            widths.append(pile.matrix.shape[1])
+    x, y = piles
+    require(
+        widths[0] == widths[1],
+        f"{x.path} has {widths[0]} dimensions, {y.path} has {widths[1]}; both sides must come from"
+        " the same model",
+    )
+    return chosen_index(settings.index, x.rows, y.rows, widths[0], settings.shards)
+
+
+def _side(
+    pile: Pile,
+    work: Path,
+    settings: Settings,
+    around: Surroundings,
+    encoded: dict[str, Any],
+) -> Side:
+    if pile.corpus is None:
+        return Side(pile, UnitRows(pile.matrix), {"embeddings": file_digest(pile.path)})
+    engine, corpus = around.engine, pile.corpus
+    store = embed.store_of(engine, corpus, settings.encoding, work)
+    with around.bar(len(corpus)) as progress:
+        cost = around.fill(engine, corpus, store, settings.encoding, progress)
+    encoded[printable(pile.path.name)] = asdict(cost)
+    identity = {
+        **settings.encoding.about(engine),
+        "source": corpus.source,
+        "texts": corpus.texts,
+    }
+    return Side(pile, embed.rows_of(store, engine.backend.width), identity)
+
+
+def printable(name: str) -> str:
+    """A file's name as text: names that are not UTF-8 have their odd bytes escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _require_finite_scores(pairs: Pairs, x: Side, y: Side) -> None:
+    bad = np.flatnonzero(~np.isfinite(pairs.scores))
+    if len(bad) == 0:
+        return
+    left, right = (_Lines(side.pile) for side in (x, y))
+    named = [f"{left.at(pairs.x[n])[0]} with {right.at(pairs.y[n])[0]}" for n in bad[:3].tolist()]
+    raise InputError(
+        f"{len(bad)} pairs have no finite score, first {', '.join(named)}: on average their"
+        " neighbours are not alike at all; take --margin distance or cosine"
+    )
+
+
+def _named(pairs: Pairs, x: Side, y: Side) -> Scored:
+    names_x, names_y = x.pile.names(), y.pile.names()
+    rows = zip(pairs.scores.tolist(), pairs.x.tolist(), pairs.y.tolist(), strict=True)
+    return [(score, (names_x[a], names_y[b])) for score, a, b in rows]
+
+
+def _write_pairs(out: Path, pairs: Pairs, x: Side, y: Side) -> None:
+    """Best first; whole or not at all."""
+    left, right = (_Lines(side.pile) for side in (x, y))
+    with (
+        written_whole(out) as temporary,
+        temporary.open("x", encoding="utf-8", newline="\n") as file,
+    ):
+        rows = zip(pairs.scores.tolist(), pairs.x.tolist(), pairs.y.tolist(), strict=True)
+        for score, a, b in rows:
+            (name_x, text_x), (name_y, text_y) = left.at(a), right.at(b)
+            file.write(f"{score:.6f}\t{name_x}\t{name_y}\t{text_x}\t{text_y}\n")
+
+
+class _Lines:
+    """Ids and sentences of a side by row; embeddings have a number and no sentence."""
+
+    def __init__(self, pile: Pile):
+        self.offsets = None
+        if pile.corpus:
+            self.offsets = np.load(pile.corpus.folder / OFFSETS)
+            self.file = (pile.corpus.folder / TEXTS).open("rb")
+
+    def at(self, row: int) -> tuple[str, str]:
+        if self.offsets is None:
+            return str(row + 1), ""
+        self.file.seek(self.offsets[row])
+        line = self.file.read(int(self.offsets[row + 1] - self.offsets[row]))
+        name, text = line.decode("utf-8").removesuffix("\n").split("\t", 1)
+        return name, text
+
+
+def _about(side: Side) -> dict[str, Any]:
+    pile = side.pile
+    about = {"name": printable(pile.path.name), **side.identity, "rows": pile.rows}
+    if pile.corpus:
+        counts = ("lines", "empty", "duplicates")
+        about |= {name: getattr(pile.corpus, name) for name in counts}
+    return about

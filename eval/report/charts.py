@@ -1,0 +1,123 @@
+"""The charts of a report: plotly figures as plain dictionaries.
+
+Fonts, colours of text and grid, and what all charts share stand in the page. Plotly reads names
+as markup, so they are escaped.
+"""
+
+from __future__ import annotations
+
+import html
+from itertools import cycle, groupby
+from typing import Any
+
+from xtremely.eval.data.languages import LANGUAGES, grouped, language
+from xtremely.eval.report.views import Series, View, direction
+from xtremely.eval.run.results import distinct, groups
+
+# Readable on white and on near-black.
+PALETTE = "#3b7dd8 #d9742b #2f9e6e #c2478e #8a63d2 #b8902a #1f9fb0 #d04a4a #6f9428 #8f7263"
+FAMILY_COLOURS = dict(zip(grouped(LANGUAGES, "family"), cycle(PALETTE.split()), strict=False))
+NEUTRAL = "#888888"
+DASHES = ("solid", "dot")
+
+Chart = dict[str, Any]
+
+
+def language_chart(view: View) -> Chart | None:
+    """A row for each language with a dot for each series; None where nothing has a score."""
+    codes = view.languages
+    drawn = [one for one in view.series if one.mean is not None]
+    values = [value for one in drawn for value in one.values.values() if value is not None]
+    if not values:
+        return None
+    borders, families = _family_bands(codes)
+    names = {"tickvals": list(range(len(codes))), "ticktext": [language(c).name for c in codes]}
+    return {
+        # Drawn last, so on top, what is looked at first; the legend keeps the series' order.
+        "data": [
+            trace
+            for rank, one in reversed(list(enumerate(drawn)))
+            for trace in _dots(view, one, codes, rank)
+        ],
+        "layout": {
+            "height": 100 + 22 * len(codes),
+            "margin": {"l": 86, "r": 112},
+            "xaxis": {"range": [max(-1, 10 * ((min(values) - 2) // 10)), 101]},
+            "yaxis": {**names, "range": [len(codes) - 0.4, -0.6]},
+            "shapes": borders,
+            "annotations": families,
+        },
+    }
+
+
+def _dots(view: View, series: Series, codes: list[str], rank: int) -> list[Chart]:
+    """A series' dots in the colours of the families, and a neutral one for the legend."""
+    name, sizes = html.escape(series.name), view.at(view.shown)
+    marker = {"symbol": series.symbol, "size": 8 if rank else 11}
+    of = [language(code) for code, value in series.values.items() if value is not None]
+    shared = {"name": name, "legendgroup": name, "mode": "markers", "hoverinfo": "text"}
+    coloured = {
+        "x": [series.values[one.code] for one in of],
+        "y": [codes.index(one.code) for one in of],
+        "marker": {**marker, "color": [FAMILY_COLOURS[one.family] for one in of]},
+        "text": [
+            f"<b>{one.name} {series.values[one.code]:.1f}</b><br>{name}<br>"
+            f"{one.family}, {one.script} script, n = {sizes[one.code]['n']:,}"
+            for one in of
+        ],
+        "showlegend": False,
+    }
+    key = {"x": [None], "y": [None], "marker": {**marker, "color": NEUTRAL}, "legendrank": rank}
+    return [{**shared, **coloured}, {**shared, **key}]
+
+
+def _family_bands(codes: list[str]) -> tuple[list[Chart], list[Chart]]:
+    """Lines between the families, and their names beside the plot."""
+    border = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "opacity": 0.6}
+    line = {"color": NEUTRAL, "width": 1}
+    label = {"xref": "paper", "x": 1.01, "xanchor": "left", "showarrow": False}
+    borders, labels = [], []
+    for family, group in groupby(enumerate(codes), key=lambda item: language(item[1]).family):
+        places = [place for place, _ in group]
+        borders.append({**border, "line": line, "y0": places[0] - 0.5, "y1": places[0] - 0.5})
+        middle, font = sum(places) / len(places), {"color": FAMILY_COLOURS[family]}
+        labels.append({**label, "text": family, "y": middle, "font": font})
+    return borders[1:], labels
+
+
+def sweep_charts(view: View) -> dict[str, Chart]:
+    """Mean score against layer, a chart for each direction; none for one layer alone."""
+    rows = [row for row in view.rows if row["score"] is not None]
+    if len(distinct(rows, "layer")) < 2:
+        return {}
+    scores = [row["score"] for row in rows]
+    dashes = dict(zip(distinct(rows, "scoring"), cycle(DASHES), strict=False))
+    colours = dict(zip(groups(rows, "pooling", "centring"), cycle(PALETTE.split()), strict=False))
+    charts: dict[str, Chart] = {}
+    for facet in groups(rows, "direction", "retrieval").values():
+        lines = []
+        for (pooling, centring, scoring), line in groups(
+            facet, "pooling", "centring", "scoring"
+        ).items():
+            line.sort(key=lambda row: row["layer"])
+            centred = " centred" if centring == "mean" else ""
+            lines.append(
+                {
+                    "x": [row["layer"] for row in line],
+                    "y": [row["score"] for row in line],
+                    "name": html.escape(f"{pooling}{centred}, {scoring}"),
+                    "mode": "lines+markers",
+                    "line": {"color": colours[pooling, centring], "dash": dashes[scoring]},
+                    "marker": {"size": [14 if row is view.shown else 6 for row in line]},
+                    "hovertemplate": "layer %{x}: %{y:.1f}",
+                }
+            )
+        charts[direction(facet[0])] = {
+            "data": sorted(lines, key=lambda line: line["name"]),
+            "layout": {
+                "height": 380,
+                "xaxis": {"title": {"text": "layer"}, "dtick": 1},
+                "yaxis": {"range": [min(scores) - 2, max(scores) + 2]},
+            },
+        }
+    return charts

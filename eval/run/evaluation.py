@@ -1,0 +1,178 @@
+"""A whole run: every task by the model that answers it, one model after the other.
+
+Retrieval takes the model as it is. The other tasks need a head, which a fine-tuned checkpoint of
+the model brings: a folder of checkpoints holds one for every fine-tuning that tasks name.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xtremely.engine.hub.locate import display_name
+from xtremely.engine.models.heads import NoHead
+from xtremely.engine.runtime import Engine
+from xtremely.eval.data.readers import Incomplete, Missing
+from xtremely.eval.run.planning import Cell, Settings, check_languages, check_settings, plan_cells
+from xtremely.eval.run.runner import Watcher, run_cell
+from xtremely.eval.tasks.task import Task
+from xtremely.files.documents import check_value
+from xtremely.kernels.guard import UsageError, require
+
+Load = Callable[[str], Engine]  # a model's name or folder -> the engine
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is to be run.
+
+    Attributes:
+        model: its name or folder.
+        load: loads it, and its checkpoints, where and as the user wants.
+        tasks: what to evaluate.
+        data_root: where the data lies.
+        settings: what the user asked for.
+        checkpoints: folder with a fine-tuned model for every fine-tuning; None if ``model`` has
+            the head itself.
+        languages: only these; None for all with data.
+        named: whether the tasks were asked for by name: one that cannot run is then an error.
+    """
+
+    model: str
+    load: Load
+    tasks: list[Task]
+    data_root: Path | None
+    settings: Settings
+    checkpoints: Path | None = None
+    languages: list[str] | None = None
+    named: bool = True
+
+    def check(self) -> str:
+        """Refuse what can be seen to be wrong without the model and the data.
+
+        Returns:
+            What to know of the settings, see ``check_settings``.
+
+        Raises:
+            UsageError: an unknown language or setting, or a checkpoint that is not there.
+        """
+        check_value(self.model, "--model")  # records hold it
+        if self.languages is not None:
+            check_languages(self.tasks, self.languages)
+        self._by_checkpoint([])
+        return check_settings(self.tasks, self.settings)
+
+    def run(self, out: Path, watcher: Watcher) -> tuple[list[dict[str, Any]], list[str]]:
+        """Read all data and settle all settings, then evaluate all tasks.
+
+        A model is loaded for each of the two, unless one answers everything: only one is held at
+        a time.
+
+        Returns:
+            The cells' results in order (see ``runner.run_cell``), and sentences about what was
+            left out.
+
+        Raises:
+            UsageError: see ``check``.
+            InputError: data or a head that cannot be used, or nothing is left to do.
+        """
+        remark = self.check()
+        if remark:
+            warnings.warn(remark, stacklevel=2)
+        notes: list[str] = []
+        absent: list[Missing | Incomplete] = []
+        planned: dict[str | None, list[Cell]] = {}
+        engine: Engine | None = None
+        for checkpoint, tasks in self._by_checkpoint(notes):
+            engine = self._engine(checkpoint, engine)
+            planned[checkpoint], gone = self._plan(engine, tasks, notes)
+            absent += gone
+        if absent and not any(planned.values()):
+            raise absent[0]
+        reasons = f" ({'; '.join(notes)})" if notes else ""
+        require(any(planned.values()), f"nothing to do: no task has these languages{reasons}")
+        watcher.plan([cell for cells in planned.values() for cell in cells])
+        results: list[dict[str, Any]] = []
+        for checkpoint, cells in planned.items():
+            engine = self._engine(checkpoint, engine)
+            results += [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
+        return results, [*notes, *self._unknown(), *_lacking(absent)]
+
+    def _unknown(self) -> Iterator[str]:
+        """What tasks do not have of the languages that were asked for."""
+        for task in self.tasks:
+            has = {*task.languages, *task.more_languages}
+            lacks = [code for code in self.languages or () if code not in has]
+            if lacks:
+                yield f"{task.name} does not have {', '.join(lacks)}"
+
+    def _by_checkpoint(self, notes: list[str]) -> list[tuple[str | None, list[Task]]]:
+        """The tasks that one model answers together, the model itself first."""
+        groups: dict[str | None, list[Task]] = {}
+        for task in self.tasks:
+            groups.setdefault(task.checkpoint if self.checkpoints else None, []).append(task)
+        for name in sorted(filter(None, groups)):
+            folder = Path(self.checkpoints or "", name)
+            if folder.is_dir():
+                continue
+            whose = ", ".join(task.name for task in groups.pop(name))
+            complaint = f"{whose}: no checkpoint, {folder} does not exist"
+            if self.named:
+                raise UsageError(f"{complaint}; train one and put it there")
+            notes.append(complaint)
+        return sorted(groups.items(), key=lambda group: group[0] or "")
+
+    def _engine(self, checkpoint: str | None, loaded: Engine | None) -> Engine:
+        """The model or a checkpoint of it; the one that is ``loaded`` if it is that."""
+        if loaded is not None and loaded.checkpoint == checkpoint:
+            return loaded
+        if checkpoint is None or self.checkpoints is None:
+            return self.load(self.model)
+        engine = self.load(str(self.checkpoints / checkpoint))
+        return replace(engine, name=display_name(self.model), checkpoint=checkpoint)
+
+    def _plan(
+        self, engine: Engine, tasks: list[Task], notes: list[str]
+    ) -> tuple[list[Cell], list[Missing | Incomplete]]:
+        """All tasks of an engine; with every task wanted, those it has no head for are left out."""
+        cells: list[Cell] = []
+        absent: list[Missing | Incomplete] = []
+        headless: list[str] = []
+        for task in tasks:
+            try:
+                planned, gone = plan_cells(
+                    engine, [task], self.data_root, self.settings, self.languages, strict=False
+                )
+            except NoHead:
+                if self.named:
+                    raise
+                headless.append(task.name)
+                continue
+            if self.named:  # what cannot run is then an error
+                for one in gone:
+                    if isinstance(one, Incomplete) or not planned:
+                        raise one
+            cells += planned
+            absent += gone
+        if headless:
+            whose = engine.checkpoint or engine.name
+            notes.append(
+                f"{whose} has no head for {', '.join(headless)}; --checkpoints takes a folder of"
+                " fine-tuned models"
+            )
+        return cells, absent
+
+
+def _lacking(absent: list[Missing | Incomplete]) -> Iterator[str]:
+    """Sentences about data that is not there, one a task, and about data that is there in part."""
+    lacking: dict[str, list[str]] = {}
+    for gone in absent:
+        if isinstance(gone, Missing):
+            lacking.setdefault(gone.task, []).append(gone.language)
+    yield from (f"{task} has no data for {', '.join(codes)}" for task, codes in lacking.items())
+    for gone in absent:
+        if isinstance(gone, Incomplete):
+            yield f"{gone.task} in {gone.language} is incomplete: {gone.absent} is missing"

@@ -1,0 +1,104 @@
+"""The folder of an evaluation: whose it is, who works in it, and the predictions in it.
+
+    cells/          a file for every finished cell, see ``runner``
+    work/           shards and parts of unfinished ones
+    submission/     predictions of the last run, in XTREME's layout
+    results.json, report.html
+
+Only what the marker lists is overwritten or deleted (``files.folders``). Folders that were made
+before there were markers are recognised if all they hold is plainly a run's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.run.results import CellFile, ResultsFile, dumps
+from xtremely.files.documents import read_json
+from xtremely.files.folders import OwnFolder, alone, check_inside, is_nobodys, own_folder
+from xtremely.files.writing import write_atomic
+from xtremely.kernels.guard import InputError
+
+NAMES = ("cells", "work", "results.json", "report.html")
+SUBMISSION = "submission"
+_CELL = re.compile(r"\w+\.[\w-]+\.[0-9a-f]{16}")
+_OLD_TEMPORARY = re.compile(r"\..+\.\d+")  # as earlier versions named them
+
+
+@contextmanager
+def run_folder(path: Path) -> Iterator[OwnFolder]:
+    """Take a folder for a run, new or left by an earlier one, until the block ends.
+
+    Raises:
+        InputError: it holds something else, cannot be written to, or another run is at work there.
+    """
+    own_folder(path, "eval", recognise=_recognised)  # refuse before a lock is put there
+    with alone(path):
+        folder = own_folder(path, "eval", recognise=_recognised)
+        folder.add(*NAMES)
+        yield folder
+
+
+def write_submission(folder: OwnFolder, results: Iterable[dict[str, Any]]) -> None:
+    """This run's predictions in place of an earlier run's; ``results`` are cells'."""
+    folder.remove(*folder.listed(SUBMISSION))
+    files = {
+        f"{SUBMISSION}/{check_inside(name, 'the prediction file')}": content
+        for result in results
+        for name, content in result["submission"].items()
+    }
+    folder.add(*files)
+    for name, content in files.items():
+        lines = isinstance(content, list)
+        text = "".join(f"{line}\n" for line in content) if lines else dumps(content)
+        write_atomic(folder.path / name, text.encode("utf-8"))
+
+
+def _recognised(path: Path) -> list[str]:
+    """The names in a folder without a marker that a run made there; none if it is not a run's."""
+    content = {
+        one.name
+        for one in path.iterdir()
+        if not is_nobodys(one.name) and not _OLD_TEMPORARY.fullmatch(one.name)
+    }
+    cells = _names_in(path / "cells", suffix=".json")
+    work = _names_in(path / "work")
+    if not content <= {*NAMES, SUBMISSION} or cells is None or work is None or not cells + work:
+        return []
+    try:
+        listed = {
+            f"{SUBMISSION}/{name}"
+            for cell in cells
+            for name in read_json(path / "cells" / f"{cell}.json", CellFile).submission
+        }
+        if "results.json" in content:
+            read_json(path / "results.json", ResultsFile)
+    except InputError:
+        return []
+    report = path / "report.html"
+    if report.exists() and b"xtremely report" not in report.read_bytes()[:4096]:
+        return []
+    there = {
+        one.relative_to(path).as_posix()
+        for one in (path / SUBMISSION).rglob("*")
+        if (not one.is_dir() or one.is_symlink()) and not is_nobodys(one.name)
+    }
+    return [*NAMES, *sorted(there)] if there <= listed else []
+
+
+def _names_in(folder: Path, suffix: str = "") -> list[str] | None:
+    """Names of cells in a run's folder, without the suffix; None if something else is there."""
+    if not folder.is_dir():
+        return None if folder.exists() else []
+    names = [
+        one.name
+        for one in folder.iterdir()
+        if not is_nobodys(one.name) and not _OLD_TEMPORARY.fullmatch(one.name)
+    ]
+    stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
+    plain = len(stems) == len(names) and all(map(_CELL.fullmatch, stems))
+    return stems if plain else None

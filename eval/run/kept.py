@@ -1,0 +1,55 @@
+"""Files that a run keeps for itself to go on from, and does not trust blindly.
+
+Each is JSON with a checksum of its content. One that was cut, changed or is of another form counts
+as missing, with a note: what it held is computed again. Files without a checksum, of versions
+before there were any, are taken if they have the right form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.run.results import dumps
+from xtremely.files.documents import fit, parse_json, read_text
+from xtremely.files.writing import write_atomic
+from xtremely.kernels.guard import InputError, require
+
+
+def keep(path: Path, value: dict[str, Any]) -> None:
+    """Write a value and its checksum, whole or not at all."""
+    write_atomic(path, dumps({**value, "checksum": checksum(value)}).encode("utf-8"))
+
+
+def kept(
+    path: Path, schema: Any, check: Callable[[Any], None] = lambda value: None
+) -> dict[str, Any] | None:
+    """A value that was kept; None if there is none or it is damaged.
+
+    Args:
+        path: its file.
+        schema: the value's type, see ``files.documents``.
+        check: raises InputError for a value that is not the one expected.
+    """
+    if not path.exists():
+        return None
+    try:
+        found: Any = parse_json(read_text(path), object, str(path))
+        require(isinstance(found, dict), f"{path}: is no object")
+        noted = found.pop("checksum", None)
+        fit(found, schema, str(path))
+        require(noted in (None, checksum(found)), f"{path}: was changed or cut")
+        check(found)
+    except InputError as error:
+        warnings.warn(f"{error}; it is computed again", stacklevel=2)
+        return None
+    return found
+
+
+def checksum(value: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

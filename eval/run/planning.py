@@ -1,0 +1,260 @@
+"""What a run will do, settled before it computes anything: data read, settings chosen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xtremely.engine.models.heads import Head
+from xtremely.engine.runtime import Engine
+from xtremely.eval.data.examples import Comparable, Parallel, part
+from xtremely.eval.data.readers import Incomplete, Missing, text_hash
+from xtremely.eval.methods.bitext import Space, Spaces, limited
+from xtremely.eval.run.predicting import METHODS
+from xtremely.eval.tasks.task import Labelling, Matching, Reading, Task
+from xtremely.files.documents import check_value
+from xtremely.kernels.guard import InputError, UsageError, require, require_number
+from xtremely.kernels.pooling import POOLINGS
+
+PROFILES = ("model", "script", "paper")
+CENTRINGS = ("none", "mean")
+MOST = 10**9  # of a number that counts examples
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for.
+
+    Attributes:
+        profile: ``model`` (the model's own last layer, pooling and prompt), ``script`` or
+            ``paper`` (the benchmark's published settings, no prompt).
+        layers: ``last``, ``all``, or numbers separated by commas; None leaves it to the profile.
+        poolings: None leaves it to the profile.
+        centrings: ``none``, ``mean`` or both.
+        prompt: text before every sentence; None leaves it to the profile.
+        limit: only so many sentences; None for all.
+    """
+
+    profile: str = "model"
+    layers: str | None = None
+    poolings: tuple[str, ...] | None = None
+    centrings: tuple[str, ...] = ("none",)
+    prompt: str | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task in one language: its data, and what evaluates it.
+
+    Attributes:
+        task: as this run evaluates it.
+        language: its code.
+        splits: the data.
+        how: the spaces to compare (retrieval), or the head that answers (other kinds).
+        max_length: most tokens of a sequence.
+        data_hash: of the data.
+        token_budget: most tokens of a batch.
+    """
+
+    task: Task
+    language: str
+    splits: dict[str, Any]
+    how: Spaces | Head
+    max_length: int
+    data_hash: str
+    token_budget: int
+
+
+def plan_cells(
+    engine: Engine,
+    tasks: list[Task],
+    data_root: Path | None,
+    settings: Settings,
+    languages: list[str] | None = None,
+    strict: bool = True,
+) -> tuple[list[Cell], list[Missing | Incomplete]]:
+    """Read all data and settle all settings before anything is computed.
+
+    Args:
+        engine: the model that will run.
+        tasks: what to run.
+        data_root: where the data lies.
+        settings: what the user asked for.
+        languages: only these; a task that lacks one of them leaves it out. None takes all.
+        strict: a task without any data is an error, and so is a language asked for that has none
+            in a task that has it, and data that is there in part; else they are given back.
+
+    Returns:
+        The cells in order; and the languages of the benchmark, or asked for, whose data is not
+        there, or not all of it.
+    """
+    check_values(settings)
+    cells: list[Cell] = []
+    absent: list[Missing | Incomplete] = []
+    for task in tasks:
+        every = (*task.languages, *task.more_languages)
+        wanted = [code for code in every if languages is None or code in languages]
+        found_before = len(cells)
+        for code in wanted:
+            try:
+                splits = task.load(data_root, code)
+            except Incomplete as part:
+                if strict:
+                    raise
+                absent.append(part)
+                continue
+            except Missing as gone:
+                if strict and languages is not None:
+                    raise
+                if code in task.languages or languages is not None:
+                    absent.append(gone)
+                continue
+            cells.append(_cell(engine, task, code, splits, settings))
+        if wanted and len(cells) == found_before and strict:
+            raise absent[-1]
+    return cells, absent
+
+
+def check_languages(tasks: list[Task], languages: list[str]) -> None:
+    """Raise UsageError for a language that none of the tasks has."""
+    known = {code for task in tasks for code in (*task.languages, *task.more_languages)}
+    for code in languages:
+        if code not in known:
+            raise UsageError(
+                f"language {code!r} is in none of the tasks {', '.join(t.name for t in tasks)};"
+                f" legal: {', '.join(sorted(known))}"
+            )
+
+
+def check_values(settings: Settings) -> None:
+    """Raise UsageError for values that are legal with no model."""
+    for name, legal, given in (
+        ("profile", PROFILES, (settings.profile,)),
+        ("pooling", POOLINGS, settings.poolings or ()),
+        ("centring", CENTRINGS, settings.centrings),
+    ):
+        for value in given:
+            if value not in legal:
+                raise UsageError(f"{name} {value!r} is not known; legal: {', '.join(legal)}")
+    if settings.limit is not None:
+        require_number("--limit", settings.limit, 2, MOST)
+    if settings.prompt is not None:
+        check_value(settings.prompt, "--prompt")
+
+
+def check_settings(tasks: list[Task], settings: Settings) -> str:
+    """Which tasks settings of embeddings do not touch, as heads read the last layer's tokens.
+
+    Returns:
+        A sentence; empty if there is nothing to say.
+
+    Raises:
+        UsageError: such a setting was given, and no task of the run makes embeddings; or a value
+            does not exist.
+    """
+    check_values(settings)
+    given = {
+        "--layers": settings.layers is not None,
+        "--pooling": settings.poolings is not None,
+        "--centring": settings.centrings != Settings.centrings,
+        "--prompt": settings.prompt is not None,
+    }
+    names = ", ".join(name for name, is_given in given.items() if is_given)
+    headed = ", ".join(task.name for task in tasks if not isinstance(task.rules, Matching))
+    if not names or not headed:
+        return ""
+    embedded = ", ".join(task.name for task in tasks if isinstance(task.rules, Matching))
+    if not embedded:
+        raise UsageError(
+            f"{names}: a setting of embeddings, and {headed} is answered by a head, which reads the"
+            " last layer as it was trained to; leave it out, or add tatoeba or bucc2018"
+        )
+    return f"{names} is for {embedded}; heads answer {headed} without it"
+
+
+def _cell(
+    engine: Engine, task: Task, code: str, splits: dict[str, Any], settings: Settings
+) -> Cell:
+    how: Spaces | Head
+    if isinstance(task.rules, Matching):
+        how = _spaces(engine, task.rules, settings)
+        own = settings.profile == "model"
+        longest = engine.max_length if own else engine.backend.max_length
+    else:
+        how = _head(engine, task)
+        longest = engine.backend.max_length
+    if isinstance(task.rules, Reading) and settings.profile != "model":
+        own_script = replace(task.rules, wording="words", shortlist=task.rules.best)
+        task = replace(task, rules=own_script)
+    if settings.limit is not None:
+        splits = {name: _limited(data, settings.limit) for name, data in splits.items()}
+    texts = {name: {**asdict(data), "notes": None} for name, data in splits.items()}
+    return Cell(
+        task,
+        code,
+        splits,
+        how,
+        min(task.max_length, longest),
+        text_hash(texts),
+        engine.token_budget,
+    )
+
+
+def _limited(data: Any, limit: int) -> Any:
+    if isinstance(data, (Parallel, Comparable)):
+        return limited(data, limit)
+    return part(data, slice(limit))
+
+
+def _head(engine: Engine, task: Task) -> Head:
+    """The head that the model must have for the task."""
+    labels = task.rules.labels if isinstance(task.rules, Labelling) else ()
+    try:
+        return engine.head(METHODS[task.kind].head, labels)
+    except InputError as error:
+        raise type(error)(f"task {task.name!r}: {error}") from error
+
+
+def _spaces(engine: Engine, rules: Matching, settings: Settings) -> Spaces:
+    depth, own = engine.backend.layers, engine.conventions
+    if settings.profile == "model":
+        layer, pooling, prompt = depth, own.pooling, own.default_prompt
+    else:
+        published = rules.profiles[settings.profile]
+        layer = depth if settings.layers else published.layer(depth, settings.profile)
+        pooling, prompt = published.pooling, ""
+    layers = _layers(settings.layers, depth) if settings.layers else [layer]
+    poolings = list(settings.poolings or (pooling,))
+    # The first token's embedding is the same whatever the text: layer 0 has no CLS to compare.
+    pairs = [(a, b) for a in layers for b in poolings if (a, b) != (0, "cls")]
+    require(bool(pairs), "layer 0 with cls pooling is the same vector for every text")
+    headline = Space(
+        layer if layer in layers else layers[-1],
+        pooling if pooling in poolings else poolings[-1],
+        settings.centrings[0],
+    )
+    return Spaces(
+        [Space(a, b, c) for a, b in pairs for c in settings.centrings],
+        headline,
+        prompt if settings.prompt is None else settings.prompt,
+    )
+
+
+def _layers(spec: str, depth: int) -> list[int]:
+    """The layers that ``--layers`` names in a model of ``depth`` layers."""
+    if spec == "all":
+        return list(range(depth + 1))
+    layers = []
+    for name in spec.split(","):
+        text = name.strip()
+        plain = text.isdecimal() and len(text) <= len(str(MOST))
+        number = depth if text == "last" else int(text) if plain else -1
+        if not 0 <= number <= depth:
+            raise UsageError(
+                f"layer {text[:20]!r} does not exist; legal: all, last, or 0 to {depth}"
+                " (several separated by commas)"
+            )
+        layers.append(number)
+    return sorted(set(layers))

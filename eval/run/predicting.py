@@ -1,0 +1,159 @@
+"""Predictions by a head, for every kind of task that has one; resumable inside a split.
+
+Examples go to the head in parts that are always cut at the same places. A part's predictions are
+a file, written whole, so that an interrupted split goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xtremely.engine.models.heads import Head
+from xtremely.engine.runtime import Engine, Progress, Work
+from xtremely.engine.text.batch import Batch
+from xtremely.engine.text.tokenizer import Tokens
+from xtremely.engine.transfer import Finish, prepared, to_host
+from xtremely.eval.data.examples import Answerable, part
+from xtremely.eval.methods import classification, question_answering, tagging
+from xtremely.eval.methods.method import Asked
+from xtremely.eval.run.kept import keep, kept
+from xtremely.eval.tasks.task import Task
+from xtremely.kernels.guard import InputError, require
+
+# Kind of a task -> how a head evaluates it; the other kinds take the encoder as it is.
+METHODS = {
+    "pair": classification.PAIRS,
+    "choice": classification.CHOICES,
+    "tag": tagging.METHOD,
+    "span": question_answering.METHOD,
+}
+PART = 4096  # examples: many batches on any device, minutes on a slow one
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """What a finished part's file holds."""
+
+    predictions: list[str | list[str]]
+    work: Work
+
+
+def predict(
+    engine: Engine,
+    head: Head,
+    task: Task,
+    examples: Answerable,
+    max_length: int,
+    folder: Path,
+    progress: Progress,
+) -> tuple[list[Any], Work]:
+    """A prediction for every example, and what they cost when they were made.
+
+    Args:
+        engine: the model.
+        head: its head, of the kind that ``METHODS`` names for the task.
+        task: what is evaluated.
+        examples: of one language and split.
+        max_length: most tokens of a sequence.
+        folder: keeps the finished parts.
+        progress: hears of examples and tokens, of parts that were there before without tokens.
+
+    Raises:
+        InputError: an output of the head is not finite; the text says of which sequence.
+    """
+    parts = {
+        folder / f"{start:08d}.json": part(examples, slice(start, start + PART))
+        for start in range(0, len(examples), PART)
+    }
+    done = {
+        path: found
+        for path, some in parts.items()
+        if (found := kept(path, PartFile, partial(_check_part, path, len(some)))) is not None
+    }
+    for path in done:
+        progress(len(parts[path]), 0)
+    missing = {path: some for path, some in parts.items() if path not in done}
+    method = METHODS[task.kind]
+    asking = prepared(
+        lambda some: method.ask(engine, head, task, some, max_length),
+        missing.values(),
+        engine.backend.device,
+    )
+    start = time.perf_counter()
+    for (path, some), asked in zip(missing.items(), asking, strict=True):
+        shared = _shared(progress, len(some), len(asked.tokens))
+        work = engine.predict(head, asked.tokens, _watched(engine, asked), shared)
+        found = asked.predictions()
+        now = time.perf_counter()
+        work.seconds, start = now - start, now
+        done[path] = {"predictions": found, "work": asdict(work)}
+        keep(path, done[path])
+    total = Work()
+    for one in done.values():
+        total.add(Work(**one["work"]))
+    return [one for path in parts for one in done[path]["predictions"]], total
+
+
+def _check_part(path: Path, examples: int, found: dict[str, Any]) -> None:
+    costs = asdict(Work()).keys() ^ found["work"].keys()
+    require(not costs, f"{path}: its costs lack or add {', '.join(sorted(costs))}")
+    count = len(found["predictions"])
+    require(count == examples, f"{path}: {count} predictions for {examples} examples")
+
+
+def _watched(engine: Engine, asked: Asked) -> Callable[[Tensor, Batch], Finish]:
+    """What takes a batch's outputs, and stops if they are not finite.
+
+    Raises:
+        InputError: with the text of a sequence that has such an output.
+    """
+
+    def take(outputs: Tensor, batch: Batch) -> Finish:
+        finite = to_host(torch.isfinite(outputs).all())
+        left_to_do = asked.take(outputs, batch)
+
+        def finish() -> None:
+            if not finite():
+                raise InputError(_not_finite(engine, asked.tokens, outputs, batch))
+            if left_to_do is not None:
+                left_to_do()
+
+        return finish
+
+    return take
+
+
+def _not_finite(engine: Engine, tokens: Tokens, outputs: Tensor, batch: Batch) -> str:
+    """What is wrong with a batch's outputs, [B, C] or [T, C]."""
+    bad = int((~torch.isfinite(outputs)).any(dim=1).nonzero()[0])
+    if len(outputs) == len(batch.order):
+        row = bad
+    else:
+        row = int(torch.searchsorted(batch.cu_seqlens.cpu(), bad, right=True)) - 1
+    sequence = int(batch.order[row])
+    start, end = tokens.offsets[sequence], tokens.offsets[sequence + 1]
+    text = engine.tokenizer.backend.decode(tokens.ids[start:end].tolist())
+    return (
+        f"the head's output for {text[:80]!r} has NaN or infinity; check the model, or use"
+        " --precision fp32"
+    )
+
+
+def _shared(progress: Progress, examples: int, sequences: int) -> Callable[[int, int], None]:
+    """Progress in sequences as progress in examples: an example may have several, or none."""
+    done = 0
+
+    def heard(more: int, tokens: int) -> None:
+        nonlocal done
+        before, done = done, done + more
+        progress(examples * done // sequences - examples * before // sequences, tokens)
+
+    return heard

@@ -1,0 +1,379 @@
+"""Running tasks: read, embed or predict piece by piece, score, keep; resumable at any point.
+
+A run is a list of cells, one per task and language. A finished cell is a file named by
+everything that decides its content (model, data, settings, backend, versions); starting a run
+again takes it as it is. Inside a cell, embeddings go to a store shard by shard and predictions to
+files part by part, always cut at the same places, so an interrupted run computes what an
+undisturbed one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtremely.engine.models.heads import Head
+from xtremely.engine.runtime import Engine, Work
+from xtremely.engine.transfer import prepared
+from xtremely.eval.data.examples import Comparable, Parallel
+from xtremely.eval.methods.bitext import (
+    Matched,
+    Space,
+    Spaces,
+    is_headline,
+    score_comparable,
+    score_parallel,
+    texts_of,
+)
+from xtremely.eval.methods.method import Scored, Submission
+from xtremely.eval.run.kept import keep, kept
+from xtremely.eval.run.planning import Cell, Settings
+from xtremely.eval.run.predicting import METHODS, PART, predict
+from xtremely.eval.run.results import VARIANT, CellFile, Record, library_versions
+from xtremely.eval.scoring.score import headline
+from xtremely.eval.tasks.task import Matching
+from xtremely.kernels.guard import InputError, UsageError, require
+from xtremely.retrieval.store import Store
+
+SHARD_ROWS = 4096
+# What a record repeats of its cell's identity, at its end.
+REPEATED = ("backend", "device", "precision", "versions", "model_hash", "data_hash")
+SCORERS: dict[str, Callable[..., Iterator[Matched]]] = {
+    "retrieve": score_parallel,
+    "mine": score_comparable,
+}
+
+
+class Watcher:
+    """What a run tells whoever watches it; the command line draws it."""
+
+    def plan(self, cells: list[Cell]) -> None:
+        """So many more cells are to come."""
+
+    def begin(self, cell: Cell, sentences: int) -> None:
+        """A cell starts, with so many sentences (questions, pairs) to encode."""
+
+    def encoded(self, sentences: int, tokens: int) -> None:
+        """So many more sentences and tokens are done (tokens 0: they were done before)."""
+
+    def end(self, cell: Cell, records: list[Record], resumed: bool) -> None:
+        """A cell is finished."""
+
+
+def run_cell(
+    engine: Engine, cell: Cell, settings: Settings, out: Path, watcher: Watcher
+) -> dict[str, Any]:
+    """Evaluate a cell, or take it as it was finished before.
+
+    Returns:
+        {"records": [...], "submission": {file name: lines, or answers by question id}}.
+
+    Raises:
+        InputError: the model gives numbers that cannot be scored (NaN, infinity, zero vectors).
+    """
+    identity = _identity(engine, cell, settings)
+    name = _name(cell, identity)
+    path = out / "cells" / f"{name}.json"
+    finished = kept(path, CellFile, partial(_check_belongs, path, cell, identity))
+    if finished is not None:
+        shutil.rmtree(out / "work" / name, ignore_errors=True)
+        watcher.end(cell, finished["records"], resumed=True)
+        return finished
+    work, folder = Work(), out / "work" / name
+    run = _matched if isinstance(cell.how, Spaces) else _answered
+    try:
+        scored, seconds = run(engine, cell, folder, watcher, work)
+        for one in scored:
+            _require_finite_scores(one)
+    except InputError as error:
+        kind = UsageError if isinstance(error, UsageError) else InputError
+        raise kind(f"{cell.task.name}, {cell.language}: {error}") from error
+    result: dict[str, Any] = {
+        "records": [_record(cell, one, work, seconds, identity) for one in scored],
+        "submission": _submission(cell, scored),
+    }
+    keep(path, result)
+    shutil.rmtree(folder, ignore_errors=True)
+    watcher.end(cell, result["records"], resumed=False)
+    return result
+
+
+def _matched(
+    engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
+) -> tuple[list[Scored], float]:
+    """Translations found in every space, and the seconds that finding them took."""
+    assert isinstance(cell.how, Spaces)
+    spaces, vectors = cell.how, {}
+    watcher.begin(cell, sum(len(side) for data in cell.splits.values() for side in texts_of(data)))
+    for split, data in cell.splits.items():
+        store = _encode(engine, data, cell, spaces, folder / split, watcher, work)
+        vectors[split] = _columns(store, spaces, data)
+    start = time.perf_counter()
+    found = list(SCORERS[cell.task.kind](cell.task, cell.splits, vectors, spaces.every))
+    seconds = time.perf_counter() - start
+    return [
+        replace(one, headline=is_headline(one, cell.task, spaces.headline)) for one in found
+    ], seconds
+
+
+def _answered(
+    engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
+) -> tuple[list[Scored], float]:
+    """Predictions of the cell's head, and the seconds that scoring them took."""
+    assert isinstance(cell.how, Head)
+    task, method = cell.task, METHODS[cell.task.kind]
+    scored, seconds = [], 0.0
+    watcher.begin(cell, sum(map(len, cell.splits.values())))
+    for split, data in cell.splits.items():
+        predictions, cost = predict(
+            engine, cell.how, task, data, cell.max_length, folder / split, watcher.encoded
+        )
+        work.add(cost)
+        start = time.perf_counter()
+        values = method.measure(task, cell.language, data, predictions) if data.labelled else {}
+        seconds += time.perf_counter() - start
+        scored.append(
+            Scored(
+                split=split,
+                score=headline(values) if values else None,
+                n=len(data),
+                details=values,
+                submission=method.submission(data, predictions),
+            )
+        )
+    return scored, seconds
+
+
+def _check_belongs(path: Path, cell: Cell, identity: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise InputError unless a file's records and predictions are those of this very cell."""
+    own = {"task": cell.task.name, "language": cell.language}
+    own |= {key: identity[key] for key in ("model", "checkpoint", *REPEATED)}
+    for record in found["records"]:
+        for key, value in own.items():
+            require(record[key] == value, f"{path}: its {key} is {record[key]!r}, not {value!r}")
+    for name, content in found["submission"].items():
+        legal = {_file_name(cell, split, content) for split in cell.splits}
+        require(name in legal, f"{path}: holds predictions for {name!r}")
+
+
+def _require_finite_scores(one: Scored) -> None:
+    """Raise InputError for a score or figure that is not finite."""
+    for name, value in {"score": one.score, **one.details}.items():
+        require(
+            not isinstance(value, float) or math.isfinite(value),
+            f"{one.split}: {name} is {value}; such a score means nothing",
+        )
+
+
+def _encode(
+    engine: Engine,
+    data: Parallel | Comparable,
+    cell: Cell,
+    spaces: Spaces,
+    folder: Path,
+    watcher: Watcher,
+    work: Work,
+) -> Store:
+    """Both sides of a split into a store, shards that are already there left alone."""
+    x, en = texts_of(data)
+    layers, poolings = _layers_and_poolings(spaces)
+    texts = x + en
+    store = Store(folder, len(texts), SHARD_ROWS)
+    missing: dict[int, slice] = {}
+    for number, rows in enumerate(store.shards()):
+        note = store.note(number)
+        if note is None:
+            missing[number] = rows
+        else:
+            watcher.encoded(rows.stop - rows.start, 0)
+            work.add(Work(**note["work"]))
+    tokenise = partial(engine.tokens, prompt=spaces.prompt, max_length=cell.max_length)
+    parts = (texts[rows] for rows in missing.values())
+    start = time.perf_counter()
+    for number, tokens in zip(
+        missing, prepared(tokenise, parts, engine.backend.device), strict=True
+    ):
+        values, cost = engine.pooled(
+            tokens, layers=layers, poolings=poolings, progress=watcher.encoded
+        )
+        _require_finite(values, texts[missing[number]], layers, poolings)
+        now = time.perf_counter()
+        cost.seconds, start = now - start, now
+        store.write(number, values, work=asdict(cost))
+        work.add(cost)
+    return store
+
+
+def _layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
+    """What the store holds of every text, in this order."""
+    layers = sorted({space.layer for space in spaces.every})
+    return layers, sorted({space.pooling for space in spaces.every})
+
+
+def _columns(
+    store: Store, spaces: Spaces, data: Parallel | Comparable
+) -> Callable[[Space], tuple[np.ndarray, np.ndarray]]:
+    """The two sides' vectors in a space."""
+    layers, poolings = _layers_and_poolings(spaces)
+    x, en = texts_of(data)
+
+    def vectors(space: Space) -> tuple[np.ndarray, np.ndarray]:
+        rows = store.column(layers.index(space.layer), poolings.index(space.pooling))
+        if space.centring == "none":
+            _require_directions(rows, x + en, space)
+        return rows[: len(x)], rows[len(x) :]
+
+    return vectors
+
+
+def _require_finite(
+    values: np.ndarray, texts: list[str], layers: list[int], poolings: list[str]
+) -> None:
+    """Raise InputError for vectors, [N, layers, poolings, H], with NaN or infinity."""
+    bad = ~np.isfinite(values).all(axis=-1)
+    if bad.any():
+        row, layer, pooling = np.argwhere(bad)[0]
+        raise InputError(
+            f"the vector of {_shown(texts[row])} at layer {layers[layer]}, {poolings[pooling]}"
+            f" pooling, has NaN or infinity, and so have {np.count_nonzero(bad) - 1:,} more; check"
+            " the model, or use --precision fp32"
+        )
+
+
+def _require_directions(rows: np.ndarray, texts: list[str], space: Space) -> None:
+    """Raise InputError for vectors without a direction: zero, or too long to be measured."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(rows, axis=1)
+    bad = np.flatnonzero(~((lengths > 0) & np.isfinite(lengths)))
+    if len(bad):
+        raise InputError(
+            f"the vector of {_shown(texts[bad[0]])} at layer {space.layer}, {space.pooling}"
+            f" pooling, has length {lengths[bad[0]]:g}, and {len(bad) - 1:,} more are like it: they"
+            " have no direction to compare; check the model"
+        )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _identity(engine: Engine, cell: Cell, settings: Settings) -> dict[str, Any]:
+    """Everything that decides a cell's content."""
+    backend, task = engine.backend, cell.task
+    own = _matching(cell) if isinstance(cell.how, Spaces) else _answering(cell)
+    return {
+        "model": engine.name,
+        "checkpoint": engine.checkpoint,
+        "model_hash": engine.model_hash,
+        "data_hash": cell.data_hash,
+        "backend": backend.name,
+        "device": backend.device.type,
+        "precision": backend.precision,
+        "versions": library_versions(),
+        "notes": {split: data.notes for split, data in cell.splits.items()},
+        **own,
+        "settings": {
+            "benchmark": task.benchmark_of(cell.language),
+            "profile": settings.profile,
+            "encoder": backend.implementation,
+            "max_length": cell.max_length,
+            "limit": settings.limit,
+            "token_budget": cell.token_budget,
+            **own["settings"],
+        },
+    }
+
+
+def _matching(cell: Cell) -> dict[str, Any]:
+    """What decides how translations are found."""
+    task, spaces = cell.task, cell.how
+    assert isinstance(task.rules, Matching) and isinstance(spaces, Spaces)
+    return {
+        "settings": {
+            "prompt": spaces.prompt,
+            "normalised": True,
+            "neighbours": task.rules.neighbours,
+            "candidates": task.rules.candidates,
+            "shard_rows": SHARD_ROWS,
+        },
+        "scored": [task.kind, task.metric, task.rules.direction, task.rules.scoring],
+        "spaces": [asdict(space) for space in spaces.every],
+        "headline": asdict(spaces.headline),
+    }
+
+
+def _answering(cell: Cell) -> dict[str, Any]:
+    """What decides how a head answers, beside the model's folder."""
+    task = cell.task
+    return {
+        "settings": {"head": METHODS[task.kind].head, "part": PART},
+        "scored": [task.kind, task.metric],
+        "rules": asdict(task.rules),
+    }
+
+
+def _name(cell: Cell, identity: dict[str, Any]) -> str:
+    """What a cell's file and working folder are called: every key of its identity counts."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"{cell.task.name}.{cell.language}.{digest[:16]}"
+
+
+def _record(
+    cell: Cell, one: Scored, work: Work, searched: float, identity: dict[str, Any]
+) -> Record:
+    task, notes = cell.task, cell.splits[one.split].notes
+    return {
+        "model": identity["model"],
+        "checkpoint": identity["checkpoint"],
+        "task": task.name,
+        "language": cell.language,
+        "split": one.split,
+        **dict.fromkeys(VARIANT),
+        **one.variant,
+        "metric": task.metric,
+        "score": one.score,
+        "n": one.n,
+        "headline": one.headline,
+        "details": one.details,
+        "seconds": work.seconds,
+        "search_seconds": searched,
+        "tokens": work.tokens,
+        "tokens_per_second": work.tokens / work.seconds if work.seconds else 0.0,
+        "padding_share": work.padding_share,
+        "truncated": work.truncated,
+        **{key: identity[key] for key in REPEATED},
+        "settings": {**identity["settings"], **notes},
+    }
+
+
+def _submission(cell: Cell, scored: list[Scored]) -> dict[str, Submission]:
+    """Prediction files in XTREME's layout, of the setting that the benchmark scores.
+
+    XTREME calls the split that it scores "test", whatever the distribution calls it.
+    """
+    return {
+        _file_name(cell, one.split, one.submission): one.submission
+        for one in scored
+        if one.headline and one.submission is not None
+    }
+
+
+def _file_name(cell: Cell, split: str, content: Submission) -> str:
+    name = "test" if split == cell.task.own_split else split
+    suffix = ".json" if isinstance(content, dict) else ".tsv"
+    return f"{cell.task.name}/{name}-{cell.language}{suffix}"
+
+
+def records_of(results: Iterable[dict[str, Any]]) -> list[Record]:
+    """All cells' records, in order."""
+    return [record for result in results for record in result["records"]]

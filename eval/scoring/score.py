@@ -1,0 +1,162 @@
+"""Scoring a submission folder as XTREME's evaluate.py does, without any model.
+
+A task's score is the mean over its languages (question answering: of exact match and F1), a
+group's the mean over its tasks, the overall score the mean over all nine tasks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from xtremely.eval.scoring import metrics, submission
+from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.tasks.task import Labelling, Reading, Task, find_task
+from xtremely.kernels.guard import UsageError, require, unknown
+
+GROUPS = {
+    "classification": ("xnli", "pawsx"),
+    "tagging": ("udpos", "panx"),
+    "qa": ("xquad", "mlqa", "tydiqa"),
+    "retrieval": ("bucc2018", "tatoeba"),
+}
+TASKS = tuple(task for members in GROUPS.values() for task in members)
+AVERAGE = "avg"
+
+
+def score_folder(predictions: Path, labels: Path) -> dict[str, Any]:
+    """Score every task that both folders hold, a note on standard error for what is left out.
+
+    Args:
+        predictions: a folder per task, a file per language in each (see ``submission``).
+        labels: the same for gold.
+
+    Returns:
+        ``{"tasks": {task: {"avg": metrics, language: metrics}}, "groups": {group: score},
+        "all_task": score}``: only groups whose tasks are all there, and None for ``all_task``
+        unless all nine are.
+
+    Raises:
+        UsageError: a folder does not exist.
+        InputError: a task lacks a language, a file cannot be scored, or there is no task.
+    """
+    tasks: dict[str, dict[str, Metrics]] = {}
+    others = []
+    for name in _tasks_of(predictions, labels):
+        sizes: list[str] = []
+        tasks[name] = score_task(find_task(name), predictions, labels, sizes)
+        if sizes:
+            more = f", {len(sizes) - 1} more languages" if len(sizes) > 1 else ""
+            others.append(f"{name} ({sizes[0]}{more})")
+    if others:
+        warnings.warn(f"{labels} is not the benchmark's: {', '.join(others)}", stacklevel=2)
+    scores = {name: headline(scored[AVERAGE]) for name, scored in tasks.items()}
+    groups = {
+        group: fmean(scores[name] for name in members)
+        for group, members in GROUPS.items()
+        if scores.keys() >= {*members}
+    }
+    return {
+        "tasks": tasks,
+        "groups": groups,
+        "all_task": fmean(scores.values()) if scores.keys() == {*TASKS} else None,
+    }
+
+
+def score_task(task: Task, predictions: Path, labels: Path, sizes: list[str]) -> dict[str, Metrics]:
+    """The metrics of each of a task's languages, and their means under ``avg``.
+
+    Args:
+        task: what is scored.
+        predictions: see ``score_folder``.
+        labels: likewise.
+        sizes: gets a remark for every language whose set has not the benchmark's size.
+    """
+    suffix = ".json" if task.kind == "span" else ".tsv"
+    files = submission.locate(predictions, labels, task.name, task.languages, suffix)
+    score = SCORERS[task.kind]
+    scored: dict[str, Metrics] = {}
+    for code, (guess, gold) in files.items():
+        scored[code], count = score(guess, gold, task, code)
+        remark = task.size_remark(code, task.own_split, count)
+        if remark:
+            sizes.append(f"{code} {remark}")
+        if not headline(scored[code]):
+            warnings.warn(
+                f"{guess} scores 0: no prediction is right; is it of the same language, split and"
+                f" order as {gold}?",
+                stacklevel=2,
+            )
+    names = scored[task.languages[0]]
+    average = {name: fmean(values[name] for values in scored.values()) for name in names}
+    return {AVERAGE: average, **scored}
+
+
+def headline(values: Metrics) -> float:
+    """The one number that XTREME makes of a task's metrics."""
+    if "exact_match" in values:
+        return (values["exact_match"] + values["f1"]) / 2
+    return values["f1"] if "f1" in values else values["accuracy"]
+
+
+def _tasks_of(predictions: Path, labels: Path) -> list[str]:
+    """The tasks that both folders hold, in XTREME's order."""
+    for folder in (predictions, labels):
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: there is no such folder")
+    there = {path.name for path in predictions.iterdir() if path.is_dir()}
+    found = [name for name in TASKS if name in there and (labels / name).is_dir()]
+    for name in sorted(there - {*found}):
+        reason = f"{labels} has no labels for it" if name in TASKS else unknown("task", name, TASKS)
+        warnings.warn(f"{predictions / name} is not scored: {reason}", stacklevel=2)
+    require(
+        bool(found),
+        f"nothing to score: {predictions} and {labels} share no folder named after a task; legal:"
+        f" {', '.join(TASKS)}",
+    )
+    return found
+
+
+def _pair(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    found, truth = submission.read_labels(predicted, gold, _labels(task))
+    return metrics.accuracy(found, truth), len(truth)
+
+
+def _tag(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    found, truth = submission.read_tags(predicted, gold, _labels(task))
+    return metrics.tagging(found, truth), len(truth)
+
+
+def _span(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    assert isinstance(task.rules, Reading)
+    tokens = metrics.answer_tokens(task.rules.normaliser, language)
+    found, truth = submission.read_answers(predicted, gold)
+    return metrics.answers(found, truth, tokens), len(truth)
+
+
+def _mine(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    found, truth = submission.read_pairs(predicted, gold)
+    return metrics.pairs(found, truth), len(truth)
+
+
+def _retrieve(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    found, truth = submission.read_rows(predicted, gold)
+    return metrics.accuracy(found, truth), len(truth)
+
+
+def _labels(task: Task) -> tuple[str, ...]:
+    assert isinstance(task.rules, Labelling)
+    return task.rules.labels
+
+
+# Kind of a task -> how a language of it is scored: metrics and the number of gold examples.
+SCORERS: dict[str, Callable[[Path, Path, Task, str], tuple[Metrics, int]]] = {
+    "pair": _pair,
+    "tag": _tag,
+    "span": _span,
+    "mine": _mine,
+    "retrieve": _retrieve,
+}

@@ -1,0 +1,267 @@
+"""Reading predictions in XTREME's submission layout, together with the labels they answer.
+
+    TASK/test-LL.tsv    a label a line (tagging: a blank line closes a sentence; BUCC: two ids)
+    TASK/test-LL.json   question id -> answer; the labels are SQuAD's JSON
+
+Every function takes the two files of one language and gives predictions and gold. What XTREME's
+scorer takes and counts as wrong is taken, with a warning; what can only be a mistake (a label that
+does not exist, an id that nobody asked for, unequal counts) is an error with file and line.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from xtremely.eval.data.readers import read_json, read_lines, whole_number
+from xtremely.eval.data.squad import read_articles
+from xtremely.kernels.guard import InputError, require
+
+
+def locate(
+    predictions: Path, labels: Path, task: str, languages: Iterable[str], suffix: str
+) -> dict[str, tuple[Path, Path]]:
+    """Each language's two files; a complaint names every one that is missing."""
+    names = {code: Path(task, f"test-{code}{suffix}") for code in languages}
+    files = {code: (predictions / name, labels / name) for code, name in names.items()}
+    missing = [str(path) for both in files.values() for path in both if not path.is_file()]
+    require(
+        not missing,
+        f"task {task!r} is scored on all of its {len(files)} languages; missing:"
+        f" {', '.join(missing)}",
+    )
+    return files
+
+
+def read_labels(predicted: Path, gold: Path, legal: Collection[str]) -> tuple[list[str], list[str]]:
+    """A label a line, as many predictions as labels."""
+    truth, guess = _stripped(gold), _stripped(predicted)
+    _check_labels(predicted, guess, gold, truth, {*legal})
+    _check_counts(predicted, guess, gold, truth)
+    return guess, truth
+
+
+def read_rows(predicted: Path, gold: Path) -> tuple[list[str], list[str]]:
+    """Tatoeba: the row of the foreign file for each line of the English one, counted from 0."""
+    truth, guess = _stripped(gold), _stripped(predicted)
+    for path, lines in ((gold, truth), (predicted, guess)):
+        for number, line in enumerate(lines, start=1):
+            row = whole_number(line)
+            if row is None or line != str(row):
+                raise InputError(
+                    f"{path}:{number}: {line!r} is no row of the foreign file; legal: a number"
+                    " from 0"
+                )
+    _check_counts(predicted, guess, gold, truth)
+    for path, lines in ((gold, truth), (predicted, guess)):
+        for number, line in enumerate(lines, start=1):
+            if int(line) >= len(truth):
+                raise InputError(
+                    f"{path}:{number}: row {line} of a foreign file of {len(truth)} sentences;"
+                    f" legal: 0 to {len(truth) - 1} (are rows counted from 1?)"
+                )
+    right, shifted = (
+        sum(int(row) - less == int(true) for row, true in zip(guess, truth, strict=True))
+        for less in (0, 1)
+    )
+    if shifted > right:
+        _note(
+            f"{predicted}: {right} of {len(truth)} rows are right, {shifted} would be if the file"
+            " counted rows from 1; legal: from 0"
+        )
+    return guess, truth
+
+
+def read_tags(
+    predicted: Path, gold: Path, legal: Collection[str]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """A tag a line, as many sentences as the labels have.
+
+    Sentences of unequal length are scored as they stand, with a warning: spans are numbered
+    through the file, so that a tag too few makes every later span wrong.
+    """
+    truth, guess = _stripped(gold), _stripped(predicted)
+    _check_labels(predicted, guess, gold, truth, {*legal, ""})
+    expected, sentences = _sentences(truth), _sentences(guess)
+    require(
+        len(sentences) == len(expected),
+        f"{predicted}: {len(sentences)} sentences, {gold} has {len(expected)}"
+        + _on_empty(sentences),
+    )
+    unequal = [n for n in range(len(expected)) if len(sentences[n]) != len(expected[n])]
+    if unequal:
+        n = unequal[0]
+        _note(
+            f"{predicted}:{_line(sentences, n)}: sentence {n + 1} has {len(sentences[n])} tags, the"
+            f" labels have {len(expected[n])} ({len(unequal)} such sentences in the file); as"
+            " XTREME's scorer does, spans are numbered through, so later ones no longer match"
+        )
+    return sentences, expected
+
+
+def read_pairs(predicted: Path, gold: Path) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """BUCC: ``id TAB id`` lines as sets; a pair given twice counts once.
+
+    Gold names a few of all sentences, so an id is known by its beginning: ``de-`` or ``en-``.
+    """
+    truth, guess = {*_pairs(gold).values()}, _pairs(predicted)
+    require(bool(truth), f"{gold}: the file is empty")
+    begins = [_beginning(side) for side in zip(*truth, strict=True)]
+    for number, pair in guess.items():
+        found = [_beginning([name]) for name in pair]
+        if None not in begins and begins[0] != begins[1] and found != begins:
+            reason = "the columns are swapped" if found == begins[::-1] else "other ids"
+            raise InputError(
+                f"{predicted}:{number}: {reason}: {' and '.join(pair)}, where {gold} has ids that"
+                f" begin with {' and '.join(map(str, begins))}"
+            )
+    pairs = {*guess.values()}
+    if not pairs:
+        _note(f"{predicted}: no pair predicted; scores 0")
+    elif not pairs & truth:
+        swapped = {pair[::-1] for pair in pairs} & truth
+        require(
+            not swapped,
+            f"{predicted}: the columns are swapped: {len(swapped)} pairs of {gold} stand in it the"
+            " other way round",
+        )
+        for column, name in enumerate(("first", "second")):
+            if not {pair[column] for pair in pairs} & {pair[column] for pair in truth}:
+                _note(
+                    f"{predicted}: no id of the {name} column occurs in {gold}; are they of this"
+                    " language and split?"
+                )
+    return pairs, truth
+
+
+def read_answers(predicted: Path, gold: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Question id -> answer, and question id -> gold answers; a question without one scores 0."""
+    asked = _gold_answers(gold)
+    found = read_json(predicted, object)
+    require(isinstance(found, dict), f"{predicted}: not a JSON object of question id: answer")
+    for name, answer in found.items():
+        require(
+            name in asked,
+            f"{predicted}: an answer to {name!r}, an id of no question in {gold}; is it the file of"
+            " another language or split?",
+        )
+        require(
+            isinstance(answer, str),
+            f"{predicted}: the answer to {name!r} is {json.dumps(answer)}; legal: a string (empty"
+            " for no answer)",
+        )
+    absent = [name for name in asked if name not in found]
+    if absent:
+        _note(
+            f"{predicted}: {len(absent)} of {len(asked)} questions have no answer and score 0, the"
+            f" first is {absent[0]!r}"
+        )
+    return found, asked
+
+
+def _note(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+def _stripped(path: Path) -> list[str]:
+    lines = [line.strip() for line in read_lines(path)]
+    require(bool(lines), f"{path}: the file is empty")
+    return lines
+
+
+def _check_labels(
+    predicted: Path, guess: list[str], gold: Path, truth: list[str], legal: set[str]
+) -> None:
+    """Every prediction must be a label of the task, or one that the gold file has all the same."""
+    undeclared = sorted({*truth} - legal)
+    columns = [label for label in undeclared if "\t" in label]
+    require(
+        not columns,
+        f"{gold}: {columns[0] if columns else ''!r} is no label but a line of the data set; gold"
+        " has the label alone on each line, as the predictions do",
+    )
+    if undeclared:
+        _note(
+            f"{gold}: {len(undeclared)} labels that the task does not declare, kept as they are:"
+            f" {', '.join(map(repr, undeclared[:5]))}"
+        )
+    legal = legal.union(undeclared)
+    unknown = {*guess} - legal
+    if unknown:
+        number, line = next((n, line) for n, line in enumerate(guess, 1) if line in unknown)
+        shown = repr(line) if line else "a blank line"
+        raise InputError(
+            f"{predicted}:{number}: {shown} is not a label of this task; legal:"
+            f" {', '.join(sorted(legal - {''}))}"
+        )
+
+
+def _check_counts(predicted: Path, guess: list[str], gold: Path, truth: list[str]) -> None:
+    require(
+        len(guess) == len(truth),
+        f"{predicted}: {len(guess)} lines, {gold} has {len(truth)}; one line for each is needed",
+    )
+
+
+def _sentences(lines: list[str]) -> list[list[str]]:
+    """Sentences as XTREME's scorer reads them: every blank line closes one, even an empty one."""
+    sentences: list[list[str]] = [[]]
+    for line in lines:
+        if line:
+            sentences[-1].append(line)
+        else:
+            sentences.append([])
+    return sentences if sentences[-1] else sentences[:-1]
+
+
+def _line(sentences: list[list[str]], place: int) -> int:
+    """The line at which a sentence begins."""
+    return 1 + sum(len(sentence) + 1 for sentence in sentences[:place])
+
+
+def _on_empty(sentences: list[list[str]]) -> str:
+    empty = [n for n, sentence in enumerate(sentences) if not sentence]
+    if not empty:
+        return "; a blank line must close every sentence and stand nowhere else"
+    return (
+        f"; the blank line {_line(sentences, empty[0])} closes no sentence, which adds an empty one"
+        f" ({len(empty)} in the file): remove it"
+    )
+
+
+def _beginning(ids: Iterable[str]) -> str | None:
+    """How all of some ids begin before their numbers; None if they differ."""
+    begins = {name.rstrip("0123456789") for name in ids}
+    return begins.pop() if len(begins) == 1 else None
+
+
+def _pairs(path: Path) -> dict[int, tuple[str, str]]:
+    """Line -> the two ids on it."""
+    pairs = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        require(len(fields) == 2, f"{path}:{number}: {len(fields)} columns, expected id TAB id")
+        require(all(fields), f"{path}:{number}: an id is empty; expected id TAB id")
+        pairs[number] = (fields[0], fields[1])
+    return pairs
+
+
+def _gold_answers(path: Path) -> dict[str, list[str]]:
+    """Ids and answers of SQuAD's JSON; contexts and offsets have no part in a score."""
+    asked: dict[str, list[str]] = {}
+    for article in read_articles(path):
+        for question in (q for paragraph in article.paragraphs for q in paragraph.qas):
+            require(question.id not in asked, f"{path}: id {question.id!r} occurs twice")
+            asked[question.id] = [answer.text for answer in question.answers]
+    require(bool(asked), f"{path}: holds no question")
+    for name, texts in asked.items():
+        require(
+            all(isinstance(text, str) for text in texts) and any(texts),
+            f"{path}: question {name!r} has no gold answer to be scored against (answers"
+            f" {json.dumps(texts)}); are the answers hidden?",
+        )
+    return {name: [text for text in texts if text] for name, texts in asked.items()}

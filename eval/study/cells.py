@@ -1,0 +1,340 @@
+"""A study's cells on disk: a folder each, named by all that decides its content.
+
+A cell's ``result.json`` is written last and whole, with a checksum of itself. A folder without one
+belongs to a run that was stopped; one whose result does not match its checksum is damaged and its
+cell is run again. All finished cells of a run also stand in one file, named after the grid, that
+can be carried elsewhere, reported on there, or put into another run's folder to go on from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xtremely.engine.hub.locate import locate
+from xtremely.engine.runtime import folder_hash
+from xtremely.eval.run.results import dumps
+from xtremely.eval.study.data import check_source, data_hashes
+from xtremely.eval.study.grid import Cell, Grid
+from xtremely.eval.training.recipe import Recipe, as_mapping
+from xtremely.files.documents import fit, read_json
+from xtremely.files.folders import OwnFolder, alone, check_name, own_folder
+from xtremely.files.writing import write_atomic
+from xtremely.kernels.guard import InputError, require
+
+PROCEDURE = 1  # raise when training or testing computes something else: cells are then others
+MADE_BY = "study run"
+# A cell's folder: tasks, source, seed and the digest of its identity.
+CELL_NAME = re.compile(r"[^/]+\.[\w+-]+\.[0-9]+\.[0-9a-f]{16}")
+NAMES = "names.json"  # in a bundle's folder of models: name -> folder
+ORIGIN = "origin.json"  # in a model folder: which model it is a smaller copy of
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What files must say of a cell's identity; see ``Planned``."""
+
+    model: str
+    source: str
+    seed: int
+    train: list[dict[str, Any]]
+    test: list[dict[str, Any]]
+    model_hash: str
+    recipe: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class TestedSet:
+    """One language of a score: how many examples of which split."""
+
+    split: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """A test's scores: metric -> layer -> language -> value."""
+
+    task: str
+    languages: dict[str, TestedSet]
+    metrics: dict[str, dict[str, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What is needed of a phase's record."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What testing took."""
+
+    seconds: float
+    tokens: int
+    backend: str
+    device: str
+    precision: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A result as files hold it; keys beyond these are kept as they are."""
+
+    name: str
+    identity: Identity
+    scores: list[Score]
+    training: list[PhaseCost]
+    evaluation: Cost
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The form of a file with all results of a run."""
+
+    cells: list[Saved]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The form of ``origin.json``."""
+
+    model_hash: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that can be run.
+
+    Attributes:
+        cell: what the grid says.
+        model: the folder of its model.
+        recipe: what trains it; None for a model that is tested as it is.
+        identity: everything that decides the result, as JSON.
+    """
+
+    cell: Cell
+    model: Path
+    recipe: Recipe | None
+    identity: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return cell_name(self.identity)
+
+
+def cell_name(identity: dict[str, Any]) -> str:
+    """The name of the cell with an identity, which is its folder's too."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    trained = "-".join(phase["task"] for phase in identity["train"]) or "untrained"
+    return f"{trained}.{identity['source']}.{identity['seed']}.{digest[:16]}"
+
+
+def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planned]:
+    """Read all data and settle everything before anything is computed; equal cells once.
+
+    Args:
+        grid: the study.
+        data_root: where the data lies.
+        models: a folder with models by name, looked into first.
+
+    Raises:
+        UsageError: a model, source language or test that is not there; what is.
+    """
+    folders = {name: locate_model(name, models) for name in grid.models}
+    hashes = {name: model_hash(folder) for name, folder in folders.items()}
+    planned: dict[str, Planned] = {}
+    for cell in grid.cells:
+        for phase in cell.phases:
+            for one in phase.all_sources:
+                check_source(one, data_root)
+        data_hash = data_hashes(cell, data_root)
+        one = planned_cell(cell, folders[cell.model], hashes[cell.model], data_hash)
+        planned.setdefault(check_name(one.name, "a cell's name"), one)
+    return list(planned.values())
+
+
+def planned_cell(
+    cell: Cell, model: Path, model_hash: str, data_hash: dict[str, list[str]]
+) -> Planned:
+    """A cell with its model's folder and the hashes of what it is computed from."""
+    recipe = cell.recipe(model) if cell.phases else None
+    identity = {
+        **cell.declaration,
+        "procedure": PROCEDURE,
+        "model_hash": model_hash,
+        "data_hash": data_hash,
+        "recipe": recipe and {**as_mapping(recipe), "model": cell.model},
+    }
+    return Planned(cell, model, recipe, identity)
+
+
+def locate_model(name: str, models: Path | None) -> Path:
+    """A model's folder: in ``models`` if it is there, else where ``engine.models`` finds it.
+
+    A bundle's models lie under names that are safe for folders, listed in ``names.json``.
+    """
+    if models is not None and (models / NAMES).is_file():
+        folders = read_json(models / NAMES, dict[str, str])
+        if name in folders:
+            return models / check_name(folders[name], f"{models / NAMES}: folder")
+    here = models and models / name
+    return here if here and here.is_dir() else locate(name)
+
+
+def model_hash(folder: Path) -> str:
+    """The hash of a model, of a smaller copy that of the original."""
+    origin = folder / ORIGIN
+    return read_json(origin, Origin).model_hash if origin.exists() else folder_hash(folder)
+
+
+def finished(folder: Path) -> Result | None:
+    """A cell's result; None if it was never finished, or is damaged, which is said."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    try:
+        result = read_json(path, Any)
+        fit(result, Saved, str(path))
+        _check_result(result, str(path))
+        require(result["name"] == folder.name, f"{path} belongs to another cell")
+    except InputError:
+        warnings.warn(f"{folder}: the result is damaged; the cell has to run again", stacklevel=2)
+        return None
+    return result
+
+
+def finish(folder: Path, result: Result) -> Result:
+    """Keep a cell's result, whole or not at all; gives it as it is read back."""
+    content = dumps({**result, "sha256": _checksum(result)})
+    write_atomic(folder / "result.json", content.encode("utf-8"))
+    return json.loads(dumps(result))
+
+
+def collect(path: Path, results: Iterable[Result]) -> None:
+    """Write all results into one file, a line each."""
+    lines = ",\n".join(
+        json.dumps({**one, "sha256": _checksum(one)}, ensure_ascii=False) for one in results
+    )
+    write_atomic(path, f'{{"cells": [\n{lines}\n]}}\n'.encode())
+
+
+def collected(path: Path) -> list[Result]:
+    """The results in such a file.
+
+    Raises:
+        InputError: it cannot be read, has another form, or a result does not match its checksum.
+    """
+    content = read_json(path, Any)
+    try:
+        fit(content, Collected, str(path))
+    except InputError as error:
+        raise InputError(f"{error}; this is not a file of a study's collected results") from error
+    cells = content["cells"]
+    for number, one in enumerate(cells, start=1):
+        _check_result(one, f"{path}: result {number}")
+    names = [one["name"] for one in cells]
+    require(len(set(names)) == len(names), f"{path}: a cell occurs twice; take a whole copy")
+    return cells
+
+
+def _check_result(result: Result, where: str) -> None:
+    """Take the checksum out of a result of the right form; raise InputError where it is damaged or
+    has another cell's name.
+    """
+    intact = result.pop("sha256") == _checksum(result)
+    require(intact, f"{where} does not match its checksum; take a whole copy")
+    name = check_name(result["name"], f"{where}: the cell's name")
+    try:
+        belongs = name == cell_name(result["identity"])
+    except (KeyError, TypeError):
+        belongs = False
+    metrics = [metric for one in result["scores"] for metric in one["metrics"].values()]
+    layers = {layer for metric in metrics for layer in metric}
+    odd = sorted(layer for layer in layers if not re.fullmatch("[0-9]{0,6}", layer))
+    require(not odd, f"{where}: a score's layer is {odd[:1]}; legal: a number, or '' for a head's")
+    values = (value for one in metrics for layer in one.values() for value in layer.values())
+    wrong = [value for value in values if not 0 <= value <= 100 + 1e-6]
+    require(not wrong, f"{where}: a score is {wrong[:1]}; legal: 0 to 100")
+    require(belongs, f"{where}: {name!r} is not the name of the cell that it describes")
+    phases = len(result["identity"]["train"]), len(result["training"])
+    require(len({*phases}) == 1, f"{where}: {phases[1]} trainings of {phases[0]} phases")
+
+
+def restore(out: Path, path: Path) -> None:
+    """Give every result in a file of collected ones its folder back, where that is missing."""
+    for result in collected(path) if path.exists() else ():
+        folder = out / "cells" / result["name"]
+        if not (folder / "result.json").exists():
+            finish(folder, result)
+
+
+@contextmanager
+def run_folder(out: Path, results: Path) -> Iterator[None]:
+    """Hold a run's folder as ours, and against other runs, which would undo this one's work.
+
+    Args:
+        out: the folder.
+        results: the file that gets all results, there or elsewhere.
+
+    Raises:
+        InputError: it holds something else, or another run is at work there.
+    """
+    folder = own_run_folder(out)
+    with alone(out):
+        folder.add("cells", "phases")
+        if results.parent.resolve() == out.resolve():
+            whole = results.is_file() and bool(collected(results))
+            folder.add(results.name, recognised=whole)
+        yield
+
+
+def own_run_folder(out: Path) -> OwnFolder:
+    """A run's folder as ours; one that an earlier version left is recognised.
+
+    Raises:
+        InputError: it holds something else, or cannot be written to.
+    """
+    return own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
+
+
+def _left_by_earlier_versions(out: Path) -> list[str]:
+    """What a run left in its folder before it marked folders; collected results count, too."""
+    cells = [one.name for one in (out / "cells").glob("[!.]*")]
+    ours = (out / "cells" / ".lock").exists() and all(map(CELL_NAME.fullmatch, cells))
+    return (["cells"] if ours else []) + [one.name for one in out.glob("*.json") if _whole(one)]
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return bool(collected(path))
+    except InputError:
+        return False
+
+
+def results_of(run: Path) -> list[Result]:
+    """The finished cells of a run's folder, or of a file of collected results."""
+    if run.is_file():
+        return collected(run)
+    require((run / "cells").is_dir(), f"{run}: no study's run is there")
+    found = [finished(folder) for folder in sorted((run / "cells").glob("[!.]*"))]
+    return [result for result in found if result is not None]
+
+
+def _checksum(result: Result) -> str:
+    text = json.dumps(result, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,142 @@
+"""A study's contrasts as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from xtremely.eval.study.contrasts import LEAST_SEEDS, RECOVERED
+from xtremely.eval.study.paired import LEVEL, POWER
+
+Json = dict[str, Any]
+
+
+def contrast_lines(analyses: Iterable[Json]) -> Iterator[str]:
+    """What an intermediate phase changes, of every grid that asks; tables no wider than a page."""
+    for one in analyses:
+        yield f"## What the intermediate phase changes: {one['grid']} ({one['model']})\n"
+        yield "Differences in points, paired by seed and target language, with intervals from a"
+        yield "bootstrap over seeds and families of languages. The smallest difference of interest"
+        yield f"is {one['smallest']:g}: a difference is larger or smaller than that, whatever its"
+        yield f"sign, or we cannot tell. A statement needs {LEAST_SEEDS} seeds and English within"
+        yield f"{RECOVERED:g} point of the runs without an intermediate phase. Detectable is a"
+        yield f"difference that these seeds find with a probability of {100 * POWER:g} %.\n"
+        yield from _analysis(one["all runs"])
+        if "runs that learnt" in one:
+            yield "Runs that learnt nothing, in the target or in the intermediate phase: "
+            yield "; ".join(one["failed"].values()) + ". Without them:\n"
+            yield from _analysis(one["runs that learnt"])
+
+
+def _analysis(about: Json) -> Iterator[str]:
+    primary = [one for one in about["contrasts"] if one["primary"]]
+    yield "Primary contrasts, intervals and p after Holm's correction on the average over tasks:\n"
+    yield from _lines(
+        [
+            *("contrast", "average over", "difference", "level", "p"),
+            *("detectable", "seeds", "than of interest"),
+        ],
+        (
+            [one["name"], scope, *_told(difference)]
+            for one in primary
+            for scope, difference in one["averages"].items()
+        ),
+    )
+    reasons = {
+        reason: None
+        for one in primary
+        for difference in one["averages"].values()
+        for reason in difference["reasons"]
+    }
+    if reasons:
+        yield "Why we cannot tell: " + "; ".join(reasons) + ".\n"
+    yield "All contrasts on averages over at least two tasks; secondary ones are not corrected and"
+    yield f"have intervals of {100 * LEVEL:g} %:\n"
+    yield from _lines(
+        ["contrast", "tasks", "on average", "and retrieval", "recovered tasks only"],
+        (
+            [
+                one["name"],
+                str(len(one["averages"]["tasks"]["tasks"])),
+                *map(said, one["averages"].values()),
+            ]
+            for one in about["contrasts"]
+            if one["primary"] or len(one["averages"]["tasks"]["tasks"]) > 1
+        ),
+    )
+    yield "Means over all tasks that a kind of run was tested on, over the languages that none was"
+    yield "trained on:\n"
+    yield from _lines(
+        ["runs", "tasks", "on average", "and retrieval"],
+        (
+            [
+                arm,
+                str(sum(arm in of["arms"] and not of["layer"] for of in about["comparisons"])),
+                *map(_number, means.values()),
+            ]
+            for arm, means in about["averages"].items()
+        ),
+    )
+    for number, of in enumerate(about["comparisons"]):
+        at = f", layer {of['layer']}" if of["layer"] else ""
+        yield f"{of['title']}: {of['task']}, {of['metric']}{at}; means over {len(of['languages'])}"
+        yield "languages.\n" if at else "languages that no run was trained on.\n"
+        each = {one["name"]: one["each"][number] for one in about["contrasts"]}
+        yield from _lines(
+            ["runs", "seeds", "English", "recovered", "mean", "less en", "less none"],
+            (
+                [
+                    arm,
+                    str(row["seeds"]),
+                    _number(row["English"]),
+                    {True: "yes", False: "no", None: "–"}[row["recovered"]],
+                    _number(row["zero-shot"]),
+                    said(each.get(f"{arm} - en")),
+                    said(each.get(f"{arm} - none")),
+                ]
+                for arm, row in of["arms"].items()
+            ),
+        )
+
+
+def _told(difference: Json) -> list[str]:
+    level = difference["interval"] and difference["interval"]["level"]
+    p = difference["p"] if difference["holm"] is None else difference["holm"]
+    return [
+        interval(difference),
+        f"{100 * level:.4g} %" if level else "–",
+        "–" if p is None else f"{p:.4f}",
+        _number(difference["detectable"]),
+        str(difference["seeds"]),
+        difference["verdict"],
+    ]
+
+
+def said(difference: Json | None) -> str:
+    """A difference with its interval and what that says."""
+    if difference is None or difference["value"] is None:
+        return "–"
+    return f"{interval(difference)}, {difference['verdict']}"
+
+
+def interval(difference: Json) -> str:
+    """A difference with its interval."""
+    if difference["value"] is None:
+        return "–"
+    told = f"{difference['value']:+.1f}"
+    if difference["interval"]:
+        told += f" ({difference['interval']['low']:+.1f} to {difference['interval']['high']:+.1f})"
+    return told
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _lines(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    """A Markdown table."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""

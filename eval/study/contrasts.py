@@ -1,0 +1,341 @@
+"""What an intermediate phase changes: a grid's contrasts, on the average over tasks and per task.
+
+Runs of a part are compared: those of different sources ("arms"), and those of other parts with the
+same target and tests whose labels were shuffled. Every contrast is paired by seed and target
+language, on languages that neither side was trained on (for retrieval, which is learnt from no
+translations, on all). A task counts once in an average, in the first part of the grid that has it.
+
+A statement is made against the smallest difference of interest: the difference is ``larger`` or
+``smaller`` than that, whatever its sign, if its whole interval is; else we ``cannot tell``. Nor can
+we with fewer than ``LEAST_SEEDS``, with tasks unfinished, or where training in English has not
+recovered from the intermediate phase: more than ``RECOVERED`` points below the control without one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xtremely.eval.study.cells import Result
+from xtremely.eval.study.failed import names_of_failed, shuffled
+from xtremely.eval.study.findings import shown_metrics
+from xtremely.eval.study.grid import UNTRAINED, Cell, Grid, Test
+from xtremely.eval.study.paired import Differences, Paired, holm
+from xtremely.eval.tasks.task import Matching, find_task
+
+LEAST_SEEDS = 3
+RECOVERED = 1.0  # points
+REFERENCES = ("en", UNTRAINED)
+ENGLISH = "en"
+SHUFFLED = " shuffled"
+
+Json = dict[str, Any]
+Runs = list[tuple[Cell, Result]]
+
+
+@dataclass
+class Comparison:
+    """Runs that differ in what came before the target.
+
+    Attributes:
+        title: for people.
+        task: what they are tested on.
+        metric: of the scores.
+        layer: of retrieval, else empty.
+        target: whether a target phase came last; else it is retrieval.
+        scores: arm -> seed -> language -> score; seed None for a model that was never trained.
+        trained: arm -> the languages of all its phases; every arm that the grid asks for.
+    """
+
+    title: str
+    task: str
+    metric: str
+    layer: str
+    target: bool
+    scores: dict[str, dict[int | None, dict[str, float]]] = field(default_factory=dict)
+    trained: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def run(self, arm: str, seed: int) -> dict[str, float] | None:
+        """An arm's scores by language; what was never trained is the same for every seed."""
+        runs = self.scores.get(arm, {})
+        return runs.get(seed, runs.get(None))
+
+    def seeds(self, *arms: str) -> set[int]:
+        """The seeds with which all of the arms have been run."""
+        every = {seed for runs in self.scores.values() for seed in runs if seed is not None}
+        return {seed for seed in every if all(self.run(arm, seed) for arm in arms)}
+
+    def languages(self, *arms: str) -> tuple[str, ...]:
+        """Those on which the arms are compared, sorted."""
+        tested = [set(run) for arm in arms for run in self.scores[arm].values()]
+        trained = [self.trained[arm] for arm in arms] if self.target else []
+        return tuple(sorted(set.intersection(*tested).difference(*trained))) if tested else ()
+
+    def mean(self, arm: str, languages: Iterable[str], seeds: Iterable[int]) -> float | None:
+        """An arm's mean score; None where one is missing."""
+        codes, runs = [*languages], [self.run(arm, seed) or {} for seed in seeds]
+        found = [run.get(code, np.nan) for run in runs for code in codes]
+        return float(np.mean(found)) if found and not np.isnan(found).any() else None
+
+    def recovered(self, arm: str) -> bool | None:
+        """Whether English is as good as without an intermediate phase; None if that is not known,
+        True where there is no target to recover on.
+        """
+        if not self.target or arm == UNTRAINED:
+            return True
+        seeds = self.seeds(arm, UNTRAINED)
+        ours, control = (self.mean(one, (ENGLISH,), seeds) for one in (arm, UNTRAINED))
+        return None if ours is None or control is None else ours >= control - RECOVERED
+
+
+def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
+    """The analysis of every grid that names contrasts, for each of its models.
+
+    Returns:
+        Of each: ``grid``, ``model``, ``smallest``, ``failed`` (cell -> title, of runs that learnt
+        nothing, in the target or the intermediate phase), ``all runs`` and, where some failed,
+        ``runs that learnt``: see ``_analysis``.
+    """
+    known = {_key(result["identity"]): result for result in results}
+    found = []
+    for grid in (grid for grid in grids if grid.contrasts):
+        for model in grid.models:
+            cells = [cell for cell in grid.cells if cell.model == model]
+            runs = [
+                (cell, known[key]) for cell in cells if (key := _key(cell.declaration)) in known
+            ]
+            failed = names_of_failed(runs)
+            about: Json = {
+                "grid": grid.name,
+                "model": model,
+                "smallest": grid.smallest_difference,
+                "failed": {r["name"]: cell.title for cell, r in runs if r["name"] in failed},
+                "all runs": _analysis(grid, cells, runs),
+            }
+            if failed:
+                learnt = [(cell, one) for cell, one in runs if one["name"] not in failed]
+                about["runs that learnt"] = _analysis(grid, cells, learnt)
+            found.append(about)
+    return found
+
+
+def _key(declared: Json) -> str:
+    told = [declared[key] for key in ("model", "source", "seed", "train", "test")]
+    return json.dumps(told, sort_keys=True)
+
+
+def arm_of(cell: Cell) -> str:
+    """What a cell is compared as: its source, and whether labels were shuffled."""
+    return cell.source + (SHUFFLED if any(map(shuffled, cell.phases)) else "")
+
+
+def _analysis(grid: Grid, cells: list[Cell], runs: Runs) -> Json:
+    """All that is said of some runs.
+
+    Returns:
+        ``comparisons``: of each, title, task, metric, layer, and ``arms``: seeds, score in English,
+        zero-shot mean over the languages that no arm was trained on, whether English recovered;
+        ``averages``: arm -> mean over its tasks, with and without retrieval, None where one is not
+        finished; ``contrasts``: of each, its name, whether it is primary, ``averages`` and ``each``
+        comparison: see ``_difference``.
+    """
+    every = [*_compared(cells, runs)]
+    first: dict[str, Comparison] = {}
+    for one in every:
+        first.setdefault(one.task, one)
+    tasks = [one for one in first.values() if one.target]
+    scopes = {"tasks": tasks, "tasks and retrieval": [*first.values()]}
+    arms = list(dict.fromkeys(arm for one in every for arm in one.scores))
+    made = []
+    for ones, others in _pairs(grid, arms):
+        own = {
+            name: [one for one in several if {ones, others} <= {*one.trained}]
+            for name, several in scopes.items()
+        }
+        own["recovered tasks"] = [
+            one for one in own["tasks"] if one.recovered(ones) and one.recovered(others)
+        ]
+        made.append(
+            {
+                "name": f"{ones} - {others}",
+                "primary": (ones, others) in grid.contrasts,
+                "averages": {
+                    name: _difference(several, ones, others, grid.smallest_difference)
+                    for name, several in own.items()
+                },
+                "each": [
+                    _difference(
+                        [one] if {ones, others} <= {*one.trained} else [],
+                        *(ones, others, grid.smallest_difference),
+                    )
+                    for one in every
+                ],
+            }
+        )
+    _correct([one["averages"]["tasks"] for one in made if one["primary"]], grid)
+    return {
+        "comparisons": [
+            {
+                "title": one.title,
+                "task": one.task,
+                "metric": one.metric,
+                "layer": one.layer,
+                "languages": [*one.languages(*one.scores)],
+                "arms": {arm: _row(one, arm) for arm in one.scores},
+            }
+            for one in every
+        ],
+        "averages": {
+            arm: {
+                name: _average([one for one in several if arm in one.trained], arm)
+                for name, several in scopes.items()
+            }
+            for arm in arms
+        },
+        "contrasts": [_public(one) for one in made],
+    }
+
+
+def _compared(cells: list[Cell], runs: Runs) -> Iterator[Comparison]:
+    """The comparisons that some runs allow, in the order of the cells."""
+    results = {id(cell): result for cell, result in runs}
+    found: dict[tuple[str, Test], Comparison] = {}
+    places: dict[str, tuple[str, Test]] = {}
+    for cell in cells:
+        result = results.get(id(cell))
+        for place, test in enumerate(cell.tests):
+            task = find_task(test.task)
+            matched = isinstance(task.rules, Matching)
+            if cell.target is None and not matched:
+                continue  # what an intermediate phase itself has learnt
+            key, alike = (cell.part, test), repr((cell.target, test))
+            if any(map(shuffled, cell.phases)):  # beside those with true labels
+                key = places.get(alike, key)
+            places.setdefault(alike, key)
+            one = found.setdefault(key, Comparison(cell.part, task.name, "", "", not matched))
+            arm, seed = arm_of(cell), cell.seed if cell.phases else None
+            sources = [source for phase in cell.phases for source in phase.all_sources]
+            one.trained[arm] = frozenset(code for each in sources for code in each.languages)
+            scores = [] if result is None else result["scores"]
+            metrics = scores[place]["metrics"] if place < len(scores) else {}
+            shown = [name for name in shown_metrics(task, metrics) if metrics[name]]
+            if shown:
+                one.metric, by_layer = shown[0], metrics[shown[0]]
+                one.layer = [*by_layer][-1]
+                one.scores.setdefault(arm, {})[seed] = by_layer[one.layer]
+    yield from found.values()
+
+
+def _pairs(grid: Grid, arms: list[str]) -> list[tuple[str, str]]:
+    """The contrasts of a grid: its own first, then with English, without and with true labels."""
+    pairs = [*grid.contrasts]
+    pairs += [(arm, other) for other in REFERENCES if other in arms for arm in arms if arm != other]
+    pairs += [(arm, arm + SHUFFLED) for arm in arms if arm + SHUFFLED in arms]
+    return list(dict.fromkeys(pairs))
+
+
+def _row(one: Comparison, arm: str) -> Json:
+    seeds = one.seeds(arm)
+    return {
+        "seeds": len(seeds),
+        "English": one.mean(arm, (ENGLISH,), seeds) if one.target else None,
+        "zero-shot": one.mean(arm, one.languages(*one.scores), seeds),
+        "recovered": one.recovered(arm),
+    }
+
+
+def _average(several: list[Comparison], arm: str) -> float | None:
+    means = [one.mean(arm, one.languages(*one.scores), one.seeds(arm)) for one in several]
+    there = [mean for mean in means if mean is not None]
+    return float(np.mean(there)) if there and len(there) == len(means) else None
+
+
+def _difference(several: list[Comparison], ones: str, others: str, smallest: float) -> Json:
+    """How much better an arm is than another one on several tasks together.
+
+    Returns:
+        ``value`` (None if nothing is comparable), ``interval`` (low, high and level; None for a
+        single seed), ``p``, ``tasks`` and those ``left out``, ``seeds``, ``spread`` over seeds,
+        ``detectable`` (a difference, with these seeds), ``languages`` of each task, ``verdict`` and
+        ``reasons`` why none is possible.
+    """
+    left_out = [one for one in several if not one.seeds(ones, others)]
+    there = [one for one in several if one not in left_out and one.languages(ones, others)]
+    seeds = sorted(set.intersection(*(one.seeds(ones, others) for one in there)) if there else ())
+    found: Json = {
+        "tasks": [f"{one.title}: {one.task}" for one in there],
+        "languages": {one.task: [*one.languages(ones, others)] for one in there},
+        "left out": [f"{one.title}: {one.task}" for one in left_out],
+        "seeds": len(seeds),
+        **dict.fromkeys(("value", "interval", "p", "spread", "detectable", "holm")),
+    }
+    reasons = [f"not finished: {one.title}, {one.task}" for one in left_out]
+    if len(seeds) < LEAST_SEEDS:
+        reasons.append(f"{len(seeds)} seeds, a statement needs {LEAST_SEEDS}")
+    for one in there:
+        states = {arm: one.recovered(arm) for arm in (ones, others)}
+        reasons += [
+            f"English has not recovered in {one.title} after {arm}"
+            if state is False
+            else f"no control for English in {one.title}"
+            for arm, state in states.items()
+            if not state
+        ]
+    if seeds:
+        tables = [_paired(one, ones, others, seeds) for one in there]
+        paired = Paired(tables)
+        found["value"] = paired.value
+        if len(seeds) > 1:
+            interval = paired.interval()
+            found |= {
+                "interval": vars(interval),
+                "p": paired.p,
+                "spread": paired.spread,
+                "detectable": paired.detectable,
+                "paired": paired,
+            }
+    found["reasons"] = list(dict.fromkeys(reasons))
+    found["verdict"] = verdict(found["interval"], smallest, found["reasons"])
+    return found
+
+
+def _paired(one: Comparison, ones: str, others: str, seeds: list[int]) -> Differences:
+    languages = one.languages(ones, others)
+    sides = [
+        np.array([[(one.run(arm, seed) or {})[code] for code in languages] for seed in seeds])
+        for arm in (ones, others)
+    ]
+    return Differences(sides[0] - sides[1], languages)
+
+
+def verdict(interval: Json | None, smallest: float, reasons: Sequence[str]) -> str:
+    """``larger`` or ``smaller`` than the smallest difference of interest, or ``cannot tell``."""
+    if interval is None or reasons:
+        return "cannot tell"
+    if interval["low"] > smallest or interval["high"] < -smallest:
+        return "larger"
+    if -smallest < interval["low"] and interval["high"] < smallest:
+        return "smaller"
+    return "cannot tell"
+
+
+def _correct(primary: list[Json], grid: Grid) -> None:
+    """Holm's correction of the primary contrasts' intervals, p and verdicts. A contrast without
+    enough seeds counts as one that found nothing.
+    """
+    corrected = holm([one["p"] if one["p"] is not None else 1.0 for one in primary])
+    for one, (p, level) in zip(primary, corrected, strict=True):
+        if one["interval"] is not None:
+            one["interval"], one["holm"] = vars(one["paired"].interval(level)), p
+            one["verdict"] = verdict(one["interval"], grid.smallest_difference, one["reasons"])
+
+
+def _public(contrast: Json) -> Json:
+    """A contrast without what only its computation needs."""
+    for one in (*contrast["averages"].values(), *contrast["each"]):
+        one.pop("paired", None)
+    return contrast

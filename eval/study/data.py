@@ -1,0 +1,144 @@
+"""A study's data: read once a process, test sets sampled, hashes of what decides a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from xtremely.eval.data.examples import Comparable, Examples, Parallel, Questions, chosen, part
+from xtremely.eval.data.readers import Missing, text_hash
+from xtremely.eval.methods.bitext import limited
+from xtremely.eval.study.grid import Cell, Phase, Test
+from xtremely.eval.tasks.task import Task, find_task, find_training_task
+from xtremely.eval.training.encoding import usable
+from xtremely.kernels.guard import UsageError
+
+
+@cache
+def examples(task: str, root: Path, code: str, split: str) -> Examples:
+    """A split in one language, as ``Task.read``."""
+    return find_training_task(task).read(root, code, split)
+
+
+@cache
+def sampled(task: str, root: Path, code: str, split: str, limit: int | None) -> Examples:
+    """At most ``limit`` of a split's examples, spread evenly over it.
+
+    The treebanks of a language follow each other in one file, so the first sentences of it would
+    be of one genre. Retrieval takes the first sentences, those of gold pairs before others.
+    """
+    data = examples(task, root, code, split)
+    if limit is None or len(data) <= limit:
+        return data
+    if isinstance(data, (Parallel, Comparable)):
+        return limited(data, limit)
+    rows = [row * len(data) // limit for row in range(limit)]
+    return part(chosen(data, rows), slice(None))
+
+
+def barred(test: Test, phases: tuple[Phase, ...]) -> tuple[str, ...]:
+    """The splits of a test's task that a model was trained on, in whatever language: splits of
+    translated data sets say the same in all, so such a split is none to test on.
+    """
+    trained = [one for phase in phases for one in phase.all_sources]
+    return tuple(sorted({one.split for one in trained if one.task == test.task}))
+
+
+def tested_task(test: Test, without: tuple[str, ...]) -> Task:
+    """The task as a study evaluates it: on the first split whose answers are known, ``without``
+    some splits.
+    """
+    task = find_task(test.task)
+
+    def find(root: Path, code: str, split: str) -> Callable[[], Examples]:
+        data = sampled(task.name, root, code, split, test.limit)
+        if not data.labelled:
+            raise Missing(task.name, code, [f"{root}: labels of {split}"])
+        return lambda: data
+
+    splits = tuple(split for split in task.splits if split not in without)
+    return replace(task, find=find, splits=splits, sizes={})  # a sample is smaller on purpose
+
+
+@cache
+def sets_tested(test: Test, without: tuple[str, ...], root: Path) -> list[tuple[str, str, Any]]:
+    """Language, split and examples of every set that a cell is tested on.
+
+    Raises:
+        UsageError: there is none at all, or none in a language that was asked for.
+    """
+    task, found = tested_task(test, without), []
+    for code in test.languages or (*task.languages, *task.more_languages):
+        try:
+            sets = task.load(root, code)
+        except Missing as missing:
+            if test.languages is not None:
+                raise UsageError(f"{missing}; leave {code!r} out of the grid") from missing
+            continue
+        found += [(code, split, data) for split, data in sets.items()]
+    if not found:
+        raise UsageError(
+            f"{root} has no labelled {' or '.join(task.splits) or 'other split'} of {task.name}"
+            " in any language"
+        )
+    return found
+
+
+def check_source(phase: Phase, root: Path) -> None:
+    """Raise UsageError unless a phase's languages have as many examples as it wants."""
+    task = find_training_task(phase.task)
+    there = task.languages_there(root, phase.split)
+    share = phase.examples // len(phase.languages)
+    for code in phase.languages:
+        if code not in there:
+            raise UsageError(
+                f"{phase.task} has no {phase.split} examples in {code!r} below {root}; there are"
+                f" some in {', '.join(there) or 'no language'}"
+            )
+        have = len(usable(examples(phase.task, root, code, phase.split)))
+        if have < share:
+            raise UsageError(
+                f"{phase.task} has {have} {phase.split} examples in {code!r}, {share} are asked"
+                f" for; 'examples' can be {have * len(phase.languages)} at most"
+            )
+
+
+@cache
+def _training_hash(task: str, root: Path, code: str, split: str) -> str:
+    return _hash(examples(task, root, code, split))
+
+
+@cache
+def _test_hash(test: Test, without: tuple[str, ...], root: Path) -> str:
+    sets = sets_tested(test, without, root)
+    return text_hash([[code, split, _hash(data)] for code, split, data in sets])
+
+
+def data_hashes(cell: Cell, root: Path) -> dict[str, list[str]]:
+    """SHA-256 of everything that a cell is trained and tested on."""
+    return {
+        "train": [
+            _training_hash(one.task, root, code, one.split)
+            for phase in cell.phases
+            for one in phase.all_sources
+            for code in one.languages
+        ],
+        "test": [_test_hash(test, barred(test, cell.phases), root) for test in cell.tests],
+    }
+
+
+def forget() -> None:
+    """Read all data anew."""
+    for remembered in (examples, sampled, sets_tested, _training_hash, _test_hash):
+        remembered.cache_clear()
+
+
+def _hash(data: Examples) -> str:
+    if isinstance(data, Questions):
+        return text_hash(asdict(replace(data, notes={})))
+    if isinstance(data, Comparable):
+        return text_hash([vars(data.x), vars(data.en), sorted(data.gold or ())])
+    return text_hash([getattr(data, one.name) for one in fields(data) if one.name != "notes"])

@@ -1,0 +1,351 @@
+"""A study's findings as one JSON value: matrices, means, gaps, breakdowns, published figures.
+
+Every estimate says which sources' runs and which languages it came from; ``cells`` of its table
+says which cells those runs are.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from xtremely.eval.data.languages import LANGUAGES, language
+from xtremely.eval.study.cells import Result
+from xtremely.eval.study.failed import names_of_failed
+from xtremely.eval.study.grid import UNTRAINED, Cell, Grid, Part
+from xtremely.eval.study.published import compared, published
+from xtremely.eval.study.statistics import (
+    INDO_EUROPEAN,
+    Estimate,
+    Matrix,
+    european_and_others,
+    groups_of,
+)
+from xtremely.eval.tasks.task import Matching, Task, find_task
+
+# Metrics of a task's kind, the first one that which is compared with published figures.
+SHOWN = {"udpos": ("accuracy", "f1"), "span": ("f1", "exact_match")}
+REFERENCES = ("en", UNTRAINED)  # sources that all others are compared with
+
+Json = dict[str, Any]
+
+
+def findings(grids: list[Grid], results: list[Result]) -> Json:
+    """Whatever the finished cells say.
+
+    Args:
+        grids: the studies.
+        results: of any cells; those of no grid are left out.
+
+    Returns:
+        ``overview`` (see there), ``tables``, ``cells`` (name -> what it was and cost),
+        ``failed`` (name of a cell that learnt nothing -> its title) and ``missing`` (titles of
+        cells). A part with failed runs has all its tables a second time, without them: fine-tuning
+        on little data fails now and then, whatever the language (Mosbach et al., ICLR 2021).
+    """
+    by_declaration: dict[str, Result] = {}
+    for result in results:
+        before = by_declaration.setdefault(_key(_declared(result)), result)
+        if before["name"] != result["name"]:
+            warnings.warn(
+                f"{before['name']} and {result['name']} are one cell of the grid, made from other"
+                " data, another model or other settings; the first one is reported",
+                stacklevel=2,
+            )
+    every = [cell for grid in grids for cell in grid.cells]
+    failures = names_of_failed(
+        [
+            (cell, by_declaration[key])
+            for cell in every
+            if (key := _key(cell.declaration)) in by_declaration
+        ]
+    )
+    tables, cells, failed, missing = [], {}, {}, []
+    for part in (part for grid in grids for part in grid.parts):
+        found: list[tuple[Cell, Result]] = []
+        for cell in part.cells:
+            result = by_declaration.get(_key(cell.declaration))
+            if result is None:
+                missing.append(cell.title)
+                continue
+            found.append((cell, result))
+            cells[result["name"]] = _described(cell, result)
+        for model in dict.fromkeys(cell.model for cell, _ in found):
+            own = [(cell, result) for cell, result in found if cell.model == model]
+            tables += _tables(part, model, own)
+            learnt = [(cell, result) for cell, result in own if result["name"] not in failures]
+            if learnt and len(learnt) < len(own):
+                title = f"{part.title}, runs that learnt"
+                tables += _tables(replace(part, title=title), model, learnt)
+            failed |= {
+                result["name"]: cell.title for cell, result in own if (cell, result) not in learnt
+            }
+    return {
+        "overview": overview(tables),
+        "tables": tables,
+        "cells": cells,
+        "failed": failed,
+        "missing": missing,
+    }
+
+
+def overview(tables: list[Json]) -> Json:
+    """Every source over all tasks, each in its first metric.
+
+    Returns:
+        ``tasks``: titles; ``rows``: source -> ``means`` (task -> zero-shot mean), ``mean`` over the
+        source's tasks, ``less English``: the mean over the tasks of the paired differences, and
+        ``compared``: how many those are.
+    """
+    first: dict[str, Json] = {}
+    for table in tables:
+        first.setdefault(f"{table['model']}, {table['part']}: {table['task']}", table)
+    sources = dict.fromkeys(source for table in first.values() for source in table["rows"])
+    rows = {}
+    for source in sources:
+        own = {name: t["rows"][source] for name, t in first.items() if source in t["rows"]}
+        means = {name: row["mean"]["zero-shot"] for name, row in own.items()}
+        means = {name: mean["value"] for name, mean in means.items() if mean}
+        gaps = [row["against"].get("en", {}).get("all") for row in own.values()]
+        less = [gap["value"] for gap in gaps if gap]
+        rows[source] = {
+            "means": means,
+            "mean": _mean(means.values()),
+            "less English": _mean(less),
+            "compared": len(less),
+        }
+    return {"tasks": [*first], "rows": rows}
+
+
+def _declared(result: Result) -> Json:
+    keys = ("model", "source", "seed", "train", "test")
+    return {key: result["identity"][key] for key in keys}
+
+
+def _key(declaration: Json) -> str:
+    return json.dumps(declaration, sort_keys=True)
+
+
+def _described(cell: Cell, result: Result) -> Json:
+    """What a cell was and cost."""
+    tested = result["evaluation"]
+    return {
+        "part": cell.part,
+        "model": cell.model,
+        "source": cell.source,
+        "seed": cell.seed,
+        "training_seconds": sum(
+            phase["seconds"] for phase in result["training"] if not phase.get("reused")
+        ),
+        "steps": sum(phase["steps"] for phase in result["training"]),
+        "testing_seconds": tested["seconds"],
+        **{key: tested[key] for key in ("tokens", "device", "backend", "precision", "versions")},
+    }
+
+
+def _tables(part: Part, model: str, found: list[tuple[Cell, Result]]) -> Iterator[Json]:
+    """A table for each metric of each test."""
+    tests = dict.fromkeys(test.task for cell, _ in found for test in cell.tests)
+    for name in tests:
+        scored = [
+            (cell, result["name"], score)
+            for cell, result in found
+            for score in result["scores"]
+            if score["task"] == name
+        ]
+        task = find_task(name)
+        for metric in shown_metrics(task, scored[0][2]["metrics"]):
+            yield _table(part, model, task, metric, scored)
+
+
+def shown_metrics(task: Task, there: Iterable[str]) -> list[str]:
+    """The metrics of a task to show, the benchmark's own first."""
+    if not isinstance(task.rules, Matching):
+        wanted = SHOWN.get(task.name) or SHOWN.get(task.kind) or (task.metric,)
+        return [metric for metric in wanted if metric in there]
+    own = (task.rules.direction, task.rules.scoring)
+    return sorted(there, key=lambda metric: not all(word in metric for word in own))
+
+
+def _table(
+    part: Part, model: str, task: Task, metric: str, scored: list[tuple[Cell, str, Json]]
+) -> Json:
+    layers = list(scored[0][2]["metrics"][metric])
+    matrices = {layer: _matrix(part, metric, layer, scored) for layer in layers}
+    matrix = matrices[layers[-1]]
+    sets = {code: one for _, _, score in scored for code, one in score["languages"].items()}
+    table: Json = {
+        "part": part.name,
+        "title": part.title,
+        "model": model,
+        "task": task.name,
+        "metric": metric,
+        "layer": layers[-1],
+        "languages": {code: sets[code] for code in matrix.targets},
+        "cells": {source: list(names) for source, names in matrix.cells.items()},
+        "rows": {source: _row(matrix, source) for source in matrix.runs},
+        "pairs": {by: _pairs(matrix, by) for by in ("family", "script")},
+    }
+    if len(layers) > 1:
+        table["layers"] = {layer: _means(one) for layer, one in matrices.items()}
+    if (task.name, metric) == ("udpos", "accuracy"):
+        table["published"] = compared(matrix, published())
+    return table
+
+
+def _matrix(part: Part, metric: str, layer: str, scored: list[tuple[Cell, str, Json]]) -> Matrix:
+    """The scores of one metric and layer, sources in the grid's order."""
+    codes = {code for _, _, score in scored for code in score["languages"]}
+    targets = tuple(sorted(codes, key=lambda code: (_family_order(code), code)))
+    runs: dict[str, list[list[float]]] = {}
+    cells: dict[str, list[str]] = {}
+    for cell, name, score in sorted(scored, key=lambda one: part.sources.index(one[0].source)):
+        values = score["metrics"].get(metric, {}).get(layer, {})
+        runs.setdefault(cell.source, []).append([values.get(code, np.nan) for code in targets])
+        cells.setdefault(cell.source, []).append(name)
+    arrays = {source: np.array(rows, dtype=float) for source, rows in runs.items()}
+    named = {source: tuple(names) for source, names in cells.items()}
+    return Matrix(targets, arrays, named, _fixed([cell for cell, _, _ in scored]))
+
+
+def _fixed(cells: list[Cell]) -> tuple[str, ...]:
+    """The languages of the target, where what varies are the phases before it."""
+    if not any(cell.before for cell in cells):
+        return ()
+    return tuple(dict.fromkeys(c for cell in cells if cell.target for c in cell.target.languages))
+
+
+def _family_order(code: str) -> tuple[bool, str, str]:
+    one = language(code)
+    return one.family != INDO_EUROPEAN, one.family, one.branch
+
+
+def own_languages(source: str) -> tuple[str, ...]:
+    """The languages of a source; of the name of an intermediate phase, none."""
+    return tuple(code for code in source.split("+") if code in LANGUAGES)
+
+
+def _row(matrix: Matrix, source: str) -> Json:
+    """All that is said of a source."""
+    own = {*own_languages(source), *matrix.fixed}
+    away = [code for code in matrix.targets if code not in own]
+    european, others = european_and_others(away)
+    return {
+        "runs": len(matrix.runs[source]),
+        "values": {code: matrix.value(source, code) for code in matrix.targets},
+        "spread": {
+            code: None if np.isnan(value) else float(value)
+            for code, value in zip(matrix.targets, _spread(matrix.runs[source]), strict=True)
+        },
+        "mean": {
+            "all": _json(matrix.mean(source, matrix.targets)),
+            "zero-shot": _json(matrix.mean(source, away)),
+            "shared": _json(matrix.mean(source, shared_targets(matrix))),
+            INDO_EUROPEAN: _json(matrix.mean(source, european)),
+            "other families": _json(matrix.mean(source, others)),
+        },
+        "contrast": _json(matrix.contrast(source, european, others)),
+        "against": {
+            other: _against(matrix, source, other)
+            for other in REFERENCES
+            if other in matrix.runs and other != source
+        },
+        "against in-language": None if matrix.fixed else _json(matrix.in_language(source)),
+        **{
+            by: {
+                group: _json(matrix.mean(source, codes))
+                for group, codes in groups_of(away, by).items()
+            }
+            for by in ("family", "script")
+        },
+    }
+
+
+def _spread(runs: np.ndarray) -> np.ndarray:
+    """[targets]: the standard deviation over runs, NaN for a single one."""
+    return runs.std(axis=0, ddof=1) if len(runs) > 1 else np.full(runs.shape[1], np.nan)
+
+
+def _against(matrix: Matrix, source: str, other: str) -> Json:
+    """How a source differs from another one where both transfer."""
+    own = {*own_languages(source), *own_languages(other), *matrix.fixed}
+    away = [code for code in matrix.targets if code not in own]
+    european, others = european_and_others(away)
+    return {
+        "all": _json(matrix.difference(source, other, away)),
+        INDO_EUROPEAN: _json(matrix.difference(source, other, european)),
+        "other families": _json(matrix.difference(source, other, others)),
+        "family": {
+            group: _json(matrix.difference(source, other, codes))
+            for group, codes in groups_of(away, "family").items()
+        },
+    }
+
+
+def shared_targets(matrix: Matrix) -> list[str]:
+    """The languages that no source is, over which all sources can be compared; where all are a
+    source, all.
+    """
+    sources = {code for source in matrix.runs for code in own_languages(source)}
+    sources |= {*matrix.fixed}
+    return [code for code in matrix.targets if code not in sources] or list(matrix.targets)
+
+
+def _means(matrix: Matrix) -> Json:
+    """Of every source at one layer: its mean, and how it differs from what it is compared with.
+
+    Retrieval is learnt from no language's translations, so no target is left out.
+    """
+    return {
+        source: {
+            "mean": _json(matrix.mean(source, matrix.targets)),
+            "against": {
+                other: _json(matrix.difference(source, other, matrix.targets))
+                for other in REFERENCES
+                if other in matrix.runs and other != source
+            },
+        }
+        for source in matrix.runs
+    }
+
+
+def _pairs(matrix: Matrix, by: str) -> Json:
+    """Group of the source -> group of the target -> mean over pairs of different languages."""
+    found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+    for source in matrix.runs:
+        if source in own_languages(source):
+            for code in matrix.targets:
+                if code != source and matrix.value(source, code) is not None:
+                    ends = getattr(language(source), by), getattr(language(code), by)
+                    found.setdefault(ends[0], {}).setdefault(ends[1], []).append((source, code))
+    return {
+        one: {
+            other: {
+                "value": float(np.mean([matrix.value(*pair) for pair in pairs])),
+                "sources": list(dict.fromkeys(source for source, _ in pairs)),
+                "languages": list(dict.fromkeys(code for _, code in pairs)),
+            }
+            for other, pairs in row.items()
+        }
+        for one, row in found.items()
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None
+
+
+def _json(estimate: Estimate | None) -> Json | None:
+    if estimate is None:
+        return None
+    return {
+        **vars(estimate),
+        "languages": [*estimate.languages],
+        "sources": [*estimate.sources],
+    }

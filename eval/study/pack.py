@@ -1,0 +1,179 @@
+"""A study in one file: grid, data and models, for a machine that has none of them.
+
+The bundle is a .tar.xz with ``grid.toml``, ``data/`` (the files that the grid's cells read,
+uncompressed, so that the whole compresses better) and ``models/NAME`` (the pieces that occur in the
+grid's texts, see ``engine.compact``; ``names.json`` says which model lies in which folder). What a
+cell computes from it is what it computes from the originals, and its folder has the same name.
+``study_unpack`` is the other direction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xtremely.engine.hub.compact import compact, pieces_in_use
+from xtremely.engine.hub.conventions import conventions
+from xtremely.eval.data.examples import (
+    Choices,
+    Comparable,
+    Examples,
+    Parallel,
+    Questions,
+    Tagged,
+    TextPairs,
+    Texts,
+)
+from xtremely.eval.data.readers import files_read, read_lines
+from xtremely.eval.study.cells import NAMES, ORIGIN, Planned, locate_model, model_hash, plan
+from xtremely.eval.study.data import barred, forget, sets_tested
+from xtremely.eval.study.grid import Grid, read_grid
+from xtremely.eval.training.data import Reader
+from xtremely.eval.training.recipe import Recipe, settled
+from xtremely.files.folders import check_outputs
+from xtremely.files.writing import check_writable, written_whole
+from xtremely.kernels.guard import InputError, require
+
+SUFFIX = ".tar.xz"
+
+
+def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) -> dict[str, Any]:
+    """Write a bundle; the same content gives the same bytes.
+
+    Args:
+        path: the grid's file.
+        data_root: where the data lies.
+        bundle: the file to write, ``.tar.xz``.
+        models: a folder with models by name, looked into first.
+
+    Returns:
+        ``pieces`` of every model, ``files`` of data and the bundle's ``bytes``.
+
+    Raises:
+        InputError: whatever keeps the grid from being run here, or a file that cannot be written.
+    """
+    require(bundle.name.endswith(SUFFIX), f"{bundle}: a bundle's name ends in {SUFFIX}")
+    require(not bundle.is_dir(), f"{bundle} is a folder; name a file")
+    check_outputs({"--out": bundle}, {"the grid": path})
+    grid = read_grid(path)
+    check_writable(bundle.parent, "--out")
+    with tempfile.TemporaryDirectory(prefix="xtremely-pack-") as temporary:
+        root = Path(temporary)
+        shutil.copyfile(path, root / "grid.toml")
+        forget()  # what was read before would not be heard of
+        with files_read() as files:
+            planned = plan(grid, data_root, models)
+            texts = {name: _texts(grid, name, planned, data_root, models) for name in grid.models}
+        check_outputs({"--out": bundle}, {str(file): file for file in files})
+        for file in files:
+            _copy_plain(file, root / "data" / file.relative_to(data_root))
+        names = {name: folder_name(name) for name in grid.models}
+        pieces = {}
+        for name in grid.models:
+            folder = locate_model(name, models)
+            ids = pieces_in_use(folder, texts[name])
+            compact(folder, ids, root / "models" / names[name])
+            origin = {"model_hash": model_hash(folder)}
+            origin_file = root / "models" / names[name] / ORIGIN
+            origin_file.write_text(json.dumps(origin), encoding="utf-8")
+            pieces[name] = len(ids)
+        (root / "models" / NAMES).write_text(json.dumps(names), encoding="utf-8")
+        _check_arrival(planned, root, data_root)
+        with written_whole(bundle) as building, tarfile.open(building, "w:xz") as archive:
+            for one in sorted(root.iterdir()):
+                archive.add(one, one.name, filter=_of_nobody)
+    return {"pieces": pieces, "files": len(files), "bytes": bundle.stat().st_size}
+
+
+def folder_name(model: str) -> str:
+    """A model's folder in a bundle; hub names and paths are made into one plain name."""
+    if re.fullmatch(r"[\w-][\w.-]{,99}", model) and model != NAMES:
+        return model
+    plain = re.sub(r"[^\w-]+", "-", model).strip("-")[-60:]
+    return f"{plain}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+
+
+def _check_arrival(planned: list[Planned], root: Path, data_root: Path) -> None:
+    """Raise InputError unless the bundle's content makes the cells that it is packed for."""
+    try:
+        arrived = plan(read_grid(root / "grid.toml"), root / "data", root / "models")
+        same = [one.name for one in arrived] == [one.name for one in planned]
+    except InputError as error:
+        raise InputError(
+            f"{data_root}: not all of its data can be put into a bundle ({error}); only text files"
+            " can, not tables of the hub"
+        ) from error
+    require(same, f"{data_root}: in a bundle its data would make other cells than here")
+
+
+def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A bundle's member without the user, the machine's clock and the file's mode."""
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() else 0o644
+    return member
+
+
+def _copy_plain(source: Path, target: Path) -> None:
+    """A text file, decompressed."""
+    name = target.name.removesuffix(".gz").removesuffix(".bz2")
+    lines = read_lines(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.with_name(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _texts(
+    grid: Grid, model: str, planned: list[Planned], root: Path, models: Path | None
+) -> dict[str, None]:
+    """Every text that a model's cells tokenise, once."""
+    prompt = conventions(locate_model(model, models), model).default_prompt
+    found: dict[str, None] = {"a": None}  # by which the engine learns the special tokens
+    for one in planned:
+        if one.cell.model != model:
+            continue
+        if one.recipe is not None:
+            for data in _trained_on(one.recipe, root):
+                found.update(dict.fromkeys(texts_of(data, "")))
+        for test in one.cell.tests:
+            for _, _, data in sets_tested(test, barred(test, one.cell.phases), root):
+                found.update(dict.fromkeys(texts_of(data, prompt)))
+    return found
+
+
+def _trained_on(recipe: Recipe, root: Path) -> Iterator[Examples]:
+    """All examples that training looks at, dev examples included."""
+    reader = Reader(root, recipe.seed)
+    for phase in recipe.phases:
+        material = reader.material(settled(phase))
+        for part in (*material.sources, *material.dev):
+            yield from part.languages.values()
+
+
+def texts_of(data: Examples, prompt: str) -> Iterator[str]:
+    """The texts of examples, as they are tokenised."""
+    match data:
+        case Tagged():
+            for words in data.words:
+                yield from words
+        case TextPairs():
+            yield from (*data.first, *data.second)
+        case Texts():
+            yield from data.texts
+        case Questions():
+            yield from data.contexts
+            yield from (question.text for question in data.questions)
+        case Choices():
+            yield from data.texts
+            for options in data.options:
+                yield from options
+        case Parallel():
+            yield from (prompt + text for text in (*data.x, *data.en))
+        case Comparable():
+            yield from (prompt + text for text in (*data.x.texts, *data.en.texts))

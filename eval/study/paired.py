@@ -1,0 +1,180 @@
+"""Differences between two arms of a study, paired by seed and target language, on several tasks.
+
+The value is the mean over tasks of the means over languages and seeds. Its interval comes from a
+bootstrap that draws seeds, and families of languages, with replacement: a draw's seeds and families
+are the same for both arms and for all tasks, for a seed's runs start from one intermediate phase
+and languages of a family have much in common. A task none of whose families is drawn keeps its own
+languages in that draw.
+
+With as few seeds as a study can afford, a plain bootstrap is too sure of itself. So a draw's
+deviation from the mean over seeds is stretched by the ratio of Student's t to the normal
+distribution at the interval's level, and by the root of n / (n - 1): where languages do not differ,
+the interval is about Student's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+
+from xtremely.eval.data.languages import language
+
+DRAWS = 4000
+POWER = 0.8  # with which a difference is found, where it is called detectable
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Paired differences on one task.
+
+    Attributes:
+        values: [seeds, languages], points.
+        languages: their codes.
+    """
+
+    values: np.ndarray
+    languages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a difference lies.
+
+    Attributes:
+        low: lower end.
+        high: its upper end.
+        level: how often such intervals hold the true difference.
+    """
+
+    low: float
+    high: float
+    level: float
+
+
+class Paired:
+    """The mean difference over tasks.
+
+    Args:
+        tasks: at least one; the rows of all of them are the same seeds, at least two.
+    """
+
+    def __init__(self, tasks: Sequence[Differences]):
+        self._tasks = tasks
+        self.seeds = len(tasks[0].values)
+
+    @cached_property
+    def value(self) -> float:
+        """The mean, in points."""
+        return float(self.by_seed.mean())
+
+    @cached_property
+    def by_seed(self) -> np.ndarray:
+        """[seeds]: the mean over tasks and languages of every seed."""
+        return np.mean([task.values.mean(axis=1) for task in self._tasks], axis=0)
+
+    @cached_property
+    def spread(self) -> float:
+        """The standard deviation over seeds."""
+        return float(self.by_seed.std(ddof=1))
+
+    @cached_property
+    def detectable(self) -> float:
+        """The true difference that so many seeds find with probability ``POWER``, at a level of
+        ``LEVEL``, from the spread over seeds.
+        """
+        t = t_quantile(1 - (1 - LEVEL) / 2, self.seeds - 1) + t_quantile(POWER, self.seeds - 1)
+        return t * self.spread / math.sqrt(self.seeds)
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Where the true difference lies."""
+        tail = (1 - level) / 2
+        t, z = t_quantile(1 - tail, self.seeds - 1), NormalDist().inv_cdf(1 - tail)
+        stretch = t / z * math.sqrt(self.seeds / (self.seeds - 1))
+        middle, deviation = self._drawn
+        low, high = np.percentile(middle + stretch * deviation, (100 * tail, 100 * (1 - tail)))
+        return Interval(float(low), float(high), level)
+
+    @cached_property
+    def p(self) -> float:
+        """The least level of significance, of those that ``DRAWS`` can tell, whose interval leaves
+        0 out; 1 where none does.
+        """
+        least, most = 1 / DRAWS, 1.0
+        if self._leaves_zero_out(least):
+            return least
+        for _ in range(30):
+            middle = math.sqrt(least * most)
+            least, most = (least, middle) if self._leaves_zero_out(middle) else (middle, most)
+        return most
+
+    def _leaves_zero_out(self, significance: float) -> bool:
+        one = self.interval(1 - significance)
+        return one.low > 0 or one.high < 0
+
+    @cached_property
+    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
+        """[DRAWS], [DRAWS]: the mean over the languages drawn, and how the seeds drawn deviate."""
+        rng = np.random.default_rng(0)
+        seeds = rng.multinomial(self.seeds, np.full(self.seeds, 1 / self.seeds), DRAWS) / self.seeds
+        codes = dict.fromkeys(code for task in self._tasks for code in task.languages)
+        families = list(dict.fromkeys(language(code).family for code in codes))
+        count = len(families)
+        times = rng.multinomial(count, np.full(count, 1 / count), DRAWS)
+        middles, deviations = [], []
+        for task in self._tasks:
+            places = [families.index(language(code).family) for code in task.languages]
+            weights = times[:, places].astype(float)
+            weights[weights.sum(axis=1) == 0] = 1.0
+            weights /= weights.sum(axis=1, keepdims=True)
+            middle = task.values.mean(axis=0)
+            middles.append(weights @ middle)
+            deviations.append((seeds @ (task.values - middle) * weights).sum(axis=1))
+        return np.mean(middles, axis=0), np.mean(deviations, axis=0)
+
+
+def holm(ps: Sequence[float], significance: float = 1 - LEVEL) -> list[tuple[float, float]]:
+    """Holm's correction of several tests.
+
+    Returns:
+        For each, its adjusted p and the level of its interval: those from the least p on get
+        1 - significance / m, 1 - significance / (m - 1) and so on, up to the first that finds
+        nothing, whose level all after it share.
+    """
+    m, found, worst = len(ps), [(1.0, LEVEL)] * len(ps), 0.0
+    places, stopped = sorted(range(m), key=lambda place: ps[place]), m
+    for rank, place in enumerate(places):
+        if stopped == m and ps[place] > significance / (m - rank):
+            stopped = rank
+        worst = max(worst, min(1.0, (m - rank) * ps[place]))
+        found[place] = (worst, 1 - significance / (m - min(rank, stopped)))
+    return found
+
+
+def t_quantile(p: float, freedom: int) -> float:
+    """Student's t: what stays below it with probability ``p``, above one half."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = (1 + _inside(middle, freedom)) / 2
+        low, high = (middle, high) if below < p else (low, middle)
+    return math.tan(low) * math.sqrt(freedom)
+
+
+def _inside(angle: float, freedom: int) -> float:
+    """The probability that Student's t is at most tan(angle) times the root of the degrees of
+    freedom, whatever its sign (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    """
+    sine, cosine = math.sin(angle), math.cos(angle)
+    term, total = (cosine, 0.0) if freedom % 2 else (1.0, 0.0)
+    for step in range(freedom % 2, freedom - 1, 2):
+        total += term
+        term *= (step + 1) / (step + 2) * cosine**2
+    if freedom % 2:
+        return 2 / math.pi * (angle + sine * total)
+    return sine * total

@@ -1,0 +1,80 @@
+"""The phases that a study's cells share: which cells share one, and until when it is needed.
+
+A phase other than a target is trained once, in ``phases/DIGEST`` of the run's folder, and all cells
+that begin with it (same model, same phases up to there, same seed) start from there. Whoever comes
+first trains it, the others wait, see ``stages.train``. Cells run first seeds first, so the phases
+of a seed are gone before those of the next one come. Inside a seed they run part by part, the most
+valuable part first: a run cut short has all sources in the parts that it reached, and cells that
+run side by side seldom wait for one phase.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from xtremely.eval.study.cells import Planned, Result
+from xtremely.files.folders import remove_whole
+
+FOLDER = "phases"  # in a run's
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A phase that cells may share.
+
+    Attributes:
+        key: equal for equal phases; its digest hangs on the device too, which may be elsewhere.
+        title: for people.
+        place: of the phase in its cells' recipes, from 0.
+    """
+
+    key: str
+    title: str
+    place: int
+
+
+def shared_phases(planned: Planned) -> list[Shared]:
+    """A cell's shared phases, in order."""
+    recipe = planned.identity["recipe"]
+    if recipe is None:
+        return []
+    found, titles = [], []
+    for place, (phase, said) in enumerate(zip(recipe["phases"], planned.cell.phases, strict=True)):
+        titles.append(said.title)
+        if phase["kind"] == "target":
+            continue
+        about = {**recipe, "phases": recipe["phases"][: place + 1]}
+        key = json.dumps([planned.identity["model_hash"], about], sort_keys=True)
+        found.append(Shared(key, f"{', then '.join(titles)}, seed {recipe['seed']}", place))
+    return found
+
+
+class Phases:
+    """The phases in a run's folder, each for as long as an unfinished cell needs it."""
+
+    def __init__(self, out: Path, planned: Iterable[Planned]):
+        self._folder = out / FOLDER
+        self._shared = {one.name: shared_phases(one) for one in planned}
+        for leftover in self._folder.glob(".*.xtremely-part"):  # of a run that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def tidy(self, done: Mapping[str, Result]) -> None:
+        """Remove what no unfinished cell needs.
+
+        Args:
+            done: the results of finished cells by name; they say their phases' digests.
+        """
+        left = [name for name in self._shared if name not in done]
+        if not left:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            return
+        needed = {one.key for name in left for one in self._shared[name]}
+        for name, result in done.items():
+            for one in self._shared[name]:
+                digest = result["training"][one.place].get("digest")
+                if digest and one.key not in needed and (self._folder / digest).exists():
+                    remove_whole(self._folder / digest)

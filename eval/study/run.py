@@ -1,0 +1,281 @@
+"""Running a study: every cell trained and tested, in several processes, resumable at any point."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xtremely.engine.hub.conventions import conventions
+from xtremely.engine.runtime import Engine
+from xtremely.eval.run.planning import Settings, plan_cells
+from xtremely.eval.run.results import Record, library_versions
+from xtremely.eval.run.runner import Watcher, run_cell
+from xtremely.eval.study.cells import (
+    Planned,
+    Result,
+    collect,
+    collected,
+    finish,
+    finished,
+    plan,
+    restore,
+    run_folder,
+)
+from xtremely.eval.study.data import barred, sets_tested, tested_task
+from xtremely.eval.study.grid import Grid, Test
+from xtremely.eval.study.phases import FOLDER, Phases
+from xtremely.eval.tasks.task import Matching, find_task
+from xtremely.eval.training.phases import train
+from xtremely.kernels.guard import InputError, require
+
+# What a result keeps of a phase's training record; its recipe and data stand in the identity.
+KEPT = (
+    *("digest", "steps", "seconds", "examples_per_second"),
+    *("sizes", "dev", "pieces", "device", "versions"),
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a study runs.
+
+    Attributes:
+        data_root: the data.
+        out: the run's folder.
+        models: a folder with models by name, looked into first.
+        device: of training and testing.
+        workers: processes that share the device; cells run in them side by side.
+        ray: the address of a Ray cluster that runs the cells, see ``scale.connect``; ``workers``
+            of them share a GPU there.
+        keep_models: whether trained models stay in their folders.
+        results: the file with all finished cells; None for the run's folder.
+    """
+
+    data_root: Path
+    out: Path
+    models: Path | None = None
+    device: str = "auto"
+    workers: int = 1
+    ray: str | None = None
+    keep_models: bool = False
+    results: Path | None = None
+
+    def folder(self, planned: Planned) -> Path:
+        """A cell's."""
+        return self.out / "cells" / planned.name
+
+
+def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Result]:
+    """Run the cells that are not finished yet, and keep every result as it comes.
+
+    Args:
+        grid: the study.
+        place: where it runs.
+        say: hears of what was there, and of each cell.
+
+    Returns:
+        The results of all cells, in the grid's order.
+    """
+    require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
+    path = place.results or place.out / f"{grid.name}.json"
+    with run_folder(place.out, path):
+        restore(place.out, path)
+        planned = plan(grid, place.data_root, place.models)
+        done = {one.name: found for one in planned if (found := finished(place.folder(one)))}
+        left = [one for one in planned if one.name not in done]
+        phases = Phases(place.out, planned)
+        if not place.keep_models:
+            phases.tidy(done)
+        say(f"{len(planned)} cells, {len(done)} of them finished before")
+        start = time.perf_counter()
+        for number, (one, result) in enumerate(_computed(left, place), start=1):
+            done[one.name] = result
+            collect(path, [done[each.name] for each in planned if each.name in done])
+            if not place.keep_models:
+                phases.tidy(done)
+            seconds = time.perf_counter() - start
+            to_go = seconds / number * (len(left) - number)
+            say(f"[{len(done)}/{len(planned)}] {_line(one, result)}; {to_go:.0f} s to go")
+        if not path.exists() or done.keys() - {one["name"] for one in collected(path)}:
+            collect(path, [done[each.name] for each in planned])
+    return [done[one.name] for one in planned]
+
+
+def _line(planned: Planned, result: Result) -> str:
+    trained = sum(phase["seconds"] for phase in result["training"] if not phase["reused"])
+    return (
+        f"{planned.cell.title}: {trained:.1f} s training,"
+        f" {result['evaluation']['seconds']:.1f} s testing"
+    )
+
+
+def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Result]]:
+    """The cells with their results, as they finish."""
+    if place.ray is not None:
+        from xtremely.eval import ray_pool
+
+        ray_pool.connect(place.ray)
+        sharing = None if place.device == "cpu" else place.workers
+        yield from ray_pool.as_done(partial(compute, place=place), left, sharing)
+        return
+    if place.workers == 1:
+        for one in left:
+            yield one, compute(one, place)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process that met CUDA is of no use
+    threads = max(1, (os.cpu_count() or 1) // place.workers)
+    with ProcessPoolExecutor(
+        min(place.workers, max(1, len(left))), context, _begin_worker, (threads,)
+    ) as pool:
+        running = {pool.submit(compute, one, place): one for one in left}
+        try:
+            for future in as_completed(running):
+                yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"a worker was ended from outside (out of memory, say); finished cells are kept in"
+                f" {place.out}: run the same command again, with fewer --workers if it recurs"
+            ) from error
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            raise
+        except BaseException:  # the run is to end now; begun cells are gone on from another time
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin_worker(threads: int) -> None:
+    """A worker's share of the machine; it does not outlive the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run hears it, and ends its workers
+    threading.Thread(target=_die_with_the_run, daemon=True).start()
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def _die_with_the_run() -> None:
+    """Left to itself, a worker would finish its cell and wait for ever."""
+    run = multiprocessing.parent_process()
+    if run is not None:
+        run.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def compute(planned: Planned, place: Place) -> Result:
+    """Train and test one cell, and keep its result."""
+    folder = place.folder(planned)
+    if (folder / "result.json").exists():  # a damaged one
+        shutil.rmtree(folder)
+    model, training = planned.model, []
+    if planned.recipe is not None:
+        trained = train(
+            planned.recipe,
+            place.data_root,
+            folder / "model",
+            device=place.device,
+            quiet=True,
+            shared=place.out / FOLDER,
+        )
+        model = trained[-1].folder
+        training = [
+            {**{key: phase.record[key] for key in KEPT}, "reused": phase.reused}
+            for phase in trained
+        ]
+    scores, cost = _tested(planned, model, place, folder / "evaluation")
+    result = finish(
+        folder,
+        {
+            "name": planned.name,
+            "identity": planned.identity,
+            "scores": scores,
+            "training": training,
+            "evaluation": cost,
+        },
+    )
+    shutil.rmtree(folder / "evaluation", ignore_errors=True)
+    if not place.keep_models:
+        shutil.rmtree(folder / "model", ignore_errors=True)
+    return result
+
+
+def _tested(
+    planned: Planned, model: Path, place: Place, scratch: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A model's scores on every test, and what they cost.
+
+    A trained model makes vectors as the model that it comes from: pooling, prompt, length.
+    """
+    start = time.perf_counter()
+    cell = planned.cell
+    engine = replace(
+        Engine.load(str(model), device=place.device),
+        name=cell.model,
+        conventions=conventions(planned.model, cell.model),
+    )
+    scores, tokens = [], 0
+    for test in cell.tests:
+        without = barred(test, cell.phases)
+        codes = [code for code, _, _ in sets_tested(test, without, place.data_root)]
+        settings = Settings(layers=test.layers)
+        cells, _ = plan_cells(
+            engine, [tested_task(test, without)], place.data_root, settings, codes
+        )
+        records = [
+            record
+            for one in cells
+            for record in run_cell(engine, one, settings, scratch, Watcher())["records"]
+        ]
+        scores.append(_scores(test, records))
+        tokens += sum({r["language"]: r["tokens"] for r in records}.values())
+    backend = engine.backend
+    return scores, {
+        "seconds": time.perf_counter() - start,
+        "tokens": tokens,
+        "backend": backend.name,
+        "implementation": backend.implementation,
+        "device": device_name(backend.device),
+        "precision": backend.precision,
+        "versions": library_versions(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """What a result calls a device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _scores(test: Test, records: list[Record]) -> dict[str, Any]:
+    """A test's records as one small value: metric -> layer (empty for a head) -> language."""
+    matched = isinstance(find_task(test.task).rules, Matching)
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    for record in records:
+        if not matched:
+            values = {k: v for k, v in record["details"].items() if isinstance(v, float)}
+        elif record["retrieval"] in (None, "max"):
+            values = {
+                f"{record['metric']}, {record['direction']}, {record['scoring']}": record["score"]
+            }
+        else:
+            continue
+        layer = str(record["layer"]) if matched else ""
+        for name, value in values.items():
+            metrics.setdefault(name, {}).setdefault(layer, {})[record["language"]] = value
+    return {
+        "task": test.task,
+        "languages": {r["language"]: {"split": r["split"], "n": r["n"]} for r in records},
+        "metrics": metrics,
+    }

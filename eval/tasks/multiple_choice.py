@@ -1,0 +1,89 @@
+"""Declaring sets of multiple choice to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from xtremely.eval.data import readers
+from xtremely.eval.data.examples import Choices
+from xtremely.eval.data.languages import codes
+from xtremely.eval.data.readers import Missing
+from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.kernels.guard import require
+
+# Where an example stands, its text, its options and the right one's row.
+Item = tuple[str, str, Sequence[str], int | str]
+
+
+def choosing(
+    name: str,
+    title: str,
+    files: Callable[[str], Sequence[str]],
+    read: Callable[[Path], list[Item]],
+    splits: tuple[str, ...],
+    licence: str,
+    source: str,
+    max_length: int = 128,
+) -> Task:
+    """A task in English.
+
+    Args:
+        name: of the task, and of its folder in the data root.
+        title: one line for people.
+        files: split -> file names in the folder, of which the first that exists is read.
+        read: a file to its items.
+        splits: what there is to train on.
+        licence: of the data.
+        source: where the data comes from.
+        max_length: tokens at which a text with an option is cut.
+    """
+
+    def find(root: Path, code: str, split: str) -> Callable[[], Choices]:
+        if code != "en":
+            raise Missing(name, code, [f"{name} has en alone"])
+        places = [[root / name / file] for file in files(split)]
+        _, (path,) = readers.locate(name, code, places)
+        return partial(_choices, path, read)
+
+    return Task(
+        name=name,
+        title=title,
+        kind="choice",
+        languages=codes("en"),
+        find=find,
+        splits=(),
+        metric="accuracy",
+        rules=Labelling(),
+        benchmark="none: to train on",
+        licence=licence,
+        source=source,
+        layouts=tuple(f"{name}/{file}" for split in splits for file in files(split)),
+        more_splits=splits,
+        max_length=max_length,
+    )
+
+
+def chosen_option(text: str) -> int | str:
+    """The row that a text names; the text itself, to be complained of, if it is no number."""
+    number = readers.whole_number(text)
+    return text if number is None else number
+
+
+def _choices(path: Path, read: Callable[[Path], list[Item]]) -> Choices:
+    items = read(path)
+    require(bool(items), f"{path}: the file is empty")
+    width = len(items[0][2])
+    for where, _, options, answer in items:
+        require(len(options) == width, f"{where}: {len(options)} options, the first has {width}")
+        require(
+            type(answer) is int and 0 <= answer < width,
+            f"{where}: the right option is {answer!r}; legal: 0 to {width - 1}",
+        )
+    return Choices(
+        [text for _, text, _, _ in items],
+        [tuple(options) for _, _, options, _ in items],
+        [answer for *_, answer in items],
+        {"layout": path.name},
+    )

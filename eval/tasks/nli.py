@@ -1,0 +1,88 @@
+"""Declaring sets of natural language inference to train on: one head, XNLI's, for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import make_dataclass
+from functools import partial
+from pathlib import Path
+
+from xtremely.eval.data import readers
+from xtremely.eval.data.examples import TextPairs
+from xtremely.eval.data.languages import codes
+from xtremely.eval.data.pairs import Row, text_pairs
+from xtremely.eval.data.readers import Missing
+from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.kernels.guard import require
+
+LABELS = ("contradiction", "entailment", "neutral")  # in XNLI's order
+UNDECIDED = "-"  # the label of a pair on which annotators did not agree
+
+Layouts = Sequence[Sequence[Path]]
+
+
+def inference(
+    name: str,
+    title: str,
+    language: str,
+    layouts: Callable[[Path, str], Layouts],
+    read: Callable[[list[Path]], TextPairs],
+    splits: tuple[str, ...],
+    licence: str,
+    source: str,
+    layout_names: tuple[str, ...],
+) -> Task:
+    """A task of one language.
+
+    Args:
+        name: of the task.
+        title: one line for people.
+        language: its code.
+        layouts: (root, split) -> alternatives of files that belong together.
+        read: the files of one to pairs.
+        splits: what there is to train on.
+        licence: of the data.
+        source: where the data comes from.
+        layout_names: the layouts, for people.
+    """
+
+    def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
+        if code != language:
+            raise Missing(name, code, [f"{name} has {language} alone"])
+        _, files = readers.locate(name, code, layouts(root, split))
+        return partial(read, files)
+
+    return Task(
+        name=name,
+        title=title,
+        kind="pair",
+        languages=codes(language),
+        find=find,
+        splits=(),
+        metric="accuracy",
+        rules=Labelling(LABELS),
+        benchmark="none: to train on",
+        licence=licence,
+        source=source,
+        layouts=layout_names,
+        checkpoint="xnli",
+        more_splits=splits,
+        max_length=128,
+    )
+
+
+def decided(rows: Sequence[Row], renamed: Mapping[str, str] | None = None) -> TextPairs:
+    """Pairs without those on which annotators did not agree, which are counted."""
+    kept = [row for row in rows if row[1][2] != UNDECIDED]
+    require(bool(kept), f"{rows[0][0] if rows else 'the file'}: no pair has a label")
+    notes = {"undecided": len(rows) - len(kept)} if len(kept) < len(rows) else {}
+    return text_pairs(kept, LABELS, renamed, **notes)
+
+
+def json_rows(path: Path, columns: Sequence[str]) -> list[Row]:
+    """Three columns of a file of one JSON object a line, all of them text."""
+    schema = make_dataclass("Row", [(name, str) for name in columns], slots=True)
+    return [
+        (f"{path}:{number}", [getattr(row, name) for name in columns])
+        for number, row in enumerate(readers.read_json_lines(path, schema), start=1)
+    ]

@@ -1,0 +1,289 @@
+"""What a task is, and how the tasks are found.
+
+A task is one frozen value, ``TASK``, in one file of ``eval/tasks/xtreme``. Facts that decide a score
+(languages, labels, layers, pooling, neighbours, lengths) stand there and nowhere else. Tasks that
+are only trained on stand in ``eval/tasks/training``, in the same form.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from xtremely.eval.data.examples import Examples
+from xtremely.eval.data.readers import Missing
+from xtremely.kernels.guard import UsageError, require, unknown
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which hidden state makes an embedding.
+
+    Attributes:
+        layers: depth of the model -> layer taken.
+        pooling: ``mean`` or ``cls``.
+    """
+
+    layers: dict[int, int]
+    pooling: str
+
+    def layer(self, depth: int, profile: str) -> int:
+        """The layer for a model of ``depth`` layers."""
+        if depth not in self.layers:
+            known = ", ".join(map(str, self.layers))
+            raise UsageError(
+                f"profile {profile!r} is published for models of {known} layers, this one has"
+                f" {depth}; name a layer with --layers"
+            )
+        return self.layers[depth]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How translations are found (kinds ``retrieve`` and ``mine``).
+
+    Attributes:
+        direction: the direction that the benchmark scores.
+        scoring: the scoring that the benchmark uses.
+        profiles: published settings by name.
+        neighbours: k of the margin.
+        candidates: nearest sentences among which a match is chosen; None for all.
+    """
+
+    direction: str
+    scoring: str
+    profiles: dict[str, Setting]
+    neighbours: int = 4
+    candidates: int | None = None
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What is said of a text pair (kind ``pair``), of every word (``tag``) or option (``choice``).
+
+    Attributes:
+        labels: the classes, in the order of a new head's outputs; empty for ``choice``.
+    """
+
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How answers are found in a context (kind ``span``).
+
+    Attributes:
+        normaliser: whose normalisation the metrics use, ``squad`` or ``mlqa``.
+        question_length: tokens at which a question is cut.
+        stride: tokens that a window starts after the one before it.
+        best: answers kept per question.
+        longest: tokens of an answer at most.
+        shortlist: only so many of a window's likeliest begins and ends are paired, as in BERT's
+            script; None pairs them all.
+        wording: how an answer's tokens become text, one of ``decode.WORDINGS``.
+    """
+
+    normaliser: str
+    question_length: int = 64
+    stride: int = 128
+    best: int = 20
+    longest: int = 30
+    shortlist: int | None = None
+    wording: str = "offsets"
+
+
+# Kind of a task -> its rules.
+KINDS = {
+    "retrieve": Matching,
+    "mine": Matching,
+    "pair": Labelling,
+    "tag": Labelling,
+    "choice": Labelling,
+    "span": Reading,
+    "mlm": Labelling,
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark task.
+
+    Attributes:
+        name: what the command line calls it.
+        title: one line for people.
+        kind: how it is evaluated, one of ``KINDS``.
+        languages: every language that the benchmark averages over, listed only here.
+        find: (root, language, split) -> what reads the examples. It only looks which files are
+            there, and raises Missing where there are none.
+        splits: splits that are evaluated, in this order. Mining takes all that are there, its
+            threshold from the first; other kinds stop at the first whose answers are known.
+        metric: the name of its score.
+        rules: of its kind.
+        benchmark: what a score may be compared with.
+        licence: of the data.
+        source: where the data comes from.
+        layouts: the file layouts that ``find`` knows, for people.
+        checkpoint: the fine-tuning whose head answers, e.g. ``squad``; None for retrieval, which
+            takes the encoder as it is.
+        more_languages: those that XTREME-R adds; evaluated where there is data, not averaged.
+        more_splits: those to train on, in the languages that have them.
+        training_languages: those that can be trained on and are not evaluated.
+        max_length: tokens at which texts are cut.
+        packaged: whether the data comes with the package.
+        sizes: split -> examples of the benchmark, one number where all languages have as many.
+            Only what is known for sure; a set of another size is scored and remarked on.
+    """
+
+    name: str
+    title: str
+    kind: str
+    languages: tuple[str, ...]
+    find: Callable[[Path, str, str], Callable[[], Examples]]
+    splits: tuple[str, ...]
+    metric: str
+    rules: Matching | Labelling | Reading
+    benchmark: str
+    licence: str
+    source: str
+    layouts: tuple[str, ...]
+    checkpoint: str | None = None
+    more_languages: tuple[str, ...] = ()
+    more_splits: tuple[str, ...] = ()
+    training_languages: tuple[str, ...] = ()
+    max_length: int = 512
+    packaged: bool = False
+    sizes: Mapping[str, int | Mapping[str, int]] = field(default_factory=dict)
+
+    def benchmark_of(self, language: str) -> str:
+        """What a language's score may be compared with."""
+        return self.benchmark if language in self.languages else "XTREME-R's further languages"
+
+    def read(self, root: Path | None, language: str, split: str) -> Examples:
+        """The examples of any split; ``root`` may be None if they come with the package.
+
+        Raises:
+            Missing: there are none.
+            InputError: they cannot be used; file and line are named.
+        """
+        examples = self._find(root, language, split)()
+        remark = self.size_remark(language, split, len(examples))
+        if remark is None:
+            return examples
+        warnings.warn(f"{self.name}, {language}, {split}: {remark}", stacklevel=2)
+        reasons = [examples.notes["not_comparable"]] if "not_comparable" in examples.notes else []
+        notes = {**examples.notes, "not_comparable": "; ".join([*reasons, remark])}
+        return replace(examples, notes=notes)
+
+    def size_remark(self, language: str, split: str, count: int) -> str | None:
+        """What is to be said of a set of ``count`` examples; None if it has the known size."""
+        sizes = self.sizes.get(split, {})
+        known = sizes if isinstance(sizes, int) else sizes.get(language, count)
+        if count < known:
+            return f"{count:,} of {known:,} examples"
+        return f"{count:,} examples, the benchmark has {known:,}" if count > known else None
+
+    def splits_there(self, root: Path | None, language: str) -> list[str]:
+        """The splits that ``load`` would look at and find, without reading them.
+
+        Raises:
+            Incomplete: one is there in part.
+        """
+        found = []
+        for split in self.splits:
+            with suppress(Missing):
+                self._find(root, language, split)
+                found.append(split)
+        return found
+
+    def languages_there(self, root: Path | None, split: str) -> list[str]:
+        """The languages in which there is a split, which is not read."""
+        found = []
+        for code in (*self.languages, *self.more_languages, *self.training_languages):
+            with suppress(Missing):
+                self._find(root, code, split)
+                found.append(code)
+        return found
+
+    @property
+    def own_split(self) -> str:
+        """The benchmark's: mining tunes on the first, other kinds fall back on those after it."""
+        return self.splits[-1] if self.kind == "mine" else self.splits[0]
+
+    def load(self, root: Path | None, language: str) -> dict[str, Examples]:
+        """The splits to evaluate.
+
+        Raises:
+            Missing: there is none.
+        """
+        found: dict[str, Examples] = {}
+        places: list[str] = []
+        for split in self.splits:
+            try:
+                found[split] = self.read(root, language, split)
+            except Missing as missing:
+                places += missing.places
+                continue
+            if self.kind != "mine" and found[split].labelled:
+                break
+        if not found:
+            raise Missing(self.name, language, places)
+        return found
+
+    def _find(self, root: Path | None, language: str, split: str) -> Callable[[], Examples]:
+        require(root is not None or self.packaged, f"task {self.name!r} needs --data-root")
+        legal = (*self.splits, *self.more_splits)
+        if split not in legal:
+            raise unknown(f"split of {self.name}", split, legal)
+        return self.find(root or Path(), language, split)
+
+
+def sizes_of(table: str) -> dict[str, int]:
+    """Language -> number of examples, from "LL NUMBER LL NUMBER ..."."""
+    words = table.split()
+    return {code: int(count) for code, count in zip(words[::2], words[1::2], strict=True)}
+
+
+def all_tasks() -> dict[str, Task]:
+    """Every task of ``eval/tasks/xtreme``, by name."""
+    return _declared("xtreme")
+
+
+def training_tasks() -> dict[str, Task]:
+    """Every task that can be trained on: those of ``eval/tasks/xtreme`` and ``eval/tasks/training``."""
+    return _declared("xtreme", "training")
+
+
+def _declared(*folders: str) -> dict[str, Task]:
+    tasks: dict[str, Task] = {}
+    for folder in folders:
+        package = importlib.import_module(f"xtremely.eval.tasks.{folder}")
+        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+            found = importlib.import_module(f"{package.__name__}.{module.name}").TASK
+            require(found.name not in tasks, f"two files declare the task {found.name!r}")
+            require(
+                isinstance(found.rules, KINDS.get(found.kind, ())),
+                f"task {found.name!r}: {type(found.rules).__name__} are no rules of {found.kind!r}",
+            )
+            tasks[found.name] = found
+    return tasks
+
+
+def find_task(name: str) -> Task:
+    """A task by name, or an error with the nearest name."""
+    return _named(name, all_tasks())
+
+
+def find_training_task(name: str) -> Task:
+    """A task to train on by name, or an error with the nearest name."""
+    return _named(name, training_tasks())
+
+
+def _named(name: str, tasks: dict[str, Task]) -> Task:
+    if name not in tasks:
+        raise unknown("task", name, tasks)
+    return tasks[name]

@@ -1,0 +1,31 @@
+"""ANLI: entailment, contradiction or neither, written to mislead models; all three rounds.
+
+Source: https://github.com/facebookresearch/anli (CC BY-NC 4.0), release 1.0. X-STILTs trains on it
+with MNLI and SNLI: three sources of one phase, which share a head.
+"""
+
+from pathlib import Path
+
+from xtremely.eval.tasks.nli import decided, inference, json_rows
+
+COLUMNS = ("context", "hypothesis", "label")
+LETTERS = {"e": "entailment", "n": "neutral", "c": "contradiction"}
+ROUNDS = ("R1", "R2", "R3")
+
+
+def _layouts(root: Path, split: str) -> list[list[Path]]:
+    folders = [folder / "anli_v1.0" for folder in (root, root / "anli", root / "nli")]
+    return [[folder / name / f"{split}.jsonl" for name in ROUNDS] for folder in folders]
+
+
+TASK = inference(
+    name="anli",
+    title="entailment, contradiction or neither, written to mislead",
+    language="en",
+    layouts=_layouts,
+    read=lambda files: decided([r for path in files for r in json_rows(path, COLUMNS)], LETTERS),
+    splits=("train", "dev", "test"),
+    licence="CC BY-NC 4.0",
+    source="https://github.com/facebookresearch/anli (anli_v1.0.zip)",
+    layout_names=("{,anli/,nli/}anli_v1.0/{R1,R2,R3}/{train,dev,test}.jsonl",),
+)

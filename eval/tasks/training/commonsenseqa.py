@@ -1,0 +1,92 @@
+"""CommonsenseQA: questions about how the world is, five options.
+
+Source: https://www.tau-nlp.org/commonsenseqa, the random split, as released or with the questions
+and choices of the hub's copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xtremely.eval.data import readers
+from xtremely.eval.tasks.multiple_choice import Item, choosing
+from xtremely.files.documents import fit
+from xtremely.kernels.guard import require
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the release."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the release."""
+
+    stem: str
+    choices: list[Option]
+
+
+@dataclass(frozen=True)
+class Released:
+    """A line of the release."""
+
+    answerKey: str
+    question: Question
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the hub's copy."""
+
+    label: list[str]
+    text: list[str]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A line of the hub's copy."""
+
+    answerKey: str
+    question: str
+    choices: Options
+
+
+def _read(path: Path) -> list[Item]:
+    rows = readers.read_json_lines(path, dict[str, object])
+    return [_item(f"{path}:{number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _item(where: str, row: dict[str, object]) -> Item:
+    if isinstance(row.get("question"), dict):
+        released = fit(row, Released, where)
+        answer, text = released.answerKey, released.question.stem
+        labels = [one.label for one in released.question.choices]
+        options = [one.text for one in released.question.choices]
+    else:
+        copied = fit(row, Copied, where)
+        answer, text = copied.answerKey, copied.question
+        labels, options = copied.choices.label, copied.choices.text
+    require(
+        len({*labels}) == len(labels) == len(options),
+        f"{where}: options {', '.join(labels)} for {len(options)} texts; each needs its own letter",
+    )
+    require(
+        answer in labels, f"{where}: the right option is {answer!r}; legal: {', '.join(labels)}"
+    )
+    return where, text, options, labels.index(answer)
+
+
+TASK = choosing(
+    name="commonsenseqa",
+    title="questions about the world, of five answers",
+    files=lambda split: (f"{split}_rand_split.jsonl",),
+    read=_read,
+    splits=("train", "dev"),
+    licence="MIT",
+    source="https://www.tau-nlp.org/commonsenseqa",
+)

@@ -1,0 +1,19 @@
+"""DRCD: answers in paragraphs of Chinese Wikipedia, in traditional characters.
+
+Source: https://github.com/DRCKnowledgeTeam/DRCD (CC BY-SA 3.0).
+"""
+
+from xtremely.eval.tasks.extractive_qa import extractive
+
+TASK = extractive(
+    name="drcd",
+    title="answers in a paragraph, Chinese in traditional characters",
+    language="zh",
+    files={
+        "train": ("DRCD_training.json",),
+        "dev": ("DRCD_dev.json",),
+        "test": ("DRCD_test.json",),
+    },
+    licence="CC BY-SA 3.0",
+    source="https://github.com/DRCKnowledgeTeam/DRCD",
+)

@@ -1,0 +1,62 @@
+"""HellaSwag: which of four sentences goes on?
+
+Source: https://github.com/rowanz/hellaswag (MIT); also a text form of six lines an item: the
+activity and the context, the right ending's number, four endings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xtremely.eval.data import readers
+from xtremely.eval.tasks.multiple_choice import Item, choosing, chosen_option
+from xtremely.kernels.guard import require
+
+NAMES = {"train": "train", "dev": "val"}
+LINES = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the release."""
+
+    ctx: str
+    endings: list[str]
+    label: int
+
+
+def _read(path: Path) -> list[Item]:
+    if ".txt" in path.suffixes:
+        return _read_text(path)
+    return [
+        (f"{path}:{number}", row.ctx, row.endings, row.label)
+        for number, row in enumerate(readers.read_json_lines(path, Row), start=1)
+    ]
+
+
+def _read_text(path: Path) -> list[Item]:
+    lines = readers.read_lines(path)
+    require(
+        len(lines) % LINES == 0,
+        f"{path}: {len(lines)} lines; an item has {LINES} (context, answer, four endings)",
+    )
+    items = []
+    for start in range(0, len(lines), LINES):
+        text, answer, *endings = lines[start : start + LINES]
+        items.append((f"{path}:{start + 1}", text, endings, chosen_option(answer)))
+    return items
+
+
+TASK = choosing(
+    name="hellaswag",
+    title="the sentence that goes on, of four",
+    files=lambda split: (
+        f"hellaswag_{NAMES[split]}.jsonl",
+        f"hellaswag_{NAMES[split]}_full.txt",
+    ),
+    read=_read,
+    splits=("train", "dev"),
+    licence="MIT",
+    source="https://github.com/rowanz/hellaswag (data)",
+)

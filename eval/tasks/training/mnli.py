@@ -1,0 +1,30 @@
+"""MultiNLI: entailment, contradiction or neither, in ten genres of English.
+
+Source: https://cims.nyu.edu/~sbowman/multinli (OANC and others), release 1.0; dev is the matched
+one.
+"""
+
+from pathlib import Path
+
+from xtremely.eval.tasks.nli import decided, inference, json_rows
+
+FILES = {"train": "multinli_1.0_train.jsonl", "dev": "multinli_1.0_dev_matched.jsonl"}
+COLUMNS = ("sentence1", "sentence2", "gold_label")
+
+
+def _layouts(root: Path, split: str) -> list[list[Path]]:
+    folders = (root, root / "mnli", root / "nli" / "mnli")
+    return [[folder / "multinli_1.0" / FILES[split]] for folder in folders]
+
+
+TASK = inference(
+    name="mnli",
+    title="entailment, contradiction or neither, in ten genres",
+    language="en",
+    layouts=_layouts,
+    read=lambda files: decided(json_rows(files[0], COLUMNS)),
+    splits=("train", "dev"),
+    licence="OANC, CC BY, CC BY-SA and public domain, by genre",
+    source="https://cims.nyu.edu/~sbowman/multinli (multinli_1.0.zip)",
+    layout_names=("{,mnli/,nli/mnli/}multinli_1.0/multinli_1.0_{train,dev_matched}.jsonl",),
+)

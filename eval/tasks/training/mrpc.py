@@ -1,0 +1,55 @@
+"""MRPC: do two sentences of the news say the same? It stands in for QQP, whose head it shares.
+
+Source: https://www.microsoft.com/en-us/download/details.aspx?id=52398, as a table with numbered
+labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from xtremely.eval.data import readers
+from xtremely.eval.data.examples import TextPairs
+from xtremely.eval.data.languages import codes
+from xtremely.eval.data.pairs import read_table, text_pairs
+from xtremely.eval.data.readers import Missing
+from xtremely.eval.tasks.task import Labelling, Task
+
+NAME = "mrpc"
+LABELS = ("0", "1")
+COLUMNS = ("sentence1", "sentence2", "label")
+
+
+def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
+    """A split, from a folder of tables."""
+    if code != "en":
+        raise Missing(NAME, code, [f"{NAME} has en alone"])
+    file = f"{'validation' if split == 'dev' else split}.tsv"
+    places = [[root / folder / NAME / file] for folder in ("", "paraphrase_en")]
+    _, (path,) = readers.locate(NAME, code, places)
+    return partial(_read, path)
+
+
+def _read(path: Path) -> TextPairs:
+    return text_pairs(read_table(path, COLUMNS), LABELS, layout="table")
+
+
+TASK = Task(
+    name=NAME,
+    title="sentences of the news that say the same",
+    kind="pair",
+    languages=codes("en"),
+    find=find,
+    splits=(),
+    metric="accuracy",
+    rules=Labelling(LABELS),
+    benchmark="none: to train on",
+    licence="Microsoft Research's terms",
+    source="https://www.microsoft.com/en-us/download/details.aspx?id=52398",
+    layouts=("{,paraphrase_en/}mrpc/{train,validation,test}.tsv",),
+    checkpoint="qqp",
+    more_splits=("train", "dev", "test"),
+    max_length=128,
+)

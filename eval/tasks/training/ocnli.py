@@ -1,0 +1,30 @@
+"""OCNLI: entailment, contradiction or neither, written in Chinese and not translated.
+
+Source: https://github.com/CLUEbenchmark/OCNLI (CC BY-NC 2.0). Where the whole training file is
+absent, its part of 10,000 is read.
+"""
+
+from pathlib import Path
+
+from xtremely.eval.tasks.nli import decided, inference, json_rows
+
+FILES = {"train": ("train.50k.json", "train.10k.json"), "dev": ("dev.json",)}
+COLUMNS = ("sentence1", "sentence2", "label")
+
+
+def _layouts(root: Path, split: str) -> list[list[Path]]:
+    folders = (root / "ocnli", root / "nli" / "ocnli")
+    return [[folder / file] for file in FILES[split] for folder in folders]
+
+
+TASK = inference(
+    name="ocnli",
+    title="entailment, contradiction or neither, written in Chinese",
+    language="zh",
+    layouts=_layouts,
+    read=lambda files: decided(json_rows(files[0], COLUMNS)),
+    splits=("train", "dev"),
+    licence="CC BY-NC 2.0",
+    source="https://github.com/CLUEbenchmark/OCNLI (data/ocnli)",
+    layout_names=("{,nli/}ocnli/{train.50k,train.10k,dev}.json",),
+)

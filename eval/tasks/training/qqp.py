@@ -1,0 +1,63 @@
+"""QQP: do two questions of Quora ask the same?
+
+Source: GLUE's copy of Quora Question Pairs (https://gluebenchmark.com), whose test set has no
+labels. Lines that GLUE's own files break are left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from xtremely.eval.data import readers
+from xtremely.eval.data.examples import TextPairs
+from xtremely.eval.data.languages import codes
+from xtremely.eval.data.pairs import text_pairs
+from xtremely.eval.data.readers import Missing
+from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.kernels.guard import require
+
+NAME = "qqp"
+LABELS = ("0", "1")
+HEADER = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
+
+
+def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
+    """A split, from GLUE's folder."""
+    if code != "en":
+        raise Missing(NAME, code, [f"{NAME} has en alone"])
+    places = [[root / folder / f"{split}.tsv"] for folder in ("QQP", NAME)]
+    _, (path,) = readers.locate(NAME, code, places)
+    return partial(_read, path)
+
+
+def _read(path: Path) -> TextPairs:
+    header, *lines = [line.split("\t") for line in readers.read_lines(path)] or [[]]
+    require(header == HEADER, f"{path}:1: the first line is {header}; expected {HEADER}")
+    whole = [
+        (f"{path}:{number}", row[3:])
+        for number, row in enumerate(lines, start=2)
+        if len(row) == len(HEADER)
+    ]
+    require(bool(whole), f"{path}: no line has {len(HEADER)} columns")
+    return text_pairs(whole, LABELS, left_out=len(lines) - len(whole), layout="GLUE")
+
+
+TASK = Task(
+    name=NAME,
+    title="questions that ask the same",
+    kind="pair",
+    languages=codes("en"),
+    find=find,
+    splits=(),
+    metric="accuracy",
+    rules=Labelling(LABELS),
+    benchmark="none: to train on",
+    licence="Quora's terms",
+    source="https://gluebenchmark.com (QQP)",
+    layouts=("{QQP,qqp}/{train,dev}.tsv",),
+    checkpoint=NAME,
+    more_splits=("train", "dev"),
+    max_length=128,
+)

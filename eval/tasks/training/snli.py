@@ -1,0 +1,44 @@
+"""SNLI: entailment, contradiction or neither, about descriptions of images.
+
+Source: https://nlp.stanford.edu/projects/snli (CC BY-SA 4.0), release 1.0, or its table with
+numbered labels.
+"""
+
+from pathlib import Path
+
+from xtremely.eval.data.examples import TextPairs
+from xtremely.eval.data.pairs import read_table
+from xtremely.eval.tasks.nli import decided, inference, json_rows
+
+COLUMNS = ("sentence1", "sentence2", "gold_label")
+TABLE = ("premise", "hypothesis", "label")
+NUMBERED = {"0": "entailment", "1": "neutral", "2": "contradiction"}
+
+
+def _layouts(root: Path, split: str) -> list[list[Path]]:
+    folders = (root, root / "snli", root / "nli" / "snli")
+    release = [[folder / "snli_1.0" / f"snli_1.0_{split}.jsonl"] for folder in folders]
+    table = "validation" if split == "dev" else split
+    return [*release, [root / "nli" / "snli" / f"{table}.tsv"]]
+
+
+def _read(files: list[Path]) -> TextPairs:
+    if ".tsv" in files[0].suffixes:
+        return decided(read_table(files[0], TABLE), NUMBERED)
+    return decided(json_rows(files[0], COLUMNS))
+
+
+TASK = inference(
+    name="snli",
+    title="entailment, contradiction or neither, about images",
+    language="en",
+    layouts=_layouts,
+    read=_read,
+    splits=("train", "dev", "test"),
+    licence="CC BY-SA 4.0",
+    source="https://nlp.stanford.edu/projects/snli (snli_1.0.zip)",
+    layout_names=(
+        "{,snli/,nli/snli/}snli_1.0/snli_1.0_{train,dev,test}.jsonl",
+        "nli/snli/{train,validation,test}.tsv",
+    ),
+)

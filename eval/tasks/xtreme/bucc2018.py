@@ -1,0 +1,89 @@
+"""BUCC 2018: mine the translations hidden in two monolingual piles of sentences.
+
+Source: https://comparable.limsi.fr/bucc2018. XTREME calls the release's sample-gold part "dev"
+and its training-gold part "test" (gold removed). The threshold is tuned on dev and frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from xtremely.eval.data import hub, readers
+from xtremely.eval.data.examples import Comparable, Side
+from xtremely.eval.tasks.task import Matching, Setting, Task, sizes_of
+
+NAME = "bucc2018"
+RELEASE_NAMES = {"dev": "sample", "test": "training"}
+
+
+def find(root: Path, code: str, split: str) -> Callable[[], Comparable]:
+    """A split, from XTREME's download folder, BUCC's release or the hub's."""
+    table = hub.find(NAME, code, root, [f"bucc18.{code}"], split)
+    if table:
+        return partial(_from_hub, table, code)
+    release = f"{code}-en.{RELEASE_NAMES[split]}"
+    stems = [
+        root / NAME / f"{code}-en.{split}",
+        root / NAME / f"{code}-en" / release,
+        root / NAME / release,
+        root / f"{code}-en.{split}",
+    ]
+    layouts = [[stem.with_name(f"{stem.name}.{side}") for side in (code, "en")] for stem in stems]
+    layout, (x_file, en_file) = readers.locate(NAME, code, layouts)
+    gold = stems[layout].with_name(f"{stems[layout].name}.gold")
+    gold_file = readers.existing(gold)
+    if split == "dev" and gold_file is None:  # the threshold is tuned on it
+        raise readers.Incomplete(NAME, code, x_file, gold)
+    return partial(_from_files, x_file, en_file, gold_file)
+
+
+def _from_files(x_file: Path, en_file: Path, gold_file: Path | None) -> Comparable:
+    x, en = Side(*readers.read_identified(x_file)), Side(*readers.read_identified(en_file))
+    gold = readers.read_id_pairs(gold_file, x.ids, en.ids) if gold_file else None
+    return Comparable(x, en, gold, {"layout": "BUCC files"})
+
+
+def _from_hub(table: hub.Table, code: str) -> Comparable:
+    """The hub keeps the gold pairs only: no distractors, so no score of this is XTREME's."""
+    foreign, english = hub.translations(table)
+    x_ids = [f"{code}-{n:09d}" for n in range(1, len(foreign) + 1)]
+    en_ids = [f"en-{n:09d}" for n in range(1, len(english) + 1)]
+    return Comparable(
+        Side(x_ids, foreign),
+        Side(en_ids, english),
+        set(zip(x_ids, en_ids, strict=True)),
+        {"layout": "hub", "not_comparable": "gold pairs without distractors: not XTREME's task"},
+    )
+
+
+TASK = Task(
+    name=NAME,
+    title="bitext mining in comparable corpora",
+    kind="mine",
+    languages=("de", "fr", "ru", "zh"),
+    find=find,
+    splits=("dev", "test"),
+    metric="f1",
+    rules=Matching(
+        direction="both",
+        scoring="ratio",
+        profiles={
+            # scripts/run_bucc2018.sh (no --num_layers, so a 24-layer model gives layer 20); the
+            # paper used mean pooling (pull request 104).
+            "script": Setting({12: 8, 24: 20}, "cls"),
+            "paper": Setting({12: 8, 24: 20}, "mean"),
+        },
+        candidates=4,
+    ),
+    benchmark="XTREME",
+    licence="not stated by the source",
+    source="https://comparable.limsi.fr/bucc2018",
+    layouts=(
+        "bucc2018/LL-en.{dev,test}.{LL,en,gold}",
+        "bucc2018/LL-en/LL-en.{sample,training}.{LL,en,gold}",
+        "bucc18.LL/{validation,test}-*.parquet",
+    ),
+    sizes={"dev": sizes_of("zh 8624")},  # sentences of the foreign side
+)

@@ -1,0 +1,80 @@
+"""PAWS-X: do two sentences of nearly the same words say the same?
+
+Source: https://github.com/google-research-datasets/paws (pawsx). XTREME's download script takes the
+labels out of the test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from xtremely.eval.data import hub, readers
+from xtremely.eval.data.examples import TextPairs
+from xtremely.eval.data.languages import codes
+from xtremely.eval.data.pairs import read_pairs, table_rows, text_pairs, with_labels
+from xtremely.eval.tasks.task import Labelling, Task
+
+NAME = "pawsx"
+LABELS = ("0", "1")
+COLUMNS = ("sentence1", "sentence2", "label")
+RELEASE_NAMES = {"dev": "dev_2k", "test": "test_2k", "train": "translated_train"}
+MAJORITY = "labels by majority of other languages: on dev 99 % are the language's own"
+
+
+def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
+    """A split, from the release's files, XTREME's download folder or the hub's."""
+    table = hub.find(NAME, code, root, [f"PAWS-X.{code}"], split)
+    if table:
+        return partial(_from_hub, table)
+    file = "train" if (code, split) == ("en", "train") else RELEASE_NAMES[split]
+    folders = (root / "x-final", root / NAME / "x-final", root / NAME / "original")
+    releases = [folder / code / f"{file}.tsv" for folder in folders]
+    download = root / NAME / f"{split}-{code}.tsv"
+    layout, (path,) = readers.locate(NAME, code, [[file] for file in (*releases, download)])
+    if layout < len(releases):
+        return partial(read_pairs, path, LABELS, COLUMNS, layout="PAWS-X")
+    return partial(_from_download, path, f"{split}-{code}", split)
+
+
+def _from_hub(table: hub.Table) -> TextPairs:
+    return text_pairs(table_rows(table, COLUMNS), LABELS, layout="hub")
+
+
+def _from_download(path: Path, own: str, common: str) -> TextPairs:
+    """XTREME's file, with labels from one beside it: the language's own, else the majority's."""
+    pairs = read_pairs(path, LABELS, layout="XTREME")
+    exact = readers.existing(path.with_name(f"{own}.labels.txt"))
+    majority = readers.existing(path.with_name(f"{common}.labels.majority.txt"))
+    if pairs.labelled or not (exact or majority):
+        return pairs
+    if exact:
+        return with_labels(pairs, exact, LABELS)
+    notes = {"majority_labels": len(pairs), "not_comparable": MAJORITY}
+    return with_labels(pairs, majority, LABELS, **notes)
+
+
+TASK = Task(
+    name=NAME,
+    title="paraphrases among sentences of nearly the same words",
+    kind="pair",
+    languages=codes("de en es fr ja ko zh"),
+    find=find,
+    splits=("test", "dev"),
+    metric="accuracy",
+    rules=Labelling(LABELS),
+    benchmark="XTREME",
+    licence="free use, Google LLC to be named as source",
+    source="https://github.com/google-research-datasets/paws (pawsx, x-final.tar.gz)",
+    layouts=(
+        "{x-final,pawsx/original}/LL/{dev_2k,test_2k,train,translated_train}.tsv",
+        "pawsx/{test,dev,train}-LL.tsv, labels also in pawsx/test-LL.labels.txt or"
+        " pawsx/test.labels.majority.txt",
+        "PAWS-X.LL/{test,validation,train}-*.parquet",
+    ),
+    checkpoint="pawsx",
+    more_splits=("train",),
+    max_length=128,
+    sizes={"dev": 2000, "test": 2000},
+)

@@ -1,0 +1,68 @@
+"""TyDiQA-GoldP: find the answer to a question that was asked in the language itself.
+
+Source: https://github.com/google-research-datasets/tydiqa (Apache 2.0), gold passage task v1.1.
+XTREME scores its dev set, whose answers the download script empties, and trains on English.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from xtremely.eval.data import hub, readers
+from xtremely.eval.data.examples import Questions
+from xtremely.eval.data.languages import codes, language
+from xtremely.eval.data.squad import read_squad, squad_rows
+from xtremely.eval.tasks.task import Reading, Task, sizes_of
+
+NAME = "tydiqa"
+
+
+def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
+    """A split, from the release's files, XTREME's download folder or the hub's."""
+    name = language(code).name.lower()
+    own = f"{name}-"  # how ids of the language's questions begin
+    table = hub.find(NAME, code, root, ["tydiqa", "secondary_task"], split)
+    if table:
+        return partial(squad_rows, table, own, layout="hub")
+    stem = f"tydiqa-goldp-v1.1-{split}"
+    folder = root / NAME / stem
+    files = [
+        root / NAME / f"{stem}.json",
+        folder / f"{stem}.json",
+        folder / f"tydiqa-goldp-{split}-{name}.json",
+        folder / f"tydiqa.goldp.{code}.{split}.json",
+    ]
+    layout, (path,) = readers.locate(NAME, code, [[file] for file in files])
+    if layout < 2:
+        return partial(read_squad, path, own, layout="TyDiQA, all languages")
+    return partial(read_squad, path, layout="TyDiQA")
+
+
+TASK = Task(
+    name=NAME,
+    title="answers in a paragraph: questions asked in the language itself",
+    kind="span",
+    languages=codes("ar bn en fi id ko ru sw te"),
+    find=find,
+    splits=("dev",),
+    metric="mean of exact match and F1",
+    rules=Reading(normaliser="squad"),
+    benchmark="XTREME",
+    licence="Apache 2.0",
+    source="https://github.com/google-research-datasets/tydiqa (gold passage task, v1.1)",
+    layouts=(
+        "tydiqa/tydiqa-goldp-v1.1-{dev,train}.json",
+        "tydiqa/tydiqa-goldp-v1.1-{dev,train}/tydiqa.goldp.LL.{dev,train}.json",
+        "tydiqa/tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-LANGUAGE.json",
+        "{tydiqa,secondary_task}/{validation,train}-*.parquet",
+    ),
+    checkpoint="tydiqa",
+    more_splits=("train",),
+    max_length=384,
+    sizes={
+        "dev": sizes_of("ar 921 en 440 fi 782 ko 276 sw 499 te 669"),
+        "train": sizes_of("en 3696 ko 1625 sw 2755"),
+    },
+)

@@ -1,0 +1,189 @@
+"""The examples of a training phase: read once, checked, and chosen by the seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtremely.engine.training.multitask_model import HeadPlan
+from xtremely.eval.data.examples import Choices, Tagged, TextPairs, chosen
+from xtremely.eval.data.readers import Missing, text_hash
+from xtremely.eval.tasks.task import Labelling, Task, find_training_task
+from xtremely.eval.training.encoding import WAYS, usable
+from xtremely.eval.training.recipe import Phase, Source
+from xtremely.kernels.guard import InputError, UsageError, require
+
+DEV = ("dev", "val")  # what tasks call the split that training may look at
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one task by language."""
+
+    task: Task
+    languages: dict[str, Any]
+
+    @property
+    def head(self) -> str:
+        """The head they are for; tasks that one checkpoint answers share it: MNLI and XNLI, say."""
+        return self.task.checkpoint or self.task.name
+
+    def __len__(self) -> int:
+        return sum(map(len, self.languages.values()))
+
+
+@dataclass(frozen=True)
+class Material:
+    """A phase's examples: a part for every source, dev parts, and the labels of every head."""
+
+    phase: Phase
+    sources: list[Part]
+    dev: list[Part]
+    data_hash: str
+
+    @property
+    def plans(self) -> dict[str, HeadPlan]:
+        """Head -> what it is, in the order of the sources."""
+        made: dict[str, HeadPlan] = {}
+        for part in self.sources:
+            way = WAYS[part.task.kind]
+            made.setdefault(part.head, HeadPlan(part.head, way.head, self.labels(part.head)))
+        return made
+
+    def labels(self, head: str) -> tuple[str, ...]:
+        """What a head's outputs mean: the task's labels, or those that occur if it lists none."""
+        parts = [part for part in (*self.sources, *self.dev) if part.head == head]
+        rules = parts[0].task.rules
+        if not isinstance(rules, Labelling) or rules.labels or parts[0].task.kind != "tag":
+            return rules.labels if isinstance(rules, Labelling) else ()
+        sentences = [s for part in parts for one in part.languages.values() for s in one.tags]
+        return tuple(sorted({tag for sentence in sentences for tag in sentence}))
+
+
+class Reader:
+    """Reads sources below a data root; see the module."""
+
+    def __init__(self, root: Path, seed: int):
+        self._root, self._seed = root, seed
+        self._read: dict[tuple[str, str, str], Any] = {}
+
+    def material(self, phase: Phase) -> Material:
+        """All that a phase needs.
+
+        Raises:
+            InputError: a language has no data, or too little.
+        """
+        sources = [
+            Part(find_training_task(source.task), self._source(source, phase))
+            for source in phase.sources
+        ]
+        dev = self._dev(phase)
+        if phase.patience is not None and not dev:
+            raise UsageError(
+                f"phase {phase.name!r}: patience needs dev examples, and no source has a dev set"
+                " beside what it trains on and is tested on; leave patience out"
+            )
+        picked = [
+            {code: _content(examples) for code, examples in part.languages.items()}
+            for part in sources
+        ]
+        return Material(phase, sources, dev, text_hash(picked))
+
+    def _source(self, source: Source, phase: Phase) -> dict[str, Any]:
+        """Language -> the examples to train on.
+
+        Every language takes its part from one order of rows, the next one where the one before it
+        ends: where languages are translations of each other, a budget is spent on different
+        examples, and runs on different languages on the same ones.
+        """
+        task, sizes = find_training_task(source.task), source.sizes()
+        ends = accumulate(size or 0 for size in sizes.values())
+        made = {}
+        for (code, size), end in zip(sizes.items(), ends, strict=True):
+            examples = self._examples(task, code, source.split, phase)
+            if size is None:
+                made[code] = examples
+                continue
+            require(
+                size <= len(examples),
+                f"phase {phase.name!r}: {size:,} examples of {source.task} in {code} are wanted,"
+                f" its {source.split} split has {len(examples):,}; ask for fewer, or for all by"
+                " leaving the number out",
+            )
+            order = np.random.default_rng(self._seed).permutation(len(examples))
+            rows = np.take(order, range(end - size, end), mode="wrap")
+            made[code] = chosen(examples, rows.tolist())
+        if phase.shuffle_labels:
+            made = {code: shuffled(examples, self._seed) for code, examples in made.items()}
+        return made
+
+    def _examples(self, task: Task, code: str, split: str, phase: Phase) -> Any:
+        key = (task.name, code, split)
+        if key not in self._read:
+            try:
+                examples = usable(task.read(self._root, code, split))
+            except Missing as missing:
+                there = ", ".join(task.languages_there(self._root, split)) or "no language"
+                others = [other for other in (*task.more_splits, *task.splits) if other != split]
+                found = [
+                    f"{other} of {', '.join(languages)}"
+                    for other in others
+                    if (languages := task.languages_there(self._root, other))
+                ]
+                raise InputError(
+                    f"phase {phase.name!r}: {task.name} has no {split} split in {code} (looked for"
+                    f" {'; '.join(missing.places)}); there is {split} of {there}"
+                    + "".join(f"; {one}" for one in found)
+                ) from missing
+            require(
+                examples.labelled,
+                f"phase {phase.name!r}: the {split} split of {task.name} in {code} has no labels"
+                " to learn from; choose another split",
+            )
+            self._read[key] = examples
+        return self._read[key]
+
+    def _dev(self, phase: Phase) -> list[Part]:
+        """Dev examples of the sources' tasks and languages, where there are any to look at."""
+        found: dict[str, Part] = {}
+        for source in phase.sources:
+            task = find_training_task(source.task)
+            legal = {*task.splits[1:], *task.more_splits} - {source.split}
+            split = next((name for name in DEV if name in legal), None)
+            there = task.languages_there(self._root, split) if split else []
+            codes = [code for code in source.languages if code in there]
+            for code in codes:
+                examples = self._examples(task, code, str(split), phase)
+                rows = range(min(len(examples), max(1, phase.dev_examples // len(codes))))
+                part = found.setdefault(task.name, Part(task, {}))
+                part.languages[code] = chosen(examples, rows)
+        return list(found.values())
+
+
+def shuffled(examples: TextPairs | Choices | Tagged, seed: int) -> Any:
+    """The examples with their labels dealt out anew among them: the same texts, the same labels
+    and as many of each. Translations of each other get the same ones.
+    """
+    dice = np.random.default_rng([seed, 1])  # [seed] alone gives the order of the examples
+    match examples:
+        case TextPairs(labels=list(labels)):
+            return replace(examples, labels=[labels[n] for n in dice.permutation(len(labels))])
+        case Choices(answers=list(answers)):
+            return replace(examples, answers=[answers[n] for n in dice.permutation(len(answers))])
+        case Tagged(tags=list(tags)):
+            every = [tag for sentence in tags for tag in sentence]
+            dealt = iter([every[n] for n in dice.permutation(len(every))])
+            return replace(examples, tags=[[*islice(dealt, len(one))] for one in tags])
+    raise InputError("labels of such examples cannot be dealt out anew")
+
+
+def _content(examples: Any) -> list[Any]:
+    """What is hashed of examples: everything but the notes, of contexts those asked about."""
+    rows = getattr(examples, "questions", None)
+    if rows is not None:
+        return [(q.text, q.answers, q.starts, examples.contexts[q.context]) for q in rows]
+    return [value for name, value in vars(examples).items() if name != "notes"]

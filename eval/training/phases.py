@@ -1,0 +1,356 @@
+"""Training runs: a recipe's phases, each from the encoder that the one before it leaves.
+
+Everything is read and checked before anything is computed. A phase's folder appears when it is
+finished, whole; a run that is started again keeps finished phases and goes on inside an unfinished
+one, to the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtremely.engine.hub.locate import display_name, locate
+from xtremely.engine.runtime import folder_hash
+from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.engine.text.vocabulary import load_tokenizer
+from xtremely.engine.training import multitask_model as models
+from xtremely.engine.training import trainer as mechanics
+from xtremely.engine.training.dataset import Exam, Feature, Lesson
+from xtremely.engine.training.trainer import Fit, Settings
+from xtremely.eval.data.readers import text_hash
+from xtremely.eval.run.results import dumps
+from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.training.data import Material, Part, Reader
+from xtremely.eval.training.encoding import WAYS
+from xtremely.eval.training.folder import (
+    RECORD,
+    read_record,
+    record_checksum,
+    training_folder,
+    unfinished,
+)
+from xtremely.eval.training.recipe import Recipe, as_mapping, settled
+from xtremely.files.folders import in_turn, remove_whole
+from xtremely.files.writing import check_writable, file_digest, write_atomic
+from xtremely.kernels.guard import InputError, require, require_number
+
+LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
+# What a phase needs on disk, in sizes of its model: the model, and one checkpoint beside the next
+# with two moments a weight.
+ROOM = 7
+MAX_SAVE_STEPS = 10**9
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a phase left.
+
+    Attributes:
+        phase: its name.
+        folder: an ordinary Hugging Face folder, with ``training.json`` in it.
+        record: what that file says: heads, steps, seconds, examples_per_second, dev, sizes,
+            data_hash, versions and the recipe.
+        reused: whether it was there before.
+    """
+
+    phase: str
+    folder: Path
+    record: dict[str, Any]
+    reused: bool
+
+
+def _in_its_folder(run: Callable[..., list[Trained]]) -> Callable[..., list[Trained]]:
+    """Let a training hold its folder while it runs."""
+
+    @wraps(run)
+    def held(recipe: Recipe, data_root: Path, out: Path, **options: Any) -> list[Trained]:
+        require_number("save_steps", options.get("save_steps", 1), 1, MAX_SAVE_STEPS)
+        mechanics.choose_device(options.get("device", "auto"))
+        with training_folder(out, [phase.name for phase in recipe.phases]):
+            return run(recipe, data_root, out, **options)
+
+    return held
+
+
+@_in_its_folder
+def train(
+    recipe: Recipe,
+    data_root: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    quiet: bool = False,
+    save_steps: int = 200,
+    shared: Path | None = None,
+) -> list[Trained]:
+    """Train all phases of a recipe.
+
+    Args:
+        recipe: what to train.
+        data_root: where the data lies.
+        out: gets a folder for each phase. One that an equal recipe left is kept.
+        device: auto, cpu or cuda.
+        quiet: show no progress.
+        save_steps: steps between checkpoints, from which a killed run goes on.
+        shared: a folder for the phases before the target, each under its digest, which runs at the
+            same time share: one trains a phase, the others wait for it.
+
+    Raises:
+        UsageError: the recipe names something that does not exist.
+        InputError: data, a model or a folder that cannot be used; the text says what to do.
+    """
+    device = mechanics.choose_device(device)
+    base = locate(recipe.model)
+    reader = Reader(data_root, recipe.seed)
+    materials = [reader.material(settled(phase)) for phase in recipe.phases]
+    _check_room(base, out)
+    settings = {
+        "seed": recipe.seed,
+        "freeze": recipe.freeze_embeddings,
+        "prune": recipe.prune_vocabulary,
+        "precision": mechanics.choose_precision(recipe.precision, device),
+    }
+    origin = {"model": display_name(recipe.model), "model_hash": folder_hash(base)}
+    done: list[Trained] = []
+    for material in materials:
+        identity = {
+            **origin,
+            **settings,
+            "phase": as_mapping(material.phase),
+            "data_hash": material.data_hash,
+        }
+        if shared is None or material.phase.kind == "target":
+            stage = _Stage(material, base, out / material.phase.name, identity)
+            done.append(stage.run(settings, device, save_steps, quiet))
+        else:
+            stage = _Stage(material, base, shared / text_hash(identity), identity)
+            with in_turn(shared / f".{stage.folder.name}.lock"):
+                stage.make_way()
+                done.append(stage.run(settings, device, save_steps, quiet))
+        base = done[-1].folder
+        origin = {"after": done[-1].record["digest"]}
+    return done
+
+
+def summary(done: Trained) -> str:
+    """A line about a phase, for people."""
+    record = done.record
+    dev = ", ".join(
+        f"{name} dev {one['metric']} {one['score']:.1f}" for name, one in record["dev"].items()
+    )
+    return (
+        f"{done.phase}: {record['steps']:,} steps, {record['examples_per_second']:,.1f} examples/s"
+        + (f", {dev}" if dev else "")
+        + (", was there before" if done.reused else "")
+        + f" -> {done.folder}"
+    )
+
+
+def _check_room(base: Path, out: Path) -> None:
+    try:
+        check_writable(out, "--out")
+        free = shutil.disk_usage(out).free
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot be written to ({error.strerror}); name another folder with --out"
+        ) from error
+    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    require(
+        free >= ROOM * size,
+        f"{out}: {free / 1e9:.1f} GB free, training may need {ROOM * size / 1e9:.1f} (a model of"
+        f" {size / 1e9:.1f} GB and checkpoints of it); make room, or name another folder",
+    )
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One phase: where it starts, where its folder is to be, and what decides its content."""
+
+    material: Material
+    base: Path
+    folder: Path
+    identity: dict[str, Any]
+
+    def run(self, settings: dict[str, Any], device: str, save_steps: int, quiet: bool) -> Trained:
+        """Train the phase, or take what an equal one left."""
+        phase, digest = self.material.phase, text_hash(self.identity)
+        kept = _record(self.folder)
+        if kept is not None and kept["digest"] == digest:
+            return Trained(phase.name, self.folder, kept, reused=True)
+        require(
+            kept is None,
+            f"{self.folder} holds another training (its recipe, data or model differ); name"
+            " another --out, or remove it",
+        )
+        if self.folder.exists():
+            require(
+                (self.folder / RECORD).exists(),
+                f"{self.folder} is in the way: it was not trained here; name another --out",
+            )
+            warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
+        work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
+        tokenizer = load_tokenizer(self.base)
+        fitted = mechanics.fit(
+            self.base,
+            tokenizer,
+            [*self.material.plans.values()],
+            *self._features(),
+            Settings(
+                **settings,
+                device=device,
+                save_steps=save_steps,
+                epochs=phase.epochs,
+                max_steps=phase.max_steps,
+                learning_rate=phase.learning_rate,
+                batch_size=phase.batch_size,
+                accumulation=phase.accumulation,
+                warmup=phase.warmup,
+                weight_decay=phase.weight_decay,
+                patience=phase.patience,
+                evaluate_steps=phase.evaluate_steps,
+                keep_head=phase.keep_head,
+            ),
+            work,
+            quiet,
+        )
+        record = json.loads(dumps(self._described(fitted, digest, device)))
+        if mechanics.is_main():
+            self._save(fitted, tokenizer, record, work)
+        mechanics.meet()
+        return Trained(phase.name, self.folder, record, reused=False)
+
+    def make_way(self) -> None:
+        """Remove what stands at a shared phase's place and is not the whole of it."""
+        if not (self.folder.exists() or self.folder.is_symlink()):
+            return
+        wanted, kept = json.loads(dumps(self.identity)), _record(self.folder)
+        if kept is None or {key: kept.get(key) for key in wanted} != wanted:
+            warnings.warn(
+                f"{self.folder} is damaged or another phase; it is trained anew", stacklevel=2
+            )
+            remove_whole(self.folder)
+
+    def _features(self) -> tuple[list[Lesson], list[Exam]]:
+        phase = self.material.phase
+        limit = models.longest(self.base)
+        require(
+            phase.max_length <= limit,
+            f"phase {phase.name!r}: max_length {phase.max_length} is more than the model's {limit}"
+            " tokens",
+        )
+        ours = Tokenizer(self.base, limit)
+
+        def made(part: Part) -> list[Feature]:
+            return [f for one in part.languages.values() for f in way(part)(ours, one)]
+
+        def way(part: Part) -> Callable[[Tokenizer, Any], list[Feature]]:
+            make, task = WAYS[part.task.kind].features, self._task(part)
+            return lambda tokenizer, examples: make(tokenizer, task, examples, phase.max_length)
+
+        sources = [(part.head, made(part)) for part in self.material.sources]
+        shares = phase.mixing.shares([len(features) for _, features in sources])
+        lessons = [
+            Lesson(head, features, share)
+            for (head, features), share in zip(sources, shares, strict=True)
+        ]
+        exams: dict[str, Exam] = {}
+        for part in self.material.dev:
+            before = exams[part.head].features if part.head in exams else []
+            features = [*before, *made(part)]
+            exams[part.head] = Exam(part.head, features, _scorer(self._task(part), features))
+        return lessons, list(exams.values())
+
+    def _task(self, part: Part) -> Task:
+        """A part's task with the labels of its head."""
+        if not isinstance(part.task.rules, Labelling):
+            return part.task
+        return replace(part.task, rules=Labelling(self.material.labels(part.head)))
+
+    def _described(self, fitted: Fit, digest: str, device: str) -> dict[str, Any]:
+        sources = zip(self.material.phase.sources, self.material.sources, strict=True)
+        sizes = [
+            {
+                "task": source.task,
+                "split": source.split,
+                "examples": {code: len(one) for code, one in part.languages.items()},
+                "left_out": sum(one.notes.get("left_out", 0) for one in part.languages.values()),
+            }
+            for source, part in sources
+        ]
+        kinds = {part.head: part.task.kind for part in self.material.dev}
+        dev = {
+            head: {"metric": WAYS[kinds[head]].metric, "score": score}
+            for head, score in fitted.scores.items()
+        }
+        return {
+            "digest": digest,
+            **self.identity,
+            "heads": list(self.material.plans),
+            "sizes": sizes,
+            "steps": fitted.steps,
+            "best_step": fitted.best_step,
+            "resumed_at": fitted.resumed,
+            "seconds": fitted.seconds,
+            "examples_per_second": fitted.examples / max(fitted.seconds, 1e-9),
+            "dev": dev,
+            "losses": fitted.losses,
+            "pieces": fitted.pieces,
+            "device": device,
+            "made_with": fitted.made_with,
+            "versions": {name: version(name) for name in LIBRARIES},
+        }
+
+    def _save(self, fitted: Fit, tokenizer: Any, record: dict[str, Any], work: Path) -> None:
+        """Write the folder under another name, the record last, and let it appear."""
+        fresh = self.folder.with_name(unfinished(self.folder.name))
+        shutil.rmtree(fresh, ignore_errors=True)
+        for number, name in enumerate(self.material.plans):
+            models.save(
+                fitted.learner, name, self.base, tokenizer, fresh / name if number else fresh
+            )
+        record["bytes"] = _bytes(fresh)
+        record["sha256"] = _digests(fresh)
+        record["checksum"] = record_checksum(record)
+        write_atomic(fresh / RECORD, dumps(record).encode("utf-8"))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        fresh.replace(self.folder)
+        mechanics.clear(work)
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """What a finished phase says of itself; None if it is not finished or damaged."""
+    try:
+        found = read_record(folder / RECORD)
+        kept = found.get("sha256", {})  # folders of before have none
+        intact = all(file_digest(folder / name) == digest for name, digest in kept.items())
+        return found if intact and found["bytes"] == _bytes(folder) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _bytes(folder: Path) -> dict[str, int]:
+    """The sizes of a folder's weights, its further heads' included."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder but the record."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): file_digest(path) for path in files if path.name != RECORD
+    }
+
+
+def _scorer(task: Task, features: Sequence[Feature]) -> Callable[[list[np.ndarray]], float]:
+    return lambda predictions: WAYS[task.kind].score(task, features, predictions)

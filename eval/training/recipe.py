@@ -1,0 +1,400 @@
+"""What a training run is to do: phases, each on one source of examples or on several.
+
+A recipe is a frozen value, written in Python or as a TOML file:
+
+    model = "e5-small-4bit"
+    seed = 1
+
+    [[phase]]
+    kind = "intermediate"
+    [[phase.source]]
+    task = "xnli"
+    languages = ["zh"]
+    split = "dev"
+
+    [[phase]]
+    kind = "target"
+    epochs = 3
+    [[phase.source]]
+    task = "udpos"
+    languages = ["en", "zh"]
+    budget = 2000
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from xtremely.eval.tasks.task import find_training_task
+from xtremely.files.documents import NO_OTHER_KEYS, fit, line_of, parse_toml, read_text
+from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
+
+KINDS = ("mlm", "intermediate", "target")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+# How sources share a phase's batches, see ``Mixing``.
+MIXINGS = ("proportional", "capped", "temperature", "uniform", "fixed")
+# Kind of a task -> XTREME's published training: epochs, learning rate, warmup, weight decay
+# (scripts/train_*.sh; effective batch 32, linear decay). Masked words: no published setting.
+PUBLISHED = {
+    "pair": (5.0, 2e-5, 0.0, 0.0),
+    "choice": (5.0, 2e-5, 0.0, 0.0),
+    "tag": (10.0, 2e-5, 0.0, 0.0),
+    "span": (3.0, 3e-5, 500.0, 1e-4),
+    "mlm": (1.0, 2e-5, 0.0, 0.0),
+}
+
+# Kinds of tasks whose labels can be dealt out anew: an answer only stands in its own context.
+SHUFFLED = ("pair", "choice", "tag")
+# Fields that came later: left out of a phase's mapping at these values, so older digests hold.
+ADDED = {"shuffle_labels": False}
+MAX_BYTES = 2**24  # of a recipe's file
+MAX_SEED = 2**32 - 1  # numpy takes no larger one
+MAX_EPOCHS = 10_000
+MAX_DRAWN = 10**9  # examples of a phase: their order is settled in memory
+WEIGHTS = (1e-9, 1e9)
+# The least and the largest value of a phase's whole numbers.
+WHOLE = {
+    "batch_size": (1, 2**16),
+    "accumulation": (1, 2**16),
+    "max_steps": (1, 10**9),
+    "patience": (1, 10**9),
+    "evaluate_steps": (1, 10**9),
+    "dev_examples": (1, 10**9),
+    "max_length": (8, 2**20),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where training examples come from.
+
+    Attributes:
+        task: a task of XTREME or an intermediate one.
+        languages: their codes.
+        examples: of every language; None for all there are, unless there is a budget.
+        budget: of all languages together, in parts of equal size (the first ones take the rest).
+        split: which of the task's splits is trained on.
+    """
+
+    task: str
+    languages: tuple[str, ...]
+    examples: int | None = None
+    budget: int | None = None
+    split: str = "train"
+
+    def sizes(self) -> dict[str, int | None]:
+        """Language -> examples wanted; None for all."""
+        if self.budget is None:
+            return dict.fromkeys(self.languages, self.examples)
+        share, rest = divmod(self.budget, len(self.languages))
+        return {code: share + (place < rest) for place, code in enumerate(self.languages)}
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How often each source of n examples is drawn: its share of the phase's batches.
+
+    Of questions, n counts the windows of their contexts, which are what is drawn.
+
+    Attributes:
+        kind: ``proportional`` (to n), ``capped`` (to min(n, cap)), ``temperature`` (to
+            n ** (1 / temperature)), ``uniform``, or ``fixed`` (to weights).
+        cap: the K of examples-proportional mixing, 2**17 in X-STILTs.
+        temperature: 1 is proportional, infinity uniform.
+        weights: one a source.
+    """
+
+    kind: str = "proportional"
+    cap: int = 2**17
+    temperature: float = 1.0
+    weights: tuple[float, ...] = ()
+
+    def shares(self, sizes: Sequence[int]) -> list[float]:
+        """The sources' shares, summing to 1, from their numbers of examples."""
+        drawn: Sequence[float] = {
+            "proportional": sizes,
+            "capped": [min(size, self.cap) for size in sizes],
+            "temperature": _tempered(sizes, self.temperature),
+            "uniform": [1.0] * len(sizes),
+            "fixed": self.weights,
+        }[self.kind]
+        return [share / sum(drawn) for share in drawn]
+
+
+def _tempered(sizes: Sequence[int], temperature: float) -> list[float]:
+    """size ** (1 / temperature), all divided by the largest one's where that is no float."""
+    power = 1 / temperature
+    try:
+        found = [size**power for size in sizes]
+    except OverflowError:
+        found = [math.inf]
+    return found if math.isfinite(sum(found)) else [(n / max(sizes)) ** power for n in sizes]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training after another one, from its encoder.
+
+    Attributes:
+        name: of its folder.
+        kind: ``mlm``, ``intermediate`` or ``target``.
+        sources: what it learns from; the folder holds the head of the first one's task, and the
+            other tasks' heads in folders of their own inside.
+        mixing: how the sources are mixed.
+        epochs: passes over as many examples as all sources have; None for the published number.
+        max_steps: optimiser steps, instead of epochs.
+        learning_rate: the highest one, from which it falls linearly; None for the published one.
+        batch_size: sequences a device takes at a time.
+        accumulation: batches a step.
+        warmup: steps in which the learning rate rises, below 1 a share of all; None for published.
+        weight_decay: None for the published one.
+        max_length: tokens at which sequences are cut; None for the task's.
+        patience: stop when the dev score has not risen for so many looks at it, and keep the best;
+            None to train to the end.
+        evaluate_steps: steps between two looks.
+        dev_examples: at most so many dev examples are looked at.
+        keep_head: go on with the head that the folder started from has, instead of a fresh one.
+        shuffle_labels: learn from labels that were dealt out anew among the examples of each
+            language, by the recipe's seed: a control that sees the same texts and learns no task.
+    """
+
+    name: str
+    kind: str
+    sources: Annotated[tuple[Source, ...], Field(alias="source")]
+    mixing: Mixing = Mixing()
+    epochs: float | None = None
+    max_steps: int | None = None
+    learning_rate: float | None = None
+    batch_size: int = 32
+    accumulation: int = 1
+    warmup: float | None = None
+    weight_decay: float | None = None
+    max_length: int | None = None
+    patience: int | None = None
+    evaluate_steps: int = 500
+    dev_examples: int = 500
+    keep_head: bool = False
+    shuffle_labels: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run.
+
+    Attributes:
+        model: a packaged model, a Hugging Face folder, or a hub name.
+        phases: in order, each from the encoder that the one before it leaves.
+        seed: of everything: choice and order of examples, fresh heads, dropout, masked words.
+        freeze_embeddings: leave the word embeddings as they are.
+        prune_vocabulary: hold only the pieces that occur while training; saved whole again.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a GPU that has it, else fp32.
+    """
+
+    __pydantic_config__ = NO_OTHER_KEYS  # also for the tables inside
+
+    model: str
+    phases: Annotated[tuple[Phase, ...], Field(alias="phase")]
+    seed: int = 1
+    freeze_embeddings: bool = True
+    prune_vocabulary: bool = True
+    precision: str = "auto"
+
+
+def settled(phase: Phase) -> Phase:
+    """The phase with the published settings of its first task where it has none.
+
+    Raises:
+        UsageError: a name that does not exist, or a number out of range.
+    """
+    _check(phase)
+    if phase.mixing.temperature == math.inf:  # which no record in JSON can hold
+        kind = "uniform" if phase.mixing.kind == "temperature" else phase.mixing.kind
+        phase = replace(phase, mixing=replace(phase.mixing, kind=kind, temperature=1.0))
+    task = find_training_task(phase.sources[0].task)
+    epochs, rate, warmup, decay = PUBLISHED[task.kind]
+    published = {
+        "epochs": epochs,
+        "learning_rate": rate,
+        "warmup": warmup,
+        "weight_decay": decay,
+        "max_length": task.max_length,
+    }
+    unset = {name: value for name, value in published.items() if getattr(phase, name) is None}
+    return replace(phase, **unset)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a TOML file.
+
+    Raises:
+        InputError: the file cannot be read, or is not TOML.
+        UsageError: it says something that a recipe does not have; with the line.
+    """
+    text = read_text(path, MAX_BYTES)
+    return recipe_from(parse_toml(text, Any, str(path)), str(path), text)
+
+
+def recipe_from(mapping: Mapping[str, Any], where: str = "", text: str = "") -> Recipe:
+    """The recipe that a mapping of TOML's shape describes: ``phase`` and ``source`` are lists.
+
+    Args:
+        mapping: as ``tomllib`` gives it.
+        where: names it in a complaint.
+        text: the TOML it came from, to name lines.
+
+    Raises:
+        UsageError: an unknown key (with the nearest one that exists), a value of another type, an
+            unknown task, or a number out of range.
+    """
+    try:
+        return settled_recipe(
+            fit(_written_out(mapping), Recipe, where or "recipe", text), where, text
+        )
+    except UsageError:
+        raise
+    except InputError as error:
+        raise UsageError(str(error)) from error
+
+
+def _written_out(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with phases' names, and with mixings as tables, where it says it shorter."""
+    phases = mapping.get("phase")
+    if not isinstance(phases, Sequence):
+        return dict(mapping)
+    made = []
+    for number, phase in enumerate(phases, start=1):
+        if isinstance(phase, Mapping):
+            mixing = phase.get("mixing")
+            phase = {"name": f"{number}-{phase.get('kind', '')}", **phase}
+            phase |= {"mixing": {"kind": mixing}} if isinstance(mixing, str) else {}
+        made.append(phase)
+    return {**mapping, "phase": made}
+
+
+def settled_recipe(recipe: Recipe, where: str = "", text: str = "") -> Recipe:
+    """The recipe with all its phases ``settled``, and checked as a whole.
+
+    Args:
+        recipe: what was asked for.
+        where: names it in a complaint.
+        text: the TOML it came from, to name lines.
+
+    Raises:
+        UsageError: a name that does not exist, or a number out of range.
+    """
+    start = f"{where}: " if where else ""
+    if not recipe.model.strip():
+        raise UsageError(
+            f"{start}the model has no name; legal: a packaged model, a folder, a hub's"
+        )
+    require_number(f"{start}seed", recipe.seed, 0, MAX_SEED)
+    if recipe.precision not in PRECISIONS:
+        raise UsageError(f"{start}{unknown('precision', recipe.precision, PRECISIONS)}")
+    names = [phase.name for phase in recipe.phases]
+    if not names:
+        raise UsageError(f"{start}no [[phase]]; a recipe has at least one")
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{start}two phases are called {name!r}; their folders need names")
+    phases = []
+    for number, phase in enumerate(recipe.phases):
+        try:
+            phases.append(settled(phase))
+        except UsageError as error:
+            line = line_of(text, ("phase", number)) if text else None
+            raise UsageError(f"{where}:{line}: {error}" if line else f"{start}{error}") from error
+    return replace(recipe, phases=tuple(phases))
+
+
+def as_mapping(value: Recipe | Phase) -> dict[str, Any]:
+    """The plain mapping behind a recipe or phase, for records and digests; see ``ADDED``."""
+    mapping = asdict(value)
+    for phase in mapping["phases"] if isinstance(value, Recipe) else (mapping,):
+        for name, before in ADDED.items():
+            if phase[name] == before:
+                del phase[name]
+    return mapping
+
+
+def _check(phase: Phase) -> None:
+    where = f"phase {phase.name!r}"
+    if phase.kind not in KINDS:
+        raise unknown(f"kind of {where}", phase.kind, KINDS)
+    if phase.mixing.kind not in MIXINGS:
+        raise unknown(f"mixing of {where}", phase.mixing.kind, MIXINGS)
+    if not re.fullmatch(r"[\w+-][\w.+-]{,99}", phase.name):
+        raise UsageError(
+            f"{where}: a name is a folder's; legal: at most 100 letters, digits and - _ + ."
+        )
+    if not phase.sources:
+        raise UsageError(f"{where} has no [[phase.source]]; it needs one at least")
+    if phase.mixing.kind == "fixed" and len(phase.mixing.weights) != len(phase.sources):
+        raise UsageError(
+            f"{where}: {len(phase.mixing.weights)} weights for {len(phase.sources)} sources"
+        )
+    for name, bounds in WHOLE.items():
+        if getattr(phase, name) is not None:
+            require_number(f"{where}: {name}", getattr(phase, name), *bounds)
+    for name, most in (("epochs", MAX_EPOCHS), ("learning_rate", math.inf)):
+        if getattr(phase, name) is not None:
+            require_number(f"{where}: {name}", getattr(phase, name), 0, most, above=True)
+    for name in ("warmup", "weight_decay"):
+        if getattr(phase, name) is not None:
+            require_number(f"{where}: {name}", getattr(phase, name), 0)
+    if phase.max_steps is not None:
+        drawn = phase.max_steps * phase.accumulation * phase.batch_size
+        require_number(f"{where}: max_steps x accumulation x batch_size", drawn, 1, MAX_DRAWN)
+    require_number(f"{where}: cap", phase.mixing.cap, 1)
+    if phase.mixing.temperature != math.inf:
+        require_number(f"{where}: temperature", phase.mixing.temperature, 0, above=True)
+    for weight in phase.mixing.weights:
+        require_number(f"{where}: weights", weight, *WEIGHTS)
+    seen: set[tuple[str, str, str]] = set()
+    for source in phase.sources:
+        _check_source(source, phase, where)
+        for code in source.languages:
+            if (source.task, source.split, code) in seen:
+                raise UsageError(
+                    f"{where}: {source.task} in {code!r} is given twice, which would train on the"
+                    " same examples twice; name each language once"
+                )
+            seen.add((source.task, source.split, code))
+
+
+def _check_source(source: Source, phase: Phase, where: str) -> None:
+    task = find_training_task(source.task)
+    where = f"{where}, source {source.task!r}"
+    if task.kind not in PUBLISHED:
+        raise UsageError(f"{where}: nothing is trained on it, it is matched by the encoder alone")
+    if phase.shuffle_labels and task.kind not in SHUFFLED:
+        raise UsageError(
+            f"{where}: shuffle_labels deals out labels anew, and this task has none that fit"
+            f" another example; legal for tasks of kind {', '.join(SHUFFLED)}"
+        )
+    if phase.kind == "mlm" and task.kind != "mlm":
+        raise UsageError(f"{where}: a phase of kind 'mlm' learns from the task 'mlm' alone")
+    if not source.languages:
+        raise UsageError(f"{where}: no languages; legal: {', '.join(_languages(task))}")
+    for code in source.languages:
+        if code not in _languages(task):
+            raise unknown(f"language of {where}:", code, _languages(task))
+    legal = (*task.more_splits, *task.splits)
+    if source.split not in legal:
+        raise unknown(f"split of {where}:", source.split, legal)
+    if source.examples is not None and source.budget is not None:
+        raise UsageError(f"{where}: examples (of every language) or a budget (of all), not both")
+    if source.examples is not None:
+        require_number(f"{where}: examples", source.examples, 1)
+    if source.budget is not None:  # an example for every language
+        require_number(f"{where}: budget", source.budget, len(source.languages))
+
+
+def _languages(task: Any) -> tuple[str, ...]:
+    return (*task.languages, *task.more_languages, *task.training_languages)

@@ -1,0 +1,302 @@
+"""The C++ on every path of instructions, against its twins in fp64 and in whole numbers.
+
+Small encoders with values that ordinary ones rarely have: a mean far from 0, scores far apart, the
+whole range of GELU. Lengths around every width of a vector, tile, panel and block.
+"""
+
+import ctypes
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from instruction_paths import PATHS, executable, imitating, missing
+
+from xtremely.engine.backends.native import encoder as native
+from xtremely.engine.backends.native import library as native_library
+from xtremely.engine.backends.native.encoder import NativeEncoder, lacking, panels, unfit
+from xtremely.engine.models.bert import Bert
+from xtremely.engine.models.config import EncoderConfig, ModernBertConfig
+from xtremely.engine.models.modernbert import ModernBert
+from xtremely.engine.models.ops import TORCH
+from xtremely.engine.quantization.int8 import Int8Bert, Int8Linear, Rows
+from xtremely.engine.quantization.smoothquant import peaks
+from xtremely.engine.text.batch import collate
+from xtremely.engine.text.tokenizer import Tokens
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+CPU = torch.device("cpu")
+# Tiles have 6 or 12 rows, vectors 8 or 16 lanes, panels 16 or 32 columns, blocks 144 tokens.
+LENGTHS = [150, 66, 48, 33, 32, 31, 18, 17, 16, 15, 13, 12, 11, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+PLAIN = EncoderConfig("bert", 2, 64, 2, 800, 50, 0, 300, 2, 1e-12, 0)
+MODERN = ModernBertConfig(
+    "modernbert", 4, 64, 2, 416, 50, 300, 1e-5, (1e4, 1e2, 1e5, 10.0), (None, 1, 9, 40),
+    False, False, False,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory):
+    """A path's library, compiled once."""
+    made = {}
+
+    def compiled(name):
+        if name not in made and executable(name):
+            made[name] = native_library.library(name)
+        elif name not in made:
+            source, to = native_library.SOURCES / "encoder.cpp", tmp_path_factory.mktemp("paths")
+            flags = [*native_library.FLAGS, *imitating(name)]
+            native_library._run("g++", *flags, str(source), "-o", str(to / "imitated.so"))
+            made[name] = native_library.opened(to / "imitated.so")
+        return made[name]
+
+    return compiled
+
+
+@pytest.fixture(params=PATHS)
+def path(request, libraries, monkeypatch):
+    """All that is encoded in C++ takes this path."""
+    monkeypatch.setattr(native, "library", lambda: libraries(request.param))
+    native._try.cache_clear()
+    yield libraries(request.param)
+    native._try.cache_clear()
+
+
+def batch_of(lengths):
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = np.random.default_rng(0).integers(0, 50, offsets[-1])
+    return collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
+
+
+def encoder(config, change=None):
+    """An encoder with random weights, biases and norms, changed layer by layer."""
+    dice = torch.Generator().manual_seed(0)
+    made = (ModernBert if isinstance(config, ModernBertConfig) else Bert)(config)
+    for name, parameter in made.requires_grad_(False).named_parameters():
+        parameter.normal_(std=0.2, generator=dice)
+        if "norm.weight" in name:
+            parameter += 1
+    if change is not None:
+        change(made)
+    return made.eval()
+
+
+def far_means(made):
+    """Whatever is normalised lies around 1,000."""
+    made.embeddings.norm.bias += 1000
+    for layer in made.layers:
+        for norm in (layer.attention_norm, layer.norm):
+            norm.bias += 1000 * (not isinstance(made, ModernBert))
+        for linear in (layer.attention_out, layer.down):
+            linear.bias += 1000
+        layer.qkv.weight -= layer.qkv.weight.mean(dim=1, keepdim=True)
+        layer.up.weight -= layer.up.weight.mean(dim=1, keepdim=True)
+
+
+def far_scores(made):
+    """Keys' scores lie hundreds apart: only the largest as reference keeps their powers finite."""
+    for layer in made.layers:
+        hidden = len(layer.qkv.weight) // 3
+        layer.qkv.weight[: 2 * hidden] *= 6
+
+
+def low_scores(made):
+    """Every score of a first layer is far below 0."""
+    hidden = len(made.layers[0].qkv.weight) // 3
+    bias = made.layers[0].qkv.bias
+    bias[:hidden], bias[hidden : 2 * hidden] = 12.0, -12.0
+
+
+def wide_gelu(made):
+    """GELU sees all from far below 0, where it is 0, to far above, where it changes nothing."""
+    for layer in made.layers:
+        layer.up.bias += torch.linspace(-15, 15, len(layer.up.bias))
+
+
+def nothing_left(made):
+    """GELU's results are all 0."""
+    for layer in made.layers:
+        layer.up.bias -= 60
+
+
+def below_zero(made):
+    """GELU sees negative values only, where it is least: its largest result is not its largest
+    input's.
+    """
+    for layer in made.layers:
+        layer.up.weight *= 0.05
+        layer.up.bias.fill_(-0.75)
+
+
+CHANGES = [None, far_means, far_scores, low_scores, wide_gelu, nothing_left]
+
+
+def test_every_path_passes_the_self_check(path):
+    assert lacking(CPU) == ""
+
+
+def test_paths_are_what_they_are_called(libraries):
+    assert {name: libraries(name).columns() for name in PATHS} == {
+        "haswell": 16,
+        "skylake-avx512": 32,
+        "icelake-server": 32,
+        "alderlake": 16,
+    }
+
+
+@pytest.mark.parametrize("config", [PLAIN, MODERN], ids=["bert", "modernbert"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_state_is_nearly_as_exact_as_torchs(path, config, change):
+    made, plain, exact = reference(config, change)
+    assert unfit(config) == ""
+    found = NativeEncoder(made)(batch_of(LENGTHS), [*exact])
+    for layer, state in exact.items():
+        near(found[layer], plain[layer], state)
+
+
+@cache
+def reference(config, change, lengths=tuple(LENGTHS)):
+    """An encoder, its states in torch's fp32, and in fp64."""
+    made, batch, layers = encoder(config, change), batch_of(lengths), range(config.layers + 1)
+    plain, exact = (one(batch, layers, TORCH) for one in (made, encoder(config, change).double()))
+    return made, plain, exact
+
+
+def near(found, plain, exact):
+    """At most thrice torch's error in fp32, and the precision's own noise."""
+    ours, theirs = ((one - exact).abs() for one in (found, plain))
+    unit = 2**-23 * exact.abs().max()
+    assert ours.max() <= 3 * theirs.max() + 2 * unit
+    assert ours.pow(2).mean().sqrt() <= 3 * theirs.pow(2).mean().sqrt() + unit / 4
+
+
+@pytest.mark.parametrize(("hidden", "heads"), [(192, 1), (192, 2), (448, 2)])
+@pytest.mark.parametrize("eps", [1e-12, 0.5])
+def test_other_sizes(path, hidden, heads, eps):
+    """Heads of 96 and more, sums before GELU in two and three parts, an epsilon that shows; one
+    layer, so that nothing hides an error.
+    """
+    config = replace(PLAIN, layers=1, hidden=hidden, heads=heads, intermediate=96, eps=eps)
+    lengths = (40, 13, 12, 6, 5)
+    made, plain, exact = reference(config, None, lengths)
+    near(NativeEncoder(made)(batch_of(lengths), [1])[1], plain[1], exact[1])
+
+
+@pytest.mark.parametrize("window", [0, 1, 7, 16, 33, 299])
+def test_windows(path, window):
+    """A token sees as many others to either side, and itself; by hand, in fp64."""
+    config = replace(MODERN, layers=1, thetas=(100.0,), windows=(window,))
+    lengths = (90, 40, 33, 18, 2, 1)
+    made, plain, exact = reference(config, None, lengths)
+    torch.testing.assert_close(by_hand(config, lengths), exact[1], rtol=0, atol=5e-5)
+    near(NativeEncoder(made)(batch_of(lengths), [1])[1], plain[1], exact[1])
+
+
+@cache
+def by_hand(config, lengths):
+    """ModernBERT's only layer from its formulas: complex numbers turn, a dense mask hides."""
+    made, batch = encoder(config).double(), batch_of(lengths)
+    (layer,), at = made.layers, batch.position_ids
+    whose = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    seen = (whose[:, None] == whose) & ((at[:, None] - at).abs() <= config.windows[0])
+    x = made.embeddings.words[batch.input_ids]
+    x = torch.nn.functional.layer_norm(
+        x, x.shape[1:], made.embeddings.norm.weight, made.embeddings.norm.bias, 1e-5
+    )
+    dim = x.shape[1] // layer.heads
+    q, k, v = layer.qkv(x).view(len(x), 3, layer.heads, dim).permute(1, 2, 0, 3)
+    speeds = layer.theta ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    turns = torch.polar(torch.ones(len(x), dim // 2).double(), batch.position_ids[:, None] * speeds)
+
+    def turned(value):
+        both = torch.complex(value[..., : dim // 2], value[..., dim // 2 :]) * turns
+        return torch.cat([both.real, both.imag], dim=-1)
+
+    scores = turned(q) @ turned(k).transpose(1, 2) / dim**0.5
+    shares = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+    mixed = layer.attention_out((shares @ v).transpose(0, 1).reshape(len(x), -1))
+    x = x + mixed
+    wide, gate = layer.up(layer.attention_norm(x)).chunk(2, dim=1)
+    x = x + layer.down(torch.special.ndtr(wide) * wide * gate)
+    return layer.norm(x)
+
+
+def test_a_sequence_is_itself_in_any_company(path):
+    """To the bit, in fp32 and int8."""
+    few = replace(PLAIN, layers=1, intermediate=96)
+    windows = replace(MODERN, layers=1, thetas=(10.0,), windows=(9,))
+    for made in (encoder(few), encoder(windows), whole(encoder(few), batch_of(LENGTHS))):
+        run, last = NativeEncoder(made), [1]
+        (together,) = run(batch_of(LENGTHS), last).values()
+        start = 0
+        for length in LENGTHS:
+            stop = start + length
+            (alone,) = run(part_of(batch_of(LENGTHS), start, stop), last).values()
+            assert torch.equal(alone, together[start:stop]), length
+            start = stop
+
+
+def part_of(batch, start, stop):
+    """A batch of one of its sequences."""
+    ids, types = (one[start:stop].numpy() for one in (batch.input_ids, batch.type_ids))
+    return collate(Tokens(ids, types, np.array([0, stop - start]), 0), np.arange(1))
+
+
+def whole(made, batch):
+    return Int8Bert(made, peaks(made, batch))
+
+
+@pytest.mark.parametrize("change", [*CHANGES, below_zero])
+def test_int8_takes_the_twins_steps(path, change):
+    """A value in the middle between two steps may fall the other way; the others may not."""
+    config = replace(PLAIN, layers=1, intermediate=96)
+    batch = batch_of([1] * 40 + [2] * 20)
+    twin = whole(encoder(config, change), batch)
+    found, expected = NativeEncoder(twin)(batch, [1])[1], twin(batch, [1], TORCH)[1]
+    size = expected.abs().max()
+    apart = (found - expected).abs().amax(dim=1)
+    assert (apart <= 1e-5 * size).double().mean() > 0.6
+    assert apart.max() <= 0.1 * size
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+@pytest.mark.parametrize("extreme", [False, True])
+def test_products_in_int8_are_exact(path, lifted, extreme):
+    """Also where every byte is at its most: nothing overflows on the way."""
+    torch.manual_seed(0)
+    module = Int8Linear(torch.nn.Linear(800, 64).requires_grad_(False), lifted=lifted)
+    if extreme:
+        module.weight[:8], module.weight[8:16] = 64, -64
+        module.weight[16:24, ::2], module.weight[16:24, 1::2] = 127, -127
+    for count in (*range(1, 14), 23, 24, 25):
+        bits = torch.randint(0, 2, (count, 800)) * 255
+        values = bits if extreme else torch.randint(0, 256, (count, 800))
+        values[-1] = 255
+        rows = Rows(values.to(torch.uint8), torch.rand(count, 1) + 0.5)
+        y = rows.values.double() @ module.weight.double().T * module.scale - module.taken
+        exact = y * rows.scale + module.bias
+        assert (product(path, module, rows) - exact).abs().max() <= 3e-7 * 255 * 800, count
+
+
+def product(library, linear, rows):
+    """A product as the C++ does it, from packed weights."""
+    weight = panels(linear.weight, library.columns())
+    out = torch.empty(len(rows.values), len(linear.weight))
+    tensors = [weight, linear.bias, linear.scale, linear.taken, linear.reader]
+    struct = native_library.LinearStruct(
+        *(one.data_ptr() for one in tensors), linear.weight.shape[1], len(linear.weight)
+    )
+    values, scale = rows.values.contiguous(), rows.scale.contiguous()
+    library.product_int8(
+        values.data_ptr(), scale.data_ptr(), len(out), ctypes.byref(struct), out.data_ptr()
+    )
+    return out
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_the_compiler_takes_every_path(name):
+    """Also one that this processor cannot execute, with its own instructions."""
+    source = str(native_library.SOURCES / "encoder.cpp")
+    flags = [*native_library.FLAGS, f"-march={name}"]
+    native_library._run("g++", *flags, "-fsyntax-only", source)

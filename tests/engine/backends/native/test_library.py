@@ -1,0 +1,354 @@
+"""Compiling the C++, and what is in the cache: ours and whole, or compiled anew."""
+
+import os
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from instruction_paths import missing
+
+from xtremely.engine.backends.native import encoder
+from xtremely.engine.backends.native import library as native_library
+from xtremely.engine.backends.native.encoder import lacking
+from xtremely.engine.backends.native.library import library
+from xtremely.engine.backends.select import open_backend
+from xtremely.files.trust import distrusted, seal, sealed
+from xtremely.kernels.guard import InputError
+
+CPU = torch.device("cpu")
+SIZES = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 160}
+compiles = pytest.mark.skipif(bool(missing()), reason=missing())
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+@pytest.fixture(scope="session")
+def made():
+    """A library that was compiled for this processor."""
+    return Path(library()._name)
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing is compiled yet, nor tried; afterwards all is as it was."""
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "cache"))
+    library.cache_clear()
+    encoder._try.cache_clear()
+    yield tmp_path / "cache"
+    library.cache_clear()
+    encoder._try.cache_clear()
+
+
+@pytest.fixture
+def kept(made, fresh, monkeypatch):
+    """The cached library; the compiler has an easy time: it copies what it made before."""
+    (fresh / "native").mkdir(parents=True)
+    one = Path(shutil.copy(made, fresh / "native"))
+    whole, run = one.read_bytes(), native_library._run
+
+    def copy(*command):
+        if "-shared" not in command:
+            return run(*command)
+        Path(command[-1]).write_bytes(whole[:-32])  # without its seal
+        compiled.append(command)
+        return ""
+
+    compiled = []
+    monkeypatch.setattr(native_library, "_run", copy)
+    yield one, compiled
+
+
+def loaded_from():
+    """Files of this process's memory that are libraries from a cache."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[-1] for line in maps if "/native/" in line and ".so" in line}
+
+
+@compiles
+def test_the_self_check_passes():
+    """Nothing here may be skipped because the C++ is wrong: where it compiles, it is right."""
+    assert lacking(CPU) == ""
+
+
+@compiles
+def test_it_is_compiled_once_and_kept(kept):
+    path, compiled = kept
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert library().columns() in (16, 32)
+    assert compiled == [] and [*path.parent.iterdir()] == [path]
+    assert str(path) in loaded_from()
+
+
+@compiles
+def test_what_is_made_is_private_and_sealed(kept, fresh):
+    path, _ = kept
+    shutil.rmtree(fresh)
+    before = os.umask(0)  # the most careless of users
+    try:
+        library()
+    finally:
+        os.umask(before)
+    for one in (fresh, fresh / "native", path):
+        assert distrusted(one) is None
+    assert sealed(path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def half_of_a_page(path):
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def longer(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def unsealed(path):
+    path.write_bytes(path.read_bytes()[:-32])
+
+
+def another_ones(path):
+    """A whole library, compiled for something else: its seal names that."""
+    path.write_bytes(path.read_bytes()[:-32])
+    seal(path, "0123456789abcdef.so")
+
+
+def open_to_all(path):
+    path.chmod(0o666)
+
+
+def open_to_a_group(path):
+    path.chmod(0o664)
+
+
+def unreadable(path):
+    path.chmod(0)
+    if os.geteuid() == 0:
+        cut(path)
+
+
+def a_link(path):
+    path.rename(path.parent.parent / "elsewhere.so")
+    path.symlink_to(path.parent.parent / "elsewhere.so")
+
+
+def a_dangling_link(path):
+    path.unlink()
+    path.symlink_to("nowhere.so")
+
+
+def a_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def of_another(path):
+    os.chown(path, 1234, 1234)
+
+
+def folder_open_to_all(path):
+    path.parent.chmod(0o777)
+
+
+DAMAGES = [
+    cut, empty, half_of_a_page, flip, longer, unsealed, another_ones, open_to_all, open_to_a_group,
+    unreadable, a_link, a_dangling_link, a_pipe, folder_open_to_all,
+    pytest.param(of_another, marks=as_root),
+]  # fmt: skip
+
+
+@compiles
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_cannot_be_trusted_is_compiled_anew_and_that_is_said_once(kept, damage):
+    path, compiled = kept
+    damage(path)
+    inode = path.lstat().st_ino
+    with pytest.warns(UserWarning) as said:
+        assert library().columns() in (16, 32)
+        library()
+    assert len(said) == 1
+    assert str(path) in str(said[0].message) and "compiled anew" in str(said[0].message)
+    assert len(compiled) == 1
+    assert path.lstat().st_ino != inode, "a file of its own, not the old one written over"
+    for one in (path, path.parent):
+        assert distrusted(one) is None
+    assert sealed(path) and [*path.parent.iterdir()] == [path]
+    library.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        library()
+    assert len(compiled) == 1
+
+
+@compiles
+def test_a_planted_library_is_never_run(kept, tmp_path):
+    """Code that runs as soon as it is loaded, under the name that would be loaded."""
+    path, _ = kept
+    source, trace = tmp_path / "planted.cpp", tmp_path / "trace"
+    source.write_text(
+        "#include <cstdio>\n__attribute__((constructor)) void run() {"
+        f' fclose(fopen("{trace}", "w")); }}'
+    )
+    planted = tmp_path / "planted.so"
+    subprocess.run(["g++", "-shared", "-fPIC", str(source), "-o", str(planted)], check=True)
+    for change in (lambda p: None, lambda p: p.chmod(0o666), lambda p: seal(p, "another.so")):
+        path.unlink()
+        shutil.copyfile(planted, path)
+        change(path)
+        library.cache_clear()
+        with pytest.warns(UserWarning, match="not loaded, but compiled anew"):
+            library()
+    assert not trace.exists()
+
+
+@compiles
+@as_root
+@pytest.mark.parametrize("which", ["native", ""])
+def test_a_folder_of_another_user_is_refused_and_left_alone(kept, make_tiny, which):
+    path, compiled = kept
+    folder = path.parent.parent / which
+    os.chown(folder, 1234, 1234)
+    mode = folder.stat().st_mode
+    model = make_tiny("bert", **SIZES)
+    with pytest.raises(InputError, match="it belongs to user 1234.*set XTREMELY_CACHE"):
+        open_backend(model, "native", CPU, "fp32")
+    with pytest.warns(UserWarning, match="without its C.., more slowly: .*belongs to user 1234"):
+        assert open_backend(model, "auto", CPU, "fp32").name == "torch"
+    assert folder.stat().st_mode == mode and not compiled
+
+
+@compiles
+def test_a_cache_in_which_anybody_may_rename_is_refused(kept, make_tiny):
+    path, compiled = kept
+    cache = path.parent.parent
+    cache.chmod(0o777)
+    with pytest.raises(InputError, match=r"others may write to it \(mode 777\)"):
+        open_backend(make_tiny("bert", **SIZES), "native", CPU, "fp32")
+    cache.chmod(0o1777)  # as /tmp: only owners may
+    library()
+    cache.chmod(0o775)  # as where every user has a group
+    library.cache_clear()
+    library()
+    assert not compiled
+
+
+@compiles
+def test_a_killed_compilation_leaves_nothing_that_is_loaded(kept, monkeypatch):
+    """It ends after half of the file was written; the next process compiles it again."""
+    path, compiled = kept
+    path.unlink()
+    run = native_library._run
+
+    def killed(*command):
+        done = run(*command)
+        if "-shared" in command:
+            raise KeyboardInterrupt
+        return done
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(native_library, "_run", killed)
+        library()
+    assert not path.exists()
+    assert library().columns() in (16, 32) and len(compiled) == 2
+
+
+@compiles
+def test_a_library_is_named_by_all_that_it_was_compiled_for(kept, monkeypatch):
+    """Another processor, compiler, flag or source never meets this one's file."""
+    path, compiled = kept
+    run = native_library._run
+
+    def other(*command):
+        said = run(*command)
+        return said if "-shared" in command else said + "#define __AVX10_1__ 1\n"
+
+    def flags(name):
+        return (*native_library.FLAGS, name)
+
+    for name, value in (("_run", other), ("FLAGS", flags("-DOTHER"))):
+        library.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(native_library, name, value)
+            library()
+    assert len(compiled) == 2 and len({*path.parent.iterdir()}) == 3
+    library("haswell")
+    library("skylake-avx512")
+    assert len(compiled) == 4 and len({*path.parent.iterdir()}) == 5
+
+
+def test_no_instruction_that_the_processor_lacks(fresh, monkeypatch):
+    """``-march=native``, and nothing else, is what an engine runs on."""
+    seen = []
+
+    def run(*command):
+        seen.append([one for one in command if one.startswith("-m")])
+        return "#define __AVX2__ 1\n#define __FMA__ 1\n"
+
+    monkeypatch.setattr(native_library.shutil, "which", lambda name: name)
+    monkeypatch.setattr(native_library.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(native_library, "_run", run)
+    with pytest.raises(InputError):
+        library()
+    assert seen == [["-march=native"], ["-march=native"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            ("platform.machine", lambda: "aarch64"),
+            "needs a processor of the x86-64 line, not aarch64",
+        ),
+        (("shutil.which", lambda name: None), r"needs a C\+\+ compiler \(\$CXX, else g\+\+\)"),
+        (("_run", lambda *command: "#define __SSE2__ 1"), "needs a processor with AVX2 and FMA"),
+        pytest.param(
+            ("FLAGS", ("-no-such-flag",)),
+            r"needs a C\+\+ compiler that works: .* says",
+            marks=compiles,
+        ),
+    ],
+)
+def test_where_it_does_not_run(fresh, make_tiny, monkeypatch, change, complaint):
+    name, value = change
+    if name == "_run":
+        monkeypatch.setattr(native_library.shutil, "which", lambda name: name)
+        monkeypatch.setattr(native_library.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(f"xtremely.engine.backends.native.library.{name}", value)
+    folder = make_tiny("bert", **SIZES)
+    with pytest.raises(InputError, match=f"native backend {complaint}.*use --backend torch, or"):
+        open_backend(folder, "native", CPU, "fp32")
+    with pytest.warns(UserWarning, match=f"without its C.., more slowly: .* {complaint}"):
+        assert open_backend(folder, "auto", CPU, "fp32").name == "torch"
+
+
+@compiles
+@pytest.mark.parametrize("name", ["FLOOR", "mean"])
+def test_a_library_that_computes_something_else_is_refused(kept, make_tiny, monkeypatch, name):
+    """What its twin lifts GELU's results by, 0.17; and half of every state."""
+    if name == "FLOOR":
+        monkeypatch.setattr(encoder, "FLOOR", 0.5)
+    else:
+        run = encoder.NativeEncoder.__call__
+        monkeypatch.setattr(
+            encoder.NativeEncoder,
+            "__call__",
+            lambda self, *rest: {n: 0.5 * one for n, one in run(self, *rest).items()},
+        )
+    precision = "int8" if name == "FLOOR" else "fp32"
+    with pytest.raises(InputError, match=f"differs from torch in {precision} by .* try another"):
+        open_backend(make_tiny("bert", **SIZES), "native", CPU, precision)

@@ -1,0 +1,133 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from xtremely.engine.backends import select
+from xtremely.engine.backends.select import open_backend
+from xtremely.engine.runtime import Engine
+from xtremely.kernels.guard import InputError, UsageError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.oracle
+def test_another_architecture_runs_padded_through_transformers_and_says_so(make_tiny, sentences):
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = make_tiny("electra", embedding_size=48)
+    engine = Engine.load(str(folder), token_budget=150)
+    assert (engine.backend.name, engine.backend.implementation) == ("torch", "transformers")
+    vectors, work = engine.sweep(sentences, layers=[0, 2], poolings=["mean", "cls"])
+    assert 0 < work.padding_share < 1
+
+    model, tokenizer = (
+        AutoModel.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    for row, text in enumerate(sentences):  # one at a time: no padding to get wrong
+        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=130)
+        inputs.pop("token_type_ids", None)
+        with torch.inference_mode():
+            states = model(**inputs, output_hidden_states=True).hidden_states
+        for place, layer in enumerate([0, 2]):
+            expected = np.stack([states[layer][0].mean(0), states[layer][0, 0]])
+            np.testing.assert_allclose(vectors[row, place], expected, atol=2e-4)
+
+
+def test_a_position_table_with_unused_rows_shortens_the_limit(make_tiny):
+    engine = Engine.load(str(make_tiny("mpnet")))
+    assert engine.backend.max_length == 130 - 2
+    _, work = engine.sweep(["word " * 5000], layers=[3], poolings=["mean"])
+    assert (work.tokens, work.truncated) == (128, 1)
+
+
+def damaged(folder, tmp_path, change):
+    from safetensors.torch import load_file, save_file
+
+    copy = shutil.copytree(folder, tmp_path / "model")
+    tensors = load_file(copy / "model.safetensors")
+    change(tensors)
+    save_file(tensors, copy / "model.safetensors")
+    return copy
+
+
+WEIGHT = "encoder.layer.0.attention.self.query.weight"
+DAMAGE = {
+    "missing": (lambda t: t.pop(WEIGHT), "lacks"),
+    "extra": (lambda t: t.update({"encoder.layer.9.a": t[WEIGHT].clone()}), "has, and the encoder"),
+    "misshapen": (lambda t: t.update({WEIGHT: t[WEIGHT][:4].clone()}), "cannot be loaded"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_padded_models_checkpoint_is_strict_too(make_tiny, tmp_path, damage):
+    change, complaint = DAMAGE[damage]
+    folder = damaged(make_tiny("electra", embedding_size=48), tmp_path, change)
+    with pytest.raises(InputError, match=complaint):
+        open_backend(folder, "auto", CPU, "fp32")
+
+
+def test_a_padded_models_truncated_file_is_named(make_tiny):
+    folder = make_tiny("electra", embedding_size=48)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(InputError, match="model.safetensors: unreadable or truncated"):
+        open_backend(folder, "auto", CPU, "fp32")
+
+
+def test_a_decoder_is_refused(make_tiny):
+    folder = make_tiny("gpt2", n_embd=48, n_layer=2, n_head=4, n_positions=64)
+    with pytest.raises(InputError, match="'gpt2' is a decoder; only encoders run"):
+        open_backend(folder, "auto", CPU, "fp32")
+
+
+def test_an_unknown_model_type_is_refused_with_what_would_do(tiny_bert, tmp_path):
+    raw = json.loads((tiny_bert / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**raw, "model_type": "brandnew"}))
+    with pytest.raises(InputError, match="'brandnew' is unknown here.*packed encoder runs bert"):
+        open_backend(tmp_path, "auto", CPU, "fp32")
+
+
+def test_a_folder_that_holds_no_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no config.json here"):
+        open_backend(tmp_path, "auto", CPU, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "complaint"),
+    [("cuda", "fp32", "backend 'cuda' is not known"), ("torch", "int3", "'int3' is not known")],
+)
+def test_a_name_that_does_not_exist_is_refused(tiny_bert, name, precision, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        open_backend(tiny_bert, name, CPU, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_low_precision_stays_near_fp32(tiny_bert, sentences, precision):
+    exact = Engine.load(str(tiny_bert)).embed(sentences)
+    rough = Engine.load(str(tiny_bert), precision=precision).embed(sentences)
+    assert (exact * rough).sum(axis=1).min() > 0.999
+    assert not np.array_equal(exact, rough)
+
+
+@pytest.mark.parametrize(
+    ("device", "architecture", "precision", "heads", "chosen"),
+    [
+        ("cuda", "sm_90", "bf16", 2, "triton"),
+        ("cuda", "sm_90", "fp8", 2, "triton"),
+        ("cuda", "sm_90", "fp32", 2, "torch"),
+        ("cuda", "sm_90", "bf16", 4, "torch"),  # heads of 16 dimensions: no kernel takes them
+        ("cuda", "sm_00", "bf16", 2, "torch"),  # no such GPU has been measured
+        ("cpu", "sm_90", "bf16", 2, "torch"),
+    ],
+)
+def test_auto_takes_the_kernels_where_they_have_been_measured(
+    make_tiny, monkeypatch, device, architecture, precision, heads, chosen
+):
+    folder = make_tiny("bert", hidden_size=64, num_attention_heads=heads)
+    monkeypatch.setattr(select, "architecture", lambda device: architecture)
+    monkeypatch.setattr(select, "Packed", lambda folder, name, device, precision: name)
+    assert open_backend(folder, "auto", torch.device(device), precision) == chosen

@@ -1,0 +1,118 @@
+"""int8 in plain torch: what rounding costs, layer by layer and whole."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from xtremely.engine.backends.select import open_backend
+from xtremely.engine.quantization.int8 import Int8Linear, Rows, widened
+from xtremely.engine.quantization.smoothquant import rounded_in_pairs
+from xtremely.engine.runtime import Engine
+from xtremely.engine.text.batch import collate
+from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.kernels.guard import InputError
+
+CPU = torch.device("cpu")
+
+
+def linear(outputs, inputs, seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Linear(inputs, outputs).requires_grad_(False)
+
+
+def test_as_many_steps_as_no_two_neighbours_overflow():
+    rng = np.random.default_rng(0)
+    weights = np.concatenate(
+        [
+            rng.normal(size=(50, 96)),
+            np.ones((1, 96)),  # every pair at its most: half of 127
+            np.tile([1.0, -1.0], (1, 48)),  # neighbours of two signs take each other off
+            np.zeros((1, 96)),
+        ]
+    ).astype("f4")
+    values, scale = rounded_in_pairs(weights)
+    assert (np.abs(values * scale - weights) <= scale / 2 + 1e-6).all()
+    wide = values.astype(int).reshape(len(values), -1, 2)
+    reach = np.maximum(np.maximum(wide, 0).sum(axis=2), -np.minimum(wide, 0).sum(axis=2))
+    assert (255 * reach < 2**15).all() and values.dtype == np.int8
+    assert np.abs(values).max(axis=1)[50:].tolist() == [64, 127, 0]
+    assert np.abs(values).max(axis=1)[:50].mean() > 85  # ordinary rows lose little
+    assert rounded_in_pairs(weights[:, :5])[0].shape == (len(weights), 5)
+
+
+def test_products_are_sums_of_whole_numbers():
+    module = Int8Linear(linear(40, 96))
+    values = torch.randint(0, 256, (33, 96))
+    weights, scale = rounded_in_pairs(linear(40, 96).weight.numpy())
+    whole = values.numpy() @ weights.astype("i8").T
+    expected = (whole - 128 * weights.astype("i8").sum(axis=1)) * scale[:, 0].astype("f8") * 0.5
+    found = module(Rows(values.to(torch.uint8), torch.full((33, 1), 0.5)))
+    bias = linear(40, 96).bias
+    torch.testing.assert_close(
+        found.double(), torch.from_numpy(expected) + bias, rtol=1e-5, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+def test_a_linear_layer_is_that_of_the_rounded_tokens(lifted):
+    plain, peak = linear(40, 96), torch.rand(96) + 0.1
+    module = Int8Linear(plain, None if lifted else peak, lifted)
+    x = torch.randn(33, 96) if lifted else torch.randn(33, 96) * peak
+    if lifted:
+        rows = widened(x)
+        x = F.gelu(x)
+        seen = rows.values * rows.scale - 0.17
+    else:
+        rows = module.rounded(x)
+        seen = (rows.values.float() - 128) * rows.scale / module.reader
+    assert ((seen - x).abs() <= 0.501 * rows.scale / module.reader).all()
+    # what is left is the rounding of weights, at most half a step each
+    step = rounded_in_pairs((plain.weight / module.reader).numpy())[1][:, 0]
+    bound = (seen * module.reader).abs().sum(dim=1, keepdim=True) * torch.from_numpy(step) / 2
+    found = module(rows)
+    assert ((found - plain(seen)).abs() <= bound + 1e-3).all()
+    assert (found - plain(x)).norm() < 0.03 * plain(x).norm()
+
+
+def test_gelu_of_nothing_is_its_floor():
+    rows = widened(torch.zeros(3, 8))
+    assert (rows.values * rows.scale - 0.17).abs().max() < 1e-3
+    far = widened(torch.full((1, 8), -50.0))  # GELU of these is 0, too
+    assert (far.values * far.scale - 0.17).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_an_encoder_is_near_its_fp32(make_tiny, sentences, family):
+    folder = make_tiny(family, initializer_range=0.05)
+    backend, teacher = (open_backend(folder, "torch", CPU, p) for p in ("int8", "fp32"))
+    tokens = Tokenizer(folder, 64)([*sentences, " ".join(sentences)], 64)
+    batch = collate(tokens, np.arange(len(tokens)))
+    layers = range(teacher.layers + 1)
+    expected, found = (one.hidden(batch, layers) for one in (teacher, backend))
+    assert not torch.equal(found[1], expected[1])
+    for layer in layers:
+        assert F.cosine_similarity(found[layer], expected[layer], dim=1).min() > 0.999
+
+
+def test_a_sentence_has_its_own_result(make_tiny, sentences):
+    engine = Engine.load(str(make_tiny("bert")), backend="torch", device="cpu", precision="int8")
+    assert (engine.backend.name, engine.backend.precision) == ("torch", "int8")
+    together = engine.embed(sentences)
+    alone = np.concatenate([engine.embed([one]) for one in sentences])
+    np.testing.assert_allclose(together, alone, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"family": "modernbert"}, "int8 on the torch backend is for bert.*use --backend onnx"),
+        ({"device": "cuda"}, "int8 on the torch backend computes on the CPU, --device is cuda"),
+        ({"bound": 1e-6}, "in int8 its states differ by .* use fp32"),
+    ],
+)
+def test_what_does_not_run(make_tiny, monkeypatch, changes, complaint):
+    monkeypatch.setattr("xtremely.engine.backends.select.MOST_ROUNDED", changes.get("bound", 0.2))
+    device = torch.device(changes.get("device", "cpu"))
+    with pytest.raises(InputError, match=complaint):
+        open_backend(make_tiny(changes.get("family", "bert")), "torch", device, "int8")

@@ -1,0 +1,160 @@
+"""``xtremely export`` and ``xtremely eval --backend onnx`` as a user meets them."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from xtremely.engine.models.heads import KINDS, UNLABELLED
+from xtremely.engine.runtime import Engine
+from xtremely.eval.tasks.task import find_task
+
+LABELS = find_task("panx").rules.labels
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "cache"))
+
+
+def embedded(folder, texts):
+    """What plain onnxruntime and the tokenizer beside the file make of texts."""
+    inputs = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="np")
+    session = onnxruntime.InferenceSession(
+        folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    given = {one.name: inputs[one.name] for one in session.get_inputs()}
+    return session.run(["sentence_embedding"], given)[0]
+
+
+def test_an_exported_model_embeds_as_the_engine_does(xtremely, tiny_bert, tmp_path):
+    texts = ["Ein Satz.", "一个句子。", "one two three"]
+    engine = Engine.load(str(tiny_bert))
+    for options, settings in (
+        ((), {}),
+        (("--layer", 1, "--pooling", "cls"), {"layer": 1, "pooling": "cls"}),
+    ):
+        out = tmp_path / f"out{len(options)}"
+        code, _, said = xtremely("export", tiny_bert, "--out", out, *options)
+        assert code == 0 and "differs from torch in fp32 by" in said
+        expected = engine.embed(texts, prompt="", **settings)
+        np.testing.assert_allclose(embedded(out, texts), expected, atol=1e-5)
+
+
+def test_an_exported_head(xtremely, make_tiny, tmp_path):
+    labels = {0: "no", 1: "yes", 2: "maybe"}
+    folder = make_tiny("bert", "AutoModelForSequenceClassification", id2label=labels)
+    options = ("--out", tmp_path / "out", "--head", "classification")
+    code, _, said = xtremely("export", folder, *options)
+    assert code == 0 and "sequence classification, fp32" in said
+    session = onnxruntime.InferenceSession(
+        tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"]
+    )
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["labels"]) == ["no", "yes", "maybe"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "complaint"),
+    [
+        (("--head", "tagger"), 2, "unknown head 'tagger'; did you mean 'tagging'?"),
+        (("--head", "tagging"), 1, "holds an encoder without a task head"),
+        (("--head", "tagging", "--layer", "2"), 2, "--layer and --pooling are for embeddings"),
+        (("--layer", "9"), 2, "layer 9 does not exist; bert has layers 0 to 3"),
+        (("--pooling", "max"), 2, "pooling 'max' is not known; legal: mean, cls"),
+        (("--precision", "int4"), 2, "precision 'int4' is not known to ONNX; legal: fp32, fp16"),
+    ],
+)
+def test_what_cannot_be_exported(xtremely, tiny_bert, tmp_path, options, code, complaint):
+    found, _, errors = xtremely("export", tiny_bert, "--out", tmp_path / "out", *options)
+    assert found == code and complaint in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_family_that_is_not_exported(xtremely, make_tiny, tmp_path):
+    folder = make_tiny("distilbert")
+    code, _, errors = xtremely("export", folder, "--out", tmp_path / "out")
+    assert code == 1
+    assert "'distilbert' is not exported to ONNX; legal: bert, xlm-roberta" in errors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_head_runs_on_exported_states(make_tiny, sentences, kind):
+    named = {} if kind in UNLABELLED else {"id2label": dict(enumerate("abc"))}
+    folder = make_tiny("bert", f"AutoModel{KINDS[kind]}", **named)
+    outputs = []
+    for backend in ("onnx", "torch"):
+        engine = Engine.load(str(folder), backend=backend)
+        head, found = engine.head(kind, None), {}
+        tokens = engine.tokenizer.pairs(sentences, sentences[::-1])
+
+        def take(values, batch, found=found, token_wise=head.rows == "every"):
+            sizes = batch.layout.lengths if token_wise else [1] * len(batch.order)
+            found.update(zip(batch.order.tolist(), values.split(sizes), strict=True))
+
+        engine.predict(head, tokens, take)
+        outputs.append(torch.cat([found[row] for row in range(len(tokens))]))
+    torch.testing.assert_close(*outputs, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_run_on_onnx(xtremely, make_tiny, write, tmp_path, precision):
+    base = make_tiny("bert", initializer_range=0.05)
+    tagger = make_tiny(
+        "bert",
+        "AutoModelForTokenClassification",
+        id2label=dict(enumerate(LABELS)),
+        initializer_range=0.05,
+    )
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/panx").symlink_to(tagger)
+    write("data/tatoeba/tatoeba.deu-eng.deu", "eins\nzwei\ndrei vier\n")
+    write("data/tatoeba/tatoeba.deu-eng.eng", "one\ntwo\nthree four\n")
+    write("data/panx/test-de.tsv", "Anna\tB-PER\nruft\tO\n\nBerlin\tB-LOC\n\n")
+    records = {}
+    for backend in ("onnx", "torch"):
+        out = tmp_path / backend
+        code, _, errors = xtremely(
+            "eval", "--model", base, "--checkpoints", tmp_path / "checkpoints",
+            "--tasks", "tatoeba,panx", "--data-root", tmp_path / "data", "--out", out,
+            "--backend", backend, "--precision", precision if backend == "onnx" else "fp32",
+        )  # fmt: skip
+        assert code == 0, errors
+        records[backend] = json.loads((out / "results.json").read_text())["records"]
+    for ours, theirs in zip(records["onnx"], records["torch"], strict=True):
+        assert (ours["backend"], ours["precision"]) == ("onnx", precision)
+        assert ours["settings"]["encoder"] == "onnxruntime cpu"
+        assert "onnxruntime" in ours["versions"]
+        if precision == "fp32":
+            assert ours["score"] == theirs["score"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dead link", "nothing", "dot"])
+def test_out_is_a_new_folder_or_refused_before_any_work(
+    xtremely, tiny_bert, write, tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(Engine, "load", None)
+    out = tmp_path / "out"
+    if kind == "folder":
+        write("out/model.onnx", "mine")
+    elif kind == "empty folder":
+        out.mkdir()
+    elif kind == "file":
+        out.write_text("mine")
+    elif kind == "dead link":
+        out.symlink_to(tmp_path / "nowhere")
+    given = {"nothing": "", "dot": "."}.get(kind, out)
+    before = sorted(tmp_path.rglob("*"))
+    code, _, errors = xtremely("export", tiny_bert, "--out", given)
+    complaint = "is empty or the current folder" if given != out else "exists already, and is left"
+    assert code == 1 and complaint in errors and len(errors.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_out_where_nothing_can_be_written(xtremely, tiny_bert, monkeypatch):
+    monkeypatch.setattr(Engine, "load", None)
+    code, _, errors = xtremely("export", tiny_bert, "--out", "/proc/x/out")
+    assert code == 1 and "/proc/x: cannot be written to" in errors

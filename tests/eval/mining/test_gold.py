@@ -1,0 +1,29 @@
+"""True pairs under the names that sentences are left with, and the quality of what is mined."""
+
+from pathlib import Path
+
+import pytest
+
+from xtremely.eval.mining.corpus import prepare
+from xtremely.eval.mining.gold import TUNED, Pile, judge, read_gold
+
+
+def test_a_repetitions_id_stands_for_the_first_occurrences(write, tmp_path):
+    corpus = prepare(write("x.tsv", "a\tOne.\nb\tOne.\nc\tTwo.\n"), tmp_path / "work")
+    x, y = Pile(corpus.folder, 2, corpus), Pile(Path("y.npy"), 9)
+    assert read_gold(write("gold", "b\t9\nc\t1\na\t2\n"), x, y) == {
+        ("a", "9"),
+        ("c", "1"),
+        ("a", "2"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("threshold", "precision", "recall"),
+    [(None, 200 / 3, 100), (0.5, 100, 100), (0.51, 100, 50), (TUNED, 100, 100)],
+)
+def test_a_pair_at_the_threshold_is_taken(threshold, precision, recall):
+    scored = [(0.9, ("a", "1")), (0.5, ("b", "2")), (0.1, ("c", "3"))]
+    _, judged = judge(scored, {("a", "1"), ("b", "2")}, threshold)
+    found = judged["at_threshold"]
+    assert (found["precision"], found["recall"]) == pytest.approx((precision, recall))

@@ -1,0 +1,74 @@
+"""Reports on committed results: whose files they overwrite, and results that contradict others."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+
+from xtremely.eval.study.cells import cell_name, collected
+from xtremely.eval.study.failed import has_learnt
+from xtremely.eval.study.findings import findings
+from xtremely.eval.study.grid import read_grid
+from xtremely.eval.study.report import write_study_report
+from xtremely.files.folders import MARKER
+from xtremely.kernels.guard import InputError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def study():
+    """A grid, and the results of two of its sources."""
+    grid = read_grid(ROOT / "studies" / "ner.toml")
+    every = collected(ROOT / "results" / "study" / "ner.json")
+    return grid, [one for one in every if one["identity"]["source"] in ("en", "zh")]
+
+
+def test_a_report_overwrites_its_own_files_only(study, tmp_path):
+    grid, results = study
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.html").write_text("mine")
+    with pytest.raises(InputError, match="mine is not empty and was not made by"):
+        write_study_report([grid], results, tmp_path / "mine")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"report.html"}
+    assert (tmp_path / "mine" / "report.html").read_text() == "mine"
+    out = tmp_path / "out"
+    write_study_report([grid], results, out)
+    (out / MARKER).unlink()  # as earlier versions left it
+    (out / "notes.txt").write_text("mine")
+    write_study_report([grid], results[:2], out)
+    assert (out / "notes.txt").read_text() == "mine"
+    for name, text in (("report.json", "{}"), ("report.html", "mine"), ("tables.md", "mine")):
+        (out / MARKER).unlink()
+        kept = (out / name).read_text()
+        (out / name).write_text(text)
+        with pytest.raises(InputError, match="out is not empty and was not made by"):
+            write_study_report([grid], results, out)
+        (out / name).write_text(kept)
+        write_study_report([grid], results, out)
+
+
+def test_two_results_of_one_cell_are_told_apart(study, tmp_path):
+    grid, results = study
+    other = json.loads(json.dumps(results[0]))
+    other["identity"]["model_hash"] = "0"
+    other["name"] = cell_name(other["identity"])
+    with pytest.warns(UserWarning, match=f"{results[0]['name']} and {other['name']} are one cell"):
+        found = write_study_report([grid], [*results, other], tmp_path)
+    assert results[0]["name"] in found["cells"] and other["name"] not in found["cells"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_study_report([grid], [*results, results[0]], tmp_path)
+
+
+def test_scores_that_a_result_lacks(study):
+    """Whoever made it, it has the form of a result: nothing is reported where nothing is."""
+    grid, results = study
+    bare = json.loads(json.dumps(results))
+    for one in bare:
+        one["scores"] = [{"task": "panx", "languages": {}, "metrics": {}}]
+    found = findings([grid], bare)
+    assert found["tables"] == [] and len(found["cells"]) == len(bare)
+    one = {"scores": [{"task": "xnli", "languages": {"en": {}}, "metrics": {}}]}
+    assert has_learnt(grid.cells[0], one)
