@@ -20,7 +20,8 @@ from xtremely.bench import cpu_peers, elsewhere, peers
 from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
 from xtremely.engine.backends.native.encoder import lacking, unfit
-from xtremely.engine.models.config import EncoderConfig, encoder_config, read_json
+from xtremely.engine.config_json import read_json
+from xtremely.engine.models.config import EncoderConfig, encoder_config
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 

@@ -20,8 +20,9 @@ import torch
 from xtremely.bench.harness import Contender
 from xtremely.engine.backends.onnx.export import FILE, export
 from xtremely.engine.backends.onnx.outputs import IDS, MASK, Product
-from xtremely.engine.backends.select import Packed
-from xtremely.engine.models.config import EncoderConfig, encoder_config, read_json
+from xtremely.engine.backends.packed import Packed
+from xtremely.engine.config_json import read_json
+from xtremely.engine.models.config import EncoderConfig, encoder_config
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import plan
 

@@ -38,7 +38,8 @@ from xtremely.bench.contenders import (
 from xtremely.bench.harness import Contender, Spread, measure, row_json
 from xtremely.bench.plots import speeds
 from xtremely.bench.workloads import Workload
-from xtremely.engine.models.config import AnyConfig, ModernBertConfig, encoder_config, read_json
+from xtremely.engine.config_json import read_json
+from xtremely.engine.models.config import AnyConfig, ModernBertConfig, encoder_config
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import require
 

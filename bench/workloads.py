@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xtremely.engine.models.config import read_json
+from xtremely.engine.config_json import read_json
 from xtremely.eval.data import readers
 from xtremely.eval.tasks.xtreme import mini
 from xtremely.eval.tasks.xtreme import tatoeba as tatoeba_task

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from xtremely.engine.backends.padded import PaddedTransformers
-from xtremely.engine.backends.select import Backend, open_backend
+from xtremely.engine.backends.select import open_backend
 from xtremely.engine.hub.conventions import Conventions, conventions
 from xtremely.engine.hub.locate import display_name, folder_hash, locate
+from xtremely.engine.models.encoder import Backend
 from xtremely.engine.models.heads import Head, load_head
 from xtremely.engine.models.soundness import Soundness
 from xtremely.engine.text.batch import Batch, collate, plan

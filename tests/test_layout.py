@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,35 @@ MAY_IMPORT = {
     "retrieval": {"retrieval", "files", "kernels"},
     "eval": {"eval", "engine", "retrieval", "files", "kernels"},
     "bench": set(FOLDERS),
+}
+# Rooms of the large folders, lowest first: a room imports itself and what stands before it. A name
+# with a dot is a single module.
+ROOMS = {
+    "engine": (
+        "transfer.py",
+        "config_json.py",
+        "text",
+        "models",
+        "quantization",
+        "hub",
+        "backends",
+        "training",
+        "runtime.py",
+        "adapters.py",
+    ),
+    "eval": (
+        "data",
+        "tasks",
+        "scoring",
+        "methods",
+        "run",
+        "report",
+        "training",
+        "mining",
+        "ray_pool.py",
+        "study",
+        "cli",
+    ),
 }
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -41,6 +71,61 @@ def test_a_module_imports_only_what_the_arrows_allow(path):
             assert parts[1] in MAY_IMPORT[folder], f"{path.name} imports {name}"
             private = parts[-1].startswith("_")
             assert not private or path.stem == parts[-1][1:], f"{name} is private"
+
+
+def room(place: str) -> str:
+    """The room of a dotted name or path without the package's name, such as engine.text.batch."""
+    folder, rest = place.split("/")[0], place.split("/")[1:]
+    return rest[0] if len(rest) > 1 else f"{rest[0]}.py" if folder in ROOMS and rest else ""
+
+
+def imported_places(path: Path) -> list[str]:
+    """The project's own modules that a file imports, as paths without a suffix."""
+    places = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("xtremely."):
+            place = node.module.removeprefix("xtremely.").replace(".", "/")
+            inside = [f"{place}/{alias.name}" for alias in node.names]
+            places += inside if (ROOT / place).is_dir() else [place]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("xtremely.")]
+            places += [name.removeprefix("xtremely.").replace(".", "/") for name in names]
+    return places
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_every_room_has_its_place_in_the_order(folder):
+    found = {room(str(p.relative_to(ROOT).with_suffix(""))) for p in (ROOT / folder).rglob("*.py")}
+    assert found == set(ROOMS[folder])
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if p.parts[len(ROOT.parts)] in ROOMS], ids=lambda p: p.stem
+)
+def test_a_room_imports_only_rooms_below_it(path):
+    here = str(path.relative_to(ROOT).with_suffix(""))
+    folder = here.split("/")[0]
+    order = ROOMS[folder]
+    for place in imported_places(path):
+        if place.split("/")[0] == folder:
+            assert order.index(room(place)) <= order.index(room(here)), f"{here} imports {place}"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {str(path.relative_to(ROOT).with_suffix("")): path for path in SOURCES}
+    imports = {name: set(imported_places(path)) & set(modules) for name, path in modules.items()}
+    while leaves := [name for name, others in imports.items() if not others - {name}]:
+        for leaf in leaves:
+            del imports[leaf]
+        for others in imports.values():
+            others.difference_update(leaves)
+    assert not imports
+
+
+def test_every_folder_of_modules_is_installed():
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {path.parent.relative_to(ROOT) for path in SOURCES}
+    assert {".".join(["xtremely", *folder.parts]) for folder in found} <= set(stated)
 
 
 @pytest.mark.parametrize("folder", ["kernels"])

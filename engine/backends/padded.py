@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xtremely.engine.models.config import CONFIG
+from xtremely.engine.config_json import CONFIG
 from xtremely.engine.models.encoder import PRECISIONS, require_fits
 from xtremely.engine.models.loading import SIZES, configuration, load
 from xtremely.engine.models.ops import TORCH

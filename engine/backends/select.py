@@ -1,4 +1,4 @@
-"""What runs an encoder: the contract, and its plain-PyTorch implementations.
+"""Which backend runs a model folder.
 
 A backend takes packed batches and gives hidden states. Which one ran stands in every result. A
 backend asked for by name either runs or says why it cannot; only ``auto`` chooses.
@@ -7,165 +7,27 @@ backend asked for by name either runs or says why it cannot; only ``auto`` choos
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from xtremely.engine.backends.native.encoder import NativeEncoder, lacking, unfit
+from xtremely.engine.backends.native.encoder import lacking, unfit
+from xtremely.engine.backends.packed import OPS, Packed
 from xtremely.engine.backends.padded import PaddedTransformers
-from xtremely.engine.models.bert import Bert
+from xtremely.engine.config_json import read_config
 from xtremely.engine.models.config import (
-    BERT_TYPES,
     MODERN_TYPES,
     PACKED_TYPES,
-    ROBERTA_TYPES,
-    ModernBertConfig,
     encoder_config,
-    read_config,
 )
-from xtremely.engine.models.cuda_graphs import Graphs
-from xtremely.engine.models.encoder import PRECISIONS
-from xtremely.engine.models.modernbert import ModernBert
-from xtremely.engine.models.ops import TORCH, TRITON, Ops
-from xtremely.engine.models.weights import encoder_tensors
-from xtremely.engine.quantization.calibration_texts import sample
-from xtremely.engine.quantization.fp8 import Fp8Bert
-from xtremely.engine.quantization.int8 import Int8Bert
-from xtremely.engine.quantization.smoothquant import peaks
-from xtremely.engine.text.batch import Batch, collate
+from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.kernels.attention import DIMS
 from xtremely.kernels.configurations import architecture, is_tuned
 from xtremely.kernels.guard import UsageError, require, require_kernels
 from xtremely.kernels.quantise import require_e4m3
 
-OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}
 BACKENDS = ("auto", *OPS, "onnx")
 NATIVE = ("fp32", "int8")  # precisions of the C++
-MOST_ROUNDED = 0.2  # of the states' size, by which int8 may change them, as with exported files
-
-
-class Backend(Protocol):
-    """An encoder on a device.
-
-    Attributes:
-        name: what results call it.
-        implementation: which encoder runs, where a backend has several.
-        device: where it computes.
-        precision: one of ``PRECISIONS``.
-        layers: number of transformer layers.
-        width: size of a hidden state.
-        max_length: longest sequence in tokens.
-        vocabulary: rows of the word table.
-        ops: operations on packed tensors where it computes.
-    """
-
-    name: str
-    implementation: str
-    device: torch.device
-    precision: str
-    layers: int
-    width: int
-    max_length: int
-    vocabulary: int
-    ops: Ops
-
-    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H]; 0 is the embeddings' output."""
-        ...
-
-    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
-        """[T, H] hidden states to [B, H] fp32 vectors, not normalised."""
-        ...
-
-    def computed(self, batch: Batch) -> int:
-        """Tokens that a batch costs: its own, and padding where the backend pads at its door."""
-        ...
-
-
-def _current(device: torch.device) -> AbstractContextManager:
-    """Triton and CUDA graphs launch on the current GPU, which need not be the tensors'."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-class Packed:
-    """The packed encoder: in plain PyTorch the teacher of the others, on Triton kernels, or in C++.
-
-    On a GPU the kernels of batches whose shape comes again are launched as one CUDA graph.
-    """
-
-    implementation = "packed"
-
-    def __init__(self, folder: Path, name: str, device: torch.device, precision: str):
-        config = encoder_config(read_config(folder), folder)
-        tensors = encoder_tensors(folder, config, PRECISIONS[precision])
-        with torch.device("meta"):
-            encoder = ModernBert(config) if isinstance(config, ModernBertConfig) else Bert(config)
-        encoder.load_state_dict(tensors, assign=True)
-        encoder.requires_grad_(False)
-        if precision == "fp8":
-            require(
-                isinstance(encoder, Bert),
-                f"{folder}: model type {config.model_type!r} does not run in fp8; legal:"
-                f" {', '.join(BERT_TYPES + ROBERTA_TYPES)}; use bf16",
-            )
-            self.encoder = Fp8Bert(encoder.float(), PRECISIONS[precision]).to(device).eval()
-        elif precision == "int8":
-            self.encoder = self._in_int8(folder, encoder.float(), name)
-        elif name == "native":
-            self.encoder = NativeEncoder(encoder.float())
-        else:
-            self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
-        self.name, self.ops = name, OPS[name]
-        self.device, self.precision = device, precision
-        self.layers, self.width = config.layers, config.hidden
-        self.max_length, self.vocabulary = config.max_length, config.vocabulary
-        graphed = name == "triton" and device.type == "cuda"
-        self._run = Graphs(self.forward) if graphed else self.forward
-
-    @staticmethod
-    def _in_int8(folder: Path, encoder: Bert | ModernBert, name: str) -> Int8Bert | NativeEncoder:
-        """The encoder in int8, tried on sentences of many languages."""
-        require(
-            isinstance(encoder, Bert),
-            f"{folder}: int8 on the {name} backend is for {', '.join(BERT_TYPES + ROBERTA_TYPES)};"
-            " use --backend onnx",
-        )
-        tokens = sample(folder, encoder.config.max_length)
-        batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
-        expected = encoder(batch, [last], TORCH)[last]
-        twin = Int8Bert(encoder, peaks(encoder, batch)).eval()
-        rounded = NativeEncoder(twin) if name == "native" else twin
-        apart = rounded(batch, [last], TORCH)[last] - expected
-        share = float(apart.norm() / expected.norm())
-        require(
-            share <= MOST_ROUNDED,
-            f"{folder}: in int8 its states differ by {share:.2g} of their size (at most"
-            f" {MOST_ROUNDED:g} is taken); use fp32",
-        )
-        return rounded
-
-    def forward(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H], kernel by kernel."""
-        return self.encoder(batch, layers, self.ops)
-
-    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H]."""
-        with _current(self.device):
-            return self._run(batch, layers)
-
-    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
-        """[T, H] hidden states to [B, H] fp32 vectors."""
-        with _current(self.device):
-            return self.ops.pool(values, batch.layout, pooling)
-
-    def computed(self, batch: Batch) -> int:
-        """Tokens that a batch costs."""
-        return batch.tokens
 
 
 def open_backend(folder: Path, backend: str, device: torch.device, precision: str) -> Backend:

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
-from xtremely.engine.models.config import read_config, read_json
+from xtremely.engine.config_json import read_config, read_json
 from xtremely.engine.models.tensor_files import TensorFiles, read_header
 from xtremely.engine.text.texts import foreign
 from xtremely.files import documents

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from xtremely.engine.models.config import MAX_BYTES, Count
+from xtremely.engine.config_json import MAX_BYTES, Count
 from xtremely.files import documents
 from xtremely.files.folders import check_inside
 from xtremely.kernels.guard import InputError, unknown

@@ -1,9 +1,10 @@
-"""What the packed encoders of all families are."""
+"""What encoders are: their precisions, the packed ones of all families, and what runs one."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,3 +59,41 @@ def require_fits(batch: Batch, most: int) -> None:
         f"a sequence has {batch.max_seqlen} tokens, the model takes at most {most}; tokenise with"
         " that max_length",
     )
+
+
+class Backend(Protocol):
+    """An encoder on a device.
+
+    Attributes:
+        name: what results call it.
+        implementation: which encoder runs, where a backend has several.
+        device: where it computes.
+        precision: one of ``PRECISIONS``.
+        layers: number of transformer layers.
+        width: size of a hidden state.
+        max_length: longest sequence in tokens.
+        vocabulary: rows of the word table.
+        ops: operations on packed tensors where it computes.
+    """
+
+    name: str
+    implementation: str
+    device: torch.device
+    precision: str
+    layers: int
+    width: int
+    max_length: int
+    vocabulary: int
+    ops: Ops
+
+    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+        """The wanted hidden states of a batch, each [T, H]; 0 is the embeddings' output."""
+        ...
+
+    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
+        """[T, H] hidden states to [B, H] fp32 vectors, not normalised."""
+        ...
+
+    def computed(self, batch: Batch) -> int:
+        """Tokens that a batch costs: its own, and padding where the backend pads at its door."""
+        ...

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.backends.select import PRECISIONS, Backend
-from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES, About, about, read_config
+from xtremely.engine.config_json import About, about, read_config
+from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES
+from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.engine.text.batch import Batch
 from xtremely.kernels.guard import InputError, require, unknown

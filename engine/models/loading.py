@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from xtremely.engine.models.config import CONFIG, Count, Epsilon, Layers, read_config
+from xtremely.engine.config_json import CONFIG, Count, Epsilon, Layers, read_config
 from xtremely.engine.models.tensor_files import BUFFER, TensorFiles, require_readable, require_sound
 from xtremely.engine.text.texts import foreign
 from xtremely.files.documents import fit

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from xtremely.engine.models.config import MAX_BYTES, about, read_config
+from xtremely.engine.config_json import MAX_BYTES, about, read_config
 from xtremely.engine.text.texts import foreign
 from xtremely.files import documents
 from xtremely.kernels.guard import require

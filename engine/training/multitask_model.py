@@ -16,7 +16,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from xtremely.engine.models.config import CONFIG, about, position_offset, read_config
+from xtremely.engine.config_json import CONFIG, about, read_config
+from xtremely.engine.models.config import position_offset
 from xtremely.engine.models.heads import KINDS
 from xtremely.engine.models.loading import POOLER, configuration, load
 from xtremely.engine.text.texts import one_line

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xtremely.engine.backends.onnx.export import BOUNDS, export
 from xtremely.engine.backends.onnx.outputs import Product
-from xtremely.engine.backends.select import Packed
+from xtremely.engine.backends.packed import Packed
 from xtremely.engine.hub.locate import locate
 from xtremely.engine.models.config import exportable
 from xtremely.engine.runtime import Engine

@@ -1,8 +1,8 @@
 """What a task is, and how the tasks are found.
 
-A task is one frozen value, ``TASK``, in one file of ``eval/tasks/xtreme``. Facts that decide a score
-(languages, labels, layers, pooling, neighbours, lengths) stand there and nowhere else. Tasks that
-are only trained on stand in ``eval/tasks/training``, in the same form.
+A task is one frozen value, ``TASK``, in one file of the folder ``xtreme``. Facts that decide a
+score (languages, labels, layers, pooling, neighbours, lengths) stand there and nowhere else. Tasks
+that are only trained on stand in the folder ``training``, in the same form.
 """
 
 from __future__ import annotations
@@ -249,12 +249,12 @@ def sizes_of(table: str) -> dict[str, int]:
 
 
 def all_tasks() -> dict[str, Task]:
-    """Every task of ``eval/tasks/xtreme``, by name."""
+    """Every task that is evaluated, by name."""
     return _declared("xtreme")
 
 
 def training_tasks() -> dict[str, Task]:
-    """Every task that can be trained on: those of ``eval/tasks/xtreme`` and ``eval/tasks/training``."""
+    """Every task that can be trained on: XTREME's, and those that are only trained on."""
     return _declared("xtreme", "training")
 
 

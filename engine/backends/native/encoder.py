@@ -1,4 +1,4 @@
-"""The packed encoders on a CPU by the C++ of ``engine/backends/native/cpp``, in fp32 or with products in int8.
+"""The packed encoders on a CPU by the C++ in ``cpp``, in fp32 or with products in int8.
 
 A batch is cut into parts of whole sequences, and every core takes one part after the other through
 all layers: cores wait for each other only at the end of a batch. What the states of a sequence are

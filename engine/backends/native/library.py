@@ -1,4 +1,4 @@
-"""The C++ of ``engine/backends/native/cpp``: compiled once for a processor, kept in the cache, called by ctypes."""
+"""The C++ in ``cpp``: compiled once for a processor, kept in the cache, called by ctypes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from xtremely.engine.backends.onnx.export import BOUNDS, FILE, export
 from xtremely.engine.backends.onnx.outputs import IDS, MASK, TYPES, Product
 from xtremely.engine.backends.onnx.session import check_file, open_session, provider
-from xtremely.engine.backends.select import Packed
+from xtremely.engine.backends.packed import Packed
 from xtremely.engine.hub.locate import cache_folder, folder_hash
 from xtremely.engine.models.config import ModernBertConfig, exportable
 from xtremely.engine.models.encoder import require_fits

@@ -22,7 +22,7 @@ from xtremely.engine.backends.onnx.graph import OPSET
 from xtremely.engine.backends.onnx.outputs import Product, build, described
 from xtremely.engine.backends.onnx.session import runtime
 from xtremely.engine.backends.onnx.verify import Agreement, Trial
-from xtremely.engine.backends.select import Packed
+from xtremely.engine.backends.packed import Packed
 from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.models.config import AnyConfig
 from xtremely.engine.quantization.smoothquant import peaks

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xtremely.engine.backends.onnx.outputs import CHOICE, IDS, MASK, TYPES, Product
 from xtremely.engine.backends.onnx.session import check_file, open_session
-from xtremely.engine.backends.select import Packed
+from xtremely.engine.backends.packed import Packed
 from xtremely.engine.quantization.calibration_texts import sample
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokens

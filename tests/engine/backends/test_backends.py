@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xtremely.engine.backends.select import OPS, open_backend
+from xtremely.engine.backends.packed import OPS
+from xtremely.engine.backends.select import open_backend
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import collate, plan
 from xtremely.kernels.guard import InputError

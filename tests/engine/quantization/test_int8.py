@@ -112,7 +112,7 @@ def test_a_sentence_has_its_own_result(make_tiny, sentences):
     ],
 )
 def test_what_does_not_run(make_tiny, monkeypatch, changes, complaint):
-    monkeypatch.setattr("xtremely.engine.backends.select.MOST_ROUNDED", changes.get("bound", 0.2))
+    monkeypatch.setattr("xtremely.engine.backends.packed.MOST_ROUNDED", changes.get("bound", 0.2))
     device = torch.device(changes.get("device", "cpu"))
     with pytest.raises(InputError, match=complaint):
         open_backend(make_tiny(changes.get("family", "bert")), "torch", device, "int8")

@@ -1,0 +1,116 @@
+"""The packed encoder on a device: in plain PyTorch, on Triton kernels, or in C++."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xtremely.engine.backends.native.encoder import NativeEncoder
+from xtremely.engine.config_json import read_config
+from xtremely.engine.models.bert import Bert
+from xtremely.engine.models.config import (
+    BERT_TYPES,
+    ROBERTA_TYPES,
+    ModernBertConfig,
+    encoder_config,
+)
+from xtremely.engine.models.cuda_graphs import Graphs
+from xtremely.engine.models.encoder import PRECISIONS
+from xtremely.engine.models.modernbert import ModernBert
+from xtremely.engine.models.ops import TORCH, TRITON
+from xtremely.engine.models.weights import encoder_tensors
+from xtremely.engine.quantization.calibration_texts import sample
+from xtremely.engine.quantization.fp8 import Fp8Bert
+from xtremely.engine.quantization.int8 import Int8Bert
+from xtremely.engine.quantization.smoothquant import peaks
+from xtremely.engine.text.batch import Batch, collate
+from xtremely.kernels.guard import require
+
+OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}
+MOST_ROUNDED = 0.2  # of the states' size, by which int8 may change them, as with exported files
+
+
+def _current(device: torch.device) -> AbstractContextManager:
+    """Triton and CUDA graphs launch on the current GPU, which need not be the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+class Packed:
+    """The packed encoder: in plain PyTorch the teacher of the others, on Triton kernels, or in C++.
+
+    On a GPU the kernels of batches whose shape comes again are launched as one CUDA graph.
+    """
+
+    implementation = "packed"
+
+    def __init__(self, folder: Path, name: str, device: torch.device, precision: str):
+        config = encoder_config(read_config(folder), folder)
+        tensors = encoder_tensors(folder, config, PRECISIONS[precision])
+        with torch.device("meta"):
+            encoder = ModernBert(config) if isinstance(config, ModernBertConfig) else Bert(config)
+        encoder.load_state_dict(tensors, assign=True)
+        encoder.requires_grad_(False)
+        if precision == "fp8":
+            require(
+                isinstance(encoder, Bert),
+                f"{folder}: model type {config.model_type!r} does not run in fp8; legal:"
+                f" {', '.join(BERT_TYPES + ROBERTA_TYPES)}; use bf16",
+            )
+            self.encoder = Fp8Bert(encoder.float(), PRECISIONS[precision]).to(device).eval()
+        elif precision == "int8":
+            self.encoder = self._in_int8(folder, encoder.float(), name)
+        elif name == "native":
+            self.encoder = NativeEncoder(encoder.float())
+        else:
+            self.encoder = encoder.to(device=device, dtype=PRECISIONS[precision]).eval()
+        self.name, self.ops = name, OPS[name]
+        self.device, self.precision = device, precision
+        self.layers, self.width = config.layers, config.hidden
+        self.max_length, self.vocabulary = config.max_length, config.vocabulary
+        graphed = name == "triton" and device.type == "cuda"
+        self._run = Graphs(self.forward) if graphed else self.forward
+
+    @staticmethod
+    def _in_int8(folder: Path, encoder: Bert | ModernBert, name: str) -> Int8Bert | NativeEncoder:
+        """The encoder in int8, tried on sentences of many languages."""
+        require(
+            isinstance(encoder, Bert),
+            f"{folder}: int8 on the {name} backend is for {', '.join(BERT_TYPES + ROBERTA_TYPES)};"
+            " use --backend onnx",
+        )
+        tokens = sample(folder, encoder.config.max_length)
+        batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
+        expected = encoder(batch, [last], TORCH)[last]
+        twin = Int8Bert(encoder, peaks(encoder, batch)).eval()
+        rounded = NativeEncoder(twin) if name == "native" else twin
+        apart = rounded(batch, [last], TORCH)[last] - expected
+        share = float(apart.norm() / expected.norm())
+        require(
+            share <= MOST_ROUNDED,
+            f"{folder}: in int8 its states differ by {share:.2g} of their size (at most"
+            f" {MOST_ROUNDED:g} is taken); use fp32",
+        )
+        return rounded
+
+    def forward(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+        """The wanted hidden states of a batch, each [T, H], kernel by kernel."""
+        return self.encoder(batch, layers, self.ops)
+
+    def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
+        """The wanted hidden states of a batch, each [T, H]."""
+        with _current(self.device):
+            return self._run(batch, layers)
+
+    def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
+        """[T, H] hidden states to [B, H] fp32 vectors."""
+        with _current(self.device):
+            return self.ops.pool(values, batch.layout, pooling)
+
+    def computed(self, batch: Batch) -> int:
+        """Tokens that a batch costs."""
+        return batch.tokens

@@ -1,0 +1,81 @@
+"""What a model folder's config.json says of any model, as far as this project asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from xtremely.files import documents
+
+CONFIG = "config.json"
+MAX_BYTES = 2**26  # of a configuration
+MAX_LAYERS, MAX_LENGTH = 1000, 2**20
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+Length = Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+Epsilon = Annotated[float, Field(ge=0, le=1)]
+Numbers = Literal["float16", "bfloat16", "float32", "float64", "auto"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What config.json says of any model, as far as this project asks.
+
+    Attributes:
+        model_type: Hugging Face's name of the architecture; empty where it says nothing.
+        architectures: classes that the checkpoint was saved from.
+        id2label: number of an output -> its name.
+        vocab_size: rows of the word table, where it is said.
+        max_position_embeddings: positions, where they are said.
+        pad_token_id: the padding token, where there is one.
+        classifier_pooling: a ModernBERT head's.
+        classifier_activation: a ModernBERT head's.
+        classifier_bias: a ModernBERT head's.
+        norm_bias: whether ModernBERT's norms have a bias.
+        norm_eps: ModernBERT's epsilon.
+        dtype: what the weights are stored in.
+        torch_dtype: its name before transformers 5.
+    """
+
+    model_type: str = ""
+    architectures: tuple[str, ...] | None = None
+    id2label: dict[str, str | int] | None = None
+    vocab_size: Count | None = None
+    max_position_embeddings: int | None = None
+    pad_token_id: int | None = None
+    classifier_pooling: str = "cls"
+    classifier_activation: str = "gelu"
+    classifier_bias: bool = False
+    norm_bias: bool = False
+    norm_eps: Epsilon = 1e-5
+    dtype: Numbers | None = None
+    torch_dtype: Numbers | None = None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        InputError: it cannot be read, or is no JSON object.
+    """
+    return documents.read_json(path, dict[str, Any])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model folder's config.json, of which the fields that ``about`` reads have their types.
+
+    Raises:
+        InputError: it cannot be read or a field has another type; file and field are named.
+    """
+    raw = documents.read_json(folder / CONFIG, dict[str, Any], MAX_BYTES)
+    about(raw, folder)
+    return raw
+
+
+def about(raw: dict[str, Any], where: Path) -> About:
+    """What the config.json of the folder ``where`` says of any model."""
+    return documents.fit(raw, About, str(where / CONFIG))
