@@ -19,7 +19,7 @@ from transformers.utils import logging
 from xtremely.bench import cpu_peers, elsewhere, peers
 from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
-from xtremely.engine.backends.native.encoder import lacking, unfit
+from xtremely.engine.backends.native.encoder import unavailable_reason, unsupported_reason
 from xtremely.engine.config_json import read_json
 from xtremely.engine.models.config import EncoderConfig, encoder_config
 from xtremely.engine.runtime import Engine
@@ -42,7 +42,7 @@ OWN = {  # name -> backend and precision
 def names(scratch: Path, engine: Engine) -> list[str]:
     """All contenders that run a model on its device, the reference first; see ``makers``."""
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
-    native = not (lacking(engine.backend.device) or unfit(config))
+    native = not (unavailable_reason(engine.backend.device) or unsupported_reason(config))
     runs = {"fp32": native, "int8": native and isinstance(config, EncoderConfig)}  # in C++
     own = [name for name, (kind, form) in OWN.items() if kind != "native" or runs[form]]
     others = [name for name, folder in elsewhere.FOLDERS.items() if (scratch / folder).exists()]

@@ -36,7 +36,7 @@ from xtremely.bench import machine, retrieval_peers
 from xtremely.bench.harness import Spread
 from xtremely.engine.runtime import Engine
 from xtremely.eval.mining.gold import TUNED
-from xtremely.eval.mining.mine import Settings, Surroundings, mine
+from xtremely.eval.mining.mine import MiningSettings, Surroundings, mine
 from xtremely.kernels.guard import require
 from xtremely.retrieval import exact
 from xtremely.retrieval.blas import blas, load_faiss
@@ -50,7 +50,7 @@ Keep = Callable[[Any], None]
 KS = (4, 16)
 FACTORIES = ("IVF{lists},Flat", "IVF{lists},SQfp16", "OPQ64,IVF{lists},PQ64", "HNSW32")
 QUALITY = ("exact", "IVF64,Flat", "IVF64,PQ64")
-MOST_LINKED = 100_000  # vectors: building an HNSW of more takes hours on two cores
+MAX_LINKED = 100_000  # vectors: building an HNSW of more takes hours on two cores
 
 
 def grown(real: np.ndarray, rows: int, seed: int) -> np.ndarray:
@@ -172,7 +172,7 @@ def compare_indexes(
     yield {"index": "exact", **head, "search": whole}
     for pattern in factories:
         factory = pattern.format(lists=2 ** int(np.log2(8 * np.sqrt(rows))))
-        if "HNSW" in factory and rows > MOST_LINKED:
+        if "HNSW" in factory and rows > MAX_LINKED:
             continue
         require_memory(factory, rows, x.shape[1])
         with Timed() as timed:
@@ -199,7 +199,7 @@ def compare_indexes(
                 ids = there.search(x, max(KS)).ids
             spent = _searched(ids, truth, timed.json(), whole)
             yield {"index": f"{factory} on the GPU", **head, "copy": copied, **spent}
-    if rows <= MOST_LINKED:
+    if rows <= MAX_LINKED:
         with Timed() as timed:
             index = retrieval_peers.usearch_index(y)
         built = timed.json()
@@ -224,9 +224,9 @@ def _searched(
 
 def mine_files(x: Path, y: Path, out: Path, factory: str) -> dict[str, Any]:
     """Mining two matrices of embeddings, memory included."""
-    around = Surroundings(_no_engine, _say, lambda rows: nullcontext())
+    context = Surroundings(_no_engine, _say, lambda rows: nullcontext())
     with Timed() as timed:
-        report = mine(x, y, out, out.with_name("work"), Settings(index=factory), around)
+        report = mine(x, y, out, out.with_name("work"), MiningSettings(index=factory), context)
     rows = report["source"]["rows"] + report["target"]["rows"]
     return {
         "benchmark": "mine",
@@ -255,10 +255,10 @@ def mine_sets(folder: Path, languages: Sequence[str], model: str) -> Iterator[di
     for code in languages:
         paths = [folder / f"{code}-en.{side}" for side in (code, "en", "gold")]
         for factory in QUALITY:
-            settings = Settings(index=factory, gold=paths[2], threshold=TUNED)
-            around = Surroundings(load, _say, lambda rows: nullcontext(lambda *done: None))
+            settings = MiningSettings(index=factory, gold=paths[2], threshold=TUNED)
+            context = Surroundings(load, _say, lambda rows: nullcontext(lambda *done: None))
             out = folder / "mined" / f"{code}-en.{factory}.tsv"
-            report = mine(paths[0], paths[1], out, folder / "mined" / "work", settings, around)
+            report = mine(paths[0], paths[1], out, folder / "mined" / "work", settings, context)
             spent = report["seconds"]
             rows = [report[side]["rows"] for side in ("source", "target")]
             yield {

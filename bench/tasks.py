@@ -29,8 +29,8 @@ from xtremely.bench.harness import Spread
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.eval.data.examples import Questions, Tagged, part
-from xtremely.eval.run.predicting import METHODS
-from xtremely.eval.tasks.task import Labelling, Task, find_task
+from xtremely.eval.run.predicting import INFERENCE_METHODS
+from xtremely.eval.tasks.task import LabelRules, Task, find_task
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 32  # sequences of a padded batch
@@ -59,8 +59,8 @@ Contender = Callable[[Run], list[Any]]
 
 def ours(engine: Engine, task: Task, examples: Any) -> Contender:
     """This engine, its tokenizer without memory of earlier rounds."""
-    method = METHODS[task.kind]
-    labels = task.rules.labels if isinstance(task.rules, Labelling) else ()
+    method = INFERENCE_METHODS[task.kind]
+    labels = task.rules.labels if isinstance(task.rules, LabelRules) else ()
     head = engine.head(method.head, labels)
 
     def run(clock: Run) -> list[Any]:

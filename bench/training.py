@@ -25,9 +25,9 @@ import transformers
 
 from xtremely.engine.hub.locate import locate
 from xtremely.engine.text.tokenizer import Tokenizer
-from xtremely.engine.training.dataset import IGNORED, Exam, Feature, Lesson
+from xtremely.engine.training.dataset import IGNORED, DevSet, Feature, TrainSet
 from xtremely.engine.training.multitask_model import HeadPlan
-from xtremely.engine.training.trainer import Settings, choose_device, choose_precision, fit
+from xtremely.engine.training.trainer import Hyperparameters, choose_device, choose_precision, fit
 from xtremely.eval.data.examples import chosen
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.encoding import WAYS
@@ -45,8 +45,8 @@ def ours(
     task = find_task("udpos")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     plan = HeadPlan("udpos", WAY.head, task.rules.labels)
-    exam = Exam("udpos", dev, lambda predictions: accuracy(dev, predictions))
-    settings = Settings(
+    dev_set = DevSet("udpos", dev, lambda predictions: accuracy(dev, predictions))
+    settings = Hyperparameters(
         epochs=epochs,
         max_steps=None,
         learning_rate=RATE,
@@ -65,8 +65,10 @@ def ours(
         device=device,
     )
     with tempfile.TemporaryDirectory() as work:
-        lessons = [Lesson("udpos", train)]
-        found = fit(folder, tokenizer, [plan], lessons, [exam], settings, Path(work), quiet=True)
+        train_sets = [TrainSet("udpos", train)]
+        found = fit(
+            folder, tokenizer, [plan], train_sets, [dev_set], settings, Path(work), quiet=True
+        )
     return found.seconds, found.scores["udpos"]
 
 

@@ -122,7 +122,7 @@ def fill(
     return missing_shards(store, lambda *done: None)[0]
 
 
-def each(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iterator[Any]:
+def map_function(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iterator[Any]:
     """``map`` whose calls run on Ray's workers; a call whose worker dies is made again."""
     ray = _ray()
     task = ray.remote(max_retries=-1)(_call)

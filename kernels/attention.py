@@ -45,13 +45,13 @@ class Shape:
         return f"{self.kind} {self.dim} {extras}{TYPES[self.precision]}"
 
 
-KINDS = ("tiny", "short", "long")
+TILINGS = ("tiny", "short", "long")
 SHIPPED = tuple(
     Shape(kind, dim, precision, rope, window)
     for precision in PRECISIONS
     for kinds, dim, rope, window in (
-        *((KINDS, dim, False, False) for dim in DIMS),
-        (KINDS, 64, True, False),  # ModernBERT
+        *((TILINGS, dim, False, False) for dim in DIMS),
+        (TILINGS, 64, True, False),  # ModernBERT
         (("long",), 64, True, True),
     )
     for kind in kinds

@@ -11,7 +11,7 @@ from xtremely.kernels.guard import kernel_input
 from xtremely.kernels.rescore import rescore
 from xtremely.kernels.topk import (
     BLOCK,
-    MOST,
+    MAX_K,
     Both,
     Nearest,
     by_blocks,
@@ -95,7 +95,7 @@ def _halved(queries: Tensor, keys: Tensor, k: int) -> list[Halved]:
 
 
 def _with_spare(k: int) -> int:
-    return min(k + SPARE, MOST)
+    return min(k + SPARE, MAX_K)
 
 
 def _settled(queries: Halved, keys: Halved, candidates: Nearest, k: int) -> Nearest:

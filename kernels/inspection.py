@@ -28,7 +28,7 @@ from xtremely.kernels.spec import Launch, all_kernels
 RECORD = Path(__file__).parent / "compiled.json"
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
 # What a multiprocessor has to share among the programs on it: registers, threads, shared memory.
-ROOM = {"sm_80": (65536, 2048, 163 * 1024), "sm_90": (65536, 2048, 227 * 1024)}
+LIMITS = {"sm_80": (65536, 2048, 163 * 1024), "sm_90": (65536, 2048, 227 * 1024)}
 ALIGNED = "tt.divisibility"
 # Instruction -> what it is called in the record.
 SASS = {
@@ -97,7 +97,7 @@ def _read_cubin(cubin: bytes, target: str, warps: int, shared: int) -> Row:
     counts = {name: len(re.findall(pattern, code)) for name, pattern in SASS.items()}
     if copies := len(re.findall(ASYNC, code)):
         counts["async_copies"] = copies
-    total, threads, memory = ROOM[target]
+    total, threads, memory = LIMITS[target]
     per_warp = -(-registers * 32 // 256) * 256  # registers are handed out in blocks of 256
     resident = min(total // (per_warp * warps), threads // (32 * warps), 32)
     if shared:

@@ -12,7 +12,7 @@ from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-MOST = 65535  # keys chosen for a query: a grid's second side is no longer
+MAX_CHOSEN = 65535  # keys chosen for a query: a grid's second side is no longer
 
 
 def rescore(queries: Tensor, keys: Tensor, indices: Tensor) -> Tensor:
@@ -75,9 +75,9 @@ def _checked(queries: Tensor, keys: Tensor, indices: Tensor) -> None:
     require(
         indices.dtype == torch.int64
         and indices.shape[:-1] == queries.shape[:1]
-        and indices.shape[-1] <= MOST,
+        and indices.shape[-1] <= MAX_CHOSEN,
         f"indices are {tuple(indices.shape)} {indices.dtype}; expected [{len(queries)}, up to"
-        f" {MOST}] torch.int64",
+        f" {MAX_CHOSEN}] torch.int64",
     )
     if indices.numel():
         low, high = (int(one) for one in indices.aminmax())

@@ -14,7 +14,7 @@ from xtremely.kernels.packing import Layout
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-MOST = 1024  # spans asked for, and tokens of a span: what one program holds at a time
+MAX_SPANS = 1024  # spans asked for, and tokens of a span: what one program holds at a time
 
 Spans = tuple[Tensor, Tensor, Tensor]
 
@@ -142,7 +142,7 @@ def _checked(
         " device".format(*devices),
     )
     for name, number in (("best", best), ("longest", longest)):
-        require(1 <= number <= MOST, f"{name} is {number}; legal: 1 to {MOST}")
+        require(1 <= number <= MAX_SPANS, f"{name} is {number}; legal: 1 to {MAX_SPANS}")
 
 
 def make_inputs(

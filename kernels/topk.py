@@ -14,7 +14,7 @@ from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-MOST = 128  # neighbours: a list is read from end to end when something is to enter it
+MAX_K = 128  # neighbours: a list is read from end to end when something is to enter it
 LIMIT = 2**31 - 1  # of what the kernel counts in 32 bits
 LOW = 2**32 - 1  # the half of a packed number that holds the index
 BLOCK = 4096  # rows, and keys, that plain torch works on at a time
@@ -151,7 +151,7 @@ def checked(queries: Tensor, keys: Tensor, k: int) -> None:
         f"the vectors are {queries.dtype} on {queries.device} and {keys.dtype} on {keys.device};"
         " they must be alike",
     )
-    require(1 <= k <= MOST, f"k is {k}; legal: 1 to {MOST}")
+    require(1 <= k <= MAX_K, f"k is {k}; legal: 1 to {MAX_K}")
     sides = [_largest(name, one) for name, one in (("first", queries), ("second", keys))]
     highest = torch.finfo(torch.float32).max
     require(

@@ -19,14 +19,16 @@ from xtremely.retrieval import exact, plan
 from xtremely.retrieval.exact import Both
 from xtremely.retrieval.index import BLOCK, Index
 from xtremely.retrieval.neighbours import Neighbours, Vectors, merged
-from xtremely.retrieval.vectors import Part
+from xtremely.retrieval.vectors import RowRange
 
 SPARE = {"": 12, "PQ": 28}  # candidates beyond k; a code of a few bytes ranks roughly
 RECALL = 0.98
 TUNED_ON = 131_072  # rows of a base
 
 Watch = Callable[[str, int, int], None]  # what is done, rows done, of how many
-Each = Callable[[Callable[[slice], Any], Iterable[slice]], Iterable[Any]]  # map, here or elsewhere
+MapFunction = Callable[
+    [Callable[[slice], Any], Iterable[slice]], Iterable[Any]
+]  # map, here or elsewhere
 
 
 def _nobody(what: str, done: int, total: int) -> None:
@@ -42,7 +44,7 @@ def mutual(
     shards: int = 1,
     recall: float = RECALL,
     watch: Watch = _nobody,
-    each: Each = map,
+    map_function: MapFunction = map,
 ) -> tuple[Both, dict[str, Any]]:
     """The k nearest y of every x and x of every y, and how they were found.
 
@@ -54,22 +56,24 @@ def mutual(
         shards: parts of a base, one in memory at a time.
         recall: share of the true neighbours that the index must propose.
         watch: told how far it is.
-        each: what searches the parts, in their order; another than ``map`` may do so elsewhere.
+        map_function: what searches the parts, in their order; another than ``map`` may do so elsewhere.
     """
     if factory == plan.EXACT_NAME:
-        both = _exactly(x, y, k, shards, watch, each)
+        both = _exactly(x, y, k, shards, watch, map_function)
         way = exact.route(None, k, True, min(len(x), len(y)))
         return both, {"index": factory, "exact": way, "shards": shards}
-    there, about = nearest(x, y, k, factory, shards, recall, watch, each)
-    back, about_back = nearest(y, x, k, factory, shards, recall, watch, each)
+    there, about = nearest(x, y, k, factory, shards, recall, watch, map_function)
+    back, about_back = nearest(y, x, k, factory, shards, recall, watch, map_function)
     return (there, back), {"index": factory, "shards": shards, "y": about, "x": about_back}
 
 
-def _exactly(x: Vectors, y: Vectors, k: int, shards: int, watch: Watch, each: Each) -> Both:
+def _exactly(
+    x: Vectors, y: Vectors, k: int, shards: int, watch: Watch, map_function: MapFunction
+) -> Both:
     forward, backward = [], []
     cut = parts(len(y), shards)
     watch("comparing all with all", 0, len(cut))
-    for there, back in each(partial(_compare, x, y, k), cut):
+    for there, back in map_function(partial(_compare, x, y, k), cut):
         forward = [merged([*forward, there], k)]
         backward.append(back)
         watch("comparing all with all", len(backward), len(cut))
@@ -78,7 +82,7 @@ def _exactly(x: Vectors, y: Vectors, k: int, shards: int, watch: Watch, each: Ea
 
 
 def _compare(x: Vectors, y: Vectors, k: int, rows: slice) -> Both:
-    there, back = exact.search_both(x, Part(y, rows), k)
+    there, back = exact.search_both(x, RowRange(y, rows), k)
     return Neighbours(there.scores, there.ids + rows.start), back
 
 
@@ -90,7 +94,7 @@ def nearest(
     shards: int = 1,
     recall: float = RECALL,
     watch: Watch = _nobody,
-    each: Each = map,
+    map_function: MapFunction = map,
 ) -> tuple[Neighbours, dict[str, Any]]:
     """The k nearest of a base for every query, among what an index proposes."""
     plan.require_memory(factory, len(base), base.shape[1], shards)
@@ -100,9 +104,9 @@ def nearest(
     _tune(index, queries, base, k, spare, recall)
     watch("training", 1, 1)
     cut, found = parts(len(base), shards), []
-    heard = {"watch": watch} if each is map else {}  # nobody elsewhere can be listened to
+    heard = {"watch": watch} if map_function is map else {}  # nobody elsewhere can be listened to
     for done, part in enumerate(
-        each(partial(_propose, index, queries, base, k + spare, **heard), cut)
+        map_function(partial(_propose, index, queries, base, k + spare, **heard), cut)
     ):
         found = [merged([*found, part], k + spare)] if found else [part]
         watch("searching parts", done + 1, len(cut))
@@ -129,7 +133,7 @@ def _propose(
     watch: Watch = _nobody,
 ) -> Neighbours:
     """What the index finds among some rows of the base."""
-    here, part = index.empty_copy(), Part(base, rows)
+    here, part = index.empty_copy(), RowRange(base, rows)
     here.add(part, _counted(watch, "indexing", len(part)))
     heard = _counted(watch, "searching", len(queries))
     found = here.search(queries, min(count, len(part)), heard)

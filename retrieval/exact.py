@@ -21,7 +21,7 @@ from torch import Tensor
 
 from xtremely.kernels import exact as kernel
 from xtremely.kernels.guard import require
-from xtremely.kernels.topk import MOST, by_blocks, packed, unpacked
+from xtremely.kernels.topk import MAX_K, by_blocks, packed, unpacked
 from xtremely.retrieval.blas import load_faiss, multiplies_fast
 from xtremely.retrieval.neighbours import Neighbours, Vectors, merged, require_finite
 
@@ -29,7 +29,7 @@ SPARE = 4  # candidates beyond k, of fp32 products; the kernel has its own numbe
 TILE = 1024  # rows and columns of a product
 ROWS = 8192  # queries that the base is read for at a time
 GROUP = 16  # scores of which the largest is looked at
-MANY = 16  # neighbours that are more than one row in so many are found by products in fp64
+FP64_RATIO = 16  # neighbours that are more than one row in so many are found by products in fp64
 ROUNDING = 2.0**-24 * 1.01  # what an fp32 addition may lose, with the terms of higher order
 SMALLEST = 2.0**-126  # an fp32 operation loses as much at most where its result is below this
 LARGEST = float(np.finfo(np.float32).max)
@@ -83,9 +83,9 @@ def route(device: torch.device | None, k: int, both: bool, rows: int) -> str:
     GPU. On a CPU, as measured: ``faiss`` in one direction, if it is there and multiplies fast;
     ``torch`` for both directions from one product, and otherwise.
     """
-    if k * MANY >= rows:
+    if k * FP64_RATIO >= rows:
         return "double"
-    if _place(device).type == "cuda" and k <= MOST - kernel.SPARE:
+    if _place(device).type == "cuda" and k <= MAX_K - kernel.SPARE:
         return "kernel"
     return "faiss" if not both and multiplies_fast() else "torch"
 

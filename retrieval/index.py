@@ -34,7 +34,7 @@ MAX_NOTE = 2**24  # bytes
 BLOCK = 4096  # rows added, or searched for, at a time; always the same ones
 SAMPLE = 256  # queries that a search setting is chosen with
 LONGEST = 2.0**62  # of a vector: the product of two, and a squared distance, stay within float32
-MOST_EFFORT = 2**20
+MAX_EFFORT = 2**20
 HALF = 65_504.0  # the largest fp16
 EFFORTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -54,14 +54,14 @@ class Note:
         rows: how many vectors it holds.
         width: their dimensions.
         sha256: checksum of its file.
-        effort: how thoroughly it searches; None for kinds that know no such setting.
+        search_effort: how thoroughly it searches; None for kinds that know no such setting.
     """
 
     factory: str
     rows: int
     width: int
     sha256: str
-    effort: int | None = None
+    search_effort: int | None = None
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Index:
 
     Attributes:
         faiss: the index itself, on the CPU or on GPUs.
-        about: ``factory``, ``effort``, ``recall``, and whose vectors it holds.
+        about: ``factory``, ``search_effort``, ``recall``, and whose vectors it holds.
     """
 
     faiss: Any
@@ -171,20 +171,20 @@ class Index:
         found.scores[found.ids < 0] = -np.inf
         return found
 
-    def set_effort(self, effort: int) -> None:
+    def set_effort(self, search_effort: int) -> None:
         """How thoroughly to search: lists of an IVF, candidates of an HNSW; others know none.
 
         Raises:
             UsageError: less than 1, or more than any index can use.
         """
-        require_number("the effort of a search", effort, 1, MOST_EFFORT)
+        require_number("the effort of a search", search_effort, 1, MAX_EFFORT)
         faiss = load_faiss()
         kind = faiss.downcast_index(self.faiss)
         name = "efSearch" if "HNSW" in self.about["factory"].split(",")[0] else "nprobe"
         if name == "efSearch" or "IVF" in self.about["factory"]:
-            with self._refusable(f"search with effort {effort}"):
-                faiss.ParameterSpace().set_index_parameter(kind, name, effort)
-            self.about["effort"] = effort
+            with self._refusable(f"search with effort {search_effort}"):
+                faiss.ParameterSpace().set_index_parameter(kind, name, search_effort)
+            self.about["effort"] = search_effort
 
     def tune(self, queries: Vectors, base: Vectors, k: int, spare: int, recall: float) -> None:
         """Take the least effort with which the index finds the wanted share of true neighbours.
@@ -201,8 +201,8 @@ class Index:
         sample = queries[np.linspace(0, len(queries) - 1, min(SAMPLE, len(queries)), dtype=int)]
         k = min(k, len(base))
         truth = exact.search(sample, base, k).ids
-        for effort in EFFORTS:
-            self.set_effort(effort)
+        for search_effort in EFFORTS:
+            self.set_effort(search_effort)
             found = self.search(sample, min(k + spare, len(base))).ids
             self.about["recall"] = {"k": k, "share": overlap(found, truth), "of": len(sample)}
             if self.about["recall"]["share"] >= recall or "effort" not in self.about:

@@ -25,11 +25,11 @@ import torch
 from xtremely.kernels.guard import UsageError, require, require_number
 
 EXACT = {"cpu": 1e14, "cuda": 1e19}
-MOST_LISTS = 262_144  # NLLB's, for more than 500 million
+MAX_LISTS = 262_144  # NLLB's, for more than 500 million
 TRAIN_PER_LIST = 64  # vectors; FAISS complains below 39
 EXACT_NAME = "exact"
 GIB = 2**30
-MOST_WIDTH = 2**16  # dimensions, and any number of a description that has no bounds of its own
+MAX_WIDTH = 2**16  # dimensions, and any number of a description that has no bounds of its own
 # Numbers that FAISS's descriptions may hold, by what stands before them: least and most.
 _LEGAL = {"IVF": (1, 2**20), "HNSW": (2, 512), "NSG": (8, 512), "x": (1, 16), "IMI2x": (1, 12)}
 _NUMBER = re.compile(r"(IMI2x|x(?=\d)|[A-Za-z]*)(\d+)")
@@ -91,7 +91,7 @@ def choose(rows: int, queries: int, width: int, device: str = "cpu", free: int =
     if work <= EXACT[device]:
         return Plan(EXACT_NAME, f"{work:.1e} operations are soon done exactly", 0)
     room = (free or available()) // 2
-    lists = min(MOST_LISTS, 2 ** math.floor(math.log2(8 * math.sqrt(rows))))
+    lists = min(MAX_LISTS, 2 ** math.floor(math.log2(8 * math.sqrt(rows))))
     kinds = ("Flat", "SQfp16", "SQ8")
     names = [f"IVF{lists},{kind}" for kind in kinds] + [f"{_compressed(width)}IVF{lists},PQ64"]
     plans = [(name, needed(name, rows, width)) for name in names]
@@ -191,7 +191,7 @@ def check_factory(factory: str, width: int) -> None:
     """
     from xtremely.retrieval.blas import load_faiss
 
-    require_number("the vectors' width", width, 1, MOST_WIDTH)
+    require_number("the vectors' width", width, 1, MAX_WIDTH)
     complaint = _odd_number(factory)
     for kept in re.findall(r"PCA[RW]*(\d+)", factory):
         if int(kept[:10]) > width:
@@ -226,7 +226,7 @@ def _odd_number(factory: str) -> str:
     if not _CHARACTERS.fullmatch(factory):
         return "legal characters: letters, digits, and _ , ( ) ."
     for kind, number in _NUMBER.findall(factory):
-        least, most = _LEGAL.get(kind, (1, MOST_WIDTH))
+        least, most = _LEGAL.get(kind, (1, MAX_WIDTH))
         if len(number) > 9 or not least <= int(number) <= most:
             return f"{kind}{number[:20]} is not legal: {least:,} to {most:,}"
     return ""

@@ -10,7 +10,7 @@ from xtremely.kernels.guard import InputError, require, unknown
 from xtremely.retrieval.neighbours import AGAIN, Vectors, lengths_of, refuse_rows, scaled
 from xtremely.retrieval.store import Store
 
-KINDS = ("fp32", "fp16", "int8")
+STORED_DTYPES = ("fp32", "fp16", "int8")
 HALF = np.finfo(np.float16)
 
 
@@ -21,15 +21,15 @@ def stored(values: np.ndarray, kind: str, first: int = 0) -> np.ndarray:
 
     Args:
         values: the vectors.
-        kind: a name of ``KINDS``.
+        kind: a name of ``STORED_DTYPES``.
         first: the number of the first row in its corpus, counted from 0, for complaints.
 
     Raises:
         InputError: rows with NaN or infinity; with fp16, rows that it cannot hold: a value beyond
             65,504, or all below 2^-14, where it loses digits and then everything.
     """
-    if kind not in KINDS:
-        raise unknown("kind of stored vectors", kind, KINDS)
+    if kind not in STORED_DTYPES:
+        raise unknown("kind of stored vectors", kind, STORED_DTYPES)
     rows = np.arange(first, first + len(values))
     lengths = lengths_of(values)
     refuse_rows(rows[~np.isfinite(lengths)], "there is NaN or infinity", AGAIN)
@@ -105,7 +105,7 @@ class UnitRows:
         return scaled(values, lengths, self.name, numbers)
 
 
-class Part:
+class RowRange:
     """Neighbouring rows of other vectors, without a copy of them."""
 
     def __init__(self, vectors: Vectors, rows: slice):

@@ -27,12 +27,14 @@ from xtremely.engine.models.weights import encoder_tensors
 from xtremely.engine.quantization.calibration_texts import sample
 from xtremely.engine.quantization.fp8 import Fp8Bert
 from xtremely.engine.quantization.int8 import Int8Bert
-from xtremely.engine.quantization.smoothquant import peaks
+from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.kernels.guard import require
 
 OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}
-MOST_ROUNDED = 0.2  # of the states' size, by which int8 may change them, as with exported files
+MAX_QUANTIZATION_ERROR = (
+    0.2  # of the states' size, by which int8 may change them, as with exported files
+)
 
 
 def _current(device: torch.device) -> AbstractContextManager:
@@ -86,14 +88,14 @@ class Packed:
         tokens = sample(folder, encoder.config.max_length)
         batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
         expected = encoder(batch, [last], TORCH)[last]
-        twin = Int8Bert(encoder, peaks(encoder, batch)).eval()
+        twin = Int8Bert(encoder, activation_absmax(encoder, batch)).eval()
         rounded = NativeEncoder(twin) if name == "native" else twin
         apart = rounded(batch, [last], TORCH)[last] - expected
         share = float(apart.norm() / expected.norm())
         require(
-            share <= MOST_ROUNDED,
+            share <= MAX_QUANTIZATION_ERROR,
             f"{folder}: in int8 its states differ by {share:.2g} of their size (at most"
-            f" {MOST_ROUNDED:g} is taken); use fp32",
+            f" {MAX_QUANTIZATION_ERROR:g} is taken); use fp32",
         )
         return rounded
 

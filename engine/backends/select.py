@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from xtremely.engine.backends.native.encoder import lacking, unfit
+from xtremely.engine.backends.native.encoder import unavailable_reason, unsupported_reason
 from xtremely.engine.backends.packed import OPS, Packed
 from xtremely.engine.backends.padded import PaddedTransformers
 from xtremely.engine.config_json import read_config
@@ -109,8 +109,8 @@ def _fastest(folder: Path, kind: str, device: torch.device, precision: str) -> s
     config = encoder_config(read_config(folder), folder)
     able = kind not in MODERN_TYPES or precision != "int8"
     if device.type == "cpu" and precision in NATIVE and able:
-        reason = lacking(device)
-        if not reason and not unfit(config):
+        reason = unavailable_reason(device)
+        if not reason and not unsupported_reason(config):
             return "native"
         if reason:
             text = f"the encoder runs without its C++, more slowly: the native backend {reason}"
@@ -129,13 +129,13 @@ def _require_native(folder: Path, kind: str, device: torch.device, precision: st
             f"precision {precision!r} does not run on the native backend; legal:"
             f" {', '.join(NATIVE)}"
         )
-    reason = lacking(device)
+    reason = unavailable_reason(device)
     require(not reason, f"the native backend {reason}; use --backend torch, or onnx for int8")
     require(
         kind in PACKED_TYPES,
         f"{folder}: the native backend is for {', '.join(PACKED_TYPES)}, not {kind!r}",
     )
-    reason = unfit(encoder_config(read_config(folder), folder))
+    reason = unsupported_reason(encoder_config(read_config(folder), folder))
     require(not reason, f"{folder}: the native backend {reason}; use --backend torch")
 
 

@@ -74,7 +74,7 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Reading:
+class SentenceLimits:
     """What sentence_bert_config.json says.
 
     Attributes:
@@ -97,9 +97,9 @@ def declared(folder: Path) -> Declared:
     return _optional(folder / DECLARED, Declared)
 
 
-def reading(folder: Path) -> Reading:
+def reading(folder: Path) -> SentenceLimits:
     """What the folder's sentence_bert_config.json says; nothing where there is none."""
-    return _optional(folder / "sentence_bert_config.json", Reading)
+    return _optional(folder / "sentence_bert_config.json", SentenceLimits)
 
 
 def conventions(folder: Path, name: str) -> Conventions:

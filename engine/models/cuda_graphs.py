@@ -17,7 +17,7 @@ from xtremely.engine.text.batch import Batch
 
 States = dict[int, Tensor]
 Forward = Callable[[Batch, Collection[int]], States]
-MOST = 16  # shapes kept, the least recently used let go
+MAX_GRAPHS = 16  # shapes kept, the least recently used let go
 
 
 class Graphs:
@@ -47,7 +47,7 @@ class Graphs:
             replay = self.record(self.forward, batch, layers)
         self._kept[shape] = replay
         self._kept.move_to_end(shape)
-        if len(self._kept) > MOST:
+        if len(self._kept) > MAX_GRAPHS:
             self._kept.popitem(last=False)
         return replay(batch) if replay else self.forward(batch, layers)
 

@@ -24,7 +24,7 @@ from xtremely.kernels.guard import InputError, require, unknown
 from xtremely.kernels.pooling import POOLINGS, pool_ref
 
 # Kind of a head -> how the classes that have one are named in config.json's "architectures".
-KINDS = {
+HEAD_KINDS = {
     "sequence classification": "ForSequenceClassification",
     "token classification": "ForTokenClassification",
     "question answering": "ForQuestionAnswering",
@@ -123,7 +123,7 @@ def load_head(
     Args:
         folder: a Hugging Face model folder.
         backend: what runs its encoder.
-        kind: one of ``KINDS``.
+        kind: one of ``HEAD_KINDS``.
         labels: the task's labels, for kinds that have any. The head must have the same ones, in
             any order and case; its ``labels`` are then spelled as the task spells them. None
             takes the head's own, whatever they are.
@@ -133,8 +133,8 @@ def load_head(
         NoHead: the folder holds no such head.
         InputError: it holds one with other labels, or other tensors than it must.
     """
-    if kind not in KINDS:
-        raise unknown("kind of head", kind, KINDS)
+    if kind not in HEAD_KINDS:
+        raise unknown("kind of head", kind, HEAD_KINDS)
     said = about(read_config(folder), folder)
     _check_kind(said, folder, kind)
     names = () if kind in UNLABELLED else _labels(said, folder, labels)
@@ -151,9 +151,9 @@ def load_head(
 def _check_kind(said: About, folder: Path, kind: str) -> None:
     """The folder must say that its head is of the kind: tensors alone do not tell."""
     declared = said.architectures or ()
-    if any(name.endswith(KINDS[kind]) for name in declared):
+    if any(name.endswith(HEAD_KINDS[kind]) for name in declared):
         return
-    held = [k for k, suffix in KINDS.items() for name in declared if name.endswith(suffix)]
+    held = [k for k, suffix in HEAD_KINDS.items() for name in declared if name.endswith(suffix)]
     raise NoHead(
         f"{folder} holds {f'a {held[0]} head' if held else 'an encoder without a task head'}"
         f" (architectures in config.json: {', '.join(declared) or 'none'});"

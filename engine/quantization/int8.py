@@ -17,13 +17,18 @@ from torch.nn.functional import gelu
 from xtremely.engine.models.bert import Bert, Layer
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.ops import Ops
-from xtremely.engine.quantization.smoothquant import GELU_FLOOR, Peaks, balance, rounded_in_pairs
+from xtremely.engine.quantization.smoothquant import (
+    GELU_FLOOR,
+    ActivationAbsmax,
+    quantize_in_pairs,
+    smoothing_factors,
+)
 from xtremely.engine.text.batch import Batch
 from xtremely.kernels.packing import Layout
 
 ZERO = 128  # the byte that stands for 0
 FLOOR = float(GELU_FLOOR)
-LEAST = 1e-12
+MIN_SCALE = 1e-12
 
 
 class Rows(NamedTuple):
@@ -45,38 +50,38 @@ class Int8Linear(nn.Module):
         linear: the layer it is made from, in fp32.
         peak: [K] largest size of its inputs, by which they are balanced; None for inputs that are
             rounded as they are.
-        lifted: whether its inputs are GELU's results, ``FLOOR`` added and no zero point.
+        shifted: whether its inputs are GELU's results, ``FLOOR`` added and no zero point.
 
     Attributes:
         weight: [N, K] int8.
-        reader: [K] what inputs are multiplied by before they are rounded.
+        input_scale: [K] what inputs are multiplied by before they are rounded.
         scale: [N] a step of each output's weights.
-        taken: [N] what to take off a product for the inputs' zero point.
+        zero_point_correction: [N] what to take off a product for the inputs' zero point.
         bias: [N].
     """
 
-    def __init__(self, linear: nn.Linear, peak: Tensor | None = None, lifted: bool = False):
+    def __init__(self, linear: nn.Linear, peak: Tensor | None = None, shifted: bool = False):
         super().__init__()
         weight = linear.weight.detach()
-        factor = torch.ones(weight.shape[1]) if peak is None else balance(peak, weight)
-        values, scale = rounded_in_pairs((weight * factor).numpy())
+        factor = torch.ones(weight.shape[1]) if peak is None else smoothing_factors(peak, weight)
+        values, scale = quantize_in_pairs((weight * factor).numpy())
         sums = torch.from_numpy((values.astype("f8").sum(axis=1) * scale[:, 0]).astype("f4"))
         self.register_buffer("weight", torch.from_numpy(values))
-        self.register_buffer("reader", 1 / factor)
+        self.register_buffer("input_scale", 1 / factor)
         self.register_buffer("scale", torch.from_numpy(scale[:, 0]))
-        self.register_buffer("taken", sums * (0 if lifted else ZERO))
-        self.register_buffer("bias", linear.bias.detach() - (FLOOR * sums if lifted else 0))
+        self.register_buffer("zero_point_correction", sums * (0 if shifted else ZERO))
+        self.register_buffer("bias", linear.bias.detach() - (FLOOR * sums if shifted else 0))
 
-    def rounded(self, x: Tensor) -> Rows:
+    def quantize(self, x: Tensor) -> Rows:
         """[T, K] tokens, to 127 steps to either side of ``ZERO``."""
-        x = x * self.reader
-        top = x.abs().amax(dim=1, keepdim=True).clamp(min=LEAST)
+        x = x * self.input_scale
+        top = x.abs().amax(dim=1, keepdim=True).clamp(min=MIN_SCALE)
         return Rows((x * (127 / top) + (ZERO + 0.5)).to(torch.uint8), top / 127)
 
     def forward(self, rows: Rows) -> Tensor:
         """[T, K] tokens to [T, N] fp32."""
         y = (rows.values.double() @ self.weight.double().T).float()
-        return (y * self.scale - self.taken) * rows.scale + self.bias
+        return (y * self.scale - self.zero_point_correction) * rows.scale + self.bias
 
 
 def widened(x: Tensor) -> Rows:
@@ -91,20 +96,20 @@ def widened(x: Tensor) -> Rows:
 class Int8Layer(nn.Module):
     """``bert.Layer`` on rounded tokens."""
 
-    def __init__(self, layer: Layer, peaks: Peaks):
+    def __init__(self, layer: Layer, activation_absmax: ActivationAbsmax):
         super().__init__()
         self.heads = layer.heads
-        self.qkv = Int8Linear(layer.qkv, peaks[id(layer.qkv.weight)])
+        self.qkv = Int8Linear(layer.qkv, activation_absmax[id(layer.qkv.weight)])
         self.attention_out = Int8Linear(layer.attention_out)
-        self.up = Int8Linear(layer.up, peaks[id(layer.up.weight)])
-        self.down = Int8Linear(layer.down, lifted=True)
+        self.up = Int8Linear(layer.up, activation_absmax[id(layer.up.weight)])
+        self.down = Int8Linear(layer.down, shifted=True)
         self.attention_norm, self.norm = layer.attention_norm, layer.norm
 
     def forward(self, x: Tensor, layout: Layout, ops: Ops) -> Tensor:
         """[T, H] to [T, H]; ``layout`` says where the sequences lie."""
 
         def linear(module: Int8Linear, value: Tensor) -> Tensor:
-            return module(module.rounded(value))
+            return module(module.quantize(value))
 
         def norm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> Tensor:
             return ops.norm(value, residual, module.weight, module.bias, module.eps)
@@ -119,13 +124,13 @@ class Int8Bert(Encoder):
 
     Args:
         encoder: in fp32, on the CPU; its embeddings and norms are taken over.
-        peaks: see ``rounding.peaks``.
+        activation_absmax: see ``rounding.activation_absmax``.
     """
 
-    def __init__(self, encoder: Bert, peaks: Peaks):
+    def __init__(self, encoder: Bert, activation_absmax: ActivationAbsmax):
         super().__init__(encoder.config)
         self.embeddings = encoder.embeddings
-        self.layers = nn.ModuleList(Int8Layer(layer, peaks) for layer in encoder.layers)
+        self.layers = nn.ModuleList(Int8Layer(layer, activation_absmax) for layer in encoder.layers)
 
     def states(self, batch: Batch, ops: Ops) -> Iterator[Tensor]:
         """Hidden states 0, 1, ..., each [T, H]."""

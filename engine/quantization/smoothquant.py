@@ -24,14 +24,16 @@ from xtremely.engine.text.batch import Batch
 
 GELU_FLOOR = np.float32(0.17)  # GELU is never below -0.16998
 SHARE = 0.65  # of a channel's size that is moved into the weights, as a power; LOG.md has others
-STEPS = 100  # of a weight
+WEIGHT_LEVELS = 100  # of a weight
 IN_PAIRS = 127  # steps of two neighbours together: 128 fit, of which rounding may add one
-LEAST = 1e-5
+MIN_ABSMAX = 1e-5
 
-Peaks = Mapping[int, Tensor]  # id of a linear layer's weight -> [K] largest size of its inputs
+ActivationAbsmax = Mapping[
+    int, Tensor
+]  # id of a linear layer's weight -> [K] largest size of its inputs
 
 
-def peaks(encoder: Encoder, batch: Batch) -> Peaks:
+def activation_absmax(encoder: Encoder, batch: Batch) -> ActivationAbsmax:
     """How large every input of every linear layer gets on a batch."""
     found: dict[int, Tensor] = {}
 
@@ -43,23 +45,23 @@ def peaks(encoder: Encoder, batch: Batch) -> Peaks:
     return found
 
 
-def balance(peak: Tensor, weight: Tensor) -> Tensor:
+def smoothing_factors(peak: Tensor, weight: Tensor) -> Tensor:
     """Factors [K] by which inputs are divided and weights [N, K] multiplied; their geometric mean
     is 1.
     """
-    inputs, weights = peak.clamp(min=LEAST), weight.abs().amax(dim=0).clamp(min=LEAST)
+    inputs, weights = peak.clamp(min=MIN_ABSMAX), weight.abs().amax(dim=0).clamp(min=MIN_ABSMAX)
     factors = inputs**SHARE / weights ** (1 - SHARE)
     return factors / factors.log().mean().exp()
 
 
-def rounded(weights: np.ndarray, steps: int = STEPS) -> tuple[np.ndarray, np.ndarray]:
-    """Values in int8 [N, K], at most ``steps``, and a scale in fp32 [N, 1] a row: value * scale."""
-    scale = np.maximum(np.abs(weights).max(axis=1, keepdims=True), 1e-12) / np.float32(steps)
+def quantize(weights: np.ndarray, levels: int = WEIGHT_LEVELS) -> tuple[np.ndarray, np.ndarray]:
+    """Values in int8 [N, K], at most ``levels``, and a scale in fp32 [N, 1] a row: value * scale."""
+    scale = np.maximum(np.abs(weights).max(axis=1, keepdims=True), 1e-12) / np.float32(levels)
     return np.round(weights / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def rounded_in_pairs(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``rounded`` with as many steps a row, up to 127, as keep products with unsigned bytes exact.
+def quantize_in_pairs(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``quantize`` with as many steps a row, up to 127, as keep products with unsigned bytes exact.
 
     Neighbours' products, of columns 0 and 1, 2 and 3, ..., are added in 16 bits: what two weights
     of one sign add up to stays below 2^15 / 255. Weights of two signs cancel, so one of them alone

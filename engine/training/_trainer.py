@@ -17,7 +17,7 @@ import transformers
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from xtremely.engine.training.dataset import Collator, Exam, Examples, Key, Lesson, Order
+from xtremely.engine.training.dataset import Collator, DevSet, Examples, Key, Order, TrainSet
 from xtremely.engine.training.environment import Note, Surroundings
 from xtremely.engine.transfer import to_host
 from xtremely.files.documents import read_json
@@ -60,8 +60,8 @@ class Trainer(transformers.Trainer):
 
     def prepare(
         self,
-        lessons: Sequence[Lesson],
-        exams: Sequence[Exam],
+        train_sets: Sequence[TrainSet],
+        dev_sets: Sequence[DevSet],
         batches: list[list[Key]],
         collator: Collator,
         progress: Progress,
@@ -69,7 +69,7 @@ class Trainer(transformers.Trainer):
         made_with: Surroundings,
     ) -> None:
         """What to train on; see ``train.fit``."""
-        self._examples, self._exams = Examples(lessons), exams
+        self._examples, self._dev_sets = Examples(train_sets), dev_sets
         self._batches, self._collator = batches, collator
         self._looks: list[tuple[str, int, float, Callable[[], torch.Tensor]]] = []
         self.remove_callback(transformers.PrinterCallback)
@@ -145,18 +145,22 @@ class Trainer(transformers.Trainer):
 
     @torch.no_grad()
     def examine(self) -> dict[str, float]:
-        """Head -> the score of its exam."""
+        """Head -> the score of its dev set."""
         self.model.eval()
-        return {exam.head: exam.score(self._predictions(exam)) for exam in self._exams}
+        return {
+            dev_set.head: dev_set.score(self._predictions(dev_set)) for dev_set in self._dev_sets
+        }
 
-    def _predictions(self, exam: Exam) -> list[np.ndarray]:
-        """See ``Exam``."""
-        rows = sorted(range(len(exam.features)), key=lambda row: exam.features[row].length)
+    def _predictions(self, dev_set: DevSet) -> list[np.ndarray]:
+        """See ``DevSet``."""
+        rows = sorted(range(len(dev_set.features)), key=lambda row: dev_set.features[row].length)
         found: list[Any] = [None] * len(rows)
         size = 2 * self.args.per_device_train_batch_size
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
-            batch = self._collator([(Key(0, n, 0), exam.head, exam.features[n]) for n in some])
+            batch = self._collator(
+                [(Key(0, n, 0), dev_set.head, dev_set.features[n]) for n in some]
+            )
             outputs = self.model(**self._prepare_inputs(batch))
             if "start_logits" in outputs:
                 logits = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=1)

@@ -43,13 +43,13 @@ class Feature(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainSet:
     """Examples for one head.
 
     Attributes:
         head: the head's name.
         features: the examples.
-        share: of all batches; the lessons' shares sum to 1.
+        share: of all batches; the training sets' shares sum to 1.
     """
 
     head: str
@@ -58,7 +58,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Exam:
+class DevSet:
     """Dev examples of one head.
 
     Attributes:
@@ -74,46 +74,46 @@ class Exam:
 
 
 class Key(NamedTuple):
-    """An example's place in the order: its lesson, its row there, and how often it came before."""
+    """An example's place in the order: its training set, its row there, and how often it came before."""
 
-    lesson: int
+    train_set: int
     row: int
     visit: int
 
 
 def order(
-    lessons: Sequence[Lesson], batch_size: int, epochs: float, batches: int | None, seed: int
+    train_sets: Sequence[TrainSet], batch_size: int, epochs: float, batches: int | None, seed: int
 ) -> list[list[Key]]:
-    """The batches of a whole training, each of one lesson.
+    """The batches of a whole training, each of one training set.
 
-    A lesson gets its share of the examples, in as many visits of all its examples as that takes:
-    none comes again before all have come. The lessons' batches are spread evenly over the run.
+    A training set gets its share of the examples, in as many visits of all its examples as that takes:
+    none comes again before all have come. The training sets' batches are spread evenly over the run.
 
     Args:
-        lessons: what there is.
+        train_sets: what there is.
         batch_size: examples of a batch at most; where a visit ends, there may be fewer.
-        epochs: examples drawn, in multiples of all lessons' examples together.
+        epochs: examples drawn, in multiples of all training sets' examples together.
         batches: exactly so many, instead of epochs.
         seed: of the order.
     """
     dice = random.Random(seed)
-    total = epochs * sum(len(lesson.features) for lesson in lessons)
+    total = epochs * sum(len(train_set.features) for train_set in train_sets)
     if batches is not None:
         total = batches * batch_size
     placed: list[tuple[float, int, list[Key]]] = []
-    for number, lesson in enumerate(lessons):
-        wanted = max(1, math.ceil(lesson.share * total - 1e-6))  # less what floats add
-        own = list(_visits(lesson, number, wanted, batch_size, dice))
+    for number, train_set in enumerate(train_sets):
+        wanted = max(1, math.ceil(train_set.share * total - 1e-6))  # less what floats add
+        own = list(_visits(train_set, number, wanted, batch_size, dice))
         placed += [((n + dice.random()) / len(own), number, b) for n, b in enumerate(own)]
     placed.sort(key=lambda one: one[:2])
     return [batch for _, _, batch in placed][:batches]
 
 
 def _visits(
-    lesson: Lesson, number: int, wanted: int, batch_size: int, dice: random.Random
+    train_set: TrainSet, number: int, wanted: int, batch_size: int, dice: random.Random
 ) -> Iterator[list[Key]]:
-    """A lesson's batches in its own order."""
-    lengths = [feature.length for feature in lesson.features]
+    """A training set's batches in its own order."""
+    lengths = [feature.length for feature in train_set.features]
     visit = 0
     while wanted > 0:
         rows = dice.sample(range(len(lengths)), min(wanted, len(lengths)))
@@ -130,15 +130,15 @@ def _visits(
 class Examples(Dataset):
     """The features behind keys, for a data loader."""
 
-    def __init__(self, lessons: Sequence[Lesson]):
-        self._lessons = lessons
+    def __init__(self, train_sets: Sequence[TrainSet]):
+        self._train_sets = train_sets
 
     def __len__(self) -> int:
-        return sum(len(lesson.features) for lesson in self._lessons)
+        return sum(len(train_set.features) for train_set in self._train_sets)
 
     def __getitem__(self, key: Key) -> tuple[Key, str, Feature]:
-        lesson = self._lessons[key.lesson]
-        return key, lesson.head, lesson.features[key.row]
+        train_set = self._train_sets[key.train_set]
+        return key, train_set.head, train_set.features[key.row]
 
 
 class Order(BatchSampler):
@@ -204,7 +204,7 @@ class Collator:
     """Examples of one head to a padded batch.
 
     Args:
-        kinds: head -> its kind, see ``engine.learner.CLASSES``.
+        kinds: head -> its kind, see ``multitask_model.CLASSES``.
         vocabulary: the pieces that the model holds.
         typed: whether the model takes token types.
         multiple: sequences are padded to a multiple of so many tokens.

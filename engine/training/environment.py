@@ -21,7 +21,7 @@ import torch
 from xtremely.files.documents import read_json
 from xtremely.kernels.guard import InputError, require
 
-MOST_THREADS = 4096
+MAX_THREADS = 4096
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy")
 # Variables by which libraries choose other instructions or other sums.
 VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
@@ -99,8 +99,8 @@ def resumed(checkpoint: Path | None, note: str, now: Surroundings) -> Iterator[S
         else:
             threads = before.get("threads")
             require(
-                isinstance(threads, int) and 1 <= threads <= MOST_THREADS,
-                f"{checkpoint / note}: threads are {threads!r}; legal: 1 to {MOST_THREADS}. It is"
+                isinstance(threads, int) and 1 <= threads <= MAX_THREADS,
+                f"{checkpoint / note}: threads are {threads!r}; legal: 1 to {MAX_THREADS}. It is"
                 f" damaged: remove {checkpoint.parent} to train this phase from its start",
             )
             kept["threads"] = threads

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from xtremely.engine.config_json import CONFIG, about, read_config
 from xtremely.engine.models.config import position_offset
-from xtremely.engine.models.heads import KINDS
+from xtremely.engine.models.heads import HEAD_KINDS
 from xtremely.engine.models.loading import POOLER, configuration, load
 from xtremely.engine.text.texts import one_line
 from xtremely.engine.training.dataset import Vocabulary
@@ -32,7 +32,7 @@ CLASSES = {
     "multiple choice": transformers.AutoModelForMultipleChoice,
     "masked language": transformers.AutoModelForMaskedLM,
 }
-_SUFFIXES = {**KINDS, "masked language": "ForMaskedLM"}
+_SUFFIXES = {**HEAD_KINDS, "masked language": "ForMaskedLM"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class HeadPlan:
     labels: tuple[str, ...] = ()
 
 
-class Learner(nn.Module):
+class MultitaskModel(nn.Module):
     """Models that share an encoder, called by the name of a head.
 
     Its state is what is trained, once each: frozen parameters are no part of it.
@@ -93,7 +93,7 @@ def build(
     freeze: bool,
     keep_head: bool,
     dtype: torch.dtype = torch.float32,
-) -> Learner:
+) -> MultitaskModel:
     """Models with the heads, on the folder's encoder; fresh heads come from torch's random state.
 
     Args:
@@ -137,7 +137,7 @@ def build(
         models[plan.name] = model
         if keep_head or (plan.kind == "masked language" and _holds(folder, plan.kind)):
             _keep_head(folder, plan, model, torch.from_numpy(vocabulary.kept))
-    return Learner(models, vocabulary)
+    return MultitaskModel(models, vocabulary)
 
 
 def longest(folder: Path) -> int:
@@ -197,11 +197,13 @@ def _keep_head(folder: Path, plan: HeadPlan, model: Any, kept: Tensor) -> None:
             own.copy_(value if value.shape == own.shape else value[kept])
 
 
-def save(learner: Learner, head: str, base: Path, tokenizer: Any, folder: Path) -> None:
+def save(
+    multitask_model: MultitaskModel, head: str, base: Path, tokenizer: Any, folder: Path
+) -> None:
     """One head and the encoder as an ordinary Hugging Face folder, its vocabulary whole.
 
     Args:
-        learner: when training is over: its word table is made whole.
+        multitask_model: when training is over: its word table is made whole.
         head: the head's name.
         base: the folder that training started from, which has the pieces that were left out.
         tokenizer: transformers' own.
@@ -210,8 +212,8 @@ def save(learner: Learner, head: str, base: Path, tokenizer: Any, folder: Path) 
     Raises:
         InputError: it cannot be written, or its weights are not finite.
     """
-    model = learner.models[head]
-    _restore(model, base, learner.vocabulary)
+    model = multitask_model.models[head]
+    _restore(model, base, multitask_model.vocabulary)
     wrong = [name for name, one in model.named_parameters() if not one.isfinite().all()]
     require(
         not wrong,

@@ -26,14 +26,14 @@ from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training._trainer import COMPLETE, SCORE, Progress, Trainer, is_intact
 from xtremely.engine.training.dataset import (
     Collator,
-    Exam,
+    DevSet,
     Key,
-    Lesson,
+    TrainSet,
     Vocabulary,
     order,
 )
 from xtremely.engine.training.environment import Surroundings, resumed, surroundings
-from xtremely.engine.training.multitask_model import HeadPlan, Learner
+from xtremely.engine.training.multitask_model import HeadPlan, MultitaskModel
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 LOG_STEPS = 50
@@ -41,18 +41,18 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Hyperparameters:
     """How to train.
 
     Attributes:
-        epochs: see ``feed.order``.
+        epochs: see ``dataset.order``.
         max_steps: optimiser steps, instead of epochs.
         learning_rate: the highest; it falls linearly to 0.
         batch_size: examples a device takes at a time.
         accumulation: batches a step.
         warmup: steps in which the learning rate rises, below 1 a share of all.
         weight_decay: AdamW's.
-        patience: looks at the exams without a better score before stopping; None for never.
+        patience: looks at the dev sets without a better score before stopping; None for never.
         evaluate_steps: steps between looks.
         save_steps: steps between checkpoints; with patience, every look is one.
         seed: of everything.
@@ -82,22 +82,22 @@ class Settings:
 
 
 @dataclass
-class Fit:
+class TrainedModel:
     """A trained model.
 
     Attributes:
-        learner: the model, with the weights to keep.
+        multitask_model: the model, with the weights to keep.
         steps: optimiser steps taken, of which ``resumed`` were there before.
         best_step: the step whose weights these are, where a dev score chose.
         seconds: of this process in training.
         examples: that this process trained on.
-        scores: head -> its exam's score.
+        scores: head -> its dev set's score.
         losses: (step, mean loss since the entry before).
         pieces: rows of the word table that were held.
         made_with: what the bits of the weights depend on besides, see ``surroundings``.
     """
 
-    learner: Learner
+    multitask_model: MultitaskModel
     steps: int
     resumed: int
     best_step: int | None
@@ -145,12 +145,12 @@ def fit(
     folder: Path,
     tokenizer: Any,
     plans: Sequence[HeadPlan],
-    lessons: Sequence[Lesson],
-    exams: Sequence[Exam],
-    settings: Settings,
+    train_sets: Sequence[TrainSet],
+    dev_sets: Sequence[DevSet],
+    settings: Hyperparameters,
     work: Path,
     quiet: bool = False,
-) -> Fit:
+) -> TrainedModel:
     """Train a model; a run that was killed goes on from its last checkpoint to the same weights.
 
     It stops at the first loss or gradient that is not finite, before anything is saved of it.
@@ -159,8 +159,8 @@ def fit(
         folder: the Hugging Face folder to start from.
         tokenizer: transformers' own, of that folder.
         plans: the heads to train.
-        lessons: examples for them.
-        exams: dev examples; empty if there are none.
+        train_sets: examples for them.
+        dev_sets: dev examples; empty if there are none.
         settings: how.
         work: for checkpoints; to be removed by the caller when the model is saved. What is in it
             must come from the same call.
@@ -175,7 +175,7 @@ def fit(
     last = _last_checkpoint(work)
     with resumed(last, COMPLETE, now) as made_with:
         return _fit(
-            folder, tokenizer, plans, lessons, exams, settings, work, quiet, last, made_with
+            folder, tokenizer, plans, train_sets, dev_sets, settings, work, quiet, last, made_with
         )
 
 
@@ -183,14 +183,14 @@ def _fit(
     folder: Path,
     tokenizer: Any,
     plans: Sequence[HeadPlan],
-    lessons: Sequence[Lesson],
-    exams: Sequence[Exam],
-    settings: Settings,
+    train_sets: Sequence[TrainSet],
+    dev_sets: Sequence[DevSet],
+    settings: Hyperparameters,
     work: Path,
     quiet: bool,
     last: Path | None,
     made_with: Surroundings,
-) -> Fit:
+) -> TrainedModel:
     """``fit`` in settled surroundings, from the checkpoint ``last``."""
     device = choose_device(settings.device)
     require(
@@ -203,21 +203,23 @@ def _fit(
         " in tokenizer_config.json",
     )
     transformers.set_seed(settings.seed)
-    seen = [f for some in (*lessons, *exams) for f in some.features] if settings.prune else None
+    seen = (
+        [f for some in (*train_sets, *dev_sets) for f in some.features] if settings.prune else None
+    )
     words = configuration(folder).vocab_size
     vocabulary = Vocabulary.of(seen, words, tokenizer)
-    learner = models.build(
+    multitask_model = models.build(
         folder, plans, vocabulary, freeze=settings.freeze, keep_head=settings.keep_head
     )
-    batches = _batches(lessons, settings)
+    batches = _batches(train_sets, settings)
     typed = "token_type_ids" in tokenizer.model_input_names
     multiple = 8 if device == "cuda" else 1
     kinds = {plan.name: plan.kind for plan in plans}
     collator = Collator(kinds, vocabulary, typed, multiple, settings.seed)
     arguments = _arguments(settings, device, len(plans), len(batches), work)
-    trainer = Trainer(learner, arguments, eval_dataset=exams)
+    trainer = Trainer(multitask_model, arguments, eval_dataset=dev_sets)
     progress = Progress(sum(map(len, batches)), quiet or not trainer.is_world_process_zero())
-    trainer.prepare(lessons, exams, batches, collator, progress, settings.patience, made_with)
+    trainer.prepare(train_sets, dev_sets, batches, collator, progress, settings.patience, made_with)
     start = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -236,28 +238,28 @@ def _fit(
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
     history = trainer.state.log_history
-    return Fit(
-        learner=learner,
+    return TrainedModel(
+        multitask_model=multitask_model,
         steps=trainer.state.global_step,
         resumed=int(last.name.rpartition("-")[2]) if last else 0,
         best_step=trainer.state.best_global_step if settings.patience else None,
         seconds=seconds,
         examples=progress.seen,
-        scores=trainer.examine() if exams else {},
+        scores=trainer.examine() if dev_sets else {},
         losses=[(entry["step"], entry["loss"]) for entry in history if "loss" in entry],
         pieces=len(vocabulary.kept),
         made_with=made_with,
     )
 
 
-def _batches(lessons: Sequence[Lesson], settings: Settings) -> list[list[Key]]:
+def _batches(train_sets: Sequence[TrainSet], settings: Hyperparameters) -> list[list[Key]]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     wanted = settings.max_steps and settings.max_steps * settings.accumulation * world
-    return order(lessons, settings.batch_size, settings.epochs, wanted, settings.seed)
+    return order(train_sets, settings.batch_size, settings.epochs, wanted, settings.seed)
 
 
 def _arguments(
-    settings: Settings, device: str, heads: int, batches: int, work: Path
+    settings: Hyperparameters, device: str, heads: int, batches: int, work: Path
 ) -> transformers.TrainingArguments:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     steps = math.ceil(math.ceil(batches / world) / settings.accumulation)

@@ -30,7 +30,7 @@ from xtremely.eval.run.results import Record, remarks, summarise
 from xtremely.eval.run.runner import Watcher
 from xtremely.eval.scoring.score import AVERAGE, GROUPS, TASKS, headline
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 WIDE = 100  # columns that bars with all their figures need
 
 
@@ -160,7 +160,7 @@ class ProgressWatcher(Watcher):
 def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
     """The run's table, what keeps its scores from being compared, and where the rest is."""
     rows = summarise(records)
-    shown = rows if len(rows) <= MOST_ROWS else _near_headline(rows)
+    shown = rows if len(rows) <= MAX_ROWS else _near_headline(rows)
     chosen = any(not row["headline"] for row in rows)
     show(_settings(records[0]["model"], shown, chosen))
     said = [

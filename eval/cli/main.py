@@ -131,7 +131,7 @@ def evaluate(
     _check_root(data_root)
     if checkpoints is not None and not checkpoints.is_dir():
         raise UsageError(f"--checkpoints {checkpoints}: there is no such folder")
-    settings = planning.Settings(
+    settings = planning.EvaluationSettings(
         profile=profile,
         layers=layers,
         poolings=tuple(_split(pooling, "--pooling") or ()) or None,

@@ -143,10 +143,10 @@ def mine(
     from xtremely.engine.runtime import Engine
     from xtremely.eval.cli.display import encoding_progress, print_mined, search_watch
     from xtremely.eval.mining.embed import Encoding
-    from xtremely.eval.mining.mine import Settings, Surroundings, check_paths
+    from xtremely.eval.mining.mine import EvaluationSettings, MiningContext, check_paths
     from xtremely.eval.mining.mine import mine as run
 
-    settings = Settings(
+    settings = EvaluationSettings(
         margin=margin,
         k=k,
         retrieval=retrieval,
@@ -167,14 +167,14 @@ def mine(
 
         ray_pool.connect(ray)
         options = {
-            "each": ray_pool.each,
+            "each": ray_pool.map_function,
             "fill": partial(ray_pool.fill, load=load, workers=workers),
         }
     with _interruptible(KEPT.format(work)), search_watch(quiet) as watch:
-        around = Surroundings(
+        context = MiningContext(
             partial(Engine.load, **load), watch, partial(encoding_progress, quiet=quiet), **options
         )
-        report = run(source, target, out, work, settings, around)
+        report = run(source, target, out, work, settings, context)
     if not quiet:
         print_mined(report, out)
 

@@ -28,7 +28,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StatedQuestion:
     """A question as it stands in a file."""
 
     id: str
@@ -40,7 +40,7 @@ class Asked:
 class Paragraph:
     """A context and its questions."""
 
-    qas: list[Asked]
+    qas: list[StatedQuestion]
     context: object = None
 
 

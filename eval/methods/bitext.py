@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from xtremely.eval.data.examples import Comparable, Parallel, Side
-from xtremely.eval.methods.method import Scored
-from xtremely.eval.tasks.task import Matching, Task
+from xtremely.eval.methods.method import ScoredVariant
+from xtremely.eval.tasks.task import RetrievalRules, Task
 from xtremely.kernels.guard import require
 from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
 from xtremely.retrieval.mining import (
@@ -56,7 +56,7 @@ class Spaces:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matched(Scored):
+class Matched(ScoredVariant):
     """One way of finding translations, scored."""
 
     space: Space
@@ -82,7 +82,7 @@ Vectors = Callable[[Space], tuple[np.ndarray, np.ndarray]]
 
 def is_headline(one: Matched, task: Task, space: Space) -> bool:
     """Whether the variant is the one that the benchmark scores, in the space that it is about."""
-    assert isinstance(task.rules, Matching)
+    assert isinstance(task.rules, RetrievalRules)
     return (
         one.space == space
         and one.direction == task.rules.direction

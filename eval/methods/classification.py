@@ -13,14 +13,14 @@ from xtremely.engine.text.batch import Batch
 from xtremely.engine.text.tokenizer import Tokens
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.eval.data.examples import Choices, TextPairs
-from xtremely.eval.methods.method import Method
+from xtremely.eval.methods.method import InferenceMethod
 from xtremely.eval.scoring import metrics
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import Task
 
 
 class Outputs:
-    """A head's outputs for whole sequences, put back in order; see ``Asked``.
+    """A head's outputs for whole sequences, put back in order; see ``ModelInputs``.
 
     Attributes:
         tokens: the N sequences.
@@ -87,5 +87,5 @@ def _lines(examples: TextPairs | Choices, predictions: list[str]) -> list[str]:
     return predictions
 
 
-PAIRS = Method("sequence classification", Pairs, _label_accuracy, _lines)
-CHOICES = Method("multiple choice", Options, _option_accuracy, _lines)
+PAIRS = InferenceMethod("sequence classification", Pairs, _label_accuracy, _lines)
+CHOICES = InferenceMethod("multiple choice", Options, _option_accuracy, _lines)

@@ -1,7 +1,7 @@
 """What evaluating one language gives, whatever the kind of task, and how a head evaluates a kind.
 
 Retrieval scores many variants of a cell and says which one is the benchmark's
-(``retrieval.Matched``). Where a head answers, a kind of task is one ``Method``: the module of the
+(``retrieval.Matched``). Where a head answers, a kind of task is one ``InferenceMethod``: the module of the
 kind ends with it, and the runner takes it from there.
 """
 
@@ -26,7 +26,7 @@ Submission = list[str] | dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoredVariant:
     """One scored variant: what of a record depends on the task's kind.
 
     Attributes:
@@ -51,7 +51,7 @@ class Scored:
         return {}
 
 
-class Asked(Protocol):
+class ModelInputs(Protocol):
     """Some examples as sequences for a head, and what becomes of the head's outputs.
 
     Attributes:
@@ -74,11 +74,11 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True)
-class Method:
+class InferenceMethod:
     """How a head evaluates a kind of task.
 
     Attributes:
-        head: the kind of head, one of ``engine.heads.KINDS``.
+        head: the kind of head, one of ``heads.HEAD_KINDS``.
         ask: (engine, head, task, examples, most tokens of a sequence) -> the sequences. It gets a
             part of the examples at a time (``examples.part``).
         measure: (task, language, examples, predictions) -> metrics; for labelled examples.
@@ -86,6 +86,6 @@ class Method:
     """
 
     head: str
-    ask: Callable[[Engine, Head, Task, Any, int], Asked]
+    ask: Callable[[Engine, Head, Task, Any, int], ModelInputs]
     measure: Callable[[Task, str, Any, list[Any]], Metrics]
     submission: Callable[[Any, list[Any]], Submission]

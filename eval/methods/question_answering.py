@@ -14,14 +14,14 @@ from xtremely.engine.text.batch import Batch
 from xtremely.engine.text.windows import windows
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.methods.decode import WORDINGS, likeliest, merge, worded
-from xtremely.eval.methods.method import Method
+from xtremely.eval.methods.method import InferenceMethod
 from xtremely.eval.scoring import metrics
 from xtremely.eval.scoring.metrics import Metrics
-from xtremely.eval.tasks.task import Reading, Task
+from xtremely.eval.tasks.task import ExtractiveQARules, Task
 
 
 class Answering:
-    """Questions as windows for a head, and the answers that its outputs give; see ``Asked``.
+    """Questions as windows for a head, and the answers that its outputs give; see ``ModelInputs``.
 
     The best spans are found where the outputs are; only they are kept, not the outputs.
     """
@@ -29,7 +29,7 @@ class Answering:
     def __init__(
         self, engine: Engine, head: Head, task: Task, examples: Questions, max_length: int
     ):
-        assert isinstance(task.rules, Reading)
+        assert isinstance(task.rules, ExtractiveQARules)
         self._rules, self._examples = task.rules, examples
         self._tokenizer = engine.tokenizer
         self._span = engine.backend.ops.span
@@ -80,7 +80,7 @@ class Answering:
 
 def measure(task: Task, language: str, examples: Questions, predictions: list[str]) -> Metrics:
     """Exact match and F1, an answer being compared with all right ones."""
-    assert isinstance(task.rules, Reading)
+    assert isinstance(task.rules, ExtractiveQARules)
     return metrics.answers(
         submission(examples, predictions),
         {question.id: question.answers for question in examples.questions},
@@ -94,4 +94,4 @@ def submission(examples: Questions, predictions: list[str]) -> dict[str, str]:
     return dict(zip(ids, predictions, strict=True))
 
 
-METHOD = Method("question answering", Answering, measure, submission)
+METHOD = InferenceMethod("question answering", Answering, measure, submission)

@@ -23,7 +23,7 @@ from xtremely.engine.text.batch import Batch
 from xtremely.engine.text.tokenizer import Tokenizer, Tokens
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.eval.data.examples import Tagged
-from xtremely.eval.methods.method import Method
+from xtremely.eval.methods.method import InferenceMethod
 from xtremely.eval.scoring import metrics
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import Task
@@ -33,7 +33,7 @@ Words = list[np.ndarray]  # the subwords of each word of a sentence
 
 
 class Tagging:
-    """Sentences as sequences for a head, and the tags that its outputs give; see ``Asked``."""
+    """Sentences as sequences for a head, and the tags that its outputs give; see ``ModelInputs``."""
 
     def __init__(self, engine: Engine, head: Head, task: Task, examples: Tagged, max_length: int):
         single, pair = engine.tokenizer.single, engine.tokenizer.pair
@@ -125,4 +125,4 @@ def submission(examples: Tagged, predictions: list[list[str]]) -> list[str]:
     return [line for tags in predictions for line in (*tags, "")]
 
 
-METHOD = Method("token classification", Tagging, measure, submission)
+METHOD = InferenceMethod("token classification", Tagging, measure, submission)

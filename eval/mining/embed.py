@@ -21,7 +21,7 @@ from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
 from xtremely.kernels.pooling import POOLINGS
 from xtremely.retrieval.store import Store
-from xtremely.retrieval.vectors import KINDS, StoredRows, UnitRows, stored
+from xtremely.retrieval.vectors import STORED_DTYPES, StoredRows, UnitRows, stored
 
 SHARD = 8192  # sentences
 
@@ -34,7 +34,7 @@ class Encoding:
         layer: hidden layer; None for the last.
         pooling: None for the model's own.
         prompt: text before every sentence; None for the model's own.
-        kind: how vectors are kept, a name of ``vectors.KINDS``.
+        kind: how vectors are kept, a name of ``vectors.STORED_DTYPES``.
     """
 
     layer: int | None = None
@@ -48,8 +48,8 @@ class Encoding:
             require_number("--layer", self.layer, least=0)
         if self.pooling not in (None, *POOLINGS):
             raise unknown("pooling", self.pooling, POOLINGS)
-        if self.kind not in KINDS:
-            raise unknown("storage", self.kind, KINDS)
+        if self.kind not in STORED_DTYPES:
+            raise unknown("storage", self.kind, STORED_DTYPES)
         check_value(self.prompt, "--prompt")
         if engine is not None and self.layer is not None and self.layer > engine.backend.layers:
             raise UsageError(

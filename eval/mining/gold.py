@@ -13,7 +13,7 @@ from xtremely.retrieval.mining import best_threshold, cross_validated, quality
 from xtremely.retrieval.vectors import FileRows
 
 TUNED = "dev-tuned"
-Scored = list[tuple[float, tuple[str, str]]]
+ScoredVariant = list[tuple[float, tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_gold(path: Path, x: Pile, y: Pile) -> set[tuple[str, str]]:
 
 
 def judge(
-    scored: Scored, gold: set[tuple[str, str]] | None, threshold: float | str | None
+    scored: ScoredVariant, gold: set[tuple[str, str]] | None, threshold: float | str | None
 ) -> tuple[float | None, dict[str, Any] | None]:
     """The threshold, and the quality of what it lets through.
 

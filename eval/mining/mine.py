@@ -20,7 +20,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.eval.mining import embed
 from xtremely.eval.mining.corpus import OFFSETS, TEXTS, prepare
 from xtremely.eval.mining.embed import Encoding
-from xtremely.eval.mining.gold import TUNED, Pile, Scored, judge, read_gold
+from xtremely.eval.mining.gold import TUNED, Pile, ScoredVariant, judge, read_gold
 from xtremely.eval.mining.outputs import (
     check_output,
     not_ours,
@@ -37,7 +37,7 @@ from xtremely.files.folders import check_outputs
 from xtremely.files.writing import file_digest, write_atomic, written_whole
 from xtremely.kernels.guard import InputError, UsageError, require, require_number, unknown
 from xtremely.retrieval import plan
-from xtremely.retrieval.approximate import Each, Watch
+from xtremely.retrieval.approximate import MapFunction, Watch
 from xtremely.retrieval.margin import MARGINS, Bitext
 from xtremely.retrieval.mining import RETRIEVALS, Pairs, candidates
 from xtremely.retrieval.neighbours import Vectors, require_finite
@@ -47,7 +47,7 @@ MAX_COUNT = 2**31 - 1  # of anything that an option counts
 
 
 @dataclass(frozen=True)
-class Settings:
+class MiningSettings:
     """How pairs are mined.
 
     Attributes:
@@ -86,7 +86,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Side:
+class EncodedSide:
     """One side, ready to be searched.
 
     Attributes:
@@ -100,14 +100,14 @@ class Side:
     identity: dict[str, Any]
 
 
-class Surroundings:
+class MiningContext:
     """What a run needs from outside, to be replaced where it runs elsewhere.
 
     Args:
         load: makes the engine, when the first sentence is to be encoded.
         watch: told how far the search is.
         bar: makes the bar of an encoding: sentences -> a progress function.
-        each: see ``approximate.mutual``.
+        map_function: see ``approximate.mutual``.
         fill: encodes a corpus into a store; see ``embedding.encode``.
     """
 
@@ -116,10 +116,16 @@ class Surroundings:
         load: Callable[[], Engine],
         watch: Watch,
         bar: Callable[[int], AbstractContextManager],
-        each: Each = map,
+        map_function: MapFunction = map,
         fill: Callable = embed.encode,
     ):
-        self.load, self.watch, self.bar, self.each, self.fill = load, watch, bar, each, fill
+        self.load, self.watch, self.bar, self.map_function, self.fill = (
+            load,
+            watch,
+            bar,
+            map_function,
+            fill,
+        )
         self._engine: Engine | None = None
 
     @property
@@ -130,7 +136,12 @@ class Surroundings:
 
 
 def mine(
-    source: Path, target: Path, out: Path, work: Path, settings: Settings, around: Surroundings
+    source: Path,
+    target: Path,
+    out: Path,
+    work: Path,
+    settings: MiningSettings,
+    context: MiningContext,
 ) -> dict[str, Any]:
     """Mine two sides; writes ``out`` (score TAB id TAB id TAB sentence TAB sentence) and a report
     beside it, OUT.json, which is also returned.
@@ -142,7 +153,7 @@ def mine(
     check_paths(source, target, out, work, settings.gold)
     with work_folder(work):
         _require_replaceable(out, work)
-        return _mine(source, target, out, work, settings, around)
+        return _mine(source, target, out, work, settings, context)
 
 
 def check_paths(source: Path, target: Path, out: Path, work: Path, gold: Path | None) -> None:
@@ -181,7 +192,12 @@ def _require_replaceable(out: Path, work: Path) -> None:
 
 
 def _mine(
-    source: Path, target: Path, out: Path, work: Path, settings: Settings, around: Surroundings
+    source: Path,
+    target: Path,
+    out: Path,
+    work: Path,
+    settings: MiningSettings,
+    context: MiningContext,
 ) -> dict[str, Any]:
     clock = _Clock()
     with clock("reading"):
@@ -189,8 +205,8 @@ def _mine(
         true = read_gold(settings.gold, *piles) if settings.gold else None
     encoded: dict[str, Any] = {}
     with clock("encoding"):
-        chosen = _plan(piles, settings, around)
-        x, y = [_side(pile, work, settings, around, encoded) for pile in piles]
+        chosen = _plan(piles, settings, context)
+        x, y = [_side(pile, work, settings, context, encoded) for pile in piles]
     with clock("searching"):
         name = neighbours_name(x.identity, y.identity, settings.k, chosen.factory)
         both, how = kept_or_found(
@@ -200,8 +216,8 @@ def _mine(
             chosen,
             settings.shards,
             work / name,
-            around.watch,
-            around.each,
+            context.watch,
+            context.map_function,
         )
     with clock("scoring"):
         pairs = candidates(Bitext(*both, settings.k), settings.margin, settings.retrieval)
@@ -266,13 +282,13 @@ def _opened(path: Path, work: Path, k: int) -> Pile:
     return pile
 
 
-def _plan(piles: list[Pile], settings: Settings, around: Surroundings) -> plan.Plan:
+def _plan(piles: list[Pile], settings: MiningSettings, context: MiningContext) -> plan.Plan:
     """The index, after everything that can be refused before encoding is found to be right."""
     widths = []
     for pile in piles:
         if pile.matrix is None:
-            settings.encoding.check(around.engine)
-            widths.append(around.engine.backend.width)
+            settings.encoding.check(context.engine)
+            widths.append(context.engine.backend.width)
         else:
             require_finite(pile.matrix, str(pile.path), directions=True)
             widths.append(pile.matrix.shape[1])
@@ -288,23 +304,23 @@ def _plan(piles: list[Pile], settings: Settings, around: Surroundings) -> plan.P
 def _side(
     pile: Pile,
     work: Path,
-    settings: Settings,
-    around: Surroundings,
+    settings: MiningSettings,
+    context: MiningContext,
     encoded: dict[str, Any],
-) -> Side:
+) -> EncodedSide:
     if pile.corpus is None:
-        return Side(pile, UnitRows(pile.matrix), {"embeddings": file_digest(pile.path)})
-    engine, corpus = around.engine, pile.corpus
+        return EncodedSide(pile, UnitRows(pile.matrix), {"embeddings": file_digest(pile.path)})
+    engine, corpus = context.engine, pile.corpus
     store = embed.store_of(engine, corpus, settings.encoding, work)
-    with around.bar(len(corpus)) as progress:
-        cost = around.fill(engine, corpus, store, settings.encoding, progress)
+    with context.bar(len(corpus)) as progress:
+        cost = context.fill(engine, corpus, store, settings.encoding, progress)
     encoded[printable(pile.path.name)] = asdict(cost)
     identity = {
         **settings.encoding.about(engine),
         "source": corpus.source,
         "texts": corpus.texts,
     }
-    return Side(pile, embed.rows_of(store, engine.backend.width), identity)
+    return EncodedSide(pile, embed.rows_of(store, engine.backend.width), identity)
 
 
 def printable(name: str) -> str:
@@ -312,7 +328,7 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _require_finite_scores(pairs: Pairs, x: Side, y: Side) -> None:
+def _require_finite_scores(pairs: Pairs, x: EncodedSide, y: EncodedSide) -> None:
     bad = np.flatnonzero(~np.isfinite(pairs.scores))
     if len(bad) == 0:
         return
@@ -324,13 +340,13 @@ def _require_finite_scores(pairs: Pairs, x: Side, y: Side) -> None:
     )
 
 
-def _named(pairs: Pairs, x: Side, y: Side) -> Scored:
+def _named(pairs: Pairs, x: EncodedSide, y: EncodedSide) -> ScoredVariant:
     names_x, names_y = x.pile.names(), y.pile.names()
     rows = zip(pairs.scores.tolist(), pairs.x.tolist(), pairs.y.tolist(), strict=True)
     return [(score, (names_x[a], names_y[b])) for score, a, b in rows]
 
 
-def _write_pairs(out: Path, pairs: Pairs, x: Side, y: Side) -> None:
+def _write_pairs(out: Path, pairs: Pairs, x: EncodedSide, y: EncodedSide) -> None:
     """Best first; whole or not at all."""
     left, right = (_Lines(side.pile) for side in (x, y))
     with (
@@ -361,7 +377,7 @@ class _Lines:
         return name, text
 
 
-def _about(side: Side) -> dict[str, Any]:
+def _about(side: EncodedSide) -> dict[str, Any]:
     pile = side.pile
     about = {"name": printable(pile.path.name), **side.identity, "rows": pile.rows}
     if pile.corpus:

@@ -16,7 +16,13 @@ from xtremely.engine.hub.locate import display_name
 from xtremely.engine.models.heads import NoHead
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import Incomplete, Missing
-from xtremely.eval.run.planning import Cell, Settings, check_languages, check_settings, plan_cells
+from xtremely.eval.run.planning import (
+    Cell,
+    EvaluationSettings,
+    check_languages,
+    check_settings,
+    plan_cells,
+)
 from xtremely.eval.run.runner import Watcher, run_cell
 from xtremely.eval.tasks.task import Task
 from xtremely.files.documents import check_value
@@ -45,7 +51,7 @@ class Evaluation:
     load: Load
     tasks: list[Task]
     data_root: Path | None
-    settings: Settings
+    settings: EvaluationSettings
     checkpoints: Path | None = None
     languages: list[str] | None = None
     named: bool = True

@@ -11,19 +11,19 @@ from xtremely.engine.runtime import Engine
 from xtremely.eval.data.examples import Comparable, Parallel, part
 from xtremely.eval.data.readers import Incomplete, Missing, text_hash
 from xtremely.eval.methods.bitext import Space, Spaces, limited
-from xtremely.eval.run.predicting import METHODS
-from xtremely.eval.tasks.task import Labelling, Matching, Reading, Task
+from xtremely.eval.run.predicting import INFERENCE_METHODS
+from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, RetrievalRules, Task
 from xtremely.files.documents import check_value
 from xtremely.kernels.guard import InputError, UsageError, require, require_number
 from xtremely.kernels.pooling import POOLINGS
 
 PROFILES = ("model", "script", "paper")
 CENTRINGS = ("none", "mean")
-MOST = 10**9  # of a number that counts examples
+MAX_COUNT = 10**9  # of a number that counts examples
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """What the user asked for.
 
     Attributes:
@@ -71,7 +71,7 @@ def plan_cells(
     engine: Engine,
     tasks: list[Task],
     data_root: Path | None,
-    settings: Settings,
+    settings: EvaluationSettings,
     languages: list[str] | None = None,
     strict: bool = True,
 ) -> tuple[list[Cell], list[Missing | Incomplete]]:
@@ -128,7 +128,7 @@ def check_languages(tasks: list[Task], languages: list[str]) -> None:
             )
 
 
-def check_values(settings: Settings) -> None:
+def check_values(settings: EvaluationSettings) -> None:
     """Raise UsageError for values that are legal with no model."""
     for name, legal, given in (
         ("profile", PROFILES, (settings.profile,)),
@@ -139,12 +139,12 @@ def check_values(settings: Settings) -> None:
             if value not in legal:
                 raise UsageError(f"{name} {value!r} is not known; legal: {', '.join(legal)}")
     if settings.limit is not None:
-        require_number("--limit", settings.limit, 2, MOST)
+        require_number("--limit", settings.limit, 2, MAX_COUNT)
     if settings.prompt is not None:
         check_value(settings.prompt, "--prompt")
 
 
-def check_settings(tasks: list[Task], settings: Settings) -> str:
+def check_settings(tasks: list[Task], settings: EvaluationSettings) -> str:
     """Which tasks settings of embeddings do not touch, as heads read the last layer's tokens.
 
     Returns:
@@ -158,14 +158,14 @@ def check_settings(tasks: list[Task], settings: Settings) -> str:
     given = {
         "--layers": settings.layers is not None,
         "--pooling": settings.poolings is not None,
-        "--centring": settings.centrings != Settings.centrings,
+        "--centring": settings.centrings != EvaluationSettings.centrings,
         "--prompt": settings.prompt is not None,
     }
     names = ", ".join(name for name, is_given in given.items() if is_given)
-    headed = ", ".join(task.name for task in tasks if not isinstance(task.rules, Matching))
+    headed = ", ".join(task.name for task in tasks if not isinstance(task.rules, RetrievalRules))
     if not names or not headed:
         return ""
-    embedded = ", ".join(task.name for task in tasks if isinstance(task.rules, Matching))
+    embedded = ", ".join(task.name for task in tasks if isinstance(task.rules, RetrievalRules))
     if not embedded:
         raise UsageError(
             f"{names}: a setting of embeddings, and {headed} is answered by a head, which reads the"
@@ -175,17 +175,17 @@ def check_settings(tasks: list[Task], settings: Settings) -> str:
 
 
 def _cell(
-    engine: Engine, task: Task, code: str, splits: dict[str, Any], settings: Settings
+    engine: Engine, task: Task, code: str, splits: dict[str, Any], settings: EvaluationSettings
 ) -> Cell:
     how: Spaces | Head
-    if isinstance(task.rules, Matching):
+    if isinstance(task.rules, RetrievalRules):
         how = _spaces(engine, task.rules, settings)
         own = settings.profile == "model"
         longest = engine.max_length if own else engine.backend.max_length
     else:
         how = _head(engine, task)
         longest = engine.backend.max_length
-    if isinstance(task.rules, Reading) and settings.profile != "model":
+    if isinstance(task.rules, ExtractiveQARules) and settings.profile != "model":
         own_script = replace(task.rules, wording="words", shortlist=task.rules.best)
         task = replace(task, rules=own_script)
     if settings.limit is not None:
@@ -210,14 +210,14 @@ def _limited(data: Any, limit: int) -> Any:
 
 def _head(engine: Engine, task: Task) -> Head:
     """The head that the model must have for the task."""
-    labels = task.rules.labels if isinstance(task.rules, Labelling) else ()
+    labels = task.rules.labels if isinstance(task.rules, LabelRules) else ()
     try:
-        return engine.head(METHODS[task.kind].head, labels)
+        return engine.head(INFERENCE_METHODS[task.kind].head, labels)
     except InputError as error:
         raise type(error)(f"task {task.name!r}: {error}") from error
 
 
-def _spaces(engine: Engine, rules: Matching, settings: Settings) -> Spaces:
+def _spaces(engine: Engine, rules: RetrievalRules, settings: EvaluationSettings) -> Spaces:
     depth, own = engine.backend.layers, engine.conventions
     if settings.profile == "model":
         layer, pooling, prompt = depth, own.pooling, own.default_prompt
@@ -249,7 +249,7 @@ def _layers(spec: str, depth: int) -> list[int]:
     layers = []
     for name in spec.split(","):
         text = name.strip()
-        plain = text.isdecimal() and len(text) <= len(str(MOST))
+        plain = text.isdecimal() and len(text) <= len(str(MAX_COUNT))
         number = depth if text == "last" else int(text) if plain else -1
         if not 0 <= number <= depth:
             raise UsageError(

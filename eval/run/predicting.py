@@ -23,13 +23,13 @@ from xtremely.engine.text.tokenizer import Tokens
 from xtremely.engine.transfer import Finish, prepared, to_host
 from xtremely.eval.data.examples import Answerable, part
 from xtremely.eval.methods import classification, question_answering, tagging
-from xtremely.eval.methods.method import Asked
+from xtremely.eval.methods.method import ModelInputs
 from xtremely.eval.run.kept import keep, kept
 from xtremely.eval.tasks.task import Task
 from xtremely.kernels.guard import InputError, require
 
 # Kind of a task -> how a head evaluates it; the other kinds take the encoder as it is.
-METHODS = {
+INFERENCE_METHODS = {
     "pair": classification.PAIRS,
     "choice": classification.CHOICES,
     "tag": tagging.METHOD,
@@ -59,7 +59,7 @@ def predict(
 
     Args:
         engine: the model.
-        head: its head, of the kind that ``METHODS`` names for the task.
+        head: its head, of the kind that ``INFERENCE_METHODS`` names for the task.
         task: what is evaluated.
         examples: of one language and split.
         max_length: most tokens of a sequence.
@@ -81,7 +81,7 @@ def predict(
     for path in done:
         progress(len(parts[path]), 0)
     missing = {path: some for path, some in parts.items() if path not in done}
-    method = METHODS[task.kind]
+    method = INFERENCE_METHODS[task.kind]
     asking = prepared(
         lambda some: method.ask(engine, head, task, some, max_length),
         missing.values(),
@@ -109,7 +109,7 @@ def _check_part(path: Path, examples: int, found: dict[str, Any]) -> None:
     require(count == examples, f"{path}: {count} predictions for {examples} examples")
 
 
-def _watched(engine: Engine, asked: Asked) -> Callable[[Tensor, Batch], Finish]:
+def _watched(engine: Engine, asked: ModelInputs) -> Callable[[Tensor, Batch], Finish]:
     """What takes a batch's outputs, and stops if they are not finite.
 
     Raises:

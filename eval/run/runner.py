@@ -35,13 +35,13 @@ from xtremely.eval.methods.bitext import (
     score_parallel,
     texts_of,
 )
-from xtremely.eval.methods.method import Scored, Submission
+from xtremely.eval.methods.method import ScoredVariant, Submission
 from xtremely.eval.run.kept import keep, kept
-from xtremely.eval.run.planning import Cell, Settings
-from xtremely.eval.run.predicting import METHODS, PART, predict
+from xtremely.eval.run.planning import Cell, EvaluationSettings
+from xtremely.eval.run.predicting import INFERENCE_METHODS, PART, predict
 from xtremely.eval.run.results import VARIANT, CellFile, Record, library_versions
 from xtremely.eval.scoring.score import headline
-from xtremely.eval.tasks.task import Matching
+from xtremely.eval.tasks.task import RetrievalRules
 from xtremely.kernels.guard import InputError, UsageError, require
 from xtremely.retrieval.store import Store
 
@@ -71,7 +71,7 @@ class Watcher:
 
 
 def run_cell(
-    engine: Engine, cell: Cell, settings: Settings, out: Path, watcher: Watcher
+    engine: Engine, cell: Cell, settings: EvaluationSettings, out: Path, watcher: Watcher
 ) -> dict[str, Any]:
     """Evaluate a cell, or take it as it was finished before.
 
@@ -110,7 +110,7 @@ def run_cell(
 
 def _matched(
     engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
-) -> tuple[list[Scored], float]:
+) -> tuple[list[ScoredVariant], float]:
     """Translations found in every space, and the seconds that finding them took."""
     assert isinstance(cell.how, Spaces)
     spaces, vectors = cell.how, {}
@@ -128,10 +128,10 @@ def _matched(
 
 def _answered(
     engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
-) -> tuple[list[Scored], float]:
+) -> tuple[list[ScoredVariant], float]:
     """Predictions of the cell's head, and the seconds that scoring them took."""
     assert isinstance(cell.how, Head)
-    task, method = cell.task, METHODS[cell.task.kind]
+    task, method = cell.task, INFERENCE_METHODS[cell.task.kind]
     scored, seconds = [], 0.0
     watcher.begin(cell, sum(map(len, cell.splits.values())))
     for split, data in cell.splits.items():
@@ -143,7 +143,7 @@ def _answered(
         values = method.measure(task, cell.language, data, predictions) if data.labelled else {}
         seconds += time.perf_counter() - start
         scored.append(
-            Scored(
+            ScoredVariant(
                 split=split,
                 score=headline(values) if values else None,
                 n=len(data),
@@ -166,7 +166,7 @@ def _check_belongs(path: Path, cell: Cell, identity: dict[str, Any], found: dict
         require(name in legal, f"{path}: holds predictions for {name!r}")
 
 
-def _require_finite_scores(one: Scored) -> None:
+def _require_finite_scores(one: ScoredVariant) -> None:
     """Raise InputError for a score or figure that is not finite."""
     for name, value in {"score": one.score, **one.details}.items():
         require(
@@ -267,7 +267,7 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
-def _identity(engine: Engine, cell: Cell, settings: Settings) -> dict[str, Any]:
+def _identity(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
     """Everything that decides a cell's content."""
     backend, task = engine.backend, cell.task
     own = _matching(cell) if isinstance(cell.how, Spaces) else _answering(cell)
@@ -297,7 +297,7 @@ def _identity(engine: Engine, cell: Cell, settings: Settings) -> dict[str, Any]:
 def _matching(cell: Cell) -> dict[str, Any]:
     """What decides how translations are found."""
     task, spaces = cell.task, cell.how
-    assert isinstance(task.rules, Matching) and isinstance(spaces, Spaces)
+    assert isinstance(task.rules, RetrievalRules) and isinstance(spaces, Spaces)
     return {
         "settings": {
             "prompt": spaces.prompt,
@@ -316,7 +316,7 @@ def _answering(cell: Cell) -> dict[str, Any]:
     """What decides how a head answers, beside the model's folder."""
     task = cell.task
     return {
-        "settings": {"head": METHODS[task.kind].head, "part": PART},
+        "settings": {"head": INFERENCE_METHODS[task.kind].head, "part": PART},
         "scored": [task.kind, task.metric],
         "rules": asdict(task.rules),
     }
@@ -329,7 +329,7 @@ def _name(cell: Cell, identity: dict[str, Any]) -> str:
 
 
 def _record(
-    cell: Cell, one: Scored, work: Work, searched: float, identity: dict[str, Any]
+    cell: Cell, one: ScoredVariant, work: Work, searched: float, identity: dict[str, Any]
 ) -> Record:
     task, notes = cell.task, cell.splits[one.split].notes
     return {
@@ -356,7 +356,7 @@ def _record(
     }
 
 
-def _submission(cell: Cell, scored: list[Scored]) -> dict[str, Submission]:
+def _submission(cell: Cell, scored: list[ScoredVariant]) -> dict[str, Submission]:
     """Prediction files in XTREME's layout, of the setting that the benchmark scores.
 
     XTREME calls the split that it scores "test", whatever the distribution calls it.

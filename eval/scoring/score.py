@@ -14,7 +14,7 @@ from typing import Any
 
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
-from xtremely.eval.tasks.task import Labelling, Reading, Task, find_task
+from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, Task, find_task
 from xtremely.kernels.guard import UsageError, require, unknown
 
 GROUPS = {
@@ -131,7 +131,7 @@ def _tag(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metric
 
 
 def _span(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    assert isinstance(task.rules, Reading)
+    assert isinstance(task.rules, ExtractiveQARules)
     tokens = metrics.answer_tokens(task.rules.normaliser, language)
     found, truth = submission.read_answers(predicted, gold)
     return metrics.answers(found, truth, tokens), len(truth)
@@ -148,7 +148,7 @@ def _retrieve(predicted: Path, gold: Path, task: Task, language: str) -> tuple[M
 
 
 def _labels(task: Task) -> tuple[str, ...]:
-    assert isinstance(task.rules, Labelling)
+    assert isinstance(task.rules, LabelRules)
     return task.rules.labels
 
 

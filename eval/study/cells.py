@@ -22,7 +22,7 @@ from xtremely.engine.hub.locate import locate
 from xtremely.engine.runtime import folder_hash
 from xtremely.eval.run.results import dumps
 from xtremely.eval.study.data import check_source, data_hashes
-from xtremely.eval.study.grid import Cell, Grid
+from xtremely.eval.study.grid import Grid, StudyCell
 from xtremely.eval.training.recipe import Recipe, as_mapping
 from xtremely.files.documents import fit, read_json
 from xtremely.files.folders import OwnFolder, alone, check_name, own_folder
@@ -126,7 +126,7 @@ class Planned:
         identity: everything that decides the result, as JSON.
     """
 
-    cell: Cell
+    cell: StudyCell
     model: Path
     recipe: Recipe | None
     identity: dict[str, Any]
@@ -169,7 +169,7 @@ def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planne
 
 
 def planned_cell(
-    cell: Cell, model: Path, model_hash: str, data_hash: dict[str, list[str]]
+    cell: StudyCell, model: Path, model_hash: str, data_hash: dict[str, list[str]]
 ) -> Planned:
     """A cell with its model's folder and the hashes of what it is computed from."""
     recipe = cell.recipe(model) if cell.phases else None

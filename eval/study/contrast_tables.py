@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from xtremely.eval.study.contrasts import LEAST_SEEDS, RECOVERED
+from xtremely.eval.study.contrasts import MIN_SEEDS, RECOVERED
 from xtremely.eval.study.paired import LEVEL, POWER
 
 Json = dict[str, Any]
@@ -18,7 +18,7 @@ def contrast_lines(analyses: Iterable[Json]) -> Iterator[str]:
         yield "Differences in points, paired by seed and target language, with intervals from a"
         yield "bootstrap over seeds and families of languages. The smallest difference of interest"
         yield f"is {one['smallest']:g}: a difference is larger or smaller than that, whatever its"
-        yield f"sign, or we cannot tell. A statement needs {LEAST_SEEDS} seeds and English within"
+        yield f"sign, or we cannot tell. A statement needs {MIN_SEEDS} seeds and English within"
         yield f"{RECOVERED:g} point of the runs without an intermediate phase. Detectable is a"
         yield f"difference that these seeds find with a probability of {100 * POWER:g} %.\n"
         yield from _analysis(one["all runs"])

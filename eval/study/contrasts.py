@@ -7,7 +7,7 @@ translations, on all). A task counts once in an average, in the first part of th
 
 A statement is made against the smallest difference of interest: the difference is ``larger`` or
 ``smaller`` than that, whatever its sign, if its whole interval is; else we ``cannot tell``. Nor can
-we with fewer than ``LEAST_SEEDS``, with tasks unfinished, or where training in English has not
+we with fewer than ``MIN_SEEDS``, with tasks unfinished, or where training in English has not
 recovered from the intermediate phase: more than ``RECOVERED`` points below the control without one.
 """
 
@@ -23,18 +23,18 @@ import numpy as np
 from xtremely.eval.study.cells import Result
 from xtremely.eval.study.failed import names_of_failed, shuffled
 from xtremely.eval.study.findings import shown_metrics
-from xtremely.eval.study.grid import UNTRAINED, Cell, Grid, Test
+from xtremely.eval.study.grid import UNTRAINED, Grid, StudyCell, Test
 from xtremely.eval.study.paired import Differences, Paired, holm
-from xtremely.eval.tasks.task import Matching, find_task
+from xtremely.eval.tasks.task import RetrievalRules, find_task
 
-LEAST_SEEDS = 3
+MIN_SEEDS = 3
 RECOVERED = 1.0  # points
 REFERENCES = ("en", UNTRAINED)
 ENGLISH = "en"
 SHUFFLED = " shuffled"
 
 Json = dict[str, Any]
-Runs = list[tuple[Cell, Result]]
+Runs = list[tuple[StudyCell, Result]]
 
 
 @dataclass
@@ -128,12 +128,12 @@ def _key(declared: Json) -> str:
     return json.dumps(told, sort_keys=True)
 
 
-def arm_of(cell: Cell) -> str:
+def arm_of(cell: StudyCell) -> str:
     """What a cell is compared as: its source, and whether labels were shuffled."""
     return cell.source + (SHUFFLED if any(map(shuffled, cell.phases)) else "")
 
 
-def _analysis(grid: Grid, cells: list[Cell], runs: Runs) -> Json:
+def _analysis(grid: Grid, cells: list[StudyCell], runs: Runs) -> Json:
     """All that is said of some runs.
 
     Returns:
@@ -200,7 +200,7 @@ def _analysis(grid: Grid, cells: list[Cell], runs: Runs) -> Json:
     }
 
 
-def _compared(cells: list[Cell], runs: Runs) -> Iterator[Comparison]:
+def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
     """The comparisons that some runs allow, in the order of the cells."""
     results = {id(cell): result for cell, result in runs}
     found: dict[tuple[str, Test], Comparison] = {}
@@ -209,7 +209,7 @@ def _compared(cells: list[Cell], runs: Runs) -> Iterator[Comparison]:
         result = results.get(id(cell))
         for place, test in enumerate(cell.tests):
             task = find_task(test.task)
-            matched = isinstance(task.rules, Matching)
+            matched = isinstance(task.rules, RetrievalRules)
             if cell.target is None and not matched:
                 continue  # what an intermediate phase itself has learnt
             key, alike = (cell.part, test), repr((cell.target, test))
@@ -274,8 +274,8 @@ def _difference(several: list[Comparison], ones: str, others: str, smallest: flo
         **dict.fromkeys(("value", "interval", "p", "spread", "detectable", "holm")),
     }
     reasons = [f"not finished: {one.title}, {one.task}" for one in left_out]
-    if len(seeds) < LEAST_SEEDS:
-        reasons.append(f"{len(seeds)} seeds, a statement needs {LEAST_SEEDS}")
+    if len(seeds) < MIN_SEEDS:
+        reasons.append(f"{len(seeds)} seeds, a statement needs {MIN_SEEDS}")
     for one in there:
         states = {arm: one.recovered(arm) for arm in (ones, others)}
         reasons += [

@@ -11,7 +11,7 @@ from typing import Any
 from xtremely.eval.data.examples import Comparable, Examples, Parallel, Questions, chosen, part
 from xtremely.eval.data.readers import Missing, text_hash
 from xtremely.eval.methods.bitext import limited
-from xtremely.eval.study.grid import Cell, Phase, Test
+from xtremely.eval.study.grid import StudyCell, StudyPhase, Test
 from xtremely.eval.tasks.task import Task, find_task, find_training_task
 from xtremely.eval.training.encoding import usable
 from xtremely.kernels.guard import UsageError
@@ -39,7 +39,7 @@ def sampled(task: str, root: Path, code: str, split: str, limit: int | None) -> 
     return part(chosen(data, rows), slice(None))
 
 
-def barred(test: Test, phases: tuple[Phase, ...]) -> tuple[str, ...]:
+def barred(test: Test, phases: tuple[StudyPhase, ...]) -> tuple[str, ...]:
     """The splits of a test's task that a model was trained on, in whatever language: splits of
     translated data sets say the same in all, so such a split is none to test on.
     """
@@ -87,7 +87,7 @@ def sets_tested(test: Test, without: tuple[str, ...], root: Path) -> list[tuple[
     return found
 
 
-def check_source(phase: Phase, root: Path) -> None:
+def check_source(phase: StudyPhase, root: Path) -> None:
     """Raise UsageError unless a phase's languages have as many examples as it wants."""
     task = find_training_task(phase.task)
     there = task.languages_there(root, phase.split)
@@ -117,7 +117,7 @@ def _test_hash(test: Test, without: tuple[str, ...], root: Path) -> str:
     return text_hash([[code, split, _hash(data)] for code, split, data in sets])
 
 
-def data_hashes(cell: Cell, root: Path) -> dict[str, list[str]]:
+def data_hashes(cell: StudyCell, root: Path) -> dict[str, list[str]]:
     """SHA-256 of everything that a cell is trained and tested on."""
     return {
         "train": [

@@ -10,7 +10,7 @@ from xtremely.eval.training import recipe
 
 
 @dataclass(frozen=True)
-class Phase:
+class StudyPhase:
     """One training run of a cell.
 
     Attributes:
@@ -27,10 +27,10 @@ class Phase:
     examples: int
     languages: tuple[str, ...]
     settings: tuple[tuple[str, Any], ...] = ()
-    also: tuple[Phase, ...] = ()
+    also: tuple[StudyPhase, ...] = ()
 
     @property
-    def all_sources(self) -> tuple[Phase, ...]:
+    def all_sources(self) -> tuple[StudyPhase, ...]:
         """Itself and what is trained at the same time."""
         return (self, *self.also)
 
@@ -72,7 +72,7 @@ class Test:
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One training run and its evaluation.
 
     Attributes:
@@ -88,11 +88,11 @@ class Cell:
     part: str
     source: str
     seed: int
-    phases: tuple[Phase, ...]
+    phases: tuple[StudyPhase, ...]
     tests: tuple[Test, ...]
 
     @property
-    def target(self) -> Phase | None:
+    def target(self) -> StudyPhase | None:
         """The phase whose head answers; None for an encoder right after an intermediate phase, or
         as it is.
         """
@@ -100,7 +100,7 @@ class Cell:
         return self.phases[-1] if kind == "target" else None
 
     @property
-    def before(self) -> tuple[Phase, ...]:
+    def before(self) -> tuple[StudyPhase, ...]:
         """The phases before the target."""
         return self.phases if self.target is None else self.phases[:-1]
 
@@ -147,7 +147,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Part:
+class GridPart:
     """A matrix of the study: sources by target languages.
 
     Attributes:
@@ -160,7 +160,7 @@ class Part:
     name: str
     title: str
     sources: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[StudyCell, ...]
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,12 @@ class Grid:
 
     name: str
     models: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[GridPart, ...]
     contrasts: tuple[tuple[str, str], ...] = ()
     smallest_difference: float = 2.0
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[StudyCell]:
         """Every cell once, first seeds first, so that a run cut short has balanced data."""
         every = [cell for part in self.parts for cell in part.cells]
         return sorted(every, key=lambda cell: cell.seed)

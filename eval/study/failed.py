@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from xtremely.eval.study.cells import Result
-from xtremely.eval.study.grid import Cell, Phase
+from xtremely.eval.study.grid import StudyCell, StudyPhase
 from xtremely.eval.tasks.task import find_task, find_training_task
 
 LEARNT = 10.0  # points above guessing in the languages trained on, with which a run has learnt
 
 
-def names_of_failed(runs: Sequence[tuple[Cell, Result]]) -> set[str]:
+def names_of_failed(runs: Sequence[tuple[StudyCell, Result]]) -> set[str]:
     """The names of results whose run learnt nothing, or began with an intermediate phase that did:
     a phase that ends one cell begins others.
     """
@@ -26,7 +26,7 @@ def names_of_failed(runs: Sequence[tuple[Cell, Result]]) -> set[str]:
     }
 
 
-def has_learnt(cell: Cell, result: Result) -> bool:
+def has_learnt(cell: StudyCell, result: Result) -> bool:
     """Whether a run is ``LEARNT`` points better than guessing at what it was trained for last.
 
     It is judged in the languages of that phase, where transfer plays no part, on every task with a
@@ -48,12 +48,12 @@ def has_learnt(cell: Cell, result: Result) -> bool:
     return True
 
 
-def shuffled(phase: Phase) -> bool:
+def shuffled(phase: StudyPhase) -> bool:
     """Whether a phase learns from shuffled labels."""
     return bool(dict(phase.settings).get("shuffle_labels"))
 
 
-def _begun_well(cell: Cell, result: Result) -> bool:
+def _begun_well(cell: StudyCell, result: Result) -> bool:
     """Whether intermediate phases have learnt, by their dev scores and, in a cell that ends with
     one, by its tests.
     """
@@ -70,10 +70,10 @@ def _least(task: Any) -> float:
     return 100 / len(task.rules.labels) + LEARNT
 
 
-def _beginning(cell: Cell) -> tuple[Any, ...]:
+def _beginning(cell: StudyCell) -> tuple[Any, ...]:
     """What a cell's intermediate phases are, whether or not a target follows them."""
 
-    def about(phase: Phase) -> Iterable[Any]:
+    def about(phase: StudyPhase) -> Iterable[Any]:
         yield from (phase.task, phase.split, phase.examples, phase.languages, phase.also)
         yield [one for one in phase.settings if one[0] != "kind"]
 

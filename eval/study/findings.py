@@ -17,7 +17,7 @@ import numpy as np
 from xtremely.eval.data.languages import LANGUAGES, language
 from xtremely.eval.study.cells import Result
 from xtremely.eval.study.failed import names_of_failed
-from xtremely.eval.study.grid import UNTRAINED, Cell, Grid, Part
+from xtremely.eval.study.grid import UNTRAINED, Grid, GridPart, StudyCell
 from xtremely.eval.study.published import compared, published
 from xtremely.eval.study.statistics import (
     INDO_EUROPEAN,
@@ -26,7 +26,7 @@ from xtremely.eval.study.statistics import (
     european_and_others,
     groups_of,
 )
-from xtremely.eval.tasks.task import Matching, Task, find_task
+from xtremely.eval.tasks.task import RetrievalRules, Task, find_task
 
 # Metrics of a task's kind, the first one that which is compared with published figures.
 SHOWN = {"udpos": ("accuracy", "f1"), "span": ("f1", "exact_match")}
@@ -67,7 +67,7 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
     )
     tables, cells, failed, missing = [], {}, {}, []
     for part in (part for grid in grids for part in grid.parts):
-        found: list[tuple[Cell, Result]] = []
+        found: list[tuple[StudyCell, Result]] = []
         for cell in part.cells:
             result = by_declaration.get(_key(cell.declaration))
             if result is None:
@@ -131,7 +131,7 @@ def _key(declaration: Json) -> str:
     return json.dumps(declaration, sort_keys=True)
 
 
-def _described(cell: Cell, result: Result) -> Json:
+def _described(cell: StudyCell, result: Result) -> Json:
     """What a cell was and cost."""
     tested = result["evaluation"]
     return {
@@ -148,7 +148,7 @@ def _described(cell: Cell, result: Result) -> Json:
     }
 
 
-def _tables(part: Part, model: str, found: list[tuple[Cell, Result]]) -> Iterator[Json]:
+def _tables(part: GridPart, model: str, found: list[tuple[StudyCell, Result]]) -> Iterator[Json]:
     """A table for each metric of each test."""
     tests = dict.fromkeys(test.task for cell, _ in found for test in cell.tests)
     for name in tests:
@@ -165,7 +165,7 @@ def _tables(part: Part, model: str, found: list[tuple[Cell, Result]]) -> Iterato
 
 def shown_metrics(task: Task, there: Iterable[str]) -> list[str]:
     """The metrics of a task to show, the benchmark's own first."""
-    if not isinstance(task.rules, Matching):
+    if not isinstance(task.rules, RetrievalRules):
         wanted = SHOWN.get(task.name) or SHOWN.get(task.kind) or (task.metric,)
         return [metric for metric in wanted if metric in there]
     own = (task.rules.direction, task.rules.scoring)
@@ -173,7 +173,7 @@ def shown_metrics(task: Task, there: Iterable[str]) -> list[str]:
 
 
 def _table(
-    part: Part, model: str, task: Task, metric: str, scored: list[tuple[Cell, str, Json]]
+    part: GridPart, model: str, task: Task, metric: str, scored: list[tuple[StudyCell, str, Json]]
 ) -> Json:
     layers = list(scored[0][2]["metrics"][metric])
     matrices = {layer: _matrix(part, metric, layer, scored) for layer in layers}
@@ -198,7 +198,9 @@ def _table(
     return table
 
 
-def _matrix(part: Part, metric: str, layer: str, scored: list[tuple[Cell, str, Json]]) -> Matrix:
+def _matrix(
+    part: GridPart, metric: str, layer: str, scored: list[tuple[StudyCell, str, Json]]
+) -> Matrix:
     """The scores of one metric and layer, sources in the grid's order."""
     codes = {code for _, _, score in scored for code in score["languages"]}
     targets = tuple(sorted(codes, key=lambda code: (_family_order(code), code)))
@@ -213,7 +215,7 @@ def _matrix(part: Part, metric: str, layer: str, scored: list[tuple[Cell, str, J
     return Matrix(targets, arrays, named, _fixed([cell for cell, _, _ in scored]))
 
 
-def _fixed(cells: list[Cell]) -> tuple[str, ...]:
+def _fixed(cells: list[StudyCell]) -> tuple[str, ...]:
     """The languages of the target, where what varies are the phases before it."""
     if not any(cell.before for cell in cells):
         return ()

@@ -55,8 +55,8 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.eval.data.languages import LANGUAGES, language
-from xtremely.eval.study.design import Cell, Grid, Part, Phase, Test
-from xtremely.eval.tasks.task import Labelling, Matching, Task, find_task, find_training_task
+from xtremely.eval.study.design import Grid, GridPart, StudyCell, StudyPhase, Test
+from xtremely.eval.tasks.task import LabelRules, RetrievalRules, Task, find_task, find_training_task
 from xtremely.eval.training import recipe
 from xtremely.files.documents import parse_toml, read_text
 from xtremely.files.folders import is_plain_name
@@ -74,7 +74,7 @@ INTERMEDIATE_KEYS = ("name", "train")
 SOURCE_KEYS = ("task", "split", "examples", "source")
 PHASE_KEYS = (*SOURCE_KEYS, "also")
 OURS = ("name", "sources")  # of a recipe's phase: what the grid says in its own way
-SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
+SETTINGS = tuple(one.name for one in fields(recipe.StudyPhase) if one.name not in OURS)
 LAYER = r" *(last|[0-9]{1,6}) *"
 TEST_KEYS = ("task", "languages", "limit", "layers")
 
@@ -95,7 +95,7 @@ class _Reader:
 
     def __init__(self, path: Path, text: str):
         self.path, self.lines = path, text.splitlines()
-        self.intermediates: dict[str, tuple[Phase, ...]] = {}
+        self.intermediates: dict[str, tuple[StudyPhase, ...]] = {}
 
     def grid(self, raw: dict[str, Any]) -> Grid:
         self.known(raw, GRID_KEYS, "key of a grid")
@@ -118,7 +118,7 @@ class _Reader:
         contrasts = tuple(self.contrasts(raw, parts))
         return Grid(name, tuple(models), tuple(parts), contrasts, float(smallest))
 
-    def contrasts(self, raw: dict[str, Any], parts: list[Part]) -> Iterator[tuple[str, str]]:
+    def contrasts(self, raw: dict[str, Any], parts: list[GridPart]) -> Iterator[tuple[str, str]]:
         """Pairs of sources that one part at least has both of."""
         given = self.texts(raw, "contrasts", [])
         self.check(len(set(given)) == len(given), "contrasts", "each contrast once")
@@ -152,7 +152,7 @@ class _Reader:
             for one in self.phases(phases, name)
         )
 
-    def part(self, raw: dict[str, Any], models: list[str], seeds: list[int]) -> Part:
+    def part(self, raw: dict[str, Any], models: list[str], seeds: list[int]) -> GridPart:
         self.known(raw, PART_KEYS, "key of a part")
         name = self.take(raw, "name", str)
         legal = re.fullmatch(r"[a-z0-9][a-z0-9-]*", name)
@@ -178,7 +178,7 @@ class _Reader:
             )
             # An untrained model has no seed: one run says all there is to say.
             cells += [
-                Cell(model, name, source, seed, trained, own)
+                StudyCell(model, name, source, seed, trained, own)
                 for model in models
                 for seed in (seeds if trained else seeds[:1])
             ]
@@ -187,14 +187,14 @@ class _Reader:
                 cell.phases and cell.recipe(cell.model)
             except InputError as error:
                 raise type(error)(f"{self.path}: part {name!r}: {error}") from error
-        return Part(name, self.take(raw, "title", str, name), tuple(sources), tuple(cells))
+        return GridPart(name, self.take(raw, "title", str, name), tuple(sources), tuple(cells))
 
     def phases(
         self,
         raw: list[dict[str, Any]],
         source: str,
         legal: tuple[str, ...] = (*PHASE_KEYS, *SETTINGS),
-    ) -> Iterator[Phase]:
+    ) -> Iterator[StudyPhase]:
         """The phases of a source; one without training in it is left out."""
         for one in raw:
             self.known(one, legal, "key of a phase")
@@ -217,7 +217,7 @@ class _Reader:
             examples = self.take(one, "examples", int)
             self.check(examples >= len(codes), "examples", f"at least {len(codes)}")
             settings = tuple((k, v) for k, v in one.items() if k not in PHASE_KEYS)
-            yield Phase(name, split, examples, codes, settings, also)
+            yield StudyPhase(name, split, examples, codes, settings, also)
 
     def codes(self, source: str, key: str) -> tuple[str, ...]:
         """The languages of a source; a repeated one would take a share of the examples twice."""
@@ -248,7 +248,7 @@ class _Reader:
                 raise self.at(code, unknown(f"language of {name}", code, every))
         limit = self.take(raw, "limit", int, None)
         self.check(limit is None or limit >= 2, "limit", "at least 2")
-        matched = isinstance(task.rules, Matching)
+        matched = isinstance(task.rules, RetrievalRules)
         layers = self.take(raw, "layers", str, "last" if matched else None)
         self.check(matched or layers is None, "layers", f"only with retrieval, not {name}")
         legal = re.fullmatch(f"all|{LAYER}(,{LAYER})*", layers or "all")
@@ -307,14 +307,14 @@ class _Reader:
         return type(error)(f"{self.path}:{best}: {error}")
 
 
-def _answers(phases: tuple[Phase, ...], test: Test) -> bool:
+def _answers(phases: tuple[StudyPhase, ...], test: Test) -> bool:
     """Whether a model so trained can be given the test: by its vectors, or by the last head."""
     task = find_task(test.task)
-    if isinstance(task.rules, Matching):
+    if isinstance(task.rules, RetrievalRules):
         return True
     if not phases:
         return False
     last = find_training_task(phases[-1].task)
-    if isinstance(task.rules, Labelling) and isinstance(last.rules, Labelling):
+    if isinstance(task.rules, LabelRules) and isinstance(last.rules, LabelRules):
         return task.kind == last.kind and set(task.rules.labels) == set(last.rules.labels)
     return task.kind == last.kind

@@ -20,7 +20,7 @@ import torch
 
 from xtremely.engine.hub.conventions import conventions
 from xtremely.engine.runtime import Engine
-from xtremely.eval.run.planning import Settings, plan_cells
+from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.results import Record, library_versions
 from xtremely.eval.run.runner import Watcher, run_cell
 from xtremely.eval.study.cells import (
@@ -37,7 +37,7 @@ from xtremely.eval.study.cells import (
 from xtremely.eval.study.data import barred, sets_tested, tested_task
 from xtremely.eval.study.grid import Grid, Test
 from xtremely.eval.study.phases import FOLDER, Phases
-from xtremely.eval.tasks.task import Matching, find_task
+from xtremely.eval.tasks.task import RetrievalRules, find_task
 from xtremely.eval.training.phases import train
 from xtremely.kernels.guard import InputError, require
 
@@ -230,7 +230,7 @@ def _tested(
     for test in cell.tests:
         without = barred(test, cell.phases)
         codes = [code for code, _, _ in sets_tested(test, without, place.data_root)]
-        settings = Settings(layers=test.layers)
+        settings = EvaluationSettings(layers=test.layers)
         cells, _ = plan_cells(
             engine, [tested_task(test, without)], place.data_root, settings, codes
         )
@@ -260,7 +260,7 @@ def device_name(device: torch.device) -> str:
 
 def _scores(test: Test, records: list[Record]) -> dict[str, Any]:
     """A test's records as one small value: metric -> layer (empty for a head) -> language."""
-    matched = isinstance(find_task(test.task).rules, Matching)
+    matched = isinstance(find_task(test.task).rules, RetrievalRules)
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     for record in records:
         if not matched:

@@ -11,7 +11,7 @@ from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.readers import Missing
 from xtremely.eval.data.squad import read_squad
-from xtremely.eval.tasks.task import Reading, Task
+from xtremely.eval.tasks.task import ExtractiveQARules, Task
 
 
 def extractive(
@@ -55,7 +55,7 @@ def extractive(
         find=find,
         splits=(),
         metric="exact windows",
-        rules=Reading(normaliser="squad"),
+        rules=ExtractiveQARules(normaliser="squad"),
         benchmark="none: to train on",
         licence=licence,
         source=source,

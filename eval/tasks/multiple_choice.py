@@ -10,7 +10,7 @@ from xtremely.eval.data import readers
 from xtremely.eval.data.examples import Choices
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.readers import Missing
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import require
 
 # Where an example stands, its text, its options and the right one's row.
@@ -55,7 +55,7 @@ def choosing(
         find=find,
         splits=(),
         metric="accuracy",
-        rules=Labelling(),
+        rules=LabelRules(),
         benchmark="none: to train on",
         licence=licence,
         source=source,

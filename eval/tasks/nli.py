@@ -12,7 +12,7 @@ from xtremely.eval.data.examples import TextPairs
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.pairs import Row, text_pairs
 from xtremely.eval.data.readers import Missing
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import require
 
 LABELS = ("contradiction", "entailment", "neutral")  # in XNLI's order
@@ -60,7 +60,7 @@ def inference(
         find=find,
         splits=(),
         metric="accuracy",
-        rules=Labelling(LABELS),
+        rules=LabelRules(LABELS),
         benchmark="none: to train on",
         licence=licence,
         source=source,

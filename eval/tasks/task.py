@@ -44,7 +44,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Matching:
+class RetrievalRules:
     """How translations are found (kinds ``retrieve`` and ``mine``).
 
     Attributes:
@@ -63,7 +63,7 @@ class Matching:
 
 
 @dataclass(frozen=True)
-class Labelling:
+class LabelRules:
     """What is said of a text pair (kind ``pair``), of every word (``tag``) or option (``choice``).
 
     Attributes:
@@ -74,7 +74,7 @@ class Labelling:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ExtractiveQARules:
     """How answers are found in a context (kind ``span``).
 
     Attributes:
@@ -98,14 +98,14 @@ class Reading:
 
 
 # Kind of a task -> its rules.
-KINDS = {
-    "retrieve": Matching,
-    "mine": Matching,
-    "pair": Labelling,
-    "tag": Labelling,
-    "choice": Labelling,
-    "span": Reading,
-    "mlm": Labelling,
+TASK_KINDS = {
+    "retrieve": RetrievalRules,
+    "mine": RetrievalRules,
+    "pair": LabelRules,
+    "tag": LabelRules,
+    "choice": LabelRules,
+    "span": ExtractiveQARules,
+    "mlm": LabelRules,
 }
 
 
@@ -116,7 +116,7 @@ class Task:
     Attributes:
         name: what the command line calls it.
         title: one line for people.
-        kind: how it is evaluated, one of ``KINDS``.
+        kind: how it is evaluated, one of ``TASK_KINDS``.
         languages: every language that the benchmark averages over, listed only here.
         find: (root, language, split) -> what reads the examples. It only looks which files are
             there, and raises Missing where there are none.
@@ -146,7 +146,7 @@ class Task:
     find: Callable[[Path, str, str], Callable[[], Examples]]
     splits: tuple[str, ...]
     metric: str
-    rules: Matching | Labelling | Reading
+    rules: RetrievalRules | LabelRules | ExtractiveQARules
     benchmark: str
     licence: str
     source: str
@@ -266,7 +266,7 @@ def _declared(*folders: str) -> dict[str, Task]:
             found = importlib.import_module(f"{package.__name__}.{module.name}").TASK
             require(found.name not in tasks, f"two files declare the task {found.name!r}")
             require(
-                isinstance(found.rules, KINDS.get(found.kind, ())),
+                isinstance(found.rules, TASK_KINDS.get(found.kind, ())),
                 f"task {found.name!r}: {type(found.rules).__name__} are no rules of {found.kind!r}",
             )
             tasks[found.name] = found

@@ -12,8 +12,8 @@ import numpy as np
 from xtremely.engine.training.multitask_model import HeadPlan
 from xtremely.eval.data.examples import Choices, Tagged, TextPairs, chosen
 from xtremely.eval.data.readers import Missing, text_hash
-from xtremely.eval.tasks.task import Labelling, Task, find_training_task
-from xtremely.eval.training.encoding import WAYS, usable
+from xtremely.eval.tasks.task import LabelRules, Task, find_training_task
+from xtremely.eval.training.encoding import TRAINING_METHODS, usable
 from xtremely.eval.training.recipe import Phase, Source
 from xtremely.kernels.guard import InputError, UsageError, require
 
@@ -21,7 +21,7 @@ DEV = ("dev", "val")  # what tasks call the split that training may look at
 
 
 @dataclass(frozen=True)
-class Part:
+class TaskExamples:
     """Examples of one task by language."""
 
     task: Task
@@ -41,8 +41,8 @@ class Material:
     """A phase's examples: a part for every source, dev parts, and the labels of every head."""
 
     phase: Phase
-    sources: list[Part]
-    dev: list[Part]
+    sources: list[TaskExamples]
+    dev: list[TaskExamples]
     data_hash: str
 
     @property
@@ -50,7 +50,7 @@ class Material:
         """Head -> what it is, in the order of the sources."""
         made: dict[str, HeadPlan] = {}
         for part in self.sources:
-            way = WAYS[part.task.kind]
+            way = TRAINING_METHODS[part.task.kind]
             made.setdefault(part.head, HeadPlan(part.head, way.head, self.labels(part.head)))
         return made
 
@@ -58,8 +58,8 @@ class Material:
         """What a head's outputs mean: the task's labels, or those that occur if it lists none."""
         parts = [part for part in (*self.sources, *self.dev) if part.head == head]
         rules = parts[0].task.rules
-        if not isinstance(rules, Labelling) or rules.labels or parts[0].task.kind != "tag":
-            return rules.labels if isinstance(rules, Labelling) else ()
+        if not isinstance(rules, LabelRules) or rules.labels or parts[0].task.kind != "tag":
+            return rules.labels if isinstance(rules, LabelRules) else ()
         sentences = [s for part in parts for one in part.languages.values() for s in one.tags]
         return tuple(sorted({tag for sentence in sentences for tag in sentence}))
 
@@ -78,7 +78,7 @@ class Reader:
             InputError: a language has no data, or too little.
         """
         sources = [
-            Part(find_training_task(source.task), self._source(source, phase))
+            TaskExamples(find_training_task(source.task), self._source(source, phase))
             for source in phase.sources
         ]
         dev = self._dev(phase)
@@ -147,9 +147,9 @@ class Reader:
             self._read[key] = examples
         return self._read[key]
 
-    def _dev(self, phase: Phase) -> list[Part]:
+    def _dev(self, phase: Phase) -> list[TaskExamples]:
         """Dev examples of the sources' tasks and languages, where there are any to look at."""
-        found: dict[str, Part] = {}
+        found: dict[str, TaskExamples] = {}
         for source in phase.sources:
             task = find_training_task(source.task)
             legal = {*task.splits[1:], *task.more_splits} - {source.split}
@@ -159,7 +159,7 @@ class Reader:
             for code in codes:
                 examples = self._examples(task, code, str(split), phase)
                 rows = range(min(len(examples), max(1, phase.dev_examples // len(codes))))
-                part = found.setdefault(task.name, Part(task, {}))
+                part = found.setdefault(task.name, TaskExamples(task, {}))
                 part.languages[code] = chosen(examples, rows)
         return list(found.values())
 

@@ -21,17 +21,17 @@ from xtremely.eval.data.examples import Choices, Questions, Tagged, TextPairs, T
 from xtremely.eval.data.squad import stands_at
 from xtremely.eval.methods import tagging
 from xtremely.eval.scoring import metrics
-from xtremely.eval.tasks.task import Labelling, Reading, Task
+from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, Task
 
 NOWHERE = (0, 0)  # what is pointed at where a window does not hold the answer: the first token
 
 
 @dataclass(frozen=True)
-class Way:
+class TrainingMethod:
     """How a kind of task is learnt.
 
     Attributes:
-        head: the kind of head, one of ``engine.learner.CLASSES``.
+        head: the kind of head, one of ``multitask_model.CLASSES``.
         features: (tokenizer, task, examples, most tokens) -> features, at least one an example.
         metric: what ``score`` gives.
         score: (task, features, predictions) -> 0 to 100.
@@ -65,7 +65,7 @@ def _sequences(tokens: Tokens) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def pairs(tokenizer: Tokenizer, task: Task, examples: TextPairs, longest: int) -> list[Feature]:
     """Both texts as one sequence; the target is the label's number."""
-    assert isinstance(task.rules, Labelling)
+    assert isinstance(task.rules, LabelRules)
     number = {label: place for place, label in enumerate(task.rules.labels)}
     tokens = tokenizer.pairs(examples.first, examples.second, longest)
     return [
@@ -89,7 +89,7 @@ def options(tokenizer: Tokenizer, task: Task, examples: Choices, longest: int) -
 
 def tags(tokenizer: Tokenizer, task: Task, examples: Tagged, longest: int) -> list[Feature]:
     """Sentences, those too long in pieces; a word's tag is the target of its first subword."""
-    assert isinstance(task.rules, Labelling)
+    assert isinstance(task.rules, LabelRules)
     number = {label: place for place, label in enumerate(task.rules.labels)}
     single = tokenizer.single
     room = longest - max(single.specials, tokenizer.pair.specials - 1)
@@ -108,7 +108,7 @@ def tags(tokenizer: Tokenizer, task: Task, examples: Tagged, longest: int) -> li
 
 def answers(tokenizer: Tokenizer, task: Task, examples: Questions, longest: int) -> list[Feature]:
     """Every window of a question's context; the target is the first answer's place in it."""
-    assert isinstance(task.rules, Reading)
+    assert isinstance(task.rules, ExtractiveQARules)
     shown = windows(
         tokenizer,
         [question.text for question in examples.questions],
@@ -163,7 +163,7 @@ def _same(task: Task, features: Sequence[Feature], predictions: list[np.ndarray]
 
 def _tag_f1(task: Task, features: Sequence[Feature], predictions: list[np.ndarray]) -> float:
     """F1 as the benchmark counts it, every sequence being a sentence."""
-    assert isinstance(task.rules, Labelling)
+    assert isinstance(task.rules, LabelRules)
     names = task.rules.labels
     found, gold = [], []
     for feature, predicted in zip(features, predictions, strict=True):
@@ -173,10 +173,10 @@ def _tag_f1(task: Task, features: Sequence[Feature], predictions: list[np.ndarra
     return metrics.tagging(found, gold)["f1"]
 
 
-WAYS = {
-    "pair": Way("sequence classification", pairs, "accuracy", _same),
-    "choice": Way("multiple choice", options, "accuracy", _same),
-    "tag": Way("token classification", tags, "f1", _tag_f1),
-    "span": Way("question answering", answers, "exact windows", _same),
-    "mlm": Way("masked language", texts, "none", _same),
+TRAINING_METHODS = {
+    "pair": TrainingMethod("sequence classification", pairs, "accuracy", _same),
+    "choice": TrainingMethod("multiple choice", options, "accuracy", _same),
+    "tag": TrainingMethod("token classification", tags, "f1", _tag_f1),
+    "span": TrainingMethod("question answering", answers, "exact windows", _same),
+    "mlm": TrainingMethod("masked language", texts, "none", _same),
 }

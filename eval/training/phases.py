@@ -25,13 +25,13 @@ from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.text.vocabulary import load_tokenizer
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training import trainer as mechanics
-from xtremely.engine.training.dataset import Exam, Feature, Lesson
-from xtremely.engine.training.trainer import Fit, Settings
+from xtremely.engine.training.dataset import DevSet, Feature, TrainSet
+from xtremely.engine.training.trainer import Hyperparameters, TrainedModel
 from xtremely.eval.data.readers import text_hash
 from xtremely.eval.run.results import dumps
-from xtremely.eval.tasks.task import Labelling, Task
-from xtremely.eval.training.data import Material, Part, Reader
-from xtremely.eval.training.encoding import WAYS
+from xtremely.eval.tasks.task import LabelRules, Task
+from xtremely.eval.training.data import Material, Reader, TaskExamples
+from xtremely.eval.training.encoding import TRAINING_METHODS
 from xtremely.eval.training.folder import (
     RECORD,
     read_record,
@@ -47,7 +47,7 @@ from xtremely.kernels.guard import InputError, require, require_number
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
 # What a phase needs on disk, in sizes of its model: the model, and one checkpoint beside the next
 # with two moments a weight.
-ROOM = 7
+DISK_FACTOR = 7
 MAX_SAVE_STEPS = 10**9
 
 
@@ -166,8 +166,8 @@ def _check_room(base: Path, out: Path) -> None:
         ) from error
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     require(
-        free >= ROOM * size,
-        f"{out}: {free / 1e9:.1f} GB free, training may need {ROOM * size / 1e9:.1f} (a model of"
+        free >= DISK_FACTOR * size,
+        f"{out}: {free / 1e9:.1f} GB free, training may need {DISK_FACTOR * size / 1e9:.1f} (a model of"
         f" {size / 1e9:.1f} GB and checkpoints of it); make room, or name another folder",
     )
 
@@ -205,7 +205,7 @@ class _Stage:
             tokenizer,
             [*self.material.plans.values()],
             *self._features(),
-            Settings(
+            Hyperparameters(
                 **settings,
                 device=device,
                 save_steps=save_steps,
@@ -240,7 +240,7 @@ class _Stage:
             )
             remove_whole(self.folder)
 
-    def _features(self) -> tuple[list[Lesson], list[Exam]]:
+    def _features(self) -> tuple[list[TrainSet], list[DevSet]]:
         phase = self.material.phase
         limit = models.longest(self.base)
         require(
@@ -250,33 +250,33 @@ class _Stage:
         )
         ours = Tokenizer(self.base, limit)
 
-        def made(part: Part) -> list[Feature]:
+        def made(part: TaskExamples) -> list[Feature]:
             return [f for one in part.languages.values() for f in way(part)(ours, one)]
 
-        def way(part: Part) -> Callable[[Tokenizer, Any], list[Feature]]:
-            make, task = WAYS[part.task.kind].features, self._task(part)
+        def way(part: TaskExamples) -> Callable[[Tokenizer, Any], list[Feature]]:
+            make, task = TRAINING_METHODS[part.task.kind].features, self._task(part)
             return lambda tokenizer, examples: make(tokenizer, task, examples, phase.max_length)
 
         sources = [(part.head, made(part)) for part in self.material.sources]
         shares = phase.mixing.shares([len(features) for _, features in sources])
-        lessons = [
-            Lesson(head, features, share)
+        train_sets = [
+            TrainSet(head, features, share)
             for (head, features), share in zip(sources, shares, strict=True)
         ]
-        exams: dict[str, Exam] = {}
+        dev_sets: dict[str, DevSet] = {}
         for part in self.material.dev:
-            before = exams[part.head].features if part.head in exams else []
+            before = dev_sets[part.head].features if part.head in dev_sets else []
             features = [*before, *made(part)]
-            exams[part.head] = Exam(part.head, features, _scorer(self._task(part), features))
-        return lessons, list(exams.values())
+            dev_sets[part.head] = DevSet(part.head, features, _scorer(self._task(part), features))
+        return train_sets, list(dev_sets.values())
 
-    def _task(self, part: Part) -> Task:
+    def _task(self, part: TaskExamples) -> Task:
         """A part's task with the labels of its head."""
-        if not isinstance(part.task.rules, Labelling):
+        if not isinstance(part.task.rules, LabelRules):
             return part.task
-        return replace(part.task, rules=Labelling(self.material.labels(part.head)))
+        return replace(part.task, rules=LabelRules(self.material.labels(part.head)))
 
-    def _described(self, fitted: Fit, digest: str, device: str) -> dict[str, Any]:
+    def _described(self, fitted: TrainedModel, digest: str, device: str) -> dict[str, Any]:
         sources = zip(self.material.phase.sources, self.material.sources, strict=True)
         sizes = [
             {
@@ -289,7 +289,7 @@ class _Stage:
         ]
         kinds = {part.head: part.task.kind for part in self.material.dev}
         dev = {
-            head: {"metric": WAYS[kinds[head]].metric, "score": score}
+            head: {"metric": TRAINING_METHODS[kinds[head]].metric, "score": score}
             for head, score in fitted.scores.items()
         }
         return {
@@ -310,13 +310,19 @@ class _Stage:
             "versions": {name: version(name) for name in LIBRARIES},
         }
 
-    def _save(self, fitted: Fit, tokenizer: Any, record: dict[str, Any], work: Path) -> None:
+    def _save(
+        self, fitted: TrainedModel, tokenizer: Any, record: dict[str, Any], work: Path
+    ) -> None:
         """Write the folder under another name, the record last, and let it appear."""
         fresh = self.folder.with_name(unfinished(self.folder.name))
         shutil.rmtree(fresh, ignore_errors=True)
         for number, name in enumerate(self.material.plans):
             models.save(
-                fitted.learner, name, self.base, tokenizer, fresh / name if number else fresh
+                fitted.multitask_model,
+                name,
+                self.base,
+                tokenizer,
+                fresh / name if number else fresh,
             )
         record["bytes"] = _bytes(fresh)
         record["sha256"] = _digests(fresh)
@@ -353,4 +359,4 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _scorer(task: Task, features: Sequence[Feature]) -> Callable[[list[np.ndarray]], float]:
-    return lambda predictions: WAYS[task.kind].score(task, features, predictions)
+    return lambda predictions: TRAINING_METHODS[task.kind].score(task, features, predictions)

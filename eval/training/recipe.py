@@ -36,7 +36,7 @@ from xtremely.eval.tasks.task import find_training_task
 from xtremely.files.documents import NO_OTHER_KEYS, fit, line_of, parse_toml, read_text
 from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
 
-KINDS = ("mlm", "intermediate", "target")
+PHASE_KINDS = ("mlm", "intermediate", "target")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # How sources share a phase's batches, see ``Mixing``.
 MIXINGS = ("proportional", "capped", "temperature", "uniform", "fixed")
@@ -325,8 +325,8 @@ def as_mapping(value: Recipe | Phase) -> dict[str, Any]:
 
 def _check(phase: Phase) -> None:
     where = f"phase {phase.name!r}"
-    if phase.kind not in KINDS:
-        raise unknown(f"kind of {where}", phase.kind, KINDS)
+    if phase.kind not in PHASE_KINDS:
+        raise unknown(f"kind of {where}", phase.kind, PHASE_KINDS)
     if phase.mixing.kind not in MIXINGS:
         raise unknown(f"mixing of {where}", phase.mixing.kind, MIXINGS)
     if not re.fullmatch(r"[\w+-][\w.+-]{,99}", phase.name):

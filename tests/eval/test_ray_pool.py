@@ -89,7 +89,7 @@ def test_a_search_whose_worker_dies_is_made_again(tmp_path):
             die_once(mark)
         return part.stop
 
-    assert list(ray_pool.each(search, [slice(0, 5), slice(5, 9)])) == [5, 9]
+    assert list(ray_pool.map_function(search, [slice(0, 5), slice(5, 9)])) == [5, 9]
     assert mark.exists()
 
 
@@ -97,7 +97,7 @@ def test_parts_searched_apart_make_no_difference():
     x, y = (np.random.default_rng(seed).normal(size=(300, 16)).astype("f4") for seed in (0, 1))
     for factory in ("exact", "Flat"):
         here, _ = mutual(x, y, 4, factory)
-        there, _ = mutual(x, y, 4, factory, shards=2, each=ray_pool.each)
+        there, _ = mutual(x, y, 4, factory, shards=2, map_function=ray_pool.map_function)
         for a, b in zip(here, there, strict=True):
             assert a.ids.tobytes() == b.ids.tobytes() and a.scores.tobytes() == b.scores.tobytes()
 
@@ -131,7 +131,7 @@ def test_what_a_worker_complains_about_is_said_here():
         raise InputError(f"rows from {part.start} are damaged")
 
     with pytest.raises(InputError, match="^rows from 5 are damaged$"):
-        list(ray_pool.each(search, [slice(5, 9)]))
+        list(ray_pool.map_function(search, [slice(5, 9)]))
     with pytest.raises(InputError, match="^rows from 5 are damaged$"):
         list(ray_pool.as_done(search, [slice(5, 9)], None))
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from xtremely.engine.training import multitask_model as models
-from xtremely.engine.training.dataset import IGNORED, Feature, Lesson
+from xtremely.engine.training.dataset import IGNORED, Feature, TrainSet
 from xtremely.engine.training.multitask_model import HeadPlan
-from xtremely.engine.training.trainer import Settings, fit
+from xtremely.engine.training.trainer import Hyperparameters, fit
 
 TAGS = ("A", "B", "C")
 DEFAULTS = {
@@ -33,16 +33,16 @@ def tagged(count=14, top=60):
     return made
 
 
-def run(folder, tokenizer, work, plans=None, lessons=None, exams=(), **changes):
+def run(folder, tokenizer, work, plans=None, train_sets=None, dev_sets=(), **changes):
     """Train a tagger, or what is asked for."""
     plans = plans or [HeadPlan("tags", "token classification", TAGS)]
-    lessons = lessons or [Lesson("tags", tagged())]
-    settings = Settings(**{**DEFAULTS, **changes})
-    return plans, fit(folder, tokenizer, plans, lessons, exams, settings, work, quiet=True)
+    train_sets = train_sets or [TrainSet("tags", tagged())]
+    settings = Hyperparameters(**{**DEFAULTS, **changes})
+    return plans, fit(folder, tokenizer, plans, train_sets, dev_sets, settings, work, quiet=True)
 
 
 def run_and_save(folder, tokenizer, tmp_path, name="a", **changes):
     """``run``, its model saved; gives the fit and the folder."""
     plans, fitted = run(folder, tokenizer, tmp_path / f"work-{name}", **changes)
-    models.save(fitted.learner, plans[0].name, folder, tokenizer, tmp_path / name)
+    models.save(fitted.multitask_model, plans[0].name, folder, tokenizer, tmp_path / name)
     return fitted, tmp_path / name

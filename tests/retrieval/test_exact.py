@@ -31,13 +31,13 @@ def tiles(request, monkeypatch):
     monkeypatch.setattr(exact, "TILE", request.param)
     monkeypatch.setattr(exact, "ROWS", 2 * request.param)
     monkeypatch.setattr(exact, "GROUP", 4)
-    monkeypatch.setattr(exact, "MANY", 0)
+    monkeypatch.setattr(exact, "FP64_RATIO", 0)
 
 
-@pytest.fixture(params=[0, exact.MANY], ids=["candidates", "doubles where many"])
+@pytest.fixture(params=[0, exact.FP64_RATIO], ids=["candidates", "doubles where many"])
 def many(request, monkeypatch):
     """Candidates however many neighbours are wanted, and the way that is taken."""
-    monkeypatch.setattr(exact, "MANY", request.param)
+    monkeypatch.setattr(exact, "FP64_RATIO", request.param)
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -119,7 +119,7 @@ def test_one_direction_on_a_cpu_goes_through_faiss_where_that_is_fast(monkeypatc
     monkeypatch.setattr(exact, "ON_CPU", 40)
     monkeypatch.setattr(exact, "TILE", 8)
     monkeypatch.setattr(exact, "ROWS", 16)
-    monkeypatch.setattr(exact, "MANY", 0)
+    monkeypatch.setattr(exact, "FP64_RATIO", 0)
     assert exact.route(torch.device("cpu"), 4, False, 101) == way
     x, y = vectors(37, 1), vectors(101, 2)
     for k in (1, 5, 200):
@@ -246,7 +246,7 @@ def test_products_that_lose_as_much_as_they_may_change_no_result(monkeypatch, wa
         ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, ids, axis=1), ids
 
-    monkeypatch.setattr(exact, "MANY", 0)
+    monkeypatch.setattr(exact, "FP64_RATIO", 0)
     monkeypatch.setattr(exact.torch, "mm", mm)
     fake = SimpleNamespace(knn=knn, METRIC_INNER_PRODUCT=0)
     monkeypatch.setattr(exact, "load_faiss", lambda: fake)

@@ -6,7 +6,7 @@ from xtremely.retrieval import neighbours
 from xtremely.retrieval.margin import unit_rows
 from xtremely.retrieval.neighbours import require_finite
 from xtremely.retrieval.store import Store
-from xtremely.retrieval.vectors import FileRows, Part, StoredRows, UnitRows, open_matrix, stored
+from xtremely.retrieval.vectors import FileRows, RowRange, StoredRows, UnitRows, open_matrix, stored
 
 VALUES = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)
 ROWS = [slice(0, 10), slice(3, 9), slice(8, 99), slice(5, 5), np.array([9, 0, 4, 4])]
@@ -22,7 +22,7 @@ def vectors(request, tmp_path):
     if request.param == "file":
         np.save(tmp_path / "a.npy", VALUES)
         return FileRows(tmp_path / "a.npy")
-    return Part(np.concatenate([VALUES[:3], VALUES, VALUES]), slice(3, 13))
+    return RowRange(np.concatenate([VALUES[:3], VALUES, VALUES]), slice(3, 13))
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=str)

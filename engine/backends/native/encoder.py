@@ -30,15 +30,18 @@ from xtremely.engine.models.encoder import require_fits
 from xtremely.engine.models.modernbert import ModernBert
 from xtremely.engine.models.ops import TORCH, Ops
 from xtremely.engine.quantization.int8 import FLOOR, Int8Bert, Int8Linear
-from xtremely.engine.quantization.smoothquant import peaks
+from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokens
 from xtremely.kernels.attention import rope_table
 from xtremely.kernels.guard import InputError
 
-PART = 288  # most tokens that a core takes at a time, or one sequence
-LEAST = 48  # tokens for which weights are worth reading
-APART = {"fp32": 1e-5, "int8": 1e-2}  # of the states' size, by which they may differ from torch's
+CHUNK_TOKENS = 288  # most tokens that a core takes at a time, or one sequence
+MIN_CHUNK_TOKENS = 48  # tokens for which weights are worth reading
+MAX_RELATIVE_ERROR = {
+    "fp32": 1e-5,
+    "int8": 1e-2,
+}  # of the states' size, by which they may differ from torch's
 # Two layers, products in two parts, a window shorter than a sequence.
 TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)
 MODERN_TRIAL = ModernBertConfig(
@@ -46,7 +49,7 @@ MODERN_TRIAL = ModernBertConfig(
 )
 
 
-def lacking(device: torch.device) -> str:
+def unavailable_reason(device: torch.device) -> str:
     """Why the C++ does not run on a device; empty if it does."""
     if device.type != "cpu":
         return f"computes on the CPU, --device is {device}"
@@ -57,7 +60,7 @@ def lacking(device: torch.device) -> str:
     return ""
 
 
-def unfit(config: AnyConfig) -> str:
+def unsupported_reason(config: AnyConfig) -> str:
     """Why an encoder does not run in C++, where that runs; empty if it does."""
     columns = library().columns()
     sizes = {
@@ -84,19 +87,19 @@ def _try() -> None:
     offsets = np.concatenate([[0], lengths.cumsum()])
     ids = np.arange(lengths.sum()) % TRIAL.vocabulary
     batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
-    for twin in (bert, modern, Int8Bert(bert, peaks(bert, batch))):
+    for twin in (bert, modern, Int8Bert(bert, activation_absmax(bert, batch))):
         expected = twin(batch, [TRIAL.layers], TORCH)[TRIAL.layers]
         found = NativeEncoder(twin)(batch, [TRIAL.layers])[TRIAL.layers]
         share = float((found - expected).norm() / expected.norm())
         precision = "int8" if isinstance(twin, Int8Bert) else "fp32"
-        if not share <= APART[precision]:
+        if not share <= MAX_RELATIVE_ERROR[precision]:
             raise InputError(
                 f"is compiled, but differs from torch in {precision} by {share:.2g} of the states'"
                 " size; try another compiler ($CXX)"
             )
 
 
-class Part(NamedTuple):
+class TokenChunk(NamedTuple):
     """Sequences that a core takes together: the first one, how many, and the first token."""
 
     first: int
@@ -104,18 +107,20 @@ class Part(NamedTuple):
     token: int
 
 
-def parts(lengths: Sequence[int], threads: int) -> Iterator[Part]:
-    """Neighbouring sequences in parts of about ``PART`` tokens, smaller ones towards the end.
+def chunks(lengths: Sequence[int], threads: int) -> Iterator[TokenChunk]:
+    """Neighbouring sequences in parts of about ``CHUNK_TOKENS`` tokens, smaller ones towards the end.
 
-    A part is at most the share of a thread in half of what is left, but not below ``LEAST``: when
+    A part is at most the share of a thread in half of what is left, but not below ``MIN_CHUNK_TOKENS``: when
     one thread finds nothing more to do, the others have little left.
     """
     left = sum(lengths)
     first = token = size = 0
     for place, length in enumerate(lengths):
         size += length
-        if size >= min(PART, max(LEAST, left // (2 * threads))) or place + 1 == len(lengths):
-            yield Part(first, place + 1 - first, token)
+        if size >= min(
+            CHUNK_TOKENS, max(MIN_CHUNK_TOKENS, left // (2 * threads))
+        ) or place + 1 == len(lengths):
+            yield TokenChunk(first, place + 1 - first, token)
             first, token, left, size = place + 1, token + size, left - size, 0
 
 
@@ -130,7 +135,7 @@ class NativeEncoder:
     """An encoder in C++.
 
     Args:
-        encoder: in fp32 or int8, of a size that ``unfit`` does not speak against; its embeddings
+        encoder: in fp32 or int8, of a size that ``unsupported_reason`` does not speak against; its embeddings
             are taken over.
     """
 
@@ -165,7 +170,7 @@ class NativeEncoder:
         out = {layer: torch.empty_like(x) for layer in {*layers} - {last}}
         lengths = torch.tensor(batch.layout.lengths, dtype=torch.int64)
 
-        def encode(part: Part) -> None:
+        def encode(part: TokenChunk) -> None:
             states = (ctypes.c_void_p * (last + 1))()
             for layer, state in out.items():
                 states[layer] = state[part.token :].data_ptr()
@@ -174,7 +179,7 @@ class NativeEncoder:
 
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(encode, parts(batch.layout.lengths, threads)))
+            list(pool.map(encode, chunks(batch.layout.lengths, threads)))
         return {**out, last: x}
 
     def _see(self, layers: Sequence[LayerStruct], config: ModernBertConfig) -> None:
@@ -193,7 +198,7 @@ class NativeEncoder:
         outputs, inputs = linear.weight.shape
         addresses = {"weight": self._address(weight), "bias": self._address(linear.bias)}
         if isinstance(linear, Int8Linear):
-            for name in ("scale", "taken", "reader"):
+            for name in ("scale", "zero_point_correction", "input_scale"):
                 addresses[name] = self._address(getattr(linear, name))
         return LinearStruct(**addresses, inputs=inputs, outputs=outputs)
 

@@ -35,7 +35,10 @@ class LinearStruct(Structure):
     """``Linear`` of products.h; tensors by their addresses."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("weight", "bias", "scale", "taken", "reader")),
+        *(
+            (name, c_void_p)
+            for name in ("weight", "bias", "scale", "zero_point_correction", "input_scale")
+        ),
         *((name, c_int64) for name in ("inputs", "outputs")),
     ]
 

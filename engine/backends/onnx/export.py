@@ -25,7 +25,7 @@ from xtremely.engine.backends.onnx.verify import Agreement, Trial
 from xtremely.engine.backends.packed import Packed
 from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.models.config import AnyConfig
-from xtremely.engine.quantization.smoothquant import peaks
+from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.kernels.guard import UsageError, require
 
 # Precision -> the largest difference from torch in fp32 that is kept, see ``Agreement``.
@@ -91,7 +91,9 @@ def export(
 def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) -> Agreement:
     """Write the fused model if it passes, else the plain one, which must."""
     encoder, product = trial.teacher.encoder, trial.product
-    plain = build(encoder, product, peaks(encoder, trial.batch) if precision == "int8" else None)
+    plain = build(
+        encoder, product, activation_absmax(encoder, trial.batch) if precision == "int8" else None
+    )
     found = []
     for step, model in enumerate((plain, fused(plain, encoder.config))):
         if precision == "fp16":

@@ -20,7 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from xtremely.engine.models.ops import Ops
-from xtremely.engine.quantization.smoothquant import GELU_FLOOR, Peaks, balance, rounded
+from xtremely.engine.quantization.smoothquant import (
+    GELU_FLOOR,
+    ActivationAbsmax,
+    quantize,
+    smoothing_factors,
+)
 from xtremely.kernels.guard import InputError
 
 OPSET = 20  # the first with Gelu; LayerNormalization came with 17
@@ -136,14 +141,14 @@ class Layout:
         return self.graph.op("Slice", table, whole(0), self.length, whole(0))
 
 
-def writing(graph: Graph, peaks: Peaks | None = None) -> Ops:
-    """Operations that write themselves into a graph, in int8 if ``peaks`` are given."""
-    return _Writer(graph, peaks).ops()
+def writing(graph: Graph, activation_absmax: ActivationAbsmax | None = None) -> Ops:
+    """Operations that write themselves into a graph, in int8 if ``activation_absmax`` are given."""
+    return _Writer(graph, activation_absmax).ops()
 
 
 class _Writer:
-    def __init__(self, graph: Graph, peaks: Peaks | None):
-        self.graph, self.op, self.peaks = graph, graph.op, peaks
+    def __init__(self, graph: Graph, activation_absmax: ActivationAbsmax | None):
+        self.graph, self.op, self.activation_absmax = graph, graph.op, activation_absmax
         self.normed: set[str] = set()  # values that a norm made
         self.gelus: set[str] = set()  # values that GELU made
 
@@ -180,9 +185,9 @@ class _Writer:
         return self.layer_norm(x, *norm)
 
     def looked_up(self, words: Tensor, ids: Value) -> Value:
-        if self.peaks is None:
+        if self.activation_absmax is None:
             return self.op("Gather", words, ids)
-        values, scale = rounded(words.detach().numpy(), steps=127)
+        values, scale = quantize(words.detach().numpy(), steps=127)
         rows = self.op("Gather", self.graph.constant(values, "embeddings.words_int8"), ids)
         scales = self.op("Gather", self.graph.constant(scale, "embeddings.words_scale"), ids)
         return self.op("Mul", self.op("Cast", rows, to=FLOAT), scales)
@@ -201,7 +206,7 @@ class _Writer:
         return total, self.layer_norm(total, *norm)
 
     def linear(self, x: Value, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Value:
-        if self.peaks is None:
+        if self.activation_absmax is None:
             y = self.product(x, weight)
         elif x.name in self.gelus:
             y, bias = self.product_of_gelu(x, weight, bias)
@@ -224,20 +229,20 @@ class _Writer:
 
     def product_int8(self, x: Value, weight: Tensor) -> Value:
         """Tokens scaled to [-1, 1], rounded to 8 bits, multiplied, and scaled back."""
-        assert self.peaks is not None
+        assert self.activation_absmax is not None
         name, matrix = self.named(weight), weight.detach()
         if x.name in self.normed:
-            factor = balance(self.peaks[id(weight)], matrix)
+            factor = smoothing_factors(self.activation_absmax[id(weight)], matrix)
             x = self.op("Mul", x, self.graph.constant(1 / factor, f"{name}_balance"))
             matrix = matrix * factor
         peak = self.op("ReduceMax", self.op("Abs", x), whole(-1), keepdims=1)
-        return self.whole_product(x, peak, 127, 128, *rounded(matrix.numpy()), name)
+        return self.whole_product(x, peak, 127, 128, *quantize(matrix.numpy()), name)
 
     def product_of_gelu(
         self, x: Value, weight: Tensor, bias: Tensor | None
     ) -> tuple[Value, Tensor]:
         """The product of tokens lifted above zero, and the bias that takes that off again."""
-        values, scale = rounded(weight.detach().numpy())
+        values, scale = quantize(weight.detach().numpy())
         x = self.op("Add", x, real(GELU_FLOOR))
         peak = self.op("ReduceMax", x, whole(-1), keepdims=1)
         y = self.whole_product(x, peak, 255, 0, values, scale, self.named(weight))

@@ -21,7 +21,7 @@ from xtremely.engine.backends.onnx.graph import (
 )
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.heads import Head
-from xtremely.engine.quantization.smoothquant import Peaks
+from xtremely.engine.quantization.smoothquant import ActivationAbsmax
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 CHOICE = "multiple choice"
@@ -65,8 +65,10 @@ class Product:
         return dict.fromkeys((IDS, MASK, *([TYPES] if self.typed else [])), axes)
 
 
-def build(encoder: Encoder, product: Product, peaks: Peaks | None = None) -> onnx.ModelProto:
-    """The graph of a product of an encoder, in ONNX's own operators; in int8 if the ``peaks`` of
+def build(
+    encoder: Encoder, product: Product, activation_absmax: ActivationAbsmax | None = None
+) -> onnx.ModelProto:
+    """The graph of a product of an encoder, in ONNX's own operators; in int8 if the ``activation_absmax`` of
     its linear layers' inputs are given, else in fp32.
     """
     graph = Graph({id(p): name for name, p in encoder.named_parameters()})
@@ -77,7 +79,7 @@ def build(encoder: Encoder, product: Product, peaks: Peaks | None = None) -> onn
     layout = Layout(graph, mask, length, encoder.config.hidden)
     batch = _Batch(ids, layout, types[0] if types else None, layout)
     states = {}
-    for number, state in enumerate(encoder.states(batch, writing(graph, peaks))):
+    for number, state in enumerate(encoder.states(batch, writing(graph, activation_absmax))):
         states[number] = state
         if number == max(product.layers):
             break

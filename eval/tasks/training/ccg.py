@@ -16,7 +16,7 @@ from xtremely.eval.data.examples import Tagged
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.readers import Missing
 from xtremely.eval.data.tagged import tagged
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import require
 
 NAME = "ccg"
@@ -58,7 +58,7 @@ TASK = Task(
     find=find,
     splits=(),
     metric="f1",
-    rules=Labelling(),
+    rules=LabelRules(),
     benchmark="none: to train on",
     licence="LDC, not free",
     source="https://catalog.ldc.upenn.edu/LDC2005T13",

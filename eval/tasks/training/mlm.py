@@ -13,7 +13,7 @@ from pathlib import Path
 from xtremely.eval.data import readers
 from xtremely.eval.data.examples import Texts
 from xtremely.eval.data.languages import LANGUAGES, language
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.files.text import is_blank
 from xtremely.kernels.guard import require
 
@@ -46,7 +46,7 @@ TASK = Task(
     find=find,
     splits=(),
     metric="none",
-    rules=Labelling(),
+    rules=LabelRules(),
     benchmark="none: to train on",
     licence="the text's own; NTREX-128 is CC BY-SA 4.0",
     source="a file of yours, or https://github.com/MicrosoftTranslator/NTREX",

@@ -15,7 +15,7 @@ from xtremely.eval.data.examples import TextPairs
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.pairs import read_table, text_pairs
 from xtremely.eval.data.readers import Missing
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 
 NAME = "mrpc"
 LABELS = ("0", "1")
@@ -44,7 +44,7 @@ TASK = Task(
     find=find,
     splits=(),
     metric="accuracy",
-    rules=Labelling(LABELS),
+    rules=LabelRules(LABELS),
     benchmark="none: to train on",
     licence="Microsoft Research's terms",
     source="https://www.microsoft.com/en-us/download/details.aspx?id=52398",

@@ -15,7 +15,7 @@ from xtremely.eval.data.examples import TextPairs
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.pairs import text_pairs
 from xtremely.eval.data.readers import Missing
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import require
 
 NAME = "qqp"
@@ -52,7 +52,7 @@ TASK = Task(
     find=find,
     splits=(),
     metric="accuracy",
-    rules=Labelling(LABELS),
+    rules=LabelRules(LABELS),
     benchmark="none: to train on",
     licence="Quora's terms",
     source="https://gluebenchmark.com (QQP)",

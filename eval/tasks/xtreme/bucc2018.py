@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Comparable, Side
-from xtremely.eval.tasks.task import Matching, Setting, Task, sizes_of
+from xtremely.eval.tasks.task import RetrievalRules, Setting, Task, sizes_of
 
 NAME = "bucc2018"
 RELEASE_NAMES = {"dev": "sample", "test": "training"}
@@ -66,7 +66,7 @@ TASK = Task(
     find=find,
     splits=("dev", "test"),
     metric="f1",
-    rules=Matching(
+    rules=RetrievalRules(
         direction="both",
         scoring="ratio",
         profiles={

@@ -14,7 +14,7 @@ from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.squad import read_squad, squad_rows
-from xtremely.eval.tasks.task import Reading, Task, sizes_of
+from xtremely.eval.tasks.task import ExtractiveQARules, Task, sizes_of
 
 NAME = "mlqa"
 
@@ -38,7 +38,7 @@ TASK = Task(
     find=find,
     splits=("test", "dev"),
     metric="mean of exact match and F1",
-    rules=Reading(normaliser="mlqa"),
+    rules=ExtractiveQARules(normaliser="mlqa"),
     benchmark="XTREME",
     licence="CC BY-SA 3.0",
     source="https://github.com/facebookresearch/MLQA (MLQA_V1.zip)",

@@ -14,7 +14,7 @@ from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Tagged
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.tagged import read_tagged, tagged_rows
-from xtremely.eval.tasks.task import Labelling, Task, sizes_of
+from xtremely.eval.tasks.task import LabelRules, Task, sizes_of
 
 NAME = "panx"
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
@@ -44,7 +44,7 @@ TASK = Task(
     find=find,
     splits=("test", "dev"),
     metric="f1",
-    rules=Labelling(LABELS),
+    rules=LabelRules(LABELS),
     benchmark="XTREME",
     licence="not stated by the source",
     source="https://github.com/afshinrahimi/mmner (XTREME: panx_dataset of AmazonPhotos.zip)",

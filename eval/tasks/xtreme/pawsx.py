@@ -14,7 +14,7 @@ from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import TextPairs
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.pairs import read_pairs, table_rows, text_pairs, with_labels
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 
 NAME = "pawsx"
 LABELS = ("0", "1")
@@ -63,7 +63,7 @@ TASK = Task(
     find=find,
     splits=("test", "dev"),
     metric="accuracy",
-    rules=Labelling(LABELS),
+    rules=LabelRules(LABELS),
     benchmark="XTREME",
     licence="free use, Google LLC to be named as source",
     source="https://github.com/google-research-datasets/paws (pawsx, x-final.tar.gz)",

@@ -14,7 +14,7 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Parallel
 from xtremely.eval.data.languages import codes, language
-from xtremely.eval.tasks.task import Matching, Setting, Task, sizes_of
+from xtremely.eval.tasks.task import RetrievalRules, Setting, Task, sizes_of
 
 NAME = "tatoeba"
 LANGUAGES = codes(
@@ -64,7 +64,7 @@ TASK = Task(
     find=find,
     splits=("test",),
     metric="accuracy",
-    rules=Matching(
+    rules=RetrievalRules(
         direction="en->x",
         scoring="cosine",
         profiles={

@@ -14,7 +14,7 @@ from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes, language
 from xtremely.eval.data.squad import read_squad, squad_rows
-from xtremely.eval.tasks.task import Reading, Task, sizes_of
+from xtremely.eval.tasks.task import ExtractiveQARules, Task, sizes_of
 
 NAME = "tydiqa"
 
@@ -48,7 +48,7 @@ TASK = Task(
     find=find,
     splits=("dev",),
     metric="mean of exact match and F1",
-    rules=Reading(normaliser="squad"),
+    rules=ExtractiveQARules(normaliser="squad"),
     benchmark="XTREME",
     licence="Apache 2.0",
     source="https://github.com/google-research-datasets/tydiqa (gold passage task, v1.1)",

@@ -16,7 +16,7 @@ from xtremely.eval.data.conllu import read_treebanks
 from xtremely.eval.data.examples import Tagged
 from xtremely.eval.data.languages import codes, language
 from xtremely.eval.data.tagged import read_tagged, tagged_rows
-from xtremely.eval.tasks.task import Labelling, Task, sizes_of
+from xtremely.eval.tasks.task import LabelRules, Task, sizes_of
 
 NAME = "udpos"
 LABELS = (
@@ -69,7 +69,7 @@ TASK = Task(
     find=find,
     splits=("test", "dev"),
     metric="f1",
-    rules=Labelling(LABELS),
+    rules=LabelRules(LABELS),
     benchmark="XTREME",
     licence="each treebank's own, mostly CC BY-SA or CC BY-NC-SA",
     source="https://universaldependencies.org (release 2.5; XTREME-R's further languages: 2.7)",

@@ -15,7 +15,7 @@ from typing import Literal
 from xtremely.eval.data import readers
 from xtremely.eval.data.examples import Choices
 from xtremely.eval.data.languages import codes
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.files.text import is_blank
 from xtremely.kernels.guard import require
 
@@ -77,7 +77,7 @@ TASK = Task(
     find=find,
     splits=("test", "val"),
     metric="accuracy",
-    rules=Labelling(),
+    rules=LabelRules(),
     benchmark="XTREME-R",
     licence="CC BY 4.0",
     source="https://github.com/cambridgeltl/xcopa (data)",

@@ -21,7 +21,7 @@ from xtremely.eval.data.pairs import (
     text_pairs,
     with_labels,
 )
-from xtremely.eval.tasks.task import Labelling, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import require
 
 NAME = "xnli"
@@ -82,7 +82,7 @@ TASK = Task(
     find=find,
     splits=("test", "dev"),
     metric="accuracy",
-    rules=Labelling(LABELS),
+    rules=LabelRules(LABELS),
     benchmark="XTREME",
     licence="CC BY-NC 4.0",
     source="https://github.com/facebookresearch/XNLI (XNLI-1.0.zip, XNLI-MT-1.0.zip)",

@@ -14,7 +14,7 @@ from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.squad import read_squad, squad_rows
-from xtremely.eval.tasks.task import Reading, Task
+from xtremely.eval.tasks.task import ExtractiveQARules, Task
 
 NAME = "xquad"
 
@@ -37,7 +37,7 @@ TASK = Task(
     find=find,
     splits=("test",),
     metric="mean of exact match and F1",
-    rules=Reading(normaliser="squad"),
+    rules=ExtractiveQARules(normaliser="squad"),
     benchmark="XTREME",
     licence="CC BY-SA 4.0",
     source="https://github.com/google-deepmind/xquad",

@@ -59,7 +59,7 @@ def test_other_lengths_and_other_layers_are_other_shapes():
 
 
 def test_the_least_recently_used_shape_is_let_go(monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "MOST", 2)
+    monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 2)
     log = Log()
     run = Graphs(log.forward, log.record)
     for length in (1, 2, 1, 3, 1, 2):

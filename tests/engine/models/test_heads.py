@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from xtremely.engine.models.heads import KINDS, load_head
+from xtremely.engine.models.heads import HEAD_KINDS, load_head
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 
@@ -40,7 +40,7 @@ def headed(make_tiny, family, kind, **changes):
     model = family.removesuffix("-cls").removesuffix("-mean")
     settings = {**(PACKED | PADDED)[family], **(MODERN if model == "modernbert" else {})}
     names = {"id2label": dict(enumerate(LABELS[kind][::-1]))} if kind in LABELS else {}
-    return make_tiny(model, f"AutoModel{KINDS[kind]}", **{**settings, **names, **changes})
+    return make_tiny(model, f"AutoModel{HEAD_KINDS[kind]}", **{**settings, **names, **changes})
 
 
 def outputs(engine, head, tokens):
@@ -60,7 +60,7 @@ def theirs(folder, kind, tokens):
     """transformers' outputs, one sequence at a time: no padding to get wrong."""
     import transformers
 
-    model = getattr(transformers, f"AutoModel{KINDS[kind]}").from_pretrained(folder).eval()
+    model = getattr(transformers, f"AutoModel{HEAD_KINDS[kind]}").from_pretrained(folder).eval()
     takes_types = folder.name not in ("distilbert", "mpnet", "modernbert")
     found = []
     for start, end in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
@@ -92,7 +92,7 @@ def assert_same(folder, kind, engine, tokens):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 @pytest.mark.parametrize("family", PACKED)
 def test_outputs_are_those_of_transformers(make_tiny, sentences, family, kind):
     folder = headed(make_tiny, family, kind)
@@ -106,7 +106,7 @@ def test_outputs_are_those_of_transformers(make_tiny, sentences, family, kind):
 @pytest.mark.oracle
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [(family, kind) for family in PADDED for kind in KINDS if (family, kind) != NOT],
+    [(family, kind) for family in PADDED for kind in HEAD_KINDS if (family, kind) != NOT],
 )
 def test_outputs_on_encoders_that_run_padded(make_tiny, sentences, family, kind):
     folder = headed(make_tiny, family, kind)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from xtremely.engine.models.heads import KINDS
+from xtremely.engine.models.heads import HEAD_KINDS
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 
@@ -76,10 +76,10 @@ def test_finite_outputs_pass(engine):
     assert np.isfinite(engine.embed(TEXTS)).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_a_heads_outputs_are_looked_at_before_anything_is_made_of_them(make_tiny, kind):
     labels = {} if kind in ("question answering", "multiple choice") else {"num_labels": 3}
-    engine = Engine.load(str(make_tiny("bert", f"AutoModel{KINDS[kind]}", **labels)))
+    engine = Engine.load(str(make_tiny("bert", f"AutoModel{HEAD_KINDS[kind]}", **labels)))
     head, seen = engine.head(kind, None), []
     head.output.weight.data[0] = 3e38  # products overflow, weights and states are finite
     head.output.bias.data[0] = 3e38
@@ -93,11 +93,11 @@ def test_a_heads_outputs_are_looked_at_before_anything_is_made_of_them(make_tiny
     assert not seen
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_a_heads_weights_are_checked_when_they_are_read(make_tiny, tmp_path, kind):
     labels = {} if kind in ("question answering", "multiple choice") else {"num_labels": 3}
     folder = shutil.copytree(
-        make_tiny("bert", f"AutoModel{KINDS[kind]}", **labels), tmp_path / "model"
+        make_tiny("bert", f"AutoModel{HEAD_KINDS[kind]}", **labels), tmp_path / "model"
     )
     path = folder / "model.safetensors"
     tensors = load_file(path)

@@ -31,15 +31,15 @@ def states(engine, texts):
 
 
 def test_the_packaged_model_keeps_its_embeddings(sentences):
-    exact, rounded = (
+    exact, quantize = (
         Engine.load("e5-small-4bit", backend="torch", device="cpu", precision=precision).embed(
             sentences[:24]
         )
         for precision in ("fp32", "fp8")
     )
-    cosines = (exact * rounded).sum(axis=1)
+    cosines = (exact * quantize).sum(axis=1)
     assert cosines.min() > 0.995
-    centred = [vectors - vectors.mean(axis=0) for vectors in (exact, rounded)]
+    centred = [vectors - vectors.mean(axis=0) for vectors in (exact, quantize)]
     norms = [np.linalg.norm(vectors, axis=1) for vectors in centred]
     assert ((centred[0] * centred[1]).sum(axis=1) / (norms[0] * norms[1])).min() > 0.97
 
@@ -66,11 +66,11 @@ def test_it_is_fp8_that_runs(folder, sentences):
 def test_weights_are_rounded_once_from_fp32(folder):
     place = torch.device(DEVICE)
     plain = open_backend(folder, "torch", place, "fp32").encoder.layers[1].up.weight
-    rounded = open_backend(folder, "torch", place, "fp8").encoder.layers[1].up
+    quantize = open_backend(folder, "torch", place, "fp8").encoder.layers[1].up
     values, scale = quantise_ref(plain)
-    assert torch.equal(rounded.weight.float(), values.float())
-    assert torch.equal(rounded.scale, scale)
-    assert rounded.bias.dtype == torch.float16
+    assert torch.equal(quantize.weight.float(), values.float())
+    assert torch.equal(quantize.scale, scale)
+    assert quantize.bias.dtype == torch.float16
 
 
 def test_a_sentence_has_the_same_bits_in_any_company(folder, sentences, steady_products):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from xtremely.engine.backends.select import open_backend
 from xtremely.engine.quantization.int8 import Int8Linear, Rows, widened
-from xtremely.engine.quantization.smoothquant import rounded_in_pairs
+from xtremely.engine.quantization.smoothquant import quantize_in_pairs
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import collate
 from xtremely.engine.text.tokenizer import Tokenizer
@@ -31,20 +31,20 @@ def test_as_many_steps_as_no_two_neighbours_overflow():
             np.zeros((1, 96)),
         ]
     ).astype("f4")
-    values, scale = rounded_in_pairs(weights)
+    values, scale = quantize_in_pairs(weights)
     assert (np.abs(values * scale - weights) <= scale / 2 + 1e-6).all()
     wide = values.astype(int).reshape(len(values), -1, 2)
     reach = np.maximum(np.maximum(wide, 0).sum(axis=2), -np.minimum(wide, 0).sum(axis=2))
     assert (255 * reach < 2**15).all() and values.dtype == np.int8
     assert np.abs(values).max(axis=1)[50:].tolist() == [64, 127, 0]
     assert np.abs(values).max(axis=1)[:50].mean() > 85  # ordinary rows lose little
-    assert rounded_in_pairs(weights[:, :5])[0].shape == (len(weights), 5)
+    assert quantize_in_pairs(weights[:, :5])[0].shape == (len(weights), 5)
 
 
 def test_products_are_sums_of_whole_numbers():
     module = Int8Linear(linear(40, 96))
     values = torch.randint(0, 256, (33, 96))
-    weights, scale = rounded_in_pairs(linear(40, 96).weight.numpy())
+    weights, scale = quantize_in_pairs(linear(40, 96).weight.numpy())
     whole = values.numpy() @ weights.astype("i8").T
     expected = (whole - 128 * weights.astype("i8").sum(axis=1)) * scale[:, 0].astype("f8") * 0.5
     found = module(Rows(values.to(torch.uint8), torch.full((33, 1), 0.5)))
@@ -55,21 +55,21 @@ def test_products_are_sums_of_whole_numbers():
 
 
 @pytest.mark.parametrize("lifted", [False, True])
-def test_a_linear_layer_is_that_of_the_rounded_tokens(lifted):
+def test_a_linear_layer_is_that_of_the_rounded_tokens(shifted):
     plain, peak = linear(40, 96), torch.rand(96) + 0.1
-    module = Int8Linear(plain, None if lifted else peak, lifted)
-    x = torch.randn(33, 96) if lifted else torch.randn(33, 96) * peak
-    if lifted:
+    module = Int8Linear(plain, None if shifted else peak, shifted)
+    x = torch.randn(33, 96) if shifted else torch.randn(33, 96) * peak
+    if shifted:
         rows = widened(x)
         x = F.gelu(x)
         seen = rows.values * rows.scale - 0.17
     else:
-        rows = module.rounded(x)
-        seen = (rows.values.float() - 128) * rows.scale / module.reader
-    assert ((seen - x).abs() <= 0.501 * rows.scale / module.reader).all()
+        rows = module.quantize(x)
+        seen = (rows.values.float() - 128) * rows.scale / module.input_scale
+    assert ((seen - x).abs() <= 0.501 * rows.scale / module.input_scale).all()
     # what is left is the rounding of weights, at most half a step each
-    step = rounded_in_pairs((plain.weight / module.reader).numpy())[1][:, 0]
-    bound = (seen * module.reader).abs().sum(dim=1, keepdim=True) * torch.from_numpy(step) / 2
+    step = quantize_in_pairs((plain.weight / module.input_scale).numpy())[1][:, 0]
+    bound = (seen * module.input_scale).abs().sum(dim=1, keepdim=True) * torch.from_numpy(step) / 2
     found = module(rows)
     assert ((found - plain(seen)).abs() <= bound + 1e-3).all()
     assert (found - plain(x)).norm() < 0.03 * plain(x).norm()
@@ -112,7 +112,9 @@ def test_a_sentence_has_its_own_result(make_tiny, sentences):
     ],
 )
 def test_what_does_not_run(make_tiny, monkeypatch, changes, complaint):
-    monkeypatch.setattr("xtremely.engine.backends.packed.MOST_ROUNDED", changes.get("bound", 0.2))
+    monkeypatch.setattr(
+        "xtremely.engine.backends.packed.MAX_QUANTIZATION_ERROR", changes.get("bound", 0.2)
+    )
     device = torch.device(changes.get("device", "cpu"))
     with pytest.raises(InputError, match=complaint):
         open_backend(make_tiny(changes.get("family", "bert")), "torch", device, "int8")

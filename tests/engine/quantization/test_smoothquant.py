@@ -15,7 +15,12 @@ from xtremely.engine.backends.onnx.outputs import Product
 from xtremely.engine.backends.onnx.verify import Trial
 from xtremely.engine.backends.select import open_backend
 from xtremely.engine.models.ops import TORCH
-from xtremely.engine.quantization.smoothquant import STEPS, balance, peaks, rounded
+from xtremely.engine.quantization.smoothquant import (
+    WEIGHT_LEVELS,
+    activation_absmax,
+    quantize,
+    smoothing_factors,
+)
 from xtremely.engine.text.batch import collate
 from xtremely.engine.text.tokenizer import Tokenizer
 
@@ -24,12 +29,12 @@ CPU = torch.device("cpu")
 
 def test_balancing_by_hand_leaves_the_product_as_it_was():
     peak, weight = torch.tensor([16.0, 1.0]), torch.tensor([[1.0, -1.0], [0.5, 0.2]])
-    factors = balance(peak, weight)
+    factors = smoothing_factors(peak, weight)
     # 16 ** 0.65 to 1, around a geometric mean of 1
     torch.testing.assert_close(factors, torch.tensor([16**0.325, 16**-0.325]))
     x = torch.tensor([[3.0, -0.7]])
     torch.testing.assert_close((x / factors) @ (weight * factors).T, x @ weight.T)
-    assert torch.isfinite(balance(torch.zeros(2), torch.zeros(3, 2))).all()
+    assert torch.isfinite(smoothing_factors(torch.zeros(2), torch.zeros(3, 2))).all()
 
 
 def test_peaks_are_those_of_the_layers_inputs(make_tiny, sentences):
@@ -37,7 +42,7 @@ def test_peaks_are_those_of_the_layers_inputs(make_tiny, sentences):
     encoder = open_backend(folder, "torch", CPU, "fp32").encoder
     tokens = Tokenizer(folder, 64)(sentences, 64)
     batch = collate(tokens, np.arange(len(tokens)))
-    found = peaks(encoder, batch)
+    found = activation_absmax(encoder, batch)
     states = encoder(batch, [0, 1], TORCH)
     for number in (0, 1):
         weight = encoder.layers[number].qkv.weight
@@ -48,8 +53,10 @@ def test_peaks_are_those_of_the_layers_inputs(make_tiny, sentences):
 def test_weights_keep_within_their_steps_and_half_of_one():
     weights = np.random.default_rng(0).normal(size=(5, 40)).astype("f4")
     weights[3] = 0
-    values, scale = rounded(weights)
-    assert values.dtype == np.int8 and np.abs(values).max(axis=1).tolist() == [STEPS] * 3 + [0, 100]
+    values, scale = quantize(weights)
+    assert values.dtype == np.int8 and np.abs(values).max(axis=1).tolist() == [
+        WEIGHT_LEVELS
+    ] * 3 + [0, 100]
     assert (np.abs(values * scale - weights) <= scale / 2 + 1e-7).all()
 
 
@@ -60,7 +67,7 @@ def in_whole_numbers(x, weight, factor):
     """
     tokens, matrix = x / factor, weight * factor
     step = np.abs(tokens).max(axis=1, keepdims=True) / 127
-    values, scale = rounded(matrix)
+    values, scale = quantize(matrix)
     whole = np.rint(tokens / step).astype(np.int64) @ values.T.astype(np.int64)
     error = whole * step * scale[:, 0] - x @ weight.T
     noise = step**2 * (matrix**2).sum(axis=1) + (tokens**2).sum(axis=1)[:, None] * scale[:, 0] ** 2
@@ -73,7 +80,9 @@ def test_one_large_channel_costs_the_others_little(seed):
     dice = np.random.default_rng(seed)
     x, weight = dice.normal(size=(400, 64)), dice.normal(size=(96, 64))
     x[:, 7] *= 16
-    factor = balance(torch.from_numpy(np.abs(x).max(axis=0)), torch.from_numpy(weight)).numpy()
+    factor = smoothing_factors(
+        torch.from_numpy(np.abs(x).max(axis=0)), torch.from_numpy(weight)
+    ).numpy()
     error, noise = in_whole_numbers(x, weight, factor)
     plain_error, plain_noise = in_whole_numbers(x, weight, np.ones(64))
     assert error == pytest.approx(noise, rel=0.15)
@@ -83,7 +92,7 @@ def test_one_large_channel_costs_the_others_little(seed):
 
 
 def test_an_exported_file_has_balanced_weights(make_tiny, tmp_path, monkeypatch):
-    """A channel of every norm is 8 times as large; weights and readers are those of ``balance``."""
+    """A channel of every norm is 8 times as large; weights and readers are those of ``smoothing_factors``."""
     folder = make_tiny("bert", initializer_range=0.05)
     teacher = open_backend(folder, "torch", CPU, "fp32")
     for layer in teacher.encoder.layers:
@@ -91,19 +100,19 @@ def test_an_exported_file_has_balanced_weights(make_tiny, tmp_path, monkeypatch)
     product = Product("embedding", (teacher.layers,), "mean")
     with_it = export(folder, teacher, product, "int8", tmp_path / "balanced")
     found = constants(tmp_path / "balanced" / FILE)
-    seen = peaks(teacher.encoder, Trial.of(teacher, product, folder).batch)
+    seen = activation_absmax(teacher.encoder, Trial.of(teacher, product, folder).batch)
     balanced = [name for name in found if name.endswith("_balance")]
     assert len(balanced) == 2 * len(teacher.encoder.layers)
     for name, parameter in teacher.encoder.named_parameters():
         if f"{name}_balance" in found:
             balanced.remove(f"{name}_balance")
-            factor = balance(seen[id(parameter)], parameter.detach())
-            values, scale = rounded((parameter.detach() * factor).numpy())
+            factor = smoothing_factors(seen[id(parameter)], parameter.detach())
+            values, scale = quantize((parameter.detach() * factor).numpy())
             np.testing.assert_allclose(found[f"{name}_balance"], 1 / factor, rtol=1e-5)
             np.testing.assert_array_equal(found[f"{name}.T_int8"], values.T)
             np.testing.assert_allclose(found[f"{name}_scale"] * 127, scale[:, 0], rtol=1e-5)
     assert not balanced
-    monkeypatch.setattr(onnx_graph, "balance", lambda peak, weight: torch.ones_like(peak))
+    monkeypatch.setattr(onnx_graph, "smoothing_factors", lambda peak, weight: torch.ones_like(peak))
     without = export(folder, teacher, product, "int8", tmp_path / "plain")
     assert with_it.difference < without.difference
 
@@ -130,7 +139,7 @@ def test_gelus_results_are_multiplied_within_half_a_step(bias):
     assert given.min() < -0.1  # there is something to lift
     expected = F.linear(given, second, bias)
     step = (given.amax(dim=1, keepdim=True) + 0.17) / 255
-    scale = second.abs().amax(dim=1) / STEPS
+    scale = second.abs().amax(dim=1) / WEIGHT_LEVELS
     bound = step / 2 * (second.abs() + scale[:, None] / 2).sum(dim=1)
     bound = bound + given.abs().sum(dim=1, keepdim=True) * scale / 2
     assert ((found - expected).abs() <= bound + 1e-4).all()

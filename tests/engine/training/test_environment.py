@@ -9,13 +9,13 @@ import torch
 import transformers
 
 from xtremely.engine.training import _trainer, trainer
-from xtremely.engine.training.dataset import Feature, Lesson
+from xtremely.engine.training.dataset import Feature, TrainSet
 from xtremely.engine.training.environment import resumed, surroundings
 from xtremely.engine.training.multitask_model import HeadPlan
-from xtremely.engine.training.trainer import Settings, fit
+from xtremely.engine.training.trainer import Hyperparameters, fit
 from xtremely.kernels.guard import InputError
 
-SETTINGS = Settings(
+SETTINGS = Hyperparameters(
     epochs=1.0, max_steps=5, learning_rate=1e-2, batch_size=8, accumulation=1, warmup=0.0,
     weight_decay=0.0, patience=None, evaluate_steps=2, save_steps=1, seed=3, freeze=False,
     prune=False, keep_head=False, precision="fp32", device="cpu",
@@ -51,8 +51,8 @@ def run(base, tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
 
     def run(name):
-        lessons = [Lesson("pairs", features)]
-        return fit(base, tokenizer, plans, lessons, [], SETTINGS, tmp_path / name, quiet=True)
+        train_sets = [TrainSet("pairs", features)]
+        return fit(base, tokenizer, plans, train_sets, [], SETTINGS, tmp_path / name, quiet=True)
 
     return run
 
@@ -78,7 +78,7 @@ def killed(run, monkeypatch, tmp_path):
 
 
 def same(a, b):
-    a, b = (one.learner.state_dict() for one in (a, b))
+    a, b = (one.multitask_model.state_dict() for one in (a, b))
     return all(torch.equal(a[name], b[name]) for name in a)
 
 

@@ -14,16 +14,16 @@ from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training.dataset import (
     IGNORED,
     Collator,
-    Exam,
+    DevSet,
     Feature,
     Key,
-    Lesson,
+    TrainSet,
     Vocabulary,
     order,
 )
 from xtremely.engine.training.multitask_model import HeadPlan
 from xtremely.engine.training.trainer import (
-    Settings,
+    Hyperparameters,
     _last_checkpoint,
     choose_device,
     choose_precision,
@@ -46,8 +46,8 @@ def tokenizer(base):
 def trained(base, tokenizer, tmp_path):
     """Trains a tagger, or what is asked for, and saves it; gives the fit and the folder."""
 
-    def trained(folder=base, plans=None, lessons=None, exams=(), name="a", **changes):
-        asked = {"plans": plans, "lessons": lessons, "exams": exams}
+    def trained(folder=base, plans=None, train_sets=None, dev_sets=(), name="a", **changes):
+        asked = {"plans": plans, "training sets": train_sets, "dev sets": dev_sets}
         return run_and_save(folder, tokenizer, tmp_path, name, **asked, **changes)
 
     return trained
@@ -61,8 +61,8 @@ def weights(folder):
 
 
 def test_every_example_comes_once_in_every_visit():
-    lesson = Lesson("tags", tagged(10))
-    batches = order([lesson], 4, 3, None, seed=1)
+    train_set = TrainSet("tags", tagged(10))
+    batches = order([train_set], 4, 3, None, seed=1)
     keys = [key for batch in batches for key in batch]
     assert sorted(keys) == [Key(0, row, visit) for row in range(10) for visit in range(3)]
     assert [len(batch) for batch in batches].count(2) == 3
@@ -71,39 +71,39 @@ def test_every_example_comes_once_in_every_visit():
 
 
 def test_the_order_is_the_seeds():
-    lesson = Lesson("tags", tagged(40))
-    assert order([lesson], 4, 2, None, 1) == order([lesson], 4, 2, None, 1)
-    assert order([lesson], 4, 2, None, 1) != order([lesson], 4, 2, None, 2)
+    train_set = TrainSet("tags", tagged(40))
+    assert order([train_set], 4, 2, None, 1) == order([train_set], 4, 2, None, 1)
+    assert order([train_set], 4, 2, None, 1) != order([train_set], 4, 2, None, 2)
 
 
 def test_batches_hold_sequences_of_like_length():
     lengths = np.random.default_rng(0).permutation(np.arange(4, 104))
-    lesson = Lesson("tags", [feature(n, None) for n in lengths])
-    batches = order([lesson], 10, 1, None, seed=1)
-    spread = [np.ptp([lesson.features[key.row].length for key in batch]) for batch in batches]
+    train_set = TrainSet("tags", [feature(n, None) for n in lengths])
+    batches = order([train_set], 10, 1, None, seed=1)
+    spread = [np.ptp([train_set.features[key.row].length for key in batch]) for batch in batches]
     assert max(spread) == 9
-    first = [lesson.features[batch[0].row].length for batch in batches]
+    first = [train_set.features[batch[0].row].length for batch in batches]
     assert first != sorted(first) and first != sorted(first, reverse=True)
 
 
 def test_lessons_get_their_shares_evenly_over_the_run():
-    lessons = [Lesson("a", tagged(30), 0.25), Lesson("b", tagged(10), 0.75)]
-    batches = order(lessons, 2, 1, None, seed=1)
-    whose = [batch[0].lesson for batch in batches]
+    train_sets = [TrainSet("a", tagged(30), 0.25), TrainSet("b", tagged(10), 0.75)]
+    batches = order(train_sets, 2, 1, None, seed=1)
+    whose = [batch[0].train_set for batch in batches]
     assert (whose.count(0), whose.count(1)) == (5, 15)
-    assert all(len({key.lesson for key in batch}) == 1 for batch in batches)
+    assert all(len({key.train_set for key in batch}) == 1 for batch in batches)
     halves = whose[:10].count(0), whose[10:].count(0)
     assert max(halves) - min(halves) <= 1
-    visits = {key.visit for batch in batches for key in batch if key.lesson == 1}
+    visits = {key.visit for batch in batches for key in batch if key.train_set == 1}
     assert visits == {0, 1, 2}
 
 
 def test_a_number_of_batches_is_kept_exactly():
-    lessons = [Lesson("a", tagged(7), 0.5), Lesson("b", tagged(5), 0.5)]
-    assert [len(order(lessons, 3, 1, n, seed=1)) for n in (1, 2, 9)] == [1, 2, 9]
-    thirds = [Lesson(name, tagged(5), 1 / 3) for name in "abc"]
+    train_sets = [TrainSet("a", tagged(7), 0.5), TrainSet("b", tagged(5), 0.5)]
+    assert [len(order(train_sets, 3, 1, n, seed=1)) for n in (1, 2, 9)] == [1, 2, 9]
+    thirds = [TrainSet(name, tagged(5), 1 / 3) for name in "abc"]
     assert len(order(thirds, 1, 1, 4, seed=1)) == 4
-    proportional = [Lesson("a", tagged(30), 30 / 37), Lesson("b", tagged(7), 7 / 37)]
+    proportional = [TrainSet("a", tagged(30), 30 / 37), TrainSet("b", tagged(7), 7 / 37)]
     keys = [key for batch in order(proportional, 4, 3, None, seed=1) for key in batch]
     assert len(keys) == len(set(keys)) == 111, "in proportion, every example in every epoch"
 
@@ -173,9 +173,9 @@ def test_a_pruned_vocabulary_changes_nothing_but_the_time(make_tiny, trained, ki
 def test_masked_words_are_learnt_and_the_output_is_whole_again(make_tiny, trained, tokenizer):
     tokenizer.mask_token = "<unk>"
     folder = make_tiny("xlm-roberta", "AutoModelForMaskedLM")
-    lessons = [Lesson("mlm", [feature(12, None, seed=n) for n in range(6)])]
+    train_sets = [TrainSet("mlm", [feature(12, None, seed=n) for n in range(6)])]
     plans = [HeadPlan("mlm", "masked language")]
-    _, out = trained(folder, plans, lessons, freeze=False, learning_rate=1e-2)
+    _, out = trained(folder, plans, train_sets, freeze=False, learning_rate=1e-2)
     before = transformers.AutoModelForMaskedLM.from_pretrained(folder)
     after, loading = transformers.AutoModelForMaskedLM.from_pretrained(
         out, output_loading_info=True
@@ -197,8 +197,8 @@ def test_a_fresh_head_and_the_encoder_before_it(base, tokenizer):
         HeadPlan("t", "token classification", TAGS),
     ]
     torch.manual_seed(5)
-    learner = models.build(base, plans, vocabulary, freeze=False, keep_head=False)
-    x, t = learner.models["x"], learner.models["t"]
+    multitask_model = models.build(base, plans, vocabulary, freeze=False, keep_head=False)
+    x, t = multitask_model.models["x"], multitask_model.models["t"]
     assert x.bert.encoder is t.bert.encoder and x.bert.embeddings is t.bert.embeddings
     before = transformers.AutoModel.from_pretrained(base)
     assert not torch.equal(x.bert.pooler.dense.weight, before.pooler.dense.weight), (
@@ -214,12 +214,12 @@ def test_several_heads_learn_on_one_encoder(trained, base, tokenizer, tmp_path):
         HeadPlan("tags", "token classification", TAGS),
         HeadPlan("pairs", "sequence classification", ("0", "1")),
     ]
-    lessons = [
-        Lesson("tags", tagged(), 0.5),
-        Lesson("pairs", [feature(8, n % 2, seed=n) for n in range(9)], 0.5),
+    train_sets = [
+        TrainSet("tags", tagged(), 0.5),
+        TrainSet("pairs", [feature(8, n % 2, seed=n) for n in range(9)], 0.5),
     ]
-    fitted, out = trained(plans=plans, lessons=lessons)
-    models.save(fitted.learner, "pairs", base, tokenizer, tmp_path / "pairs")
+    fitted, out = trained(plans=plans, train_sets=train_sets)
+    models.save(fitted.multitask_model, "pairs", base, tokenizer, tmp_path / "pairs")
     tags, pairs = weights(out), weights(tmp_path / "pairs")
     shared = [n for n in tags if n.startswith("bert.") and "pooler" not in n]
     assert len(shared) > 40 and all(torch.equal(tags[name], pairs[name]) for name in shared)
@@ -233,11 +233,11 @@ def test_masked_words_beside_another_head_are_whole_too(trained, base, tmp_path)
     masking = transformers.AutoTokenizer.from_pretrained(base, mask_token="<unk>")
     plans = [HeadPlan("tags", "token classification", TAGS), HeadPlan("mlm", "masked language")]
     texts = [feature(9, None, seed=n) for n in range(4)]
-    lessons = [Lesson("tags", tagged(4), 0.5), Lesson("mlm", texts, 0.5)]
-    settings = Settings(**{**DEFAULTS, "freeze": False})
-    fitted = fit(base, masking, plans, lessons, [], settings, tmp_path / "work", quiet=True)
+    train_sets = [TrainSet("tags", tagged(4), 0.5), TrainSet("mlm", texts, 0.5)]
+    settings = Hyperparameters(**{**DEFAULTS, "freeze": False})
+    fitted = fit(base, masking, plans, train_sets, [], settings, tmp_path / "work", quiet=True)
     for name, kind in (("tags", "TokenClassification"), ("mlm", "MaskedLM")):
-        models.save(fitted.learner, name, base, masking, tmp_path / name)
+        models.save(fitted.multitask_model, name, base, masking, tmp_path / name)
         auto = getattr(transformers, f"AutoModelFor{kind}")
         model, loading = auto.from_pretrained(tmp_path / name, output_loading_info=True)
         assert not loading["missing_keys"] and not loading["mismatched_keys"]
@@ -269,17 +269,17 @@ def test_one_seed_decides_everything(trained):
 
 
 def test_accumulated_batches_are_one_step(trained):
-    even = [Lesson("tags", [f for f in tagged(64) if f.length == 6][:8])]
-    one, large = trained(lessons=even, name="large", batch_size=8, epochs=3.0)
-    two, small = trained(lessons=even, name="small", batch_size=4, accumulation=2, epochs=3.0)
+    even = [TrainSet("tags", [f for f in tagged(64) if f.length == 6][:8])]
+    one, large = trained(train_sets=even, name="large", batch_size=8, epochs=3.0)
+    two, small = trained(train_sets=even, name="small", batch_size=4, accumulation=2, epochs=3.0)
     assert one.steps == two.steps == 3
     torch.testing.assert_close(weights(large), weights(small), rtol=0, atol=1e-5)
 
 
 def test_the_best_weights_on_dev_are_kept_and_training_stops(trained):
     scores = iter([10.0, 30.0, 20.0, 20.0, 99.0])
-    exam = Exam("tags", tagged(3), lambda predictions: next(scores))
-    fitted, _ = trained(exams=[exam], patience=2, evaluate_steps=2, epochs=20.0)
+    dev_set = DevSet("tags", tagged(3), lambda predictions: next(scores))
+    fitted, _ = trained(dev_sets=[dev_set], patience=2, evaluate_steps=2, epochs=20.0)
     assert (fitted.steps, fitted.best_step) == (8, 4)
     assert fitted.scores == {"tags": 99.0}, "looked at once more, with the weights that are kept"
 
@@ -287,8 +287,10 @@ def test_the_best_weights_on_dev_are_kept_and_training_stops(trained):
 def test_predictions_come_in_the_order_of_the_features(trained, base):
     features = tagged(5)
     heard = []
-    exam = Exam("tags", features, lambda predictions: heard.append(predictions) or 0.0)
-    trained(lessons=[Lesson("tags", features)], exams=[exam], epochs=30.0, learning_rate=1e-2)
+    dev_set = DevSet("tags", features, lambda predictions: heard.append(predictions) or 0.0)
+    trained(
+        train_sets=[TrainSet("tags", features)], dev_sets=[dev_set], epochs=30.0, learning_rate=1e-2
+    )
     (found,) = heard
     right = [
         np.all(p[: f.length][1:-1] == f.target[1:-1]) for p, f in zip(found, features, strict=True)

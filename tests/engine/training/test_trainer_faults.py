@@ -101,10 +101,10 @@ def _late(self, what, value):
 
 def test_a_model_with_weights_that_are_not_finite_is_not_saved(base, tokenizer, tmp_path):
     _, fitted = run(base, tokenizer, tmp_path / "work")
-    head = fitted.learner.models["tags"].classifier
+    head = fitted.multitask_model.models["tags"].classifier
     head.weight.data[1, 2] = float("nan")
     with pytest.raises(InputError, match=r"not saved, .* in 1 weights \(classifier.weight\)"):
-        models.save(fitted.learner, "tags", base, tokenizer, tmp_path / "out")
+        models.save(fitted.multitask_model, "tags", base, tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from xtremely.engine.models.heads import KINDS, UNLABELLED
+from xtremely.engine.models.heads import HEAD_KINDS, UNLABELLED
 from xtremely.engine.runtime import Engine
 from xtremely.eval.tasks.task import find_task
 
@@ -81,10 +81,10 @@ def test_a_family_that_is_not_exported(xtremely, make_tiny, tmp_path):
     assert "'distilbert' is not exported to ONNX; legal: bert, xlm-roberta" in errors
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_every_kind_of_head_runs_on_exported_states(make_tiny, sentences, kind):
     named = {} if kind in UNLABELLED else {"id2label": dict(enumerate("abc"))}
-    folder = make_tiny("bert", f"AutoModel{KINDS[kind]}", **named)
+    folder = make_tiny("bert", f"AutoModel{HEAD_KINDS[kind]}", **named)
     outputs = []
     for backend in ("onnx", "torch"):
         engine = Engine.load(str(folder), backend=backend)

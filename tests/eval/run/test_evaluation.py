@@ -7,7 +7,7 @@ import pytest
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import Incomplete, Missing
 from xtremely.eval.run.evaluation import Evaluation
-from xtremely.eval.run.planning import Settings
+from xtremely.eval.run.planning import EvaluationSettings
 from xtremely.eval.run.runner import Watcher
 from xtremely.eval.scoring import submission
 from xtremely.eval.tasks.task import all_tasks, find_task
@@ -46,7 +46,12 @@ def evaluation(base, root, **changes):
         loaded.append(model)
         return Engine.load(model)
 
-    options = {"tasks": [TATOEBA, PANX], "data_root": root, "settings": Settings(), **changes}
+    options = {
+        "tasks": [TATOEBA, PANX],
+        "data_root": root,
+        "settings": EvaluationSettings(),
+        **changes,
+    }
     return Evaluation(str(base), load, **options), loaded
 
 
@@ -230,10 +235,10 @@ def test_nothing_is_computed_before_everything_is_read(base, checkpoints, root, 
 @pytest.mark.parametrize(
     ("option", "settings"),
     [
-        ("--layers", Settings(layers="4,8")),
-        ("--pooling", Settings(poolings=("cls",))),
-        ("--centring", Settings(centrings=("mean",))),
-        ("--prompt", Settings(prompt="query: ")),
+        ("--layers", EvaluationSettings(layers="4,8")),
+        ("--pooling", EvaluationSettings(poolings=("cls",))),
+        ("--centring", EvaluationSettings(centrings=("mean",))),
+        ("--prompt", EvaluationSettings(prompt="query: ")),
     ],
 )
 def test_settings_of_embeddings_are_not_for_heads(
@@ -247,7 +252,7 @@ def test_settings_of_embeddings_are_not_for_heads(
 
 
 def test_settings_of_embeddings_name_the_tasks_that_they_are_for(base, checkpoints, root, tmp_path):
-    settings = Settings(layers="0,last", poolings=("mean",))
+    settings = EvaluationSettings(layers="0,last", poolings=("mean",))
     whole, _ = evaluation(base, root, checkpoints=checkpoints, settings=settings)
     with pytest.warns(UserWarning, match="--layers, --pooling is for tatoeba; heads answer panx"):
         results, _ = whole.run(tmp_path / "out", Watcher())

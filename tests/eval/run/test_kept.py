@@ -6,7 +6,7 @@ import pytest
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval.run.kept import keep, kept
-from xtremely.eval.run.planning import Settings, plan_cells
+from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.results import without_timings
 from xtremely.eval.run.runner import Watcher, run_cell
 from xtremely.eval.tasks.task import find_task
@@ -73,21 +73,21 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_cell_is_computed_again(engine, tmp_path, damage):
-    cells, _ = plan_cells(engine, [find_task("mini")], None, Settings(), ["de"])
-    first = run_cell(engine, cells[0], Settings(), tmp_path, Watcher())
+    cells, _ = plan_cells(engine, [find_task("mini")], None, EvaluationSettings(), ["de"])
+    first = run_cell(engine, cells[0], EvaluationSettings(), tmp_path, Watcher())
     (path,) = (tmp_path / "cells").iterdir()
     spoilt = DAMAGE[damage](path.read_text())
     path.write_bytes(spoilt if isinstance(spoilt, bytes) else spoilt.encode())
     with pytest.warns(UserWarning, match="cells/mini.de.*computed again"):
-        again = run_cell(engine, cells[0], Settings(), tmp_path, Watcher())
+        again = run_cell(engine, cells[0], EvaluationSettings(), tmp_path, Watcher())
     assert without_timings(again["records"]) == without_timings(first["records"])
     assert again["submission"] == first["submission"]
     assert kept(path, dict) == again
 
 
 def test_a_cell_without_a_checksum_is_an_earlier_versions(engine, tmp_path):
-    cells, _ = plan_cells(engine, [find_task("mini")], None, Settings(), ["de"])
-    first = run_cell(engine, cells[0], Settings(), tmp_path, Watcher())
+    cells, _ = plan_cells(engine, [find_task("mini")], None, EvaluationSettings(), ["de"])
+    first = run_cell(engine, cells[0], EvaluationSettings(), tmp_path, Watcher())
     (path,) = (tmp_path / "cells").iterdir()
     path.write_text(changed(lambda value: None)(path.read_text()))
-    assert run_cell(engine, cells[0], Settings(), tmp_path, Watcher()) == first
+    assert run_cell(engine, cells[0], EvaluationSettings(), tmp_path, Watcher()) == first

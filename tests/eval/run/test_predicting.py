@@ -11,7 +11,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import collate, plan
 from xtremely.eval.data.examples import Question, Questions, Tagged, TextPairs, part
 from xtremely.eval.run import predicting
-from xtremely.eval.run.planning import Settings, plan_cells
+from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.results import summarise, without_timings
 from xtremely.eval.run.runner import Watcher, records_of, run_cell
 from xtremely.eval.tasks.task import find_task
@@ -66,7 +66,7 @@ class Counter(Watcher):
         self.resumed.append(resumed)
 
 
-def run(engine, root, out, settings=Settings(), languages=("de",)):  # noqa: B008
+def run(engine, root, out, settings=EvaluationSettings(), languages=("de",)):  # noqa: B008
     cells, _ = plan_cells(engine, [PANX], root, settings, list(languages))
     watcher = Counter()
     return records_of([run_cell(engine, c, settings, out, watcher) for c in cells]), watcher
@@ -86,8 +86,8 @@ def test_a_record_says_what_was_scored_and_how(engine, root, tmp_path):
 
 
 def test_hidden_tags_are_predicted_and_not_scored_and_dev_is_scored(engine, root, tmp_path):
-    cells, _ = plan_cells(engine, [PANX], root, Settings(), ["zh"])
-    result = run_cell(engine, cells[0], Settings(), tmp_path, Counter())
+    cells, _ = plan_cells(engine, [PANX], root, EvaluationSettings(), ["zh"])
+    result = run_cell(engine, cells[0], EvaluationSettings(), tmp_path, Counter())
     records = result["records"]
     assert [(r["split"], r["score"] is None, r["n"]) for r in records] == [
         ("test", True, 30),
@@ -109,7 +109,7 @@ def test_a_finished_cell_is_taken_as_it_is(engine, root, tmp_path):
 
 def test_other_rules_and_other_data_are_other_cells(engine, root, tmp_path):
     run(engine, root, tmp_path)
-    _, watcher = run(engine, root, tmp_path, Settings(limit=20))
+    _, watcher = run(engine, root, tmp_path, EvaluationSettings(limit=20))
     assert watcher.resumed == [False]
 
 
@@ -150,17 +150,20 @@ def test_parts_do_not_change_predictions(engine, root, tmp_path, monkeypatch):
 
 def test_a_model_without_the_tasks_head_is_refused_before_any_work(engine, root, tiny_bert):
     with pytest.raises(InputError, match="task 'panx': .*holds an encoder without a task head"):
-        plan_cells(Engine.load(str(tiny_bert)), [PANX], root, Settings(), ["de"])
+        plan_cells(Engine.load(str(tiny_bert)), [PANX], root, EvaluationSettings(), ["de"])
     other = replace(PANX, kind="pair", rules=PAWSX.rules)
     with pytest.raises(InputError, match="holds a token classification head.*a sequence class"):
-        plan_cells(engine, [other], root, Settings(), ["de"])
+        plan_cells(engine, [other], root, EvaluationSettings(), ["de"])
 
 
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        (Settings(profile="mine"), "profile 'mine' is not known; legal: model, script, paper"),
-        (Settings(limit=1), "--limit is 1; legal: a finite number, 2 or more"),
+        (
+            EvaluationSettings(profile="mine"),
+            "profile 'mine' is not known; legal: model, script, paper",
+        ),
+        (EvaluationSettings(limit=1), "--limit is 1; legal: a finite number, 2 or more"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(engine, root, settings, complaint):
@@ -178,7 +181,7 @@ def test_answers_are_worded_as_in_xtremes_script_under_its_profile(make_tiny, tm
     model = make_tiny("bert", "AutoModelForQuestionAnswering", max_position_embeddings=400)
     engine = Engine.load(str(model))
     for profile, wording in (("model", "offsets"), ("script", "words"), ("paper", "words")):
-        settings = Settings(profile=profile)
+        settings = EvaluationSettings(profile=profile)
         cells, _ = plan_cells(engine, [XQUAD], tmp_path, settings, ["de"])
         rules = cells[0].task.rules
         assert (rules.wording, cells[0].max_length) == (wording, 384)

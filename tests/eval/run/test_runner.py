@@ -11,7 +11,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import Missing
 from xtremely.eval.run import runner
 from xtremely.eval.run.folder import run_folder, write_submission
-from xtremely.eval.run.planning import Settings, check_languages, plan_cells
+from xtremely.eval.run.planning import EvaluationSettings, check_languages, plan_cells
 from xtremely.eval.run.results import summarise, without_timings
 from xtremely.eval.run.runner import Watcher, records_of, run_cell
 from xtremely.eval.tasks.task import find_task
@@ -40,7 +40,7 @@ class Counter(Watcher):
         self.resumed.append(resumed)
 
 
-def run(engine, out, settings=Settings(), languages=("de", "zh"), task=MINI, root=None):  # noqa: B008
+def run(engine, out, settings=EvaluationSettings(), languages=("de", "zh"), task=MINI, root=None):  # noqa: B008
     cells, _ = plan_cells(engine, [task], root, settings, list(languages))
     watcher = Counter()
     with run_folder(out) as folder:
@@ -77,7 +77,9 @@ def test_another_run_in_the_folder_leaves_no_foreign_predictions(engine, tmp_pat
 
 
 def test_a_sweep_scores_every_space_from_one_encoding(engine, tmp_path):
-    settings = Settings(layers="all", poolings=("mean", "cls"), centrings=("none", "mean"))
+    settings = EvaluationSettings(
+        layers="all", poolings=("mean", "cls"), centrings=("none", "mean")
+    )
     records, watcher = run(engine, tmp_path, settings, ["de"])
     spaces = {(r["layer"], r["pooling"], r["centring"]) for r in records}
     every = {(a, b, c) for a in range(4) for b in ("mean", "cls") for c in ("none", "mean")}
@@ -102,7 +104,7 @@ def test_a_finished_cell_is_never_encoded_again(engine, tmp_path):
 
 def test_other_settings_are_another_cell(engine, tmp_path):
     run(engine, tmp_path)
-    _, watcher = run(engine, tmp_path, Settings(prompt="x "))
+    _, watcher = run(engine, tmp_path, EvaluationSettings(prompt="x "))
     assert watcher.resumed == [False, False]
 
 
@@ -141,7 +143,7 @@ def test_an_interrupted_cell_goes_on_from_its_last_shard(engine, tmp_path, monke
 def test_profiles_decide_layer_pooling_and_prompt(make_tiny, tmp_path):
     twelve = Engine.load(str(make_tiny("bert", num_hidden_layers=12)))
     for profile, layer in (("model", 12), ("script", 8), ("paper", 8)):
-        cells, _ = plan_cells(twelve, [MINI], None, Settings(profile=profile), ["de"])
+        cells, _ = plan_cells(twelve, [MINI], None, EvaluationSettings(profile=profile), ["de"])
         assert (cells[0].how.headline.layer, cells[0].how.headline.pooling) == (layer, "mean")
 
 
@@ -151,7 +153,7 @@ def test_only_the_models_own_profile_takes_its_prompt_and_its_length(tiny_bert, 
     prompted = replace(own.conventions, default_prompt="query: ")
     monkeypatch.setattr(own, "conventions", prompted)
     for profile, expected in (("model", ("query: ", 20)), ("script", ("", None))):
-        settings = Settings(profile=profile, layers="2")
+        settings = EvaluationSettings(profile=profile, layers="2")
         (cell,), _ = plan_cells(own, [MINI], None, settings, ["de"])
         longest = min(MINI.max_length, own.backend.max_length)
         assert (cell.how.prompt, cell.max_length) == (expected[0], expected[1] or longest)
@@ -159,21 +161,26 @@ def test_only_the_models_own_profile_takes_its_prompt_and_its_length(tiny_bert, 
 
 def test_a_profile_without_a_layer_for_this_depth_asks_for_one(engine):
     with pytest.raises(UsageError, match="this one has 3; name a layer with --layers"):
-        plan_cells(engine, [MINI], None, Settings(profile="script"), ["de"])
-    cells, _ = plan_cells(engine, [MINI], None, Settings(profile="script", layers="2"), ["de"])
+        plan_cells(engine, [MINI], None, EvaluationSettings(profile="script"), ["de"])
+    cells, _ = plan_cells(
+        engine, [MINI], None, EvaluationSettings(profile="script", layers="2"), ["de"]
+    )
     assert cells[0].how.headline.layer == 2
 
 
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        (Settings(layers="4"), "layer '4' does not exist; legal: all, last, or 0 to 3"),
-        (Settings(layers="first"), "layer 'first' does not exist"),
-        (Settings(poolings=("max",)), "pooling 'max' is not known"),
-        (Settings(centrings=("median",)), "centring 'median' is not known"),
-        (Settings(profile="mine"), "profile 'mine' is not known; legal: model, script, paper"),
-        (Settings(limit=1), "--limit is 1; legal: a finite number, 2 or more"),
-        (Settings(layers="0", poolings=("cls",)), "the same vector for every text"),
+        (EvaluationSettings(layers="4"), "layer '4' does not exist; legal: all, last, or 0 to 3"),
+        (EvaluationSettings(layers="first"), "layer 'first' does not exist"),
+        (EvaluationSettings(poolings=("max",)), "pooling 'max' is not known"),
+        (EvaluationSettings(centrings=("median",)), "centring 'median' is not known"),
+        (
+            EvaluationSettings(profile="mine"),
+            "profile 'mine' is not known; legal: model, script, paper",
+        ),
+        (EvaluationSettings(limit=1), "--limit is 1; legal: a finite number, 2 or more"),
+        (EvaluationSettings(layers="0", poolings=("cls",)), "the same vector for every text"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused_before_any_work(engine, settings, complaint):
@@ -185,13 +192,13 @@ def test_languages_nobody_knows_and_languages_without_data(engine, tmp_path):
     with pytest.raises(UsageError, match="language 'xx' is in none of the tasks mini"):
         check_languages([MINI], ["de", "xx"])
     with pytest.raises(Missing, match="'tatoeba', language 'de'"):
-        plan_cells(engine, [TATOEBA], tmp_path, Settings(), ["de"])
+        plan_cells(engine, [TATOEBA], tmp_path, EvaluationSettings(), ["de"])
     with pytest.raises(Missing):
-        plan_cells(engine, [TATOEBA], tmp_path, Settings())
+        plan_cells(engine, [TATOEBA], tmp_path, EvaluationSettings())
     (tmp_path / "tatoeba").mkdir()
     (tmp_path / "tatoeba/tatoeba.deu-eng.deu").write_text("eins\nzwei\n")
     (tmp_path / "tatoeba/tatoeba.deu-eng.eng").write_text("one\ntwo\n")
-    cells, missing = plan_cells(engine, [TATOEBA], tmp_path, Settings())
+    cells, missing = plan_cells(engine, [TATOEBA], tmp_path, EvaluationSettings())
     assert [cell.language for cell in cells] == ["de"]
     assert len(missing) == 35
 
@@ -202,8 +209,8 @@ def test_a_task_without_data_stops_a_run_only_if_it_was_named(engine, tmp_path):
     (tmp_path / "tatoeba/tatoeba.deu-eng.eng").write_text("one\ntwo\n")
     both = [find_task("bucc2018"), TATOEBA]
     with pytest.raises(Missing, match="bucc2018"):
-        plan_cells(engine, both, tmp_path, Settings())
-    cells, missing = plan_cells(engine, both, tmp_path, Settings(), strict=False)
+        plan_cells(engine, both, tmp_path, EvaluationSettings())
+    cells, missing = plan_cells(engine, both, tmp_path, EvaluationSettings(), strict=False)
     assert [cell.task.name for cell in cells] == ["tatoeba"]
     assert {"bucc2018", "tatoeba"} == {gone.task for gone in missing}
 
@@ -227,7 +234,7 @@ def test_over_long_sentences_are_cut_and_counted(engine, tmp_path):
 
 
 def test_a_limited_run_says_so(engine, tmp_path):
-    records, _ = run(engine, tmp_path, Settings(limit=10), ["de"])
+    records, _ = run(engine, tmp_path, EvaluationSettings(limit=10), ["de"])
     assert {(r["n"], r["settings"]["limit"]) for r in records} == {(10, 10)}
 
 

@@ -10,7 +10,7 @@ from xtremely.eval.study.contrasts import contrasts, verdict
 from xtremely.eval.study.failed import names_of_failed
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.report import write_study_report
-from xtremely.eval.tasks.task import Matching, find_task
+from xtremely.eval.tasks.task import RetrievalRules, find_task
 from xtremely.kernels.guard import InputError, UsageError
 
 LANGUAGES = ("en", "zh", "ar", "ru", "de", "fr", "fi", "ko", "sw", "te")
@@ -41,7 +41,7 @@ def made(cell, value=value):
         task = find_task(test.task)
         codes = [c for c in LANGUAGES if c in task.languages]
         metric, layers = task.metric, [""]
-        if isinstance(task.rules, Matching):
+        if isinstance(task.rules, RetrievalRules):
             metric = f"{task.metric}, {task.rules.direction}, {task.rules.scoring}"
             layers = ["0", "12"]
         elif task.name == "udpos":

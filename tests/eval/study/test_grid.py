@@ -2,7 +2,7 @@
 
 import pytest
 
-from xtremely.eval.study.grid import Phase, Test, read_grid
+from xtremely.eval.study.grid import StudyPhase, Test, read_grid
 from xtremely.kernels.guard import InputError, UsageError
 
 GRID = """
@@ -53,8 +53,8 @@ def test_a_source_is_the_language_of_every_phase_that_names_none(grid):
     text = GRID.replace('task = "xnli"\nsplit', 'task = "udpos"\nexamples = 9\nsource = "fi"\n'
         '[[part.train]]\ntask = "xnli"\nsplit')  # fmt: skip
     cells = {cell.source: cell for cell in grid(text).cells if cell.part == "nli"}
-    finnish = Phase("udpos", "train", 9, ("fi",))
-    assert cells["ar"].phases == (finnish, Phase("xnli", "dev", 10, ("ar",)))
+    finnish = StudyPhase("udpos", "train", 9, ("fi",))
+    assert cells["ar"].phases == (finnish, StudyPhase("xnli", "dev", 10, ("ar",)))
     assert cells["none"].phases == (finnish,)
 
 

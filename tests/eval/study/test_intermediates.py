@@ -4,7 +4,7 @@ import pytest
 
 from xtremely.eval.study.cells import plan
 from xtremely.eval.study.data import barred, data_hashes
-from xtremely.eval.study.grid import Phase, Test, read_grid
+from xtremely.eval.study.grid import StudyPhase, Test, read_grid
 from xtremely.eval.study.phases import shared_phases
 from xtremely.eval.study.run import Place, run_study
 from xtremely.kernels.guard import InputError, UsageError
@@ -102,7 +102,7 @@ def test_named_phases_come_before_the_parts_own(grid):
 def test_several_tasks_in_one_phase(grid):
     joint = cell(grid(), "after", "joint")
     (phase,) = joint.phases
-    assert phase.also == (Phase("udpos", "train", 8, ("zh",)),)
+    assert phase.also == (StudyPhase("udpos", "train", 8, ("zh",)),)
     (trained,) = joint.recipe("m").phases
     assert [(one.task, one.split, one.budget) for one in trained.sources] == [
         ("xnli", "dev", 6),

@@ -17,7 +17,7 @@ import pytest
 from xtremely.eval.study import run as study_run
 from xtremely.eval.study.cells import collected, plan, results_of
 from xtremely.eval.study.data import barred, sets_tested
-from xtremely.eval.study.grid import Phase, Test, read_grid
+from xtremely.eval.study.grid import StudyPhase, Test, read_grid
 from xtremely.eval.study.report import write_study_report
 from xtremely.eval.study.run import Place, run_study
 from xtremely.files.folders import MARKER, alone
@@ -124,9 +124,9 @@ def test_more_examples_than_there_are_is_refused_before_anything_runs(small_stud
 
 def test_a_split_that_was_trained_on_is_no_test(small_study):
     root, test = small_study / "data", Test("xnli")
-    trained = (Phase("xnli", "test", 5, ("de",)),)
+    trained = (StudyPhase("xnli", "test", 5, ("de",)),)
     assert {split for _, split, _ in sets_tested(test, barred(test, trained), root)} == {"dev"}
-    both = (*trained, Phase("xnli", "dev", 5, ("en",)))
+    both = (*trained, StudyPhase("xnli", "dev", 5, ("en",)))
     with pytest.raises(UsageError, match="no labelled other split of xnli"):
         sets_tested(test, barred(test, both), root)
 

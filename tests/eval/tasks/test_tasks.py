@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from xtremely.eval.data.languages import LANGUAGES, XTREME, codes, grouped, language
-from xtremely.eval.tasks.task import Matching, all_tasks
+from xtremely.eval.tasks.task import RetrievalRules, all_tasks
 from xtremely.kernels.guard import UsageError
 
 TASKS = all_tasks()
@@ -17,7 +17,7 @@ def test_a_task_is_completely_declared(task):
     assert {*task.languages, *task.more_languages} <= set(LANGUAGES)
     assert not {*task.languages} & {*task.more_languages}
     assert task.licence and task.source and task.layouts and task.title
-    if isinstance(task.rules, Matching):
+    if isinstance(task.rules, RetrievalRules):
         assert {"script", "paper"} <= set(task.rules.profiles) and task.checkpoint is None
     else:
         assert task.checkpoint

@@ -52,14 +52,14 @@ void norm(float* x, const float* y, float* to, int64_t width, const Norm& by, fl
     store(to + k, (load(x + k) - mean) * part * load(by.weight + k) + load(by.bias + k));
 }
 
-// A token times `reader`, rounded to 127 steps to either side of ZERO; returns a step.
-float rounded(const float* x, const float* reader, int64_t width, uint8_t* to) {
+// A token times `input_scale`, rounded to 127 steps to either side of ZERO; returns a step.
+float rounded(const float* x, const float* input_scale, int64_t width, uint8_t* to) {
   V most = all(1e-12f);
-  for (int64_t k = 0; k < width; k += W) most = greater(most, size(load(x + k) * load(reader + k)));
+  for (int64_t k = 0; k < width; k += W) most = greater(most, size(load(x + k) * load(input_scale + k)));
   float top = largest(most);
   V steps = all(127 / top);
   for (int64_t k = 0; k < width; k += W)
-    store(to + k, load(x + k) * load(reader + k) * steps + (ZERO + 0.5f));
+    store(to + k, load(x + k) * load(input_scale + k) * steps + (ZERO + 0.5f));
   return top / 127;
 }
 
@@ -90,7 +90,7 @@ void linear(const Model& model, const float* x, int64_t count, const Linear& to,
   if (!model.int8) return product(x, count, to, out);
   Rows rows{space.bytes.data(), space.scale.data()};
   for (int64_t t = 0; t < count; t++)
-    rows.scale[t] = rounded(x + t * to.inputs, to.reader, to.inputs, rows.values + t * to.inputs);
+    rows.scale[t] = rounded(x + t * to.inputs, to.input_scale, to.inputs, rows.values + t * to.inputs);
   product(rows, count, to, out);
 }
 

@@ -17,8 +17,8 @@ struct Linear {
   const void* weight;
   const float* bias;    // [outputs]
   const float* scale;   // [outputs], int8 only: a step of each output's weights
-  const float* taken;   // [outputs], int8 only: the zero point's share of a product
-  const float* reader;  // [inputs], int8 only: what inputs are multiplied by before rounding
+  const float* zero_point_correction;   // [outputs], int8 only: the zero point's share of a product
+  const float* input_scale;  // [inputs], int8 only: what inputs are multiplied by before rounding
   int64_t inputs, outputs;
 };
 
@@ -82,7 +82,7 @@ inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const fl
   for (int r = 0; r < rows; r++)
     for (int h = 0; h < 2; h++) {
       int64_t at = column + h * W;
-      V y = __builtin_convertvector(sums[r][h], V) * load(to.scale + at) - load(to.taken + at);
+      V y = __builtin_convertvector(sums[r][h], V) * load(to.scale + at) - load(to.zero_point_correction + at);
       store(out + r * out_stride + h * W, y * steps[r] + load(to.bias + at));
     }
 }

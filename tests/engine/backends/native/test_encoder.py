@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from instruction_paths import missing
 
 from xtremely.engine.backends.native import encoder
-from xtremely.engine.backends.native.encoder import Part, panels, parts
+from xtremely.engine.backends.native.encoder import TokenChunk, chunks, panels
 from xtremely.engine.backends.native.library import library
 from xtremely.engine.backends.select import open_backend
 from xtremely.engine.models.ops import TORCH
@@ -112,7 +112,7 @@ def test_threads_do_not_matter(make_tiny, sentences):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("lengths", [[7] * 300, [500, 20, 20, 1], [3], [0, 4, 0], []])
 def test_parts_hold_every_sequence_once(lengths, threads):
-    made = [*parts(lengths, threads)]
+    made = [*chunks(lengths, threads)]
     borders = np.concatenate([[0], np.cumsum(lengths)])
     assert [n for part in made for n in range(part.first, part.first + part.count)] == [
         *range(len(lengths))
@@ -120,15 +120,15 @@ def test_parts_hold_every_sequence_once(lengths, threads):
     assert all(part.token == borders[part.first] for part in made)
     sizes = np.diff([*(part.token for part in made), sum(lengths)]) if made else []
     assert all(a >= b for a, b in itertools.pairwise(sizes)) or 500 in lengths
-    assert all(size < encoder.PART + max(lengths) for size in sizes)
-    assert all(size >= encoder.LEAST for size in sizes[:-1])
+    assert all(size < encoder.CHUNK_TOKENS + max(lengths) for size in sizes)
+    assert all(size >= encoder.MIN_CHUNK_TOKENS for size in sizes[:-1])
     assert made or not lengths
 
 
 def test_parts_by_hand():
     # two threads: of 1,200 tokens 288 at first, then quarters of 910, 680, 510, 380, 280 and 210
-    found = [*parts([10] * 120, 2)]
-    assert found[:3] == [Part(0, 29, 0), Part(29, 23, 290), Part(52, 17, 520)]
+    found = [*chunks([10] * 120, 2)]
+    assert found[:3] == [TokenChunk(0, 29, 0), TokenChunk(29, 23, 290), TokenChunk(52, 17, 520)]
     assert [part.count for part in found] == [29, 23, 17, 13, 10, 7, 6, 5, 5, 5]
 
 
@@ -176,9 +176,12 @@ def test_what_auto_takes(make_tiny, monkeypatch):
     modern = make_tiny("modernbert", **SIZES)
     taken = {}
     for reason in ("", "needs a C++ compiler"):
-        monkeypatch.setattr("xtremely.engine.backends.select.lacking", lambda device, r=reason: r)
         monkeypatch.setattr(
-            "xtremely.engine.backends.select.unfit", lambda c: "" if c.hidden == 64 else "odd"
+            "xtremely.engine.backends.select.unavailable_reason", lambda device, r=reason: r
+        )
+        monkeypatch.setattr(
+            "xtremely.engine.backends.select.unsupported_reason",
+            lambda c: "" if c.hidden == 64 else "odd",
         )
         monkeypatch.setattr(
             "xtremely.engine.backends.select.Packed", lambda folder, name, *rest: Named(name)

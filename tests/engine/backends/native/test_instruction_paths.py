@@ -15,13 +15,18 @@ from instruction_paths import PATHS, executable, imitating, missing
 
 from xtremely.engine.backends.native import encoder as native
 from xtremely.engine.backends.native import library as native_library
-from xtremely.engine.backends.native.encoder import NativeEncoder, lacking, panels, unfit
+from xtremely.engine.backends.native.encoder import (
+    NativeEncoder,
+    panels,
+    unavailable_reason,
+    unsupported_reason,
+)
 from xtremely.engine.models.bert import Bert
 from xtremely.engine.models.config import EncoderConfig, ModernBertConfig
 from xtremely.engine.models.modernbert import ModernBert
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.quantization.int8 import Int8Bert, Int8Linear, Rows
-from xtremely.engine.quantization.smoothquant import peaks
+from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import collate
 from xtremely.engine.text.tokenizer import Tokens
 
@@ -133,7 +138,7 @@ CHANGES = [None, far_means, far_scores, low_scores, wide_gelu, nothing_left]
 
 
 def test_every_path_passes_the_self_check(path):
-    assert lacking(CPU) == ""
+    assert unavailable_reason(CPU) == ""
 
 
 def test_paths_are_what_they_are_called(libraries):
@@ -149,7 +154,7 @@ def test_paths_are_what_they_are_called(libraries):
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_state_is_nearly_as_exact_as_torchs(path, config, change):
     made, plain, exact = reference(config, change)
-    assert unfit(config) == ""
+    assert unsupported_reason(config) == ""
     found = NativeEncoder(made)(batch_of(LENGTHS), [*exact])
     for layer, state in exact.items():
         near(found[layer], plain[layer], state)
@@ -244,7 +249,7 @@ def part_of(batch, start, stop):
 
 
 def whole(made, batch):
-    return Int8Bert(made, peaks(made, batch))
+    return Int8Bert(made, activation_absmax(made, batch))
 
 
 @pytest.mark.parametrize("change", [*CHANGES, below_zero])
@@ -262,10 +267,10 @@ def test_int8_takes_the_twins_steps(path, change):
 
 @pytest.mark.parametrize("lifted", [False, True])
 @pytest.mark.parametrize("extreme", [False, True])
-def test_products_in_int8_are_exact(path, lifted, extreme):
+def test_products_in_int8_are_exact(path, shifted, extreme):
     """Also where every byte is at its most: nothing overflows on the way."""
     torch.manual_seed(0)
-    module = Int8Linear(torch.nn.Linear(800, 64).requires_grad_(False), lifted=lifted)
+    module = Int8Linear(torch.nn.Linear(800, 64).requires_grad_(False), shifted=shifted)
     if extreme:
         module.weight[:8], module.weight[8:16] = 64, -64
         module.weight[16:24, ::2], module.weight[16:24, 1::2] = 127, -127
@@ -274,7 +279,10 @@ def test_products_in_int8_are_exact(path, lifted, extreme):
         values = bits if extreme else torch.randint(0, 256, (count, 800))
         values[-1] = 255
         rows = Rows(values.to(torch.uint8), torch.rand(count, 1) + 0.5)
-        y = rows.values.double() @ module.weight.double().T * module.scale - module.taken
+        y = (
+            rows.values.double() @ module.weight.double().T * module.scale
+            - module.zero_point_correction
+        )
         exact = y * rows.scale + module.bias
         assert (product(path, module, rows) - exact).abs().max() <= 3e-7 * 255 * 800, count
 
@@ -283,7 +291,7 @@ def product(library, linear, rows):
     """A product as the C++ does it, from packed weights."""
     weight = panels(linear.weight, library.columns())
     out = torch.empty(len(rows.values), len(linear.weight))
-    tensors = [weight, linear.bias, linear.scale, linear.taken, linear.reader]
+    tensors = [weight, linear.bias, linear.scale, linear.zero_point_correction, linear.input_scale]
     struct = native_library.LinearStruct(
         *(one.data_ptr() for one in tensors), linear.weight.shape[1], len(linear.weight)
     )

@@ -12,7 +12,7 @@ from instruction_paths import missing
 
 from xtremely.engine.backends.native import encoder
 from xtremely.engine.backends.native import library as native_library
-from xtremely.engine.backends.native.encoder import lacking
+from xtremely.engine.backends.native.encoder import unavailable_reason
 from xtremely.engine.backends.native.library import library
 from xtremely.engine.backends.select import open_backend
 from xtremely.files.trust import distrusted, seal, sealed
@@ -69,7 +69,7 @@ def loaded_from():
 @compiles
 def test_the_self_check_passes():
     """Nothing here may be skipped because the C++ is wrong: where it compiles, it is right."""
-    assert lacking(CPU) == ""
+    assert unavailable_reason(CPU) == ""
 
 
 @compiles

@@ -17,7 +17,7 @@ from xtremely.engine.backends.onnx.outputs import Product
 from xtremely.engine.backends.onnx.session import check_file
 from xtremely.engine.backends.onnx.verify import compare
 from xtremely.engine.backends.select import open_backend
-from xtremely.engine.models.heads import KINDS, load_head
+from xtremely.engine.models.heads import HEAD_KINDS, load_head
 from xtremely.kernels.guard import InputError, UsageError
 
 FAMILIES = {
@@ -27,7 +27,7 @@ FAMILIES = {
 }
 CPU = torch.device("cpu")
 SPREAD = {"initializer_range": 0.05}  # activations as tame as a trained model's
-AUTO = {kind: f"AutoModel{suffix}" for kind, suffix in KINDS.items()}
+AUTO = {kind: f"AutoModel{suffix}" for kind, suffix in HEAD_KINDS.items()}
 
 
 def opened(folder):
@@ -59,7 +59,7 @@ def bert(make_tiny):
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_plain_onnxruntime_gives_transformers_logits(make_tiny, tmp_path, sentences, family, kind):
     labels = {} if "answer" in kind or "choice" in kind else {"id2label": dict(enumerate("abc"))}
     folder = make_tiny(family, AUTO[kind], **FAMILIES[family], **labels)
