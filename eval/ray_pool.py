@@ -96,7 +96,7 @@ def fill(
     load: dict[str, str],
     workers: int,
 ) -> Work:
-    """``embedding.encode`` by a pool of actors; ``load`` is how each makes its engine."""
+    """``embed.encode`` by a pool of actors; ``load`` is how each makes its engine."""
     data = importlib.import_module(f"{_ray().__name__}.data")
     work, missing = missing_shards(store, progress)
     require(workers >= 1, f"{workers} workers; at least 1 is needed")

@@ -56,7 +56,7 @@ def mutual(
         shards: parts of a base, one in memory at a time.
         recall: share of the true neighbours that the index must propose.
         watch: told how far it is.
-        map_function: what searches the parts, in their order; another than ``map`` may do so elsewhere.
+        map_function: applies the search to the parts, in their order, as ``map`` does.
     """
     if factory == plan.EXACT_NAME:
         both = _exactly(x, y, k, shards, watch, map_function)

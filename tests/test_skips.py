@@ -64,7 +64,7 @@ def test_skips_depend_on_the_machine_only(path):
 def test_a_skip_that_asks_the_code_under_test_is_found():
     text = """
 import pytest, torch
-from xtremely.engine.native import lacking
+from xtremely.engine.backends.native.encoder import lacking
 from xtremely.engine import other as renamed
 HERE = lacking("cpu")
 mark = pytest.mark.skipif(bool(HERE), reason="x")

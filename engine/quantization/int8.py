@@ -19,7 +19,7 @@ from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.quantization.smoothquant import (
     GELU_FLOOR,
-    ActivationAbsmax,
+    Absmax,
     quantize_in_pairs,
     smoothing_factors,
 )
@@ -96,7 +96,7 @@ def widened(x: Tensor) -> Rows:
 class Int8Layer(nn.Module):
     """``bert.Layer`` on rounded tokens."""
 
-    def __init__(self, layer: Layer, activation_absmax: ActivationAbsmax):
+    def __init__(self, layer: Layer, activation_absmax: Absmax):
         super().__init__()
         self.heads = layer.heads
         self.qkv = Int8Linear(layer.qkv, activation_absmax[id(layer.qkv.weight)])
@@ -124,10 +124,10 @@ class Int8Bert(Encoder):
 
     Args:
         encoder: in fp32, on the CPU; its embeddings and norms are taken over.
-        activation_absmax: see ``rounding.activation_absmax``.
+        activation_absmax: see ``smoothquant.activation_absmax``.
     """
 
-    def __init__(self, encoder: Bert, activation_absmax: ActivationAbsmax):
+    def __init__(self, encoder: Bert, activation_absmax: Absmax):
         super().__init__(encoder.config)
         self.embeddings = encoder.embeddings
         self.layers = nn.ModuleList(Int8Layer(layer, activation_absmax) for layer in encoder.layers)

@@ -1,13 +1,15 @@
-"""What keeps the rounding of an encoder's linear layers in int8 small.
+"""SmoothQuant for the linear layers of an encoder, and how weights are quantized to int8.
 
-A token has one scale, so a channel that is far larger than the others costs all of them precision,
-and the channels that a norm makes differ most. They are balanced against the weights that read
-them, a factor a channel, after Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training
-Quantization for Large Language Models" (ICML 2023); how large they get is seen on ``samples``.
-GELU's results begin just below zero: lifted above it, they fill all 256 steps instead of half.
-Without VNNI a processor adds two neighbouring products in 16 bits, where two large weights
-overflow: an exported file's weights have 100 steps instead of 127, so that hardly any two do; where
-it is known which products are neighbours, every row has as many steps as no two of its overflow.
+Inputs are quantized per token. A channel that is much larger than the others then costs all of them
+precision. Smoothing moves a part of each channel's size into the weights, with one factor per
+channel: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
+Language Models" (ICML 2023). The size of a channel is measured on ``calibration_texts``.
+
+GELU's results are never below -0.17. Shifted by that, they fill all 256 levels instead of half.
+
+A processor without VNNI adds two neighbouring products in 16 bits, where two large weights
+overflow. Weights of an exported file have 100 levels instead of 127, so that hardly any two do.
+Where it is known which products are neighbours, a row has as many levels as no two overflow.
 """
 
 from __future__ import annotations
@@ -23,18 +25,16 @@ from xtremely.engine.models.ops import TORCH
 from xtremely.engine.text.batch import Batch
 
 GELU_FLOOR = np.float32(0.17)  # GELU is never below -0.16998
-SHARE = 0.65  # of a channel's size that is moved into the weights, as a power; LOG.md has others
-WEIGHT_LEVELS = 100  # of a weight
+ALPHA = 0.65  # the share of a channel's size that moves into the weights, as an exponent
+WEIGHT_LEVELS = 100  # on either side of zero
 IN_PAIRS = 127  # steps of two neighbours together: 128 fit, of which rounding may add one
 MIN_ABSMAX = 1e-5
 
-ActivationAbsmax = Mapping[
-    int, Tensor
-]  # id of a linear layer's weight -> [K] largest size of its inputs
+Absmax = Mapping[int, Tensor]  # id of a linear layer's weight -> [K] absmax of its inputs
 
 
-def activation_absmax(encoder: Encoder, batch: Batch) -> ActivationAbsmax:
-    """How large every input of every linear layer gets on a batch."""
+def activation_absmax(encoder: Encoder, batch: Batch) -> Absmax:
+    """The largest absolute value of every input channel of every linear layer, on a batch."""
     found: dict[int, Tensor] = {}
 
     def linear(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
@@ -46,16 +46,14 @@ def activation_absmax(encoder: Encoder, batch: Batch) -> ActivationAbsmax:
 
 
 def smoothing_factors(peak: Tensor, weight: Tensor) -> Tensor:
-    """Factors [K] by which inputs are divided and weights [N, K] multiplied; their geometric mean
-    is 1.
-    """
+    """Factors [K] that divide inputs and multiply weights [N, K]; their geometric mean is 1."""
     inputs, weights = peak.clamp(min=MIN_ABSMAX), weight.abs().amax(dim=0).clamp(min=MIN_ABSMAX)
-    factors = inputs**SHARE / weights ** (1 - SHARE)
+    factors = inputs**ALPHA / weights ** (1 - ALPHA)
     return factors / factors.log().mean().exp()
 
 
 def quantize(weights: np.ndarray, levels: int = WEIGHT_LEVELS) -> tuple[np.ndarray, np.ndarray]:
-    """Values in int8 [N, K], at most ``levels``, and a scale in fp32 [N, 1] a row: value * scale."""
+    """int8 values [N, K] of at most ``levels``, and one fp32 scale per row [N, 1]."""
     scale = np.maximum(np.abs(weights).max(axis=1, keepdims=True), 1e-12) / np.float32(levels)
     return np.round(weights / scale).astype(np.int8), scale.astype(np.float32)
 

@@ -68,7 +68,7 @@ class Trainer(transformers.Trainer):
         patience: int | None,
         made_with: Surroundings,
     ) -> None:
-        """What to train on; see ``train.fit``."""
+        """What to train on; see ``trainer.fit``."""
         self._examples, self._dev_sets = Examples(train_sets), dev_sets
         self._batches, self._collator = batches, collator
         self._looks: list[tuple[str, int, float, Callable[[], torch.Tensor]]] = []

@@ -74,7 +74,7 @@ class DevSet:
 
 
 class Key(NamedTuple):
-    """An example's place in the order: its training set, its row there, and how often it came before."""
+    """An example's place in the order: training set, row, and how often it came before."""
 
     train_set: int
     row: int
@@ -86,8 +86,8 @@ def order(
 ) -> list[list[Key]]:
     """The batches of a whole training, each of one training set.
 
-    A training set gets its share of the examples, in as many visits of all its examples as that takes:
-    none comes again before all have come. The training sets' batches are spread evenly over the run.
+    A training set gets its share of the examples, in as many visits of all its examples as that
+    takes: none comes again before all have come. Its batches are spread evenly over the run.
 
     Args:
         train_sets: what there is.

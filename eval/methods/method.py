@@ -1,8 +1,8 @@
 """What evaluating one language gives, whatever the kind of task, and how a head evaluates a kind.
 
 Retrieval scores many variants of a cell and says which one is the benchmark's
-(``retrieval.Matched``). Where a head answers, a kind of task is one ``InferenceMethod``: the module of the
-kind ends with it, and the runner takes it from there.
+(``bitext.Matched``). Where a head answers, a kind of task is one ``InferenceMethod``: the module of
+the kind ends with it, and the runner takes it from there.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ Words = list[np.ndarray]  # the subwords of each word of a sentence
 
 
 class Tagging:
-    """Sentences as sequences for a head, and the tags that its outputs give; see ``ModelInputs``."""
+    """Sentences as sequences for a head, and the tags that its outputs give."""
 
     def __init__(self, engine: Engine, head: Head, task: Task, examples: Tagged, max_length: int):
         single, pair = engine.tokenizer.single, engine.tokenizer.pair

@@ -108,7 +108,7 @@ class MiningContext:
         watch: told how far the search is.
         bar: makes the bar of an encoding: sentences -> a progress function.
         map_function: see ``approximate.mutual``.
-        fill: encodes a corpus into a store; see ``embedding.encode``.
+        fill: encodes a corpus into a store; see ``embed.encode``.
     """
 
     def __init__(

@@ -184,7 +184,7 @@ def planned_cell(
 
 
 def locate_model(name: str, models: Path | None) -> Path:
-    """A model's folder: in ``models`` if it is there, else where ``engine.models`` finds it.
+    """A model's folder: in ``models`` if it is there, else where ``hub.locate`` finds it.
 
     A bundle's models lie under names that are safe for folders, listed in ``names.json``.
     """

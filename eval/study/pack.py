@@ -2,7 +2,7 @@
 
 The bundle is a .tar.xz with ``grid.toml``, ``data/`` (the files that the grid's cells read,
 uncompressed, so that the whole compresses better) and ``models/NAME`` (the pieces that occur in the
-grid's texts, see ``engine.compact``; ``names.json`` says which model lies in which folder). What a
+grid's texts, see ``hub.compact``; ``names.json`` says which model lies in which folder). What a
 cell computes from it is what it computes from the originals, and its folder has the same name.
 ``study_unpack`` is the other direction.
 """

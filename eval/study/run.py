@@ -58,7 +58,7 @@ class Place:
         models: a folder with models by name, looked into first.
         device: of training and testing.
         workers: processes that share the device; cells run in them side by side.
-        ray: the address of a Ray cluster that runs the cells, see ``scale.connect``; ``workers``
+        ray: the address of a Ray cluster that runs the cells, see ``ray_pool.connect``; ``workers``
             of them share a GPU there.
         keep_models: whether trained models stay in their folders.
         results: the file with all finished cells; None for the run's folder.

@@ -48,7 +48,7 @@ def unpack(bundle: Path, out: Path) -> Path:
     """Make a bundle's folder with ``grid.toml``, ``data`` and ordinary model folders, once.
 
     Args:
-        bundle: what ``study_pack.pack`` wrote.
+        bundle: what ``pack.pack`` wrote.
         out: the run's folder.
 
     Returns:

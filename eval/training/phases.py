@@ -165,9 +165,10 @@ def _check_room(base: Path, out: Path) -> None:
             f"{out}: cannot be written to ({error.strerror}); name another folder with --out"
         ) from error
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    needed = DISK_FACTOR * size
     require(
-        free >= DISK_FACTOR * size,
-        f"{out}: {free / 1e9:.1f} GB free, training may need {DISK_FACTOR * size / 1e9:.1f} (a model of"
+        free >= needed,
+        f"{out}: {free / 1e9:.1f} GB free, training may need {needed / 1e9:.1f} (a model of"
         f" {size / 1e9:.1f} GB and checkpoints of it); make room, or name another folder",
     )
 

@@ -24,11 +24,11 @@ def test_only_what_runs_the_model_on_the_device_takes_part(
     make_tiny, tmp_path, monkeypatch, family, device, changes, left_out
 ):
     monkeypatch.setattr(
-        "xtremely.bench.contenders.unavailable_reason", lambda d: "" if d.type == "cpu" else "no"
+        "xtremely.bench.contenders.unavailable_reason", lambda d: None if d.type == "cpu" else "no"
     )
     monkeypatch.setattr(
         "xtremely.bench.contenders.unsupported_reason",
-        lambda config: "odd" if config.heads == 16 else "",
+        lambda config: "odd" if config.heads == 16 else None,
     )
     backend = SimpleNamespace(device=torch.device(device))
     engine = SimpleNamespace(folder=make_tiny(family, **changes), backend=backend)

@@ -38,10 +38,8 @@ from xtremely.kernels.guard import InputError
 
 CHUNK_TOKENS = 288  # most tokens that a core takes at a time, or one sequence
 MIN_CHUNK_TOKENS = 48  # tokens for which weights are worth reading
-MAX_RELATIVE_ERROR = {
-    "fp32": 1e-5,
-    "int8": 1e-2,
-}  # of the states' size, by which they may differ from torch's
+# By which states may differ from torch's, relative to their size.
+MAX_RELATIVE_ERROR = {"fp32": 1e-5, "int8": 1e-2}
 # Two layers, products in two parts, a window shorter than a sequence.
 TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)
 MODERN_TRIAL = ModernBertConfig(
@@ -49,19 +47,19 @@ MODERN_TRIAL = ModernBertConfig(
 )
 
 
-def unavailable_reason(device: torch.device) -> str:
-    """Why the C++ does not run on a device; empty if it does."""
+def unavailable_reason(device: torch.device) -> str | None:
+    """Why the C++ does not run on a device; None if it does."""
     if device.type != "cpu":
         return f"computes on the CPU, --device is {device}"
     try:
         _try()
     except InputError as error:
         return str(error)
-    return ""
+    return None
 
 
-def unsupported_reason(config: AnyConfig) -> str:
-    """Why an encoder does not run in C++, where that runs; empty if it does."""
+def unsupported_reason(config: AnyConfig) -> str | None:
+    """Why an encoder does not run in C++, where C++ runs; None if it does."""
     columns = library().columns()
     sizes = {
         "heads": config.hidden // config.heads,
@@ -69,7 +67,7 @@ def unsupported_reason(config: AnyConfig) -> str:
         "feed-forward layers": config.intermediate,
     }
     odd = [f"{name} are {size} wide" for name, size in sizes.items() if size % columns]
-    return f"takes multiples of {columns}, but {' and '.join(odd)}" if odd else ""
+    return f"takes multiples of {columns}, but {' and '.join(odd)}" if odd else None
 
 
 @cache
@@ -108,18 +106,17 @@ class TokenChunk(NamedTuple):
 
 
 def chunks(lengths: Sequence[int], threads: int) -> Iterator[TokenChunk]:
-    """Neighbouring sequences in parts of about ``CHUNK_TOKENS`` tokens, smaller ones towards the end.
+    """Neighbouring sequences in chunks of about ``CHUNK_TOKENS``, smaller ones towards the end.
 
-    A part is at most the share of a thread in half of what is left, but not below ``MIN_CHUNK_TOKENS``: when
-    one thread finds nothing more to do, the others have little left.
+    A chunk is at most a thread's share of half of what is left, but at least ``MIN_CHUNK_TOKENS``.
+    When one thread has nothing more to do, the others have little left.
     """
     left = sum(lengths)
     first = token = size = 0
     for place, length in enumerate(lengths):
         size += length
-        if size >= min(
-            CHUNK_TOKENS, max(MIN_CHUNK_TOKENS, left // (2 * threads))
-        ) or place + 1 == len(lengths):
+        most = min(CHUNK_TOKENS, max(MIN_CHUNK_TOKENS, left // (2 * threads)))
+        if size >= most or place + 1 == len(lengths):
             yield TokenChunk(first, place + 1 - first, token)
             first, token, left, size = place + 1, token + size, left - size, 0
 
@@ -135,8 +132,8 @@ class NativeEncoder:
     """An encoder in C++.
 
     Args:
-        encoder: in fp32 or int8, of a size that ``unsupported_reason`` does not speak against; its embeddings
-            are taken over.
+        encoder: in fp32 or int8, of a size for which ``unsupported_reason`` is None; its
+            embeddings are used as they are.
     """
 
     def __init__(self, encoder: Bert | ModernBert | Int8Bert):

@@ -101,7 +101,7 @@ class Onnx:
 
     Args:
         folder: a Hugging Face model folder.
-        wanted: the provider, one of ``onnx_session.PROVIDERS`` or ``auto``.
+        wanted: the provider, one of ``session.PROVIDERS`` or ``auto``.
         device: where results are wanted.
         precision: fp32, fp16 or int8.
 

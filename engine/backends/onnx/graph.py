@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.quantization.smoothquant import (
     GELU_FLOOR,
-    ActivationAbsmax,
+    Absmax,
     quantize,
     smoothing_factors,
 )
@@ -141,13 +141,13 @@ class Layout:
         return self.graph.op("Slice", table, whole(0), self.length, whole(0))
 
 
-def writing(graph: Graph, activation_absmax: ActivationAbsmax | None = None) -> Ops:
+def writing(graph: Graph, activation_absmax: Absmax | None = None) -> Ops:
     """Operations that write themselves into a graph, in int8 if ``activation_absmax`` are given."""
     return _Writer(graph, activation_absmax).ops()
 
 
 class _Writer:
-    def __init__(self, graph: Graph, activation_absmax: ActivationAbsmax | None):
+    def __init__(self, graph: Graph, activation_absmax: Absmax | None):
         self.graph, self.op, self.activation_absmax = graph, graph.op, activation_absmax
         self.normed: set[str] = set()  # values that a norm made
         self.gelus: set[str] = set()  # values that GELU made

@@ -21,7 +21,7 @@ from xtremely.engine.backends.onnx.graph import (
 )
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.heads import Head
-from xtremely.engine.quantization.smoothquant import ActivationAbsmax
+from xtremely.engine.quantization.smoothquant import Absmax
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 CHOICE = "multiple choice"
@@ -66,10 +66,11 @@ class Product:
 
 
 def build(
-    encoder: Encoder, product: Product, activation_absmax: ActivationAbsmax | None = None
+    encoder: Encoder, product: Product, activation_absmax: Absmax | None = None
 ) -> onnx.ModelProto:
-    """The graph of a product of an encoder, in ONNX's own operators; in int8 if the ``activation_absmax`` of
-    its linear layers' inputs are given, else in fp32.
+    """The graph of a product of an encoder, in ONNX's own operators.
+
+    It is in int8 if the absmax of its linear layers' inputs is given, else in fp32.
     """
     graph = Graph({id(p): name for name, p in encoder.named_parameters()})
     if product.head is not None:

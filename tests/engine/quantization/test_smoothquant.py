@@ -92,7 +92,7 @@ def test_one_large_channel_costs_the_others_little(seed):
 
 
 def test_an_exported_file_has_balanced_weights(make_tiny, tmp_path, monkeypatch):
-    """A channel of every norm is 8 times as large; weights and readers are those of ``smoothing_factors``."""
+    """A channel of every norm is 8 times as large; weights follow ``smoothing_factors``."""
     folder = make_tiny("bert", initializer_range=0.05)
     teacher = open_backend(folder, "torch", CPU, "fp32")
     for layer in teacher.encoder.layers:

@@ -17,9 +17,9 @@ from xtremely.files.writing import is_temporary
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from xtremely.eval import embedding
-from xtremely.eval.cli import main
-embedding.SHARD = 4
+from xtremely.eval.cli.main import main
+from xtremely.eval.mining import embed
+embed.SHARD = 4
 replace = Path.replace
 Path.replace = lambda *names: (time.sleep(0.03), replace(*names), time.sleep(0.03))[1]
 main(sys.argv[1:])

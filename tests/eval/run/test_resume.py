@@ -19,12 +19,13 @@ KILLS = int(os.environ.get("XTREMELY_KILLS", "3"))  # more for a longer look
 # everywhere. One process loads the libraries, and every run is a fork of it.
 RUNS = """
 import json, os, sys, time
-from xtremely.eval import evaluation, kept, predicting, report, results, run_folder, runner
-from xtremely.eval.cli import main
+from xtremely.eval.report import html
+from xtremely.eval.run import evaluation, folder, kept, predicting, results, runner
+from xtremely.eval.cli.main import main
 from xtremely.retrieval import store
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 runner.SHARD_ROWS, runner.PART, predicting.PART = 40, 12, 12
-for module in (store, kept, results, run_folder):
+for module in (store, kept, results, folder):
     def slow(path, data, write=module.write_atomic):
         time.sleep(0.02)
         write(path, data)

@@ -327,20 +327,20 @@ def test_a_study_whose_worker_is_killed_goes_on_to_the_same_scores(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from xtremely.engine import learner
-from xtremely.eval.study_grid import read_grid
-from xtremely.eval.study_run import Place, run_study
+from xtremely.engine.training import multitask_model as models
+from xtremely.eval.study.grid import read_grid
+from xtremely.eval.study.run import Place, run_study
 
-save = learner.save
+save = models.save
 
-def dying(learner, head, base, tokenizer, folder):
-    save(learner, head, base, tokenizer, folder)
+def dying(model, head, base, tokenizer, folder):
+    save(model, head, base, tokenizer, folder)
     marked = Path(os.environ["KILLED_ONCE"])
     if folder.parent.name == "phases" and not marked.exists():
         marked.write_text("")
         os.kill(os.getpid(), signal.SIGKILL)
 
-learner.save = dying
+models.save = dying
 if __name__ == "__main__":
     root, out = map(Path, sys.argv[1:])
     place = Place(root / "data", out, root / "models", device="cpu", workers=2)
