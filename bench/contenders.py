@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from xtremely.bench import cpu_peers, elsewhere, peers
+from xtremely.bench import cpu_peers, external_env, peers
 from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
 from xtremely.engine.backends.native.encoder import unavailable_reason, unsupported_reason
@@ -28,7 +28,7 @@ from xtremely.kernels.guard import InputError
 Make = Callable[[int], Contender]  # a batch's token budget -> the contender
 EAGER, DEFAULT = "transformers eager unsorted", "sentence-transformers default"
 # These have no budget: they run as users call them.
-AS_CALLED = (EAGER, DEFAULT, elsewhere.ONNX, elsewhere.OPENVINO)
+AS_CALLED = (EAGER, DEFAULT, external_env.ONNX, external_env.OPENVINO)
 OURS, BASELINE = "xtremely packed", "transformers sdpa sorted"
 OWN = {  # name -> backend and precision
     OURS: ("torch", "fp32"),
@@ -45,7 +45,7 @@ def names(scratch: Path, engine: Engine) -> list[str]:
     native = not (unavailable_reason(engine.backend.device) or unsupported_reason(config))
     runs = {"fp32": native, "int8": native and isinstance(config, EncoderConfig)}  # in C++
     own = [name for name, (kind, form) in OWN.items() if kind != "native" or runs[form]]
-    others = [name for name, folder in elsewhere.FOLDERS.items() if (scratch / folder).exists()]
+    others = [name for name, folder in external_env.FOLDERS.items() if (scratch / folder).exists()]
     return [EAGER, *own, BASELINE, DEFAULT, *cpu_peers.openers(scratch), *others]
 
 
@@ -56,18 +56,20 @@ def convert(engine: Engine, tuning: list[str], scratch: Path, python: str | None
         engine: the model, on the torch backend.
         tuning: texts to calibrate on, none of which is timed.
         scratch: an empty folder.
-        python: the Python that the peers of ``elsewhere`` run in; None leaves them out.
+        python: the Python that the peers of ``external_env`` run in; None leaves them out.
 
     Raises:
         InputError: that Python cannot be run, or has not what it needs.
     """
     cpu_peers.convert(engine, tuning, scratch)
     if python:
-        command = [python, elsewhere.__file__, "convert", str(engine.folder), str(scratch)]
+        command = [python, external_env.__file__, "convert", str(engine.folder), str(scratch)]
         try:
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise InputError(f"--elsewhere {python} does not write the models: {error}") from error
+            raise InputError(
+                f"--external-python {python} does not write the models: {error}"
+            ) from error
 
 
 def makers(model: str, engine: Engine, scratch: Path) -> dict[str, Make]:
@@ -106,7 +108,7 @@ def _peer(engine: Engine, name: str, opener: Callable[[], cpu_peers.Run]) -> Mak
     return lambda budget: cpu_peers.contender(engine, name, opener(), budget)
 
 
-class Apart:
+class SubprocessContender:
     """A contender that runs in another process, which waits while others run.
 
     Args:
@@ -151,14 +153,16 @@ class Apart:
             raise InputError(f"{self.name}: its process has ended; see its error above") from error
 
 
-def apart(model: str, name: str, scratch: Path, python: str | None, prompt: str) -> Apart:
+def spawn(
+    model: str, name: str, scratch: Path, python: str | None, prompt: str
+) -> SubprocessContender:
     """A contender in a process of its own.
 
     Args:
         model: as of ``makers``.
         name: the contender's.
         scratch: as of ``makers``.
-        python: the Python that the peers of ``elsewhere`` run in.
+        python: the Python that the peers of ``external_env`` run in.
         prompt: text put before every sentence.
     """
 
@@ -172,11 +176,11 @@ def apart(model: str, name: str, scratch: Path, python: str | None, prompt: str)
         return process.pid, process.join
 
     def theirs(far: Connection) -> tuple[int, Callable[[], Any]]:
-        command = [python, elsewhere.__file__, "serve", name, scratch, prompt, far.fileno()]
+        command = [python, external_env.__file__, "serve", name, scratch, prompt, far.fileno()]
         process = subprocess.Popen(list(map(str, command)), pass_fds=[far.fileno()])
         return process.pid, process.wait
 
-    return Apart(name, theirs if name in elsewhere.FOLDERS else ours)
+    return SubprocessContender(name, theirs if name in external_env.FOLDERS else ours)
 
 
 def _serve(far: Connection, model: str, name: str, scratch: Path) -> None:
@@ -184,4 +188,4 @@ def _serve(far: Connection, model: str, name: str, scratch: Path) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     engine = Engine.load(model, backend="torch")
-    elsewhere.serve(far, makers(model, engine, scratch)[name])
+    external_env.serve(far, makers(model, engine, scratch)[name])

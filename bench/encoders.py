@@ -30,10 +30,10 @@ from xtremely.bench.contenders import (
     BASELINE,
     EAGER,
     OURS,
-    Apart,
-    apart,
+    SubprocessContender,
     convert,
     names,
+    spawn,
 )
 from xtremely.bench.harness import Contender, Spread, measure, row_json
 from xtremely.bench.plots import speeds
@@ -84,7 +84,7 @@ def compare(
     workload: Workload,
     count: workloads.CountTokens,
     rounds: int,
-    makers: dict[str, Apart],
+    makers: dict[str, SubprocessContender],
 ) -> dict:
     """Measure all contenders on a workload: a result without the machine's description.
 
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--passages", type=int, default=16, help="texts of workload long")
     parser.add_argument("--only", choices=("short", "long"), help="one workload instead of both")
     parser.add_argument("--contenders", help="names, separated by commas; all by default")
-    parser.add_argument("--elsewhere", metavar="PYTHON", help="for peers of older libraries")
+    parser.add_argument("--external-python", metavar="PYTHON", help="for peers of older libraries")
     given = parser.parse_args(arguments)
 
     engine = Engine.load(given.model, backend="torch")
@@ -247,11 +247,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.append(workloads.passages(given.data_root, given.passages, count))
     results = []
     on_cpu = engine.backend.device.type == "cpu"
-    require(on_cpu or not given.elsewhere, "--elsewhere is for peers on a CPU; leave it out")
+    require(
+        on_cpu or not given.external_python, "--external-python is for peers on a CPU; leave it out"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         tuning = [text for workload in chosen for text in workload.tuning]
         if on_cpu:
-            convert(engine, tuning, Path(scratch), given.elsewhere)
+            convert(engine, tuning, Path(scratch), given.external_python)
         wanted = names(Path(scratch), engine)
         if given.contenders:
             asked = given.contenders.split(",")
@@ -260,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             wanted = [name for name in wanted if name in (EAGER, BASELINE, OURS, *asked)]
         for workload in chosen:
             found = {
-                name: apart(given.model, name, Path(scratch), given.elsewhere, prompt)
+                name: spawn(given.model, name, Path(scratch), given.external_python, prompt)
                 for name in wanted
             }
             results.append(compare(engine, workload, count, given.rounds, found))

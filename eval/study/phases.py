@@ -1,11 +1,11 @@
 """The phases that a study's cells share: which cells share one, and until when it is needed.
 
 A phase other than a target is trained once, in ``phases/DIGEST`` of the run's folder, and all cells
-that begin with it (same model, same phases up to there, same seed) start from there. Whoever comes
-first trains it, the others wait, see ``training.phases``. Cells run first seeds first, so the phases
-of a seed are gone before those of the next one come. Inside a seed they run part by part, the most
-valuable part first: a run cut short has all sources in the parts that it reached, and cells that
-run side by side seldom wait for one phase.
+that begin with it (same model, same phases up to there, same seed) start from there. The first cell
+that needs a phase trains it; the others wait. The first seed's cells run first, so that its phases
+are gone before those of the next one come. Inside a seed they run part by part, the most valuable
+part first: a run cut short has all sources in the parts that it reached, and cells that run side by
+side seldom wait for one phase.
 """
 
 from __future__ import annotations

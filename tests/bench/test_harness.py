@@ -198,7 +198,7 @@ NAMES = ("transformers eager unsorted", "xtremely packed", "transformers sdpa so
 WRONG = "sentence-transformers default"
 
 
-class FakeApart:
+class FakeContender:
     """Contenders that need no process; one of them is wrong."""
 
     def __init__(self, model, name, scratch, python, prompt):
@@ -238,7 +238,7 @@ def fake_run(monkeypatch, tmp_path):
     monkeypatch.setattr(encoders.Engine, "load", lambda model, **_: engine)
     monkeypatch.setattr(encoders, "RESULTS", tmp_path)
     monkeypatch.setattr(encoders, "names", lambda scratch, engine: [*NAMES, WRONG])
-    monkeypatch.setattr(encoders, "apart", FakeApart)
+    monkeypatch.setattr(encoders, "spawn", FakeContender)
     monkeypatch.setattr(encoders, "convert", lambda *arguments: None)
     monkeypatch.setattr(encoders.machine, "gemm_rate", lambda *shape: 1e11)
     return tmp_path
@@ -270,8 +270,8 @@ def test_contenders_are_chosen_by_name_beside_the_reference_ours_and_the_baselin
 
 def test_peers_on_a_cpu_are_not_dropped_in_silence_on_a_gpu(fake_run):
     encoders.Engine.load("fake").backend.device = torch.device("cuda")
-    with pytest.raises(InputError, match="--elsewhere is for peers on a CPU"):
-        encoders.main(["--only", "short", "--elsewhere", "python"])
+    with pytest.raises(InputError, match="--external-python is for peers on a CPU"):
+        encoders.main(["--only", "short", "--external-python", "python"])
 
 
 def test_tokens_are_real_ones_with_specials_and_prompt(fake_run, capsys):

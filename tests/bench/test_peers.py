@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from xtremely.bench import contenders, cpu_peers, elsewhere, peers
+from xtremely.bench import contenders, cpu_peers, external_env, peers
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import plan
 from xtremely.kernels.guard import InputError
@@ -74,22 +74,22 @@ def test_every_run_pays_for_its_tokenisation(engine, texts, make, monkeypatch):
 
 
 def test_a_contender_in_a_process_of_its_own_embeds_the_same(engine, tiny_bert, texts, tmp_path):
-    apart = contenders.apart(str(tiny_bert), contenders.OURS, tmp_path, None, "")
-    one = apart(500)
+    contender = contenders.spawn(str(tiny_bert), contenders.OURS, tmp_path, None, "")
+    one = contender(500)
     one.before()
     start = one.processor()
     np.testing.assert_allclose(one.embed(texts), peers.packed(engine, 500).embed(texts), atol=1e-5)
     assert one.processor() > start
-    assert apart.peak() > 1
-    apart.close()
+    assert contender.peak() > 1
+    contender.close()
 
 
 def test_a_contender_whose_process_fails_is_named(tiny_bert, tmp_path, capfd):
-    apart = contenders.apart(str(tiny_bert), "nobody", tmp_path, None, "")
+    contender = contenders.spawn(str(tiny_bert), "nobody", tmp_path, None, "")
     with pytest.raises(InputError, match="nobody: its process has ended"):
-        apart(500).before()
+        contender(500).before()
     assert "KeyError: 'nobody'" in capfd.readouterr().err
-    apart.close()
+    contender.close()
 
 
 # In place of optimum: the model of a folder through transformers, arrays in and out.
@@ -123,33 +123,37 @@ def other_python(tmp_path, monkeypatch):
 
 
 def test_a_peer_in_another_python_embeds_the_same(engine, tiny_bert, texts, tmp_path, other_python):
-    shutil.copytree(tiny_bert, tmp_path / elsewhere.FOLDERS[elsewhere.OPTIMUM])
+    shutil.copytree(tiny_bert, tmp_path / external_env.FOLDERS[external_env.OPTIMUM])
     names = contenders.names(tmp_path, engine)
-    assert {elsewhere.ONNX, elsewhere.OPTIMUM} <= {*names} and elsewhere.OPENVINO not in names
-    apart = contenders.apart(str(tiny_bert), elsewhere.OPTIMUM, tmp_path, other_python, "query: ")
-    one = apart(100)
+    assert {external_env.ONNX, external_env.OPTIMUM} <= {
+        *names
+    } and external_env.OPENVINO not in names
+    contender = contenders.spawn(
+        str(tiny_bert), external_env.OPTIMUM, tmp_path, other_python, "query: "
+    )
+    one = contender(100)
     one.before()
     prompted = [f"query: {text}" for text in texts]
     np.testing.assert_allclose(
         one.embed(texts), peers.packed(engine, 100).embed(prompted), atol=1e-5
     )
-    assert one.processor() > 0 and apart.peak() > 1
-    apart.close()
+    assert one.processor() > 0 and contender.peak() > 1
+    contender.close()
 
 
-def test_batches_elsewhere_are_ours():
+def test_batches_of_the_external_environment_are_ours():
     lengths = [3, 9, 1, 9, 5, 30, 2]
     ours = [len(batch) for batch in plan(np.array(lengths), 12)]
-    theirs = list(elsewhere.batches(lengths, 12))
+    theirs = list(external_env.batches(lengths, 12))
     assert [len(batch) for batch in theirs] == ours
     assert sorted(sum(theirs, [])) == list(range(len(lengths)))
-    assert list(elsewhere.batches([], 12)) == []
+    assert list(external_env.batches([], 12)) == []
 
 
 def test_a_python_that_lacks_a_peer_is_refused(engine, tmp_path, other_python, monkeypatch, capfd):
     monkeypatch.setattr(cpu_peers, "convert", lambda *_: None)
     with pytest.raises(InputError, match="does not write the models"):
         contenders.convert(engine, [], tmp_path, other_python)
-    with pytest.raises(InputError, match="--elsewhere nowhere does not write"):
+    with pytest.raises(InputError, match="--external-python nowhere does not write"):
         contenders.convert(engine, [], tmp_path, "nowhere")
     contenders.convert(engine, [], tmp_path, None)

@@ -1,7 +1,7 @@
 """Peers that want other versions of libraries than this project, run by a Python that has them.
 
-    python -m venv other && other/bin/pip install -r bench/elsewhere.txt
-    python -m xtremely.bench.encoders --elsewhere other/bin/python
+    python -m venv other && other/bin/pip install -r bench/external_env.txt
+    python -m xtremely.bench.encoders --external-python other/bin/python
 
 That Python runs this file as a script, so nothing here imports the project. ``convert`` writes the
 models first, in a process of its own: what an export needs is no contender's memory.
@@ -22,11 +22,11 @@ ONNX, OPENVINO, OPTIMUM = (
     "sentence-transformers openvino",
     "optimum onnxruntime",
 )
-FOLDERS = {ONNX: "elsewhere-onnx", OPENVINO: "elsewhere-openvino", OPTIMUM: "elsewhere-onnx"}
+FOLDERS = {ONNX: "external-onnx", OPENVINO: "external-openvino", OPTIMUM: "external-onnx"}
 
 
 def serve(far: Connection, make: Callable[[int], Any]) -> None:
-    """Answer what ``contenders.Apart`` asks, until it hangs up.
+    """Answer what ``contenders.SubprocessContender`` asks, until it hangs up.
 
     Args:
         far: this process's end.
