@@ -29,7 +29,7 @@ from rich.table import Table
 from xtremely.bench import machine, workloads
 from xtremely.engine.runtime import Engine
 from xtremely.eval.run.evaluation import Evaluation
-from xtremely.eval.run.planning import MiningSettings
+from xtremely.eval.run.planning import EvaluationSettings
 from xtremely.eval.run.runner import Watcher
 from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import require
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             load,
             tasks,
             given.data_root,
-            MiningSettings(limit=given.limit),
+            EvaluationSettings(limit=given.limit),
             given.checkpoints,
             languages,
             named=False,

@@ -36,7 +36,7 @@ from xtremely.bench import machine, retrieval_peers
 from xtremely.bench.harness import Spread
 from xtremely.engine.runtime import Engine
 from xtremely.eval.mining.gold import TUNED
-from xtremely.eval.mining.mine import MiningSettings, Surroundings, mine
+from xtremely.eval.mining.mine import MiningContext, MiningSettings, mine
 from xtremely.kernels.guard import require
 from xtremely.retrieval import exact
 from xtremely.retrieval.blas import blas, load_faiss
@@ -224,7 +224,7 @@ def _searched(
 
 def mine_files(x: Path, y: Path, out: Path, factory: str) -> dict[str, Any]:
     """Mining two matrices of embeddings, memory included."""
-    context = Surroundings(_no_engine, _say, lambda rows: nullcontext())
+    context = MiningContext(_no_engine, _say, lambda rows: nullcontext())
     with Timed() as timed:
         report = mine(x, y, out, out.with_name("work"), MiningSettings(index=factory), context)
     rows = report["source"]["rows"] + report["target"]["rows"]
@@ -256,7 +256,7 @@ def mine_sets(folder: Path, languages: Sequence[str], model: str) -> Iterator[di
         paths = [folder / f"{code}-en.{side}" for side in (code, "en", "gold")]
         for factory in QUALITY:
             settings = MiningSettings(index=factory, gold=paths[2], threshold=TUNED)
-            context = Surroundings(load, _say, lambda rows: nullcontext(lambda *done: None))
+            context = MiningContext(load, _say, lambda rows: nullcontext(lambda *done: None))
             out = folder / "mined" / f"{code}-en.{factory}.tsv"
             report = mine(paths[0], paths[1], out, folder / "mined" / "work", settings, context)
             spent = report["seconds"]

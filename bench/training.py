@@ -30,12 +30,12 @@ from xtremely.engine.training.multitask_model import HeadPlan
 from xtremely.engine.training.trainer import Hyperparameters, choose_device, choose_precision, fit
 from xtremely.eval.data.examples import chosen
 from xtremely.eval.tasks.task import find_task
-from xtremely.eval.training.encoding import WAYS
+from xtremely.eval.training.encoding import TRAINING_METHODS
 
 LENGTH = 128
 RATE = 1e-4
 BATCH = 32
-WAY = WAYS["tag"]
+WAY = TRAINING_METHODS["tag"]
 
 
 def ours(

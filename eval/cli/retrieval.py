@@ -143,10 +143,10 @@ def mine(
     from xtremely.engine.runtime import Engine
     from xtremely.eval.cli.display import encoding_progress, print_mined, search_watch
     from xtremely.eval.mining.embed import Encoding
-    from xtremely.eval.mining.mine import EvaluationSettings, MiningContext, check_paths
+    from xtremely.eval.mining.mine import MiningContext, MiningSettings, check_paths
     from xtremely.eval.mining.mine import mine as run
 
-    settings = EvaluationSettings(
+    settings = MiningSettings(
         margin=margin,
         k=k,
         retrieval=retrieval,

@@ -15,7 +15,7 @@ from xtremely.files.documents import read_json
 from xtremely.files.writing import file_digest, write_atomic, written_whole
 from xtremely.kernels.guard import InputError, UsageError
 from xtremely.retrieval import approximate, plan
-from xtremely.retrieval.approximate import Each, Watch
+from xtremely.retrieval.approximate import MapFunction, Watch
 from xtremely.retrieval.exact import Both
 from xtremely.retrieval.neighbours import Neighbours, Vectors
 
@@ -84,7 +84,7 @@ def kept_or_found(
     shards: int,
     kept: Path,
     watch: Watch,
-    each: Each,
+    map_function: MapFunction,
 ) -> tuple[Both, dict[str, Any]]:
     """The k nearest y of every x and x of every y, and how they were found.
 
@@ -97,7 +97,7 @@ def kept_or_found(
         kept: where they are kept, a .npz file with a note beside it; named by all that decides
             them.
         watch: see ``approximate.mutual``.
-        each: see ``approximate.mutual``.
+        map_function: see ``approximate.mutual``.
     """
     note = kept.with_suffix(".json")
     try:
@@ -106,7 +106,9 @@ def kept_or_found(
             return _read(kept), {**about.how, "resumed": True}
     except (OSError, InputError):
         pass
-    both, how = approximate.mutual(x, y, k, chosen.factory, shards=shards, watch=watch, each=each)
+    both, how = approximate.mutual(
+        x, y, k, chosen.factory, shards=shards, watch=watch, map_function=map_function
+    )
     how |= {"why": chosen.why}
     there, back = both
     with written_whole(kept) as temporary, temporary.open("xb") as file:

@@ -74,7 +74,7 @@ INTERMEDIATE_KEYS = ("name", "train")
 SOURCE_KEYS = ("task", "split", "examples", "source")
 PHASE_KEYS = (*SOURCE_KEYS, "also")
 OURS = ("name", "sources")  # of a recipe's phase: what the grid says in its own way
-SETTINGS = tuple(one.name for one in fields(recipe.StudyPhase) if one.name not in OURS)
+SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
 LAYER = r" *(last|[0-9]{1,6}) *"
 TEST_KEYS = ("task", "languages", "limit", "layers")
 

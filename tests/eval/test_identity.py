@@ -11,7 +11,7 @@ from xtremely.engine.models.heads import Head
 from xtremely.eval.data.examples import Comparable, Parallel, Questions, Side, Tagged, TextPairs
 from xtremely.eval.methods.bitext import Space, Spaces
 from xtremely.eval.run import runner
-from xtremely.eval.run.planning import Cell, Settings, plan_cells
+from xtremely.eval.run.planning import Cell, EvaluationSettings, plan_cells
 from xtremely.eval.tasks.task import find_task
 
 BACKEND = {
@@ -63,8 +63,8 @@ SHARED = {
     "device": {"engine": engine({"device": torch.device("cuda")})},
     "precision": {"engine": engine({"precision": "bf16"})},
     "encoder": {"engine": engine({"implementation": "transformers"})},
-    "profile": {"settings": Settings(profile="script")},
-    "limit": {"settings": Settings(limit=10)},
+    "profile": {"settings": EvaluationSettings(profile="script")},
+    "limit": {"settings": EvaluationSettings(limit=10)},
     "versions": {"library_versions": {"torch": "9"}},
 }
 CELLS = {
@@ -144,7 +144,10 @@ def described(monkeypatch):
             patch.setattr(runner, "library_versions", lambda: versions)
             for constant in ("SHARD_ROWS", "PART"):
                 patch.setattr(runner, constant, change.get(constant, 4096))
-            cell, settings = change.get("cell", base()), change.get("settings", Settings())
+            cell, settings = (
+                change.get("cell", base()),
+                change.get("settings", EvaluationSettings()),
+            )
             identity = runner._identity(change.get("engine", engine()), cell, settings)
             return identity, runner._name(cell, identity)
 
@@ -233,6 +236,6 @@ def test_every_part_of_the_data_counts_in_its_hash(name):
             token_budget=2048,
             head=lambda kind, labels: object.__new__(Head),
         )
-        cells, _ = plan_cells(stub, [task], Path(), Settings(), [task.languages[0]])
+        cells, _ = plan_cells(stub, [task], Path(), EvaluationSettings(), [task.languages[0]])
         hashes.append(cells[0].data_hash)
     assert len(set(hashes)) == len(hashes)

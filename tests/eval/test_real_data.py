@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xtremely.eval.run.planning import Settings, plan_cells
+from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.runner import Watcher, run_cell
 from xtremely.eval.tasks.task import find_task
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason="no benchmark data bes
 @pytest.mark.oracle
 @pytest.mark.parametrize("code", MEASURED)
 def test_tatoeba_accuracy(e5, tmp_path, code):
-    cells, _ = plan_cells(e5, [find_task("tatoeba")], DATA, Settings(), [code])
-    records = run_cell(e5, cells[0], Settings(), tmp_path, Watcher())["records"]
+    cells, _ = plan_cells(e5, [find_task("tatoeba")], DATA, EvaluationSettings(), [code])
+    records = run_cell(e5, cells[0], EvaluationSettings(), tmp_path, Watcher())["records"]
     scores = {(r["scoring"], r["direction"]): r["score"] for r in records}
     order = [(s, d) for s in ("cosine", "ratio") for d in ("x->en", "en->x")]
     for key, expected in zip(order, MEASURED[code], strict=True):

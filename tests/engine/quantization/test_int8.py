@@ -54,7 +54,7 @@ def test_products_are_sums_of_whole_numbers():
     )
 
 
-@pytest.mark.parametrize("lifted", [False, True])
+@pytest.mark.parametrize("shifted", [False, True])
 def test_a_linear_layer_is_that_of_the_rounded_tokens(shifted):
     plain, peak = linear(40, 96), torch.rand(96) + 0.1
     module = Int8Linear(plain, None if shifted else peak, shifted)

@@ -13,7 +13,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.eval.cli.display import print_summary
 from xtremely.eval.data.examples import Parallel, Tagged
 from xtremely.eval.run import runner
-from xtremely.eval.run.planning import Settings, plan_cells
+from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.results import PROTOCOL
 from xtremely.eval.tasks.task import find_task
 
@@ -125,6 +125,6 @@ def test_settings_of_the_protocol_are_no_remarks_on_the_data(tiny_bert, make_tin
         engine = Engine.load(str(model))
         data = Tagged([["a"]], [["O"]]) if task is PANX else Parallel(["a"], ["b"], [0])
         task = replace(task, find=lambda *place, data=data: lambda: data)
-        cells, _ = plan_cells(engine, [task], Path(), Settings(), [task.languages[0]])
-        settings = runner._identity(engine, cells[0], Settings())["settings"]
+        cells, _ = plan_cells(engine, [task], Path(), EvaluationSettings(), [task.languages[0]])
+        settings = runner._identity(engine, cells[0], EvaluationSettings())["settings"]
         assert set(settings) <= set(PROTOCOL)

@@ -264,11 +264,11 @@ def test_an_unknown_task_gets_the_nearest_name():
 
 def test_the_same_text_has_the_same_hash_whatever_the_format(write, parquet, tmp_path, tiny_bert):
     from xtremely.engine.runtime import Engine
-    from xtremely.eval.run.planning import Settings, plan_cells
+    from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 
     def cell_hash(root):
         engine = Engine.load(str(tiny_bert))
-        return plan_cells(engine, [TATOEBA], root, Settings(), ["de"])[0][0].data_hash
+        return plan_cells(engine, [TATOEBA], root, EvaluationSettings(), ["de"])[0][0].data_hash
 
     laser(write)
     data = TATOEBA.load(tmp_path, "de")["test"]

@@ -19,7 +19,7 @@ from xtremely.eval.data.examples import Question, Questions
 from xtremely.eval.data.readers import read_lines
 from xtremely.eval.methods.question_answering import METHOD, Answering
 from xtremely.eval.run.folder import run_folder, write_submission
-from xtremely.eval.run.planning import Settings, plan_cells
+from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.runner import Watcher, records_of, run_cell
 from xtremely.eval.scoring import metrics
 from xtremely.eval.tasks.task import find_task
@@ -343,7 +343,7 @@ def squad_json(code, answered):
 
 
 def run(engine, root, out, profile):
-    settings = Settings(profile=profile)
+    settings = EvaluationSettings(profile=profile)
     cells, _ = plan_cells(engine, [XQUAD], root, settings, ["en", "zh"])
     with run_folder(out) as folder:
         results = [run_cell(engine, c, settings, out, Watcher()) for c in cells]

@@ -22,7 +22,7 @@ from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.phases import shared_phases
 from xtremely.eval.study.run import Place, run_study
 from xtremely.eval.training.phases import train
-from xtremely.eval.training.recipe import Recipe, Source, StudyPhase, as_mapping
+from xtremely.eval.training.recipe import Phase, Recipe, Source, as_mapping
 from xtremely.kernels.guard import InputError, UsageError
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -159,13 +159,13 @@ def test_phases_that_are_not_needed_any_longer_go_when_a_stopped_run_goes_on(run
 
 def recipe(root, *codes, **changes):
     """An intermediate phase and a target."""
-    nli = StudyPhase(
+    nli = Phase(
         "1-xnli",
         "intermediate",
         (Source("xnli", codes or ("de",), split="dev"),),
         **{"epochs": 1.0, "batch_size": 4, "learning_rate": 0.01, **changes},
     )
-    pos = StudyPhase("2-udpos", "target", (Source("udpos", ("en",), 8),), epochs=1.0, batch_size=4)
+    pos = Phase("2-udpos", "target", (Source("udpos", ("en",), 8),), epochs=1.0, batch_size=4)
     return Recipe(str(root / "models" / "tiny"), (nli, pos))
 
 
@@ -421,7 +421,7 @@ def test_a_dry_run_adds_up_what_was_measured_on_such_a_device(run, root, tmp_pat
 
 
 def test_labels_of_answers_are_not_dealt_out(root, tmp_path):
-    phase = StudyPhase("1-q", "intermediate", (Source("squad", ("en",)),), shuffle_labels=True)
+    phase = Phase("1-q", "intermediate", (Source("squad", ("en",)),), shuffle_labels=True)
     with pytest.raises(UsageError, match="shuffle_labels deals out labels anew.*pair, choice, tag"):
         train(Recipe(str(root / "models" / "tiny"), (phase,)), DATA, tmp_path, device="cpu")
 

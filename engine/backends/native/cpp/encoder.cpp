@@ -1,5 +1,5 @@
-// The BERT and ModernBERT families' encoder on a CPU: whole sequences through all layers, in fp32 or
-// with products in whole numbers. One call computes on one core; what it computes depends on no
+// The BERT and ModernBERT families' encoder on a CPU: whole sequences through all layers, in fp32
+// or with products in whole numbers. One call computes on one core; what it computes depends on no
 // other sequence.
 #include "attention.h"
 
@@ -10,8 +10,8 @@ struct Norm {
 struct Layer {
   Linear qkv, attention_out, up, down;
   Norm attention_norm, norm;  // after the residual adds
-  const float* rope;  // [positions, hidden / heads], see attention.h; null for none
-  int64_t window;     // tokens that a token sees to either side
+  const float* rope;          // [positions, hidden / heads], see attention.h; null for none
+  int64_t window;             // tokens that a token sees to either side
 };
 
 struct Model {
@@ -26,51 +26,52 @@ struct Model {
 namespace {
 
 constexpr int64_t BLOCK = 144;  // tokens whose values stay in the second cache
-constexpr int64_t ZERO = 128;  // the byte that stands for 0
+constexpr int64_t ZERO = 128;   // the byte that stands for 0
 
 struct Workspace {
   std::vector<float> normed, qkv, mixed, y, wide, scale;
   std::vector<uint8_t> bytes;
-  Room room;
+  AttentionBuffers buffers;
 };
 
 // y added to x, and x normalised into `to`, which may be x.
 void norm(float* x, const float* y, float* to, int64_t width, const Norm& by, float eps) {
-  V total = all(0.f);
-  for (int64_t k = 0; k < width; k += W) {
-    V v = load(x + k) + load(y + k);
+  F32 total = broadcast(0.f);
+  for (int64_t k = 0; k < width; k += LANES) {
+    F32 v = load(x + k) + load(y + k);
     store(x + k, v);
     total += v;
   }
-  V mean = all(sum(total) / width), squares = all(0.f);
-  for (int64_t k = 0; k < width; k += W) {
-    V v = load(x + k) - mean;
+  F32 mean = broadcast(reduce_sum(total) / width), squares = broadcast(0.f);
+  for (int64_t k = 0; k < width; k += LANES) {
+    F32 v = load(x + k) - mean;
     squares += v * v;
   }
-  V part = all(1 / __builtin_sqrtf(sum(squares) / width + eps));
-  for (int64_t k = 0; k < width; k += W)
+  F32 part = broadcast(1 / __builtin_sqrtf(reduce_sum(squares) / width + eps));
+  for (int64_t k = 0; k < width; k += LANES)
     store(to + k, (load(x + k) - mean) * part * load(by.weight + k) + load(by.bias + k));
 }
 
 // A token times `input_scale`, rounded to 127 steps to either side of ZERO; returns a step.
-float rounded(const float* x, const float* input_scale, int64_t width, uint8_t* to) {
-  V most = all(1e-12f);
-  for (int64_t k = 0; k < width; k += W) most = greater(most, size(load(x + k) * load(input_scale + k)));
-  float top = largest(most);
-  V steps = all(127 / top);
-  for (int64_t k = 0; k < width; k += W)
+float quantize(const float* x, const float* input_scale, int64_t width, uint8_t* to) {
+  F32 most = broadcast(1e-12f);
+  for (int64_t k = 0; k < width; k += LANES)
+    most = maximum(most, absolute(load(x + k) * load(input_scale + k)));
+  float top = reduce_max(most);
+  F32 steps = broadcast(127 / top);
+  for (int64_t k = 0; k < width; k += LANES)
     store(to + k, load(x + k) * load(input_scale + k) * steps + (ZERO + 0.5f));
   return top / 127;
 }
 
 // A token through GELU, lifted above zero, rounded to 255 steps; returns a step.
-float widened(const float* x, int64_t width, float floor, uint8_t* to) {
-  V most = all(0.f);
-  for (int64_t k = 0; k < width; k += W) most = greater(most, load(x + k));
+float quantize_gelu(const float* x, int64_t width, float floor, uint8_t* to) {
+  F32 most = broadcast(0.f);
+  for (int64_t k = 0; k < width; k += LANES) most = maximum(most, load(x + k));
   // GELU is largest where its input is, or not above zero
-  float top = gelu(all(largest(most)))[0] + floor;
-  V steps = all(255 / top);
-  for (int64_t k = 0; k < width; k += W)
+  float top = gelu(broadcast(reduce_max(most)))[0] + floor;
+  F32 steps = broadcast(255 / top);
+  for (int64_t k = 0; k < width; k += LANES)
     store(to + k, (gelu(load(x + k)) + floor) * steps + 0.5f);
   return top / 255;
 }
@@ -78,26 +79,27 @@ float widened(const float* x, int64_t width, float floor, uint8_t* to) {
 // Tokens [count, 2 * width] to GELU of their first half times the second, [count, width].
 void gate(float* x, int64_t count, int64_t width) {
   for (int64_t t = 0; t < count; t++)
-    for (int64_t k = 0; k < width; k += W) {
+    for (int64_t k = 0; k < width; k += LANES) {
       const float* from = x + 2 * t * width + k;
       store(x + t * width + k, gelu(load(from)) * load(from + width));
     }
 }
 
 // Tokens through a linear layer, rounded first if its products are in whole numbers.
-void linear(const Model& model, const float* x, int64_t count, const Linear& to, Place out,
+void linear(const Model& model, const float* x, int64_t count, const Linear& to, OutputView out,
             Workspace& space) {
   if (!model.int8) return product(x, count, to, out);
   Rows rows{space.bytes.data(), space.scale.data()};
   for (int64_t t = 0; t < count; t++)
-    rows.scale[t] = rounded(x + t * to.inputs, to.input_scale, to.inputs, rows.values + t * to.inputs);
+    rows.scale[t] =
+        quantize(x + t * to.inputs, to.input_scale, to.inputs, rows.values + t * to.inputs);
   product(rows, count, to, out);
 }
 
-void feed_forward(const Model& model, const float* x, int64_t count, const Layer& layer, Place out,
-                  Workspace& space) {
+void feed_forward(const Model& model, const float* x, int64_t count, const Layer& layer,
+                  OutputView out, Workspace& space) {
   float* values = space.wide.data();
-  Place wide{values, layer.up.outputs, count, 0};
+  OutputView wide{values, layer.up.outputs, count, 0};
   if (!model.int8) {
     if (model.modern) {
       product(x, count, layer.up, wide);
@@ -110,8 +112,8 @@ void feed_forward(const Model& model, const float* x, int64_t count, const Layer
   linear(model, x, count, layer.up, wide, space);
   Rows rows{space.bytes.data(), space.scale.data()};
   for (int64_t t = 0; t < count; t++)
-    rows.scale[t] = widened(values + t * model.wide, model.wide, model.floor,
-                            rows.values + t * model.wide);
+    rows.scale[t] = quantize_gelu(values + t * model.wide, model.wide, model.floor,
+                                  rows.values + t * model.wide);
   product(rows, count, layer.down, out);
 }
 
@@ -119,7 +121,7 @@ void feed_forward(const Model& model, const float* x, int64_t count, const Layer
 
 extern "C" {
 
-int64_t columns() { return N; }
+int64_t columns() { return TILE_COLS; }
 
 // One linear layer on tokens in bytes, [count, inputs] to [count, outputs].
 void product_int8(uint8_t* values, float* scale, int64_t count, const Linear* to, float* out) {
@@ -137,7 +139,8 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
   space.qkv.resize(total * 3 * hidden);
   space.mixed.resize(total * hidden);
   int64_t blocks = std::max<int64_t>(1, (total + BLOCK - 1) / BLOCK);
-  int64_t block = (total + blocks * R - 1) / (blocks * R) * R;  // alike, in whole tiles
+  int64_t block =
+      (total + blocks * TILE_ROWS - 1) / (blocks * TILE_ROWS) * TILE_ROWS;  // alike, in whole tiles
   space.y.resize(block * hidden);
   space.wide.resize(block * model.wide * (model.modern ? 2 : 1));
   space.scale.resize(block);
@@ -163,11 +166,11 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
       for (int64_t s = 0, t = 0; s < sequences; t += lengths[s++]) {
         float *q = qkv + (head * total + t) * dim, *k = q + total * hidden;
         if (layer.rope) {
-          turn(q, layer.rope, lengths[s], dim);
-          turn(k, layer.rope, lengths[s], dim);
+          apply_rope(q, layer.rope, lengths[s], dim);
+          apply_rope(k, layer.rope, lengths[s], dim);
         }
         attention(q, k, k + total * hidden, lengths[s], dim, layer.window,
-                  mixed + t * hidden + head * dim, hidden, space.room);
+                  mixed + t * hidden + head * dim, hidden, space.buffers);
       }
     for (int64_t t = 0; t < total; t += block) {
       int64_t count = std::min(block, total - t);

@@ -1,8 +1,8 @@
 // Matrix products of tokens with packed weights, in fp32 and in whole numbers.
 //
-// Weights lie in panels of N columns, a panel's rows one after the other, so that a tile of R
-// tokens reads them from the fastest cache in the order in which they lie. Every result is one
-// sum in one order, whatever tokens are its neighbours.
+// Weights lie in panels of TILE_COLS columns, a panel's rows one after the other, so that a tile of
+// TILE_ROWS tokens reads them from the fastest cache in the order in which they lie. Every result
+// is one sum in one order, whatever tokens are its neighbours.
 #pragma once
 
 #include <algorithm>
@@ -10,14 +10,16 @@
 
 #include "vectors.h"
 
-constexpr int64_t DEPTH = 6144 / N;  // rows of a panel in fp32 that fit into the fastest cache
+constexpr int64_t DEPTH =
+    6144 / TILE_COLS;  // rows of a panel in fp32 that fit into the fastest cache
 
-// A linear layer; weights lie [outputs / N, inputs, N], in bytes [outputs / N, inputs / 4, N, 4].
+// A linear layer; weights lie [outputs / TILE_COLS, inputs, TILE_COLS], in bytes [outputs /
+// TILE_COLS, inputs / 4, TILE_COLS, 4].
 struct Linear {
   const void* weight;
-  const float* bias;    // [outputs]
-  const float* scale;   // [outputs], int8 only: a step of each output's weights
-  const float* zero_point_correction;   // [outputs], int8 only: the zero point's share of a product
+  const float* bias;                   // [outputs]
+  const float* scale;                  // [outputs], int8 only: a step of each output's weights
+  const float* zero_point_correction;  // [outputs], int8 only: the zero point's share of a product
   const float* input_scale;  // [inputs], int8 only: what inputs are multiplied by before rounding
   int64_t inputs, outputs;
 };
@@ -29,7 +31,7 @@ struct Rows {
 };
 
 // Where results go: [outputs / group, tokens, group], the tokens from `token` on.
-struct Place {
+struct OutputView {
   float* values;
   int64_t group, tokens, token;
 
@@ -38,42 +40,42 @@ struct Place {
   }
 };
 
-// A tile of tokens [rows, depth] times a panel, added to a start; `finish` is the last to see it.
-template <int rows, class Finish>
+// A tile of tokens [rows, depth] times a panel, added to a start; `epilogue` is the last to see it.
+template <int rows, class Epilogue>
 inline void tile(const float* a, int64_t stride, const float* panel, int64_t depth,
-                 const float* start, float* out, int64_t out_stride, Finish finish) {
-  V sums[rows][2];
+                 const float* start, float* out, int64_t out_stride, Epilogue epilogue) {
+  F32 sums[rows][2];
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++)
     for (int h = 0; h < 2; h++)
-      sums[r][h] = load(start ? start + h * W : out + r * out_stride + h * W);
+      sums[r][h] = load(start ? start + h * LANES : out + r * out_stride + h * LANES);
   for (int64_t k = 0; k < depth; k++) {
-    V left = load(panel + k * N), right = load(panel + k * N + W);
+    F32 left = load(panel + k * TILE_COLS), right = load(panel + k * TILE_COLS + LANES);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
-      V x = all(a[r * stride + k]);
+      F32 x = broadcast(a[r * stride + k]);
       sums[r][0] += x * left;
       sums[r][1] += x * right;
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++)
-    for (int h = 0; h < 2; h++) store(out + r * out_stride + h * W, finish(sums[r][h]));
+    for (int h = 0; h < 2; h++) store(out + r * out_stride + h * LANES, epilogue(sums[r][h]));
 }
 
 template <int rows>
 inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const float* steps,
                  const Linear& to, int64_t column, float* out, int64_t out_stride) {
-  I sums[rows][2];
+  I32 sums[rows][2];
 #pragma GCC unroll 16
-  for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = I{};
+  for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = I32{};
   for (int64_t k = 0; k < to.inputs; k += 4) {
-    I left = load(panel + k * N), right = load(panel + k * N + 4 * W);
+    I32 left = load(panel + k * TILE_COLS), right = load(panel + k * TILE_COLS + 4 * LANES);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
       int32_t four;
       std::memcpy(&four, a + r * stride + k, 4);
-      I x = all(four);
+      I32 x = broadcast(four);
       sums[r][0] = dot(sums[r][0], x, left);
       sums[r][1] = dot(sums[r][1], x, right);
     }
@@ -81,9 +83,10 @@ inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const fl
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++)
     for (int h = 0; h < 2; h++) {
-      int64_t at = column + h * W;
-      V y = __builtin_convertvector(sums[r][h], V) * load(to.scale + at) - load(to.zero_point_correction + at);
-      store(out + r * out_stride + h * W, y * steps[r] + load(to.bias + at));
+      int64_t at = column + h * LANES;
+      F32 y = __builtin_convertvector(sums[r][h], F32) * load(to.scale + at) -
+              load(to.zero_point_correction + at);
+      store(out + r * out_stride + h * LANES, y * steps[r] + load(to.bias + at));
     }
 }
 
@@ -92,12 +95,12 @@ inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const fl
 template <class Work>
 inline void by_tiles(int64_t count, Work work, const void* next = nullptr, int64_t bytes = 0) {
   const char *line = (const char*)next, *end = line + bytes;
-  int64_t share = (bytes * R + count - 1) / count;  // of a tile
+  int64_t share = (bytes * TILE_ROWS + count - 1) / count;  // of a tile
   int64_t row = 0;
-  for (; row + R <= count; row += R) {
+  for (; row + TILE_ROWS <= count; row += TILE_ROWS) {
     for (const char* stop = std::min(end, line + share); line < stop; line += 64)
       __builtin_prefetch(line, 0, 2);
-    work(row, std::integral_constant<int, R>());
+    work(row, std::integral_constant<int, TILE_ROWS>());
   }
   auto rest = [&](auto self, auto rows) -> void {
     if constexpr (rows.value > 0) {
@@ -105,43 +108,42 @@ inline void by_tiles(int64_t count, Work work, const void* next = nullptr, int64
       else self(self, std::integral_constant<int, rows.value - 1>());
     }
   };
-  rest(rest, std::integral_constant<int, R - 1>());
+  rest(rest, std::integral_constant<int, TILE_ROWS - 1>());
 }
 
-struct Same {
-  V operator()(V x) const { return x; }
+struct Identity {
+  F32 operator()(F32 x) const { return x; }
 };
 
 struct Gelu {
-  V operator()(V x) const { return gelu(x); }
+  F32 operator()(F32 x) const { return gelu(x); }
 };
 
-// [count, inputs] tokens through a linear layer and `finish`.
-template <class Finish = Same>
-inline void product(const float* x, int64_t count, const Linear& to, Place out,
-                    Finish finish = {}) {
+// [count, inputs] tokens through a linear layer and `epilogue`.
+template <class Epilogue = Identity>
+inline void product(const float* x, int64_t count, const Linear& to, OutputView out,
+                    Epilogue epilogue = {}) {
   const float* panel = (const float*)to.weight;
-  for (int64_t column = 0; column < to.outputs; column += N)
+  for (int64_t column = 0; column < to.outputs; column += TILE_COLS)
     for (int64_t k = 0; k < to.inputs; k += DEPTH) {
-      int64_t depth = std::min(DEPTH, to.inputs - k), size = depth * N;
+      int64_t depth = std::min(DEPTH, to.inputs - k), size = depth * TILE_COLS;
       auto work = [&](int64_t row, auto rows) {
         const float* a = x + row * to.inputs + k;
         const float* start = k ? nullptr : to.bias + column;
         float* c = out.at(row, column);
         if (k + depth == to.inputs)
-          tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, finish);
-        else
-          tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, Same());
+          tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, epilogue);
+        else tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, Identity());
       };
       by_tiles(count, work, panel + size, sizeof(float) * size);
       panel += size;
     }
 }
 
-inline void product(Rows x, int64_t count, const Linear& to, Place out) {
+inline void product(Rows x, int64_t count, const Linear& to, OutputView out) {
   const int8_t* panel = (const int8_t*)to.weight;
-  int64_t size = to.inputs * N;
-  for (int64_t column = 0; column < to.outputs; column += N, panel += size) {
+  int64_t size = to.inputs * TILE_COLS;
+  for (int64_t column = 0; column < to.outputs; column += TILE_COLS, panel += size) {
     auto work = [&](int64_t row, auto rows) {
       tile<rows.value>(x.values + row * to.inputs, to.inputs, panel, x.scale + row, to, column,
                        out.at(row, column), out.group);

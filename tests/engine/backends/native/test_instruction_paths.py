@@ -265,7 +265,7 @@ def test_int8_takes_the_twins_steps(path, change):
     assert apart.max() <= 0.1 * size
 
 
-@pytest.mark.parametrize("lifted", [False, True])
+@pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("extreme", [False, True])
 def test_products_in_int8_are_exact(path, shifted, extreme):
     """Also where every byte is at its most: nothing overflows on the way."""
