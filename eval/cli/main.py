@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -50,11 +51,26 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="xtremely",
     cls=_Commands,
-    help="Evaluate multilingual encoders on XTREME, on padding-free batches.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"xtremely {metadata.version('xtremely')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Evaluate multilingual encoders on XTREME, on padding-free batches."""
 
 
 def _split(text: str | None, option: str) -> list[str] | None:

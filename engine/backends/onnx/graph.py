@@ -187,7 +187,7 @@ class _Writer:
     def looked_up(self, words: Tensor, ids: Value) -> Value:
         if self.activation_absmax is None:
             return self.op("Gather", words, ids)
-        values, scale = quantize(words.detach().numpy(), steps=127)
+        values, scale = quantize(words.detach().numpy(), levels=127)
         rows = self.op("Gather", self.graph.constant(values, "embeddings.words_int8"), ids)
         scales = self.op("Gather", self.graph.constant(scale, "embeddings.words_scale"), ids)
         return self.op("Mul", self.op("Cast", rows, to=FLOAT), scales)

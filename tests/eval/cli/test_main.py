@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -32,6 +33,10 @@ def data(tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "out"
+
+
+def test_the_version_is_the_installed_one(xtremely):
+    assert xtremely("--version")[:2] == (0, f"xtremely {metadata.version('xtremely')}\n")
 
 
 def test_a_whole_run_writes_results_submission_and_report(xtremely, tiny_bert, data, out):

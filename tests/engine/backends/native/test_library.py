@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from instruction_paths import missing
+from instruction_paths import PATHS, missing
 
 from xtremely.engine.backends.native import encoder
 from xtremely.engine.backends.native import library as native_library
@@ -21,7 +21,18 @@ from xtremely.kernels.guard import InputError
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 160}
 compiles = pytest.mark.skipif(bool(missing()), reason=missing())
+WARNINGS = ("-Wall", "-Wextra", "-Wno-maybe-uninitialized")  # the last one is of g++'s own headers
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+@compiles
+@pytest.mark.parametrize("path", PATHS)
+def test_every_instruction_path_compiles_without_a_warning(path):
+    compiler = os.environ.get("CXX", "g++")
+    source = native_library.SOURCES / "encoder.cpp"
+    flags = ["-fsyntax-only", "-std=c++17", f"-march={path}", *WARNINGS]
+    done = subprocess.run([compiler, *flags, source], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture(scope="session")
