@@ -1,6 +1,6 @@
 # make run   set up, then evaluate the packaged model and write runs/demo (DATA=folder MODEL=name TASKS=names OUT=folder)
 # make test  set up, then the whole test suite
-#             (one thread: on a busy machine, threads that wait for each other spin)
+#             (two workers, one thread each: threads that wait for each other on a busy machine spin)
 # make gpu   kernels and encoder on this machine's GPU, with what is installed
 PYTHON ?= python3
 VENV   ?= .venv
@@ -18,7 +18,7 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 gpu:
 	$(PYTHON) -c "import xtremely.bench.gpu" 2>/dev/null || $(PYTHON) -m pip install --quiet --no-deps --no-build-isolation -e .

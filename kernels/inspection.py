@@ -17,8 +17,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ def rows() -> Iterator[tuple[str, str]]:
 
 def compiled(configuration: str, target: str) -> Row:
     """Compile one configuration for one target and read the binary."""
+    require(
+        os.environ.get("TRITON_INTERPRET", "0") in ("", "0"),
+        "TRITON_INTERPRET is set, so kernels do not compile; unset it",
+    )
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -134,18 +138,19 @@ def _read_gcn(code: str, shared: int) -> Row:
     }
 
 
-def compile_all() -> dict[str, dict[str, Row]]:
-    """Configuration -> target -> what was read; all cores."""
-    require(
-        os.environ.get("TRITON_INTERPRET", "0") in ("", "0"),
-        "TRITON_INTERPRET is set, so kernels do not compile; unset it",
-    )
-    wanted = list(rows())
+def compile_all(wanted: Sequence[tuple[str, str]], pool: Executor) -> dict[str, dict[str, Row]]:
+    """Compile configurations for targets, as ``rows`` names them, in the processes of a pool.
+
+    Returns:
+        configuration -> target -> what was read.
+
+    Raises:
+        InputError: kernels are interpreted in those processes.
+    """
     table: dict[str, dict[str, Row]] = {}
-    with ProcessPoolExecutor() as pool:
-        read = pool.map(compiled, *zip(*wanted, strict=True), chunksize=4)
-        for (configuration, target), row in zip(wanted, read, strict=True):
-            table.setdefault(configuration, {})[target] = row
+    read = pool.map(compiled, *zip(*wanted, strict=True))
+    for (configuration, target), row in zip(wanted, read, strict=True):
+        table.setdefault(configuration, {})[target] = row
     return table
 
 
@@ -183,7 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="keep the result as the record")
     given = parser.parse_args(arguments)
-    table = compile_all()
+    with ProcessPoolExecutor() as pool:
+        table = compile_all(list(rows()), pool)
     old = read_record()["table"] if RECORD.exists() else {}
     lines = differences(old, table)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
