@@ -21,7 +21,7 @@ UNDECIDED = "-"  # the label of a pair on which annotators did not agree
 Layouts = Sequence[Sequence[Path]]
 
 
-def inference(
+def nli_task(
     name: str,
     title: str,
     language: str,

@@ -6,7 +6,7 @@ with MNLI and SNLI: three sources of one phase, which share a head.
 
 from pathlib import Path
 
-from xtremely.eval.tasks.nli import decided, inference, json_rows
+from xtremely.eval.tasks.nli import decided, json_rows, nli_task
 
 COLUMNS = ("context", "hypothesis", "label")
 LETTERS = {"e": "entailment", "n": "neutral", "c": "contradiction"}
@@ -18,7 +18,7 @@ def _layouts(root: Path, split: str) -> list[list[Path]]:
     return [[folder / name / f"{split}.jsonl" for name in ROUNDS] for folder in folders]
 
 
-TASK = inference(
+TASK = nli_task(
     name="anli",
     title="entailment, contradiction or neither, written to mislead",
     language="en",

@@ -6,7 +6,7 @@ one.
 
 from pathlib import Path
 
-from xtremely.eval.tasks.nli import decided, inference, json_rows
+from xtremely.eval.tasks.nli import decided, json_rows, nli_task
 
 FILES = {"train": "multinli_1.0_train.jsonl", "dev": "multinli_1.0_dev_matched.jsonl"}
 COLUMNS = ("sentence1", "sentence2", "gold_label")
@@ -17,7 +17,7 @@ def _layouts(root: Path, split: str) -> list[list[Path]]:
     return [[folder / "multinli_1.0" / FILES[split]] for folder in folders]
 
 
-TASK = inference(
+TASK = nli_task(
     name="mnli",
     title="entailment, contradiction or neither, in ten genres",
     language="en",

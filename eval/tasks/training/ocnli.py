@@ -6,7 +6,7 @@ absent, its part of 10,000 is read.
 
 from pathlib import Path
 
-from xtremely.eval.tasks.nli import decided, inference, json_rows
+from xtremely.eval.tasks.nli import decided, json_rows, nli_task
 
 FILES = {"train": ("train.50k.json", "train.10k.json"), "dev": ("dev.json",)}
 COLUMNS = ("sentence1", "sentence2", "label")
@@ -17,7 +17,7 @@ def _layouts(root: Path, split: str) -> list[list[Path]]:
     return [[folder / file] for file in FILES[split] for folder in folders]
 
 
-TASK = inference(
+TASK = nli_task(
     name="ocnli",
     title="entailment, contradiction or neither, written in Chinese",
     language="zh",

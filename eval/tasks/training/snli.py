@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xtremely.eval.data.examples import TextPairs
 from xtremely.eval.data.pairs import read_table
-from xtremely.eval.tasks.nli import decided, inference, json_rows
+from xtremely.eval.tasks.nli import decided, json_rows, nli_task
 
 COLUMNS = ("sentence1", "sentence2", "gold_label")
 TABLE = ("premise", "hypothesis", "label")
@@ -28,7 +28,7 @@ def _read(files: list[Path]) -> TextPairs:
     return decided(json_rows(files[0], COLUMNS))
 
 
-TASK = inference(
+TASK = nli_task(
     name="snli",
     title="entailment, contradiction or neither, about images",
     language="en",

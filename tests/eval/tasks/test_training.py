@@ -10,7 +10,7 @@ from xtremely.eval.tasks.task import all_tasks, find_training_task, training_tas
 from xtremely.kernels.guard import InputError, UsageError
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
-INFERENCE = ("contradiction", "entailment", "neutral")
+NLI_LABELS = ("contradiction", "entailment", "neutral")
 
 
 def lines(*values):
@@ -40,7 +40,7 @@ def test_an_unknown_one_gets_the_nearest():
 def test_inference_sets_share_xnlis_head():
     for name in ("mnli", "snli", "anli", "ocnli"):
         task = find_training_task(name)
-        assert task.rules.labels == find_training_task("xnli").rules.labels == INFERENCE
+        assert task.rules.labels == find_training_task("xnli").rules.labels == NLI_LABELS
         assert task.checkpoint == "xnli"
 
 
