@@ -1,6 +1,6 @@
 """Folders of results: which are ours, who works in them, and what may be deleted there.
 
-A folder of ours holds ``.xtremely.json``: the kind of run that made it and the files that it wrote.
+A folder that a command made holds ``.xtremely.json``: the kind of run and the files that it wrote.
 A folder that is not empty and has no such file belongs to somebody else and is refused. Only files
 that are listed may be deleted or overwritten.
 """

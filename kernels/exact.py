@@ -22,7 +22,7 @@ from xtremely.kernels.topk import (
     unpacked,
 )
 
-SPARE = 12  # candidates beyond k: on BUCC's zh-en, 4 leave a row in 500 unproven, 12 leave none
+OVERFETCH = 12  # candidates beyond k: on BUCC's zh-en, 4 leave a row in 500 unproven, 12 leave none
 LARGEST = torch.finfo(torch.float16).max
 # What an addition in fp32 may lose of the largest sum if it cuts off instead of rounding, and as
 # much again for matrix units, which cut off the terms that they align before they add them.
@@ -40,7 +40,7 @@ def topk_exact(queries: Tensor, keys: Tensor, k: int) -> Nearest:
     ``|x - x'| |y| + |x'| |y - y'|``; no partial sum exceeds ``|x'| |y'|``, so D additions in fp32
     err by no more than ``D 2^-22 |x'| |y'|``. A key that is no candidate has not scored higher
     than the last candidate, so its true score is at most that plus both. If the k-th score exceeds
-    this, no key is missing. Lengths and differences are those of the vectors at hand, so whatever
+    this, no key is missing. Lengths and differences are those of the given vectors, so whatever
     fp16 does to them is counted.
 
     Args:
@@ -52,13 +52,13 @@ def topk_exact(queries: Tensor, keys: Tensor, k: int) -> Nearest:
         InputError: as ``topk``.
     """
     one, other = _halved(queries, keys, k)
-    return _settled(one, other, topk(one.copy, other.copy, _with_spare(k)), k)
+    return _settled(one, other, topk(one.copy, other.copy, _overfetched(k)), k)
 
 
 def topk_both_exact(x: Tensor, y: Tensor, k: int) -> Both:
     """``topk_exact(x, y, k)`` and ``topk_exact(y, x, k)`` from one matrix product."""
     one, other = _halved(x, y, k)
-    rows, columns = topk_both(one.copy, other.copy, _with_spare(k))
+    rows, columns = topk_both(one.copy, other.copy, _overfetched(k))
     return _settled(one, other, rows, k), _settled(other, one, columns, k)
 
 
@@ -94,8 +94,8 @@ def _halved(queries: Tensor, keys: Tensor, k: int) -> list[Halved]:
     return sides
 
 
-def _with_spare(k: int) -> int:
-    return min(k + SPARE, MAX_K)
+def _overfetched(k: int) -> int:
+    return min(k + OVERFETCH, MAX_K)
 
 
 def _settled(queries: Halved, keys: Halved, candidates: Nearest, k: int) -> Nearest:

@@ -82,7 +82,10 @@ def check_for_kernel(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) 
     for name, tensor in (("x", x), ("residual", residual), ("weight", weight), ("bias", bias)):
         kernel_input(name, tensor, PRECISIONS)
     width = x.shape[1]
-    require(width <= WIDEST, f"rows of {width} are too wide; legal: up to {WIDEST}; use the twin")
+    require(
+        width <= WIDEST,
+        f"rows of {width} are too wide; legal: up to {WIDEST}; use its torch reference",
+    )
 
 
 def row_columns(width: int) -> int:

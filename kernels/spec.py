@@ -70,12 +70,12 @@ def plain_values(out: Any, **_: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel and its twin.
+    """A kernel and its torch reference.
 
     Attributes:
         name: the module's and the public function's.
         run: the public function.
-        ref: its torch twin, same signature.
+        ref: its torch reference, same signature.
         cases: what conformance tests run, each the arguments of ``make_inputs``.
         make_inputs: (precision, device, **case) -> arguments of ``run``.
         cost: arguments of ``run`` -> floating-point operations and bytes that must be moved.

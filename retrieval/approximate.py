@@ -21,7 +21,7 @@ from xtremely.retrieval.index import BLOCK, Index
 from xtremely.retrieval.neighbours import Neighbours, Vectors, merged
 from xtremely.retrieval.vectors import RowRange
 
-SPARE = {"": 12, "PQ": 28}  # candidates beyond k; a code of a few bytes ranks roughly
+OVERFETCH = {"": 12, "PQ": 28}  # candidates beyond k; a code of a few bytes ranks roughly
 RECALL = 0.98
 TUNED_ON = 131_072  # rows of a base
 
@@ -100,25 +100,27 @@ def nearest(
     plan.require_memory(factory, len(base), base.shape[1], shards)
     watch("training", 0, 1)
     index = Index.trained(base, factory)
-    spare = SPARE["PQ" if "PQ" in factory else ""]
-    _tune(index, queries, base, k, spare, recall)
+    overfetch = OVERFETCH["PQ" if "PQ" in factory else ""]
+    _tune(index, queries, base, k, overfetch, recall)
     watch("training", 1, 1)
     cut, found = parts(len(base), shards), []
     heard = {"watch": watch} if map_function is map else {}  # nobody elsewhere can be listened to
     for done, part in enumerate(
-        map_function(partial(_propose, index, queries, base, k + spare, **heard), cut)
+        map_function(partial(_propose, index, queries, base, k + overfetch, **heard), cut)
     ):
-        found = [merged([*found, part], k + spare)] if found else [part]
+        found = [merged([*found, part], k + overfetch)] if found else [part]
         watch("searching parts", done + 1, len(cut))
     return _scored(queries, base, found[0], k), index.about | {"rows": len(base)}
 
 
-def _tune(index: Index, queries: Vectors, base: Vectors, k: int, spare: int, recall: float) -> None:
+def _tune(
+    index: Index, queries: Vectors, base: Vectors, k: int, overfetch: int, recall: float
+) -> None:
     """Choose the index's effort on rows spread over the base, whatever parts it is cut into."""
     some = base[np.linspace(0, len(base) - 1, min(TUNED_ON, len(base)), dtype=int)]
     small = index.empty_copy()
     small.add(some)
-    small.tune(queries, some, k, spare, recall)
+    small.tune(queries, some, k, overfetch, recall)
     if "effort" in small.about:
         index.set_effort(small.about["effort"])
     index.about["recall"] = small.about["recall"]

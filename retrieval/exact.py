@@ -25,7 +25,7 @@ from xtremely.kernels.topk import MAX_K, by_blocks, packed, unpacked
 from xtremely.retrieval.blas import load_faiss, multiplies_fast
 from xtremely.retrieval.neighbours import Neighbours, Vectors, merged, require_finite
 
-SPARE = 4  # candidates beyond k, of fp32 products; the kernel has its own number
+OVERFETCH = 4  # candidates beyond k, of fp32 products; the kernel has its own number
 TILE = 1024  # rows and columns of a product
 ROWS = 8192  # queries that the base is read for at a time
 GROUP = 16  # scores of which the largest is looked at
@@ -85,7 +85,7 @@ def route(device: torch.device | None, k: int, both: bool, rows: int) -> str:
     """
     if k * FP64_RATIO >= rows:
         return "double"
-    if _place(device).type == "cuda" and k <= MAX_K - kernel.SPARE:
+    if _place(device).type == "cuda" and k <= MAX_K - kernel.OVERFETCH:
         return "kernel"
     return "faiss" if not both and multiplies_fast() else "torch"
 
@@ -212,7 +212,7 @@ class _Best:
 def _by_tiles(
     x: Vectors, y: Vectors, k: int, k_back: int | None, longest: tuple[float, float]
 ) -> Both:
-    keep, keep_back = k + SPARE, (k_back or 0) + SPARE
+    keep, keep_back = k + OVERFETCH, (k_back or 0) + OVERFETCH
     columns = [_Best(part.stop - part.start, keep_back) for part in _parts(len(y), TILE)]
     room = torch.empty(TILE * TILE)  # one tile's, as memory that is new costs as much as a product
     forward = []
@@ -241,7 +241,7 @@ def _by_tiles(
 
 def _by_faiss(x: Vectors, y: Vectors, k: int, longest: float) -> Neighbours:
     """One direction, with FAISS's products and lists."""
-    faiss, keep, found = load_faiss(), k + SPARE, []
+    faiss, keep, found = load_faiss(), k + OVERFETCH, []
     for block in _parts(len(x), ROWS):
         queries, near = _tensor(x, block), []
         for part in _parts(len(y), ON_CPU):

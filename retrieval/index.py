@@ -54,14 +54,14 @@ class Note:
         rows: how many vectors it holds.
         width: their dimensions.
         sha256: checksum of its file.
-        search_effort: how thoroughly it searches; None for kinds that know no such setting.
+        effort: how thoroughly it searches; None for kinds that know no such setting.
     """
 
     factory: str
     rows: int
     width: int
     sha256: str
-    search_effort: int | None = None
+    effort: int | None = None
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Index:
 
     Attributes:
         faiss: the index itself, on the CPU or on GPUs.
-        about: ``factory``, ``search_effort``, ``recall``, and whose vectors it holds.
+        about: ``factory``, ``effort``, ``recall``, and whose vectors it holds.
     """
 
     faiss: Any
@@ -171,29 +171,29 @@ class Index:
         found.scores[found.ids < 0] = -np.inf
         return found
 
-    def set_effort(self, search_effort: int) -> None:
+    def set_effort(self, effort: int) -> None:
         """How thoroughly to search: lists of an IVF, candidates of an HNSW; others know none.
 
         Raises:
             UsageError: less than 1, or more than any index can use.
         """
-        require_number("the effort of a search", search_effort, 1, MAX_EFFORT)
+        require_number("the effort of a search", effort, 1, MAX_EFFORT)
         faiss = load_faiss()
         kind = faiss.downcast_index(self.faiss)
         name = "efSearch" if "HNSW" in self.about["factory"].split(",")[0] else "nprobe"
         if name == "efSearch" or "IVF" in self.about["factory"]:
-            with self._refusable(f"search with effort {search_effort}"):
-                faiss.ParameterSpace().set_index_parameter(kind, name, search_effort)
-            self.about["effort"] = search_effort
+            with self._refusable(f"search with effort {effort}"):
+                faiss.ParameterSpace().set_index_parameter(kind, name, effort)
+            self.about["effort"] = effort
 
-    def tune(self, queries: Vectors, base: Vectors, k: int, spare: int, recall: float) -> None:
+    def tune(self, queries: Vectors, base: Vectors, k: int, overfetch: int, recall: float) -> None:
         """Take the least effort with which the index finds the wanted share of true neighbours.
 
         Args:
             queries: a sample of what will be searched for.
             base: the vectors that are in the index.
             k: neighbours that count.
-            spare: how many more the index may hand over, as they will be scored again.
+            overfetch: how many more the index may hand over, as they will be scored again.
             recall: wanted share of the k nearest, 0 to 1; with the greatest effort if none does.
         """
         require_number("recall", recall, 0, 1)
@@ -201,9 +201,9 @@ class Index:
         sample = queries[np.linspace(0, len(queries) - 1, min(SAMPLE, len(queries)), dtype=int)]
         k = min(k, len(base))
         truth = exact.search(sample, base, k).ids
-        for search_effort in EFFORTS:
-            self.set_effort(search_effort)
-            found = self.search(sample, min(k + spare, len(base))).ids
+        for effort in EFFORTS:
+            self.set_effort(effort)
+            found = self.search(sample, min(k + overfetch, len(base))).ids
             self.about["recall"] = {"k": k, "share": overlap(found, truth), "of": len(sample)}
             if self.about["recall"]["share"] >= recall or "effort" not in self.about:
                 break

@@ -88,16 +88,16 @@ class Packed:
         tokens = sample(folder, encoder.config.max_length)
         batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
         expected = encoder(batch, [last], TORCH)[last]
-        twin = Int8Bert(encoder, activation_absmax(encoder, batch)).eval()
-        rounded = NativeEncoder(twin) if name == "native" else twin
-        apart = rounded(batch, [last], TORCH)[last] - expected
-        share = float(apart.norm() / expected.norm())
+        quantized = Int8Bert(encoder, activation_absmax(encoder, batch)).eval()
+        runs = NativeEncoder(quantized) if name == "native" else quantized
+        difference = runs(batch, [last], TORCH)[last] - expected
+        share = float(difference.norm() / expected.norm())
         require(
             share <= MAX_QUANTIZATION_ERROR,
             f"{folder}: in int8 its states differ by {share:.2g} of their size (at most"
             f" {MAX_QUANTIZATION_ERROR:g} is taken); use fp32",
         )
-        return rounded
+        return runs
 
     def forward(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H], kernel by kernel."""

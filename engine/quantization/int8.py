@@ -1,4 +1,4 @@
-"""The BERT family with its matrix products in int8: the readable twin of the C++.
+"""The BERT family with its matrix products in int8: the readable reference of the C++.
 
 Weights are rounded once, tokens one by one as they come out of the step before, each with a scale
 of its own, so that a sentence's result does not depend on its company; see ``rounding``. Attention,

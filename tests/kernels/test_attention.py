@@ -145,7 +145,7 @@ def test_bad_input_is_refused(run, changed, complaint):
         ({"qkv": torch.zeros(9, 96, requires_grad=True)}, "qkv requires grad"),
     ],
 )
-def test_what_only_the_twin_takes_is_refused_by_the_kernels(changed, complaint):
+def test_what_only_the_reference_takes_is_refused_by_the_kernels(changed, complaint):
     inputs = {"qkv": torch.zeros(9, 96), "layout": Layout([4, 5]), "heads": 1, **changed}
     with pytest.raises(InputError, match=complaint):
         attention(**inputs)

@@ -1,4 +1,4 @@
-"""Every kernel against its twin: exactness by law, awkward shapes, any order of sequences."""
+"""Every kernel against its reference: exactness by law, awkward shapes, any order of sequences."""
 
 import pytest
 import torch

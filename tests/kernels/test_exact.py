@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from xtremely.kernels import exact as module
-from xtremely.kernels.exact import SPARE, topk_both_exact, topk_exact
+from xtremely.kernels.exact import OVERFETCH, topk_both_exact, topk_exact
 from xtremely.kernels.rescore import rescore
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,26 +48,26 @@ def test_both_directions_of_random_directions(searched_again):
 def test_keys_that_half_precision_cannot_tell_apart(searched_again):
     """More of them than candidates, so the best need not be among these."""
     x, base = rand(2, 33), rand(1, 33)
-    y = base + 1e-5 * rand(3 * SPARE, 33)
+    y = base + 1e-5 * rand(3 * OVERFETCH, 33)
     assert_exact(topk_exact(x, y, 3), x, y, 3)
     assert searched_again == [2]
 
 
 def test_only_the_rows_in_doubt_are_searched_again(searched_again):
-    near = F.normalize(rand(1, 16)) + 1e-6 * rand(2 * SPARE, 16)
-    y = torch.cat([F.pad(near, (0, 16)), F.pad(rand(2 * SPARE, 16), (16, 0))])
+    near = F.normalize(rand(1, 16)) + 1e-6 * rand(2 * OVERFETCH, 16)
+    y = torch.cat([F.pad(near, (0, 16)), F.pad(rand(2 * OVERFETCH, 16), (16, 0))])
     x = torch.cat([F.pad(rand(2, 16), (16, 0)), F.pad(near[:1], (0, 16))])
     assert_exact(topk_exact(x, y, 1), x, y, 1)
     assert searched_again == [1]
 
 
 def test_copies_of_a_key_come_in_the_order_they_lie_in():
-    x, y = rand(3, 20), rand(1, 20).expand(2 * SPARE, -1)
+    x, y = rand(3, 20), rand(1, 20).expand(2 * OVERFETCH, -1)
     assert topk_exact(x, y, 4).indices.tolist() == [[0, 1, 2, 3]] * 3
 
 
 def test_a_difference_in_the_last_bit_decides():
-    y = torch.ones(2 * SPARE, 8, device=DEVICE)
+    y = torch.ones(2 * OVERFETCH, 8, device=DEVICE)
     y[17, 3] += 2.0**-19
     y[5, 0] += 2.0**-20
     assert topk_exact(y[:1], y, 3).indices.tolist() == [[17, 5, 0]]
@@ -75,12 +75,12 @@ def test_a_difference_in_the_last_bit_decides():
 
 @pytest.mark.parametrize("scale", [1e-9, 1e-5, 3e5])
 def test_values_that_half_precision_loses_or_cannot_hold(scale):
-    x, y = rand(3, 24), scale * rand(2 * SPARE, 24)
+    x, y = rand(3, 24), scale * rand(2 * OVERFETCH, 24)
     assert_exact(topk_exact(x, y, 2), x, y, 2)
 
 
 def test_long_vectors_whose_products_cancel():
-    x, y = rand(2, 4096), rand(2 * SPARE, 4096)
+    x, y = rand(2, 4096), rand(2 * OVERFETCH, 4096)
     x[:, 2048:] = -x[:, :2048]
     y[:, 2048:] = y[:, :2048] + 1e-3 * y[:, 2048:]
     assert_exact(topk_exact(x, y, 2), x, y, 2)
@@ -185,8 +185,8 @@ def test_what_sums_may_lose_is_counted_by_dimensions_and_lengths(size, long):
         )
         for full in (query, keys)
     ]
-    ids = torch.arange(SPARE + 1, device=DEVICE)[None]
-    scores = torch.full((1, SPARE + 1), 0.5 * size * long, device=DEVICE)
+    ids = torch.arange(OVERFETCH + 1, device=DEVICE)[None]
+    scores = torch.full((1, OVERFETCH + 1), 0.5 * size * long, device=DEVICE)
     scores[0, 0] = (0.5 + 2.0**-14) * size * long
     found = module._settled(*halves, module.Nearest(scores, ids), 1)
     assert found.indices.tolist() == [[33]]

@@ -79,7 +79,7 @@ def test_every_half_precision_number_is_rounded_as_torch_rounds():
 
 @settings(max_examples=25)
 @given(st.integers(0, 6), st.integers(1, 200), st.integers(-30, 30), st.sampled_from([16, 32]))
-def test_the_kernel_rounds_as_its_twin_at_any_size(rows, width, power, bits):
+def test_the_kernel_rounds_as_its_reference_at_any_size(rows, width, power, bits):
     x = (torch.randn(rows, width, device=DEVICE) ** 3 * 2.0**power).to(
         getattr(torch, f"float{bits}")
     )

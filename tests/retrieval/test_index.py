@@ -32,7 +32,7 @@ BASE, QUERIES = clouds(3000), clouds(100, seed=1)
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_every_kind_is_built_saved_opened_and_finds_what_it_should(factory, tmp_path):
     made = Index.build(BASE, factory, model="m")
-    made.tune(QUERIES, BASE, k=4, spare=28, recall=0.97)
+    made.tune(QUERIES, BASE, k=4, overfetch=28, recall=0.97)
     assert made.about["recall"]["share"] >= (0.4 if "PQ" in factory else 0.95)
     made.save(tmp_path / "i.faiss")
     again = Index.open(tmp_path / "i.faiss", model="m", pooling=None)

@@ -85,11 +85,11 @@ def _try() -> None:
     offsets = np.concatenate([[0], lengths.cumsum()])
     ids = np.arange(lengths.sum()) % TRIAL.vocabulary
     batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
-    for twin in (bert, modern, Int8Bert(bert, activation_absmax(bert, batch))):
-        expected = twin(batch, [TRIAL.layers], TORCH)[TRIAL.layers]
-        found = NativeEncoder(twin)(batch, [TRIAL.layers])[TRIAL.layers]
+    for reference in (bert, modern, Int8Bert(bert, activation_absmax(bert, batch))):
+        expected = reference(batch, [TRIAL.layers], TORCH)[TRIAL.layers]
+        found = NativeEncoder(reference)(batch, [TRIAL.layers])[TRIAL.layers]
         share = float((found - expected).norm() / expected.norm())
-        precision = "int8" if isinstance(twin, Int8Bert) else "fp32"
+        precision = "int8" if isinstance(reference, Int8Bert) else "fp32"
         if not share <= MAX_RELATIVE_ERROR[precision]:
             raise InputError(
                 f"is compiled, but differs from torch in {precision} by {share:.2g} of the states'"
@@ -122,7 +122,7 @@ def chunks(lengths: Sequence[int], threads: int) -> Iterator[TokenChunk]:
 
 
 def panels(weight: Tensor, columns: int) -> Tensor:
-    """Weights [N, K] as products.h wants them."""
+    """Weights [N, K] in the order of products.h."""
     together = 4 if weight.dtype == torch.int8 else 1  # inputs that are multiplied at once
     cut = weight.view(-1, columns, weight.shape[1] // together, together)
     return cut.transpose(1, 2).contiguous()

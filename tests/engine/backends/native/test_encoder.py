@@ -1,4 +1,4 @@
-"""The C++ encoder: against its twins in torch, against itself in other company, and not at all."""
+"""The C++ encoder: against its references in torch, in other company, and where it is refused."""
 
 import itertools
 
@@ -69,17 +69,17 @@ def test_only_what_is_wanted(make_tiny, sentences, family):
 
 
 @runs_here
-def test_int8_is_its_twins(make_tiny, sentences):
+def test_int8_is_its_reference(make_tiny, sentences):
     """The same whole numbers but for roundings that fall the other way."""
     folder = make_tiny("bert", **SIZES, initializer_range=0.05)
     batch = batch_of(folder, [*sentences, " ".join(sentences)])
-    found, twin = (open_backend(folder, name, CPU, "int8") for name in ("native", "torch"))
+    found, reference = (open_backend(folder, name, CPU, "int8") for name in ("native", "torch"))
     exact = open_backend(folder, "torch", CPU, "fp32")
-    layers = range(twin.layers + 1)
-    found, twin, exact = (one.hidden(batch, layers) for one in (found, twin, exact))
+    layers = range(reference.layers + 1)
+    found, reference, exact = (one.hidden(batch, layers) for one in (found, reference, exact))
     assert torch.equal(found[0], exact[0])
     for layer in layers[1:]:
-        apart = (found[layer] - twin[layer]).norm() / (twin[layer] - exact[layer]).norm()
+        apart = (found[layer] - reference[layer]).norm() / (reference[layer] - exact[layer]).norm()
         assert apart < 0.3  # of what rounding costs
         assert F.cosine_similarity(found[layer], exact[layer], dim=1).min() > 0.999
 

@@ -1,4 +1,4 @@
-"""The C++ on every path of instructions, against its twins in fp64 and in whole numbers.
+"""The C++ on every path of instructions, against its references in fp64 and in whole numbers.
 
 Small encoders with values that ordinary ones rarely have: a mean far from 0, scores far apart, the
 whole range of GELU. Lengths around every width of a vector, tile, panel and block.
@@ -253,12 +253,12 @@ def whole(made, batch):
 
 
 @pytest.mark.parametrize("change", [*CHANGES, below_zero])
-def test_int8_takes_the_twins_steps(path, change):
+def test_int8_takes_its_references_steps(path, change):
     """A value in the middle between two steps may fall the other way; the others may not."""
     config = replace(PLAIN, layers=1, intermediate=96)
     batch = batch_of([1] * 40 + [2] * 20)
-    twin = whole(encoder(config, change), batch)
-    found, expected = NativeEncoder(twin)(batch, [1])[1], twin(batch, [1], TORCH)[1]
+    reference = whole(encoder(config, change), batch)
+    found, expected = NativeEncoder(reference)(batch, [1])[1], reference(batch, [1], TORCH)[1]
     size = expected.abs().max()
     apart = (found - expected).abs().amax(dim=1)
     assert (apart <= 1e-5 * size).double().mean() > 0.6

@@ -350,7 +350,7 @@ def test_where_it_does_not_run(fresh, make_tiny, monkeypatch, change, complaint)
 @compiles
 @pytest.mark.parametrize("name", ["FLOOR", "mean"])
 def test_a_library_that_computes_something_else_is_refused(kept, make_tiny, monkeypatch, name):
-    """What its twin lifts GELU's results by, 0.17; and half of every state."""
+    """What its reference shifts GELU's results by, 0.17; and half of every state."""
     if name == "FLOOR":
         monkeypatch.setattr(encoder, "FLOOR", 0.5)
     else:
