@@ -188,8 +188,10 @@ def _tasks(names: str | None, data_root: Path | None) -> tuple[list, bool]:
 
 
 def _check_root(data_root: Path | None) -> None:
-    from xtremely.eval.data.hub import is_hub
+    from xtremely.eval.data.hub import HUB, is_hub
 
+    if str(data_root) == HUB:
+        raise UsageError(f"--data-root {HUB} names no dataset; legal: {HUB}google/xtreme")
     if data_root is not None and not is_hub(data_root) and not data_root.is_dir():
         raise UsageError(f"--data-root {data_root}: there is no such folder")
 

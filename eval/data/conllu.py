@@ -66,7 +66,8 @@ def read_treebanks(
         notes: kept beside the counts.
 
     Raises:
-        InputError: not CoNLL-U, or a tag that the task does not have. The line is named.
+        InputError: not CoNLL-U, or a tag that the task does not have, with the line; or no sentence
+            is left.
     """
     precedence = OWN_PRECEDENCE.get(language, PRECEDENCE).split()
     words, tags, dropped = [], [], 0
@@ -79,6 +80,11 @@ def read_treebanks(
                 continue
             words.append([_joined(form) for form, _ in fused])
             tags.append([tag for _, tag in fused])
+    require(
+        bool(words),
+        f"{', '.join(map(str, files))}: all {dropped} sentences are without their text (forms are"
+        f" {UNKNOWN!r}); merge it in as the treebank's page says",
+    )
     if dropped:
         notes["dropped_sentences"] = dropped
     return tagged(words, tags, **notes)

@@ -7,7 +7,7 @@ per split.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ TEXT = ("text",)
 LABEL = ("text", "class")
 TEXTS = ("list of text",)
 LABELS = ("list of text", "list of class")
+ENGLISH = ("en", "eng")
+HIDDEN = -1  # the class of a label that is not given
 ANSWERS = ("answer_start: list of whole number, text: list of text",)
 
 
@@ -79,7 +81,25 @@ class Table:
         for name in wanted:
             for number, value in enumerate(values[name]):
                 require(not _has_null(value), f"{self.place(number)} has a null in {name}")
-        return [_named(values[name], rows.features[name]) for name in wanted]
+        return [self._named(name, values[name], rows.features[name]) for name in wanted]
+
+    def _named(self, column: str, values: list[Any], feature: Any) -> list[Any]:
+        """Class numbers, alone or in lists, as names; anything else as it is."""
+        listed = hasattr(feature, "feature")
+        names = getattr(feature.feature if listed else feature, "names", None)
+        if names is None:
+            return values
+        legible = {**dict(enumerate(names)), HIDDEN: ""}
+        for row, value in enumerate(values):
+            for number in value if listed else [value]:
+                require(
+                    number in legible,
+                    f"{self.place(row)} has class {number} in {column}; legal: 0 to"
+                    f" {len(names) - 1}, or {HIDDEN} for a hidden one",
+                )
+        if listed:
+            return [[legible[number] for number in row] for row in values]
+        return [legible[number] for number in values]
 
     def place(self, row: int) -> str:
         """Names a row, counted from 0, in a complaint."""
@@ -114,19 +134,34 @@ def find(task: str, language: str, root: Path, configs: Sequence[str], split: st
     return None
 
 
-def translations(table: Table) -> tuple[list[str], list[str]]:
-    """Foreign and English sentences of ``google/xtreme``'s tatoeba and bucc18 tables."""
+def translations(table: Table, codes: Collection[str]) -> tuple[list[str], list[str]]:
+    """Foreign and English sentences of ``google/xtreme``'s tatoeba and bucc18 tables.
+
+    Args:
+        table: the table.
+        codes: what the foreign language may be called in it.
+
+    Raises:
+        InputError: other columns, a row of other languages, or one without text.
+    """
     texts = ("source_sentence", "target_sentence")
-    source, target, code, _ = table.columns(
+    source, target, *sides = table.columns(
         source_sentence=TEXT, target_sentence=TEXT, source_lang=TEXT, target_lang=TEXT
     )
+    for row, pair in enumerate(zip(*sides, strict=True)):
+        foreign_codes = [code for code in pair if code not in ENGLISH]
+        require(
+            len(foreign_codes) == 1 and foreign_codes[0] in codes,
+            f"{table.place(row)} is of the languages {pair[0]!r} and {pair[1]!r}; needed:"
+            f" {' or '.join(sorted(codes))}, and {' or '.join(ENGLISH)}",
+        )
     for row, pair in enumerate(zip(source, target, strict=True)):
         for name, text in zip(texts, pair, strict=True):
             require(
                 not is_blank(text),
                 f"{table.place(row)} has no text in {name}; every row must hold a pair",
             )
-    swapped = [name in ("en", "eng") for name in code]
+    swapped = [code in ENGLISH for code in sides[0]]
     foreign = [b if swap else a for a, b, swap in zip(source, target, swapped, strict=True)]
     english = [a if swap else b for a, b, swap in zip(source, target, swapped, strict=True)]
     return foreign, english
@@ -213,7 +248,7 @@ def _holds(feature: Any) -> str:
     if hasattr(feature, "feature"):
         return f"list of {_holds(feature.feature)}"
     kind = str(getattr(feature, "dtype", feature))
-    if kind in ("string", "large_string"):
+    if kind in ("string", "large_string", "string_view"):
         return "text"
     return "whole number" if kind.startswith(("int", "uint")) else kind
 
@@ -222,14 +257,3 @@ def _has_null(value: Any) -> bool:
     if isinstance(value, (list, dict)):
         return any(map(_has_null, value.values() if isinstance(value, dict) else value))
     return value is None
-
-
-def _named(values: list[Any], feature: Any) -> list[Any]:
-    """Class numbers, alone or in lists, as names; anything else as it is."""
-    names = getattr(getattr(feature, "feature", feature), "names", None)
-    if names is None:
-        return values
-    legible = dict(enumerate(names))
-    if hasattr(feature, "feature"):
-        return [[legible.get(number, "") for number in row] for row in values]
-    return [legible.get(number, "") for number in values]

@@ -25,7 +25,8 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
             line and all are taken.
 
     Raises:
-        InputError: empty, a column is absent, or a row has more or fewer columns than the first.
+        InputError: empty, a column is absent or there twice, or a row has more or fewer columns
+            than the first.
     """
     fields = [line.split("\t") for line in read_lines(path)]
     require(len(fields) > bool(columns), f"{path}: the file is empty")
@@ -44,6 +45,8 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
         not absent,
         f"{path}:1: no column {', '.join(absent)}; the first line has {', '.join(header)}",
     )
+    twice = [name for name in columns if header.count(name) > 1]
+    require(not twice, f"{path}:1: there are several columns {', '.join(twice)}; keep one of each")
     places = [header.index(name) for name in columns]
     return [(where, [row[place] for place in places]) for where, row in rows]
 

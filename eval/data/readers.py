@@ -234,9 +234,14 @@ def check_id(name: str, where: str) -> None:
 
 
 def read_sentences(path: Path) -> list[str]:
-    """One sentence a line, none empty."""
+    """One sentence a line, none empty, without ids."""
     lines = read_lines(path)
     require(bool(lines), f"{path}: the file is empty")
+    require(
+        not all("\t" in line for line in lines),
+        f"{path}:1: every line holds a tab; expected a sentence on each line, without ids or other"
+        " columns",
+    )
     for number, line in enumerate(lines, start=1):
         require(
             not is_blank(line),
@@ -246,9 +251,18 @@ def read_sentences(path: Path) -> list[str]:
     return lines
 
 
+def check_sides(x: Sequence[str], en: Sequence[str], where: str) -> None:
+    """Raise InputError where the translations are the sentences themselves."""
+    require(
+        list(x) != list(en),
+        f"{where}: both languages have the same sentences; one of them must be replaced by its own",
+    )
+
+
 def read_aligned(x: Path, en: Path) -> tuple[list[str], list[str]]:
     """Two files of sentences, line n translating line n."""
     left, right = read_sentences(x), read_sentences(en)
+    check_sides(left, right, f"{x} and {en}")
     require(
         len(left) == len(right),
         f"{x} has {len(left)} lines, {en} has {len(right)}; they must be aligned line by line",

@@ -20,13 +20,13 @@ from xtremely.eval.data.readers import read_lines
 from xtremely.kernels.guard import InputError, require
 
 
-def read_tagged(path: Path, legal: Sequence[str], prefixed: bool = False, **notes: Any) -> Tagged:
+def read_tagged(path: Path, legal: Sequence[str], prefix: str = "", **notes: Any) -> Tagged:
     """A file of ``word TAB tag`` lines, or of words alone, with blank lines between sentences.
 
     Args:
         path: a text file, compressed or not.
         legal: the tags of the task.
-        prefixed: whether every word begins with its language and a colon, as in WikiANN.
+        prefix: how every word begins, as in WikiANN: with its language and a colon.
         notes: kept beside the counts.
 
     Raises:
@@ -42,17 +42,19 @@ def read_tagged(path: Path, legal: Sequence[str], prefixed: bool = False, **note
     if {line.count("\t") for line in filled} != {tabs}:
         where, line = _first(path, lines, lambda line: line.count("\t") != tabs)
         raise InputError(f"{where}: {_fault(line)}; expected word TAB tag")
-    if prefixed and not all(":" in line for line in filled):
-        where, line = _first(path, lines, lambda line: ":" not in line)
-        raise InputError(f"{where}: {line!r} does not begin with a language and a colon")
+    if not all(line.startswith(prefix) for line in filled):
+        where, line = _first(path, lines, lambda line: not line.startswith(prefix))
+        raise InputError(
+            f"{where}: {line!r} does not begin with {prefix!r} as words of this language do; is it"
+            " the file of another one?"
+        )
     # One split of the whole file: a list per line costs several times as much.
     fields = "\t".join(filled).split("\t")
     words, tags = fields[:: tabs + 1], fields[1::2] if tabs else []
     if not {*tags} <= {*legal}:
         where, line = _first(path, lines, lambda line: line.partition("\t")[2] not in legal)
         check_tag(line.partition("\t")[2], legal, where)
-    if prefixed:
-        words = [word.partition(":")[2] for word in words]
+    words = [word.removeprefix(prefix) for word in words]
     lengths = [sum(1 for _ in group) for filled, group in groupby(lines, bool) if filled]
     sentences = _cut(map(str.strip, words), lengths)
     return _remarked(tagged(sentences, _cut(tags, lengths) if tabs else None, **notes), path)

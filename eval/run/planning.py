@@ -9,7 +9,7 @@ from typing import Any
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.examples import Comparable, Parallel, part
-from xtremely.eval.data.readers import Incomplete, Missing, text_hash
+from xtremely.eval.data.readers import Incomplete, Missing, text_hash, whole_number
 from xtremely.eval.methods.bitext import Space, Spaces, limited
 from xtremely.eval.run.predicting import INFERENCE_METHODS
 from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, RetrievalRules, Task
@@ -223,9 +223,9 @@ def _spaces(engine: Engine, rules: RetrievalRules, settings: EvaluationSettings)
         layer, pooling, prompt = depth, own.pooling, own.default_prompt
     else:
         published = rules.profiles[settings.profile]
-        layer = depth if settings.layers else published.layer(depth, settings.profile)
+        layer = depth if settings.layers is not None else published.layer(depth, settings.profile)
         pooling, prompt = published.pooling, ""
-    layers = _layers(settings.layers, depth) if settings.layers else [layer]
+    layers = [layer] if settings.layers is None else _layers(settings.layers, depth)
     poolings = list(settings.poolings or (pooling,))
     # The first token's embedding is the same whatever the text: layer 0 has no CLS to compare.
     pairs = [(a, b) for a in layers for b in poolings if (a, b) != (0, "cls")]
@@ -249,9 +249,8 @@ def _layers(spec: str, depth: int) -> list[int]:
     layers = []
     for name in spec.split(","):
         text = name.strip()
-        plain = text.isdecimal() and len(text) <= len(str(MAX_COUNT))
-        number = depth if text == "last" else int(text) if plain else -1
-        if not 0 <= number <= depth:
+        number = depth if text == "last" else whole_number(text)
+        if number is None or number > depth:
             raise UsageError(
                 f"layer {text[:20]!r} does not exist; legal: all, last, or 0 to {depth}"
                 " (several separated by commas)"

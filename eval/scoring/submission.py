@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from xtremely.eval.data.readers import read_json, read_lines, whole_number
+from xtremely.eval.data.readers import existing, read_json, read_lines, whole_number
 from xtremely.eval.data.squad import read_articles
 from xtremely.kernels.guard import InputError, require
 
@@ -23,21 +23,33 @@ from xtremely.kernels.guard import InputError, require
 def locate(
     predictions: Path, labels: Path, task: str, languages: Iterable[str], suffix: str
 ) -> dict[str, tuple[Path, Path]]:
-    """Each language's two files; a complaint names every one that is missing."""
+    """Each language's two files, compressed or not; a complaint names every one that is missing."""
     names = {code: Path(task, f"test-{code}{suffix}") for code in languages}
-    files = {code: (predictions / name, labels / name) for code, name in names.items()}
-    missing = [str(path) for both in files.values() for path in both if not path.is_file()]
+    files = {}
+    missing = []
+    for code, name in names.items():
+        guess, gold = existing(predictions / name), existing(labels / name)
+        if guess and gold:
+            files[code] = (guess, gold)
+        missing += [] if guess else [str(predictions / name)]
+        missing += [] if gold else [str(labels / name)]
     require(
         not missing,
-        f"task {task!r} is scored on all of its {len(files)} languages; missing:"
+        f"task {task!r} is scored on all of its {len(names)} languages; missing:"
         f" {', '.join(missing)}",
     )
     return files
 
 
 def read_labels(predicted: Path, gold: Path, legal: Collection[str]) -> tuple[list[str], list[str]]:
-    """A label a line, as many predictions as labels."""
+    """A label a line, as many predictions as labels, none blank."""
     truth, guess = _stripped(gold), _stripped(predicted)
+    for number, label in enumerate(truth, start=1):
+        require(
+            bool(label),
+            f"{gold}:{number}: a blank line is no label; gold has a label on each line, and no"
+            " blank line at its end",
+        )
     _check_labels(predicted, guess, gold, truth, {*legal})
     _check_counts(predicted, guess, gold, truth)
     return guess, truth

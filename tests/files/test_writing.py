@@ -29,6 +29,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["f"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_named_by_its_own_name(tmp_path):
+    path = tmp_path / "f"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        write_atomic(path, b"new")
+    assert raised.value.filename == str(path)
+    assert [one.name for one in tmp_path.iterdir()] == ["f"]
+
+
 def test_a_planted_link_under_a_temporary_name_is_not_written_through(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_text("x")

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Comparable, Side
+from xtremely.eval.data.languages import language
 from xtremely.eval.tasks.task import RetrievalRules, Setting, Task, sizes_of
+from xtremely.kernels.guard import require
 
 NAME = "bucc2018"
 RELEASE_NAMES = {"dev": "sample", "test": "training"}
@@ -36,18 +38,26 @@ def find(root: Path, code: str, split: str) -> Callable[[], Comparable]:
     gold_file = readers.existing(gold)
     if split == "dev" and gold_file is None:  # the threshold is tuned on it
         raise readers.Incomplete(NAME, code, x_file, gold)
-    return partial(_from_files, x_file, en_file, gold_file)
+    return partial(_from_files, code, x_file, en_file, gold_file)
 
 
-def _from_files(x_file: Path, en_file: Path, gold_file: Path | None) -> Comparable:
+def _from_files(code: str, x_file: Path, en_file: Path, gold_file: Path | None) -> Comparable:
     x, en = Side(*readers.read_identified(x_file)), Side(*readers.read_identified(en_file))
+    for path, side, own, other in ((x_file, x, code, "en"), (en_file, en, "en", code)):
+        require(
+            not all(name.startswith(f"{other}-") for name in side.ids),
+            f"{path}:1: id {side.ids[0]!r} is of the other side, and so are all; ids of this file"
+            f" begin with '{own}-'",
+        )
+    readers.check_sides(x.texts, en.texts, f"{x_file} and {en_file}")
     gold = readers.read_id_pairs(gold_file, x.ids, en.ids) if gold_file else None
     return Comparable(x, en, gold, {"layout": "BUCC files"})
 
 
 def _from_hub(table: hub.Table, code: str) -> Comparable:
     """The hub keeps the gold pairs only: no distractors, so no score of this is XTREME's."""
-    foreign, english = hub.translations(table)
+    foreign, english = hub.translations(table, {code, language(code).iso3})
+    readers.check_sides(foreign, english, table.name)
     x_ids = [f"{code}-{n:09d}" for n in range(1, len(foreign) + 1)]
     en_ids = [f"en-{n:09d}" for n in range(1, len(english) + 1)]
     return Comparable(

@@ -29,7 +29,7 @@ def find(root: Path, code: str, split: str) -> Callable[[], Tagged]:
     download = root / NAME / f"{split}-{code}.tsv"
     layout, (path,) = readers.locate(NAME, code, [[file] for file in (*wikiann, download)])
     if layout < len(wikiann):
-        return partial(read_tagged, path, LABELS, prefixed=True, layout="WikiANN")
+        return partial(read_tagged, path, LABELS, f"{code}:", layout="WikiANN")
     return partial(read_tagged, path, LABELS, layout="XTREME")
 
 

@@ -35,7 +35,7 @@ def find(root: Path, code: str, split: str) -> Callable[[], Parallel]:
     long = file_code(code)
     table = hub.find(NAME, code, root, [f"tatoeba.{long}"], "validation")
     if table:
-        return partial(_from_hub, table)
+        return partial(_from_hub, table, {code, long, language(code).iso3})
     stem = f"tatoeba.{long}-eng"
     folders = (root / NAME, root, root / "data" / NAME / "v1")
     laser = [(folder / f"{stem}.{long}", folder / f"{stem}.eng") for folder in folders]
@@ -44,8 +44,9 @@ def find(root: Path, code: str, split: str) -> Callable[[], Parallel]:
     return partial(_from_files, x_file, en_file, aligned=layout < len(laser))
 
 
-def _from_hub(table: hub.Table) -> Parallel:
-    x, en = hub.translations(table)
+def _from_hub(table: hub.Table, names: set[str]) -> Parallel:
+    x, en = hub.translations(table, names)
+    readers.check_sides(x, en, table.name)
     return Parallel(x, en, list(range(len(x))), {"layout": "hub"})
 
 

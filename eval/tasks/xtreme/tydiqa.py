@@ -15,6 +15,7 @@ from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes, language
 from xtremely.eval.data.squad import read_squad, squad_rows
 from xtremely.eval.tasks.task import ExtractiveQARules, Task, sizes_of
+from xtremely.kernels.guard import require
 
 NAME = "tydiqa"
 
@@ -37,7 +38,21 @@ def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
     layout, (path,) = readers.locate(NAME, code, [[file] for file in files])
     if layout < 2:
         return partial(read_squad, path, own, layout="TyDiQA, all languages")
-    return partial(read_squad, path, layout="TyDiQA")
+    return partial(_of_language, path, own)
+
+
+def _of_language(path: Path, own: str) -> Questions:
+    """The questions of a language's own file."""
+    found = read_squad(path, layout="TyDiQA")
+    others = {f"{language(code).name.lower()}-" for code in TASK.languages} - {own}
+    for question in found.questions:
+        start = question.id.partition("-")[0] + "-"
+        require(
+            start not in others,
+            f"{path}: question {question.id!r}: the id is of another language; the file's own begin"
+            f" with {own!r}",
+        )
+    return found
 
 
 TASK = Task(

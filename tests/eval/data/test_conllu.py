@@ -135,6 +135,12 @@ def test_sentences_without_text_are_left_out_and_counted(write, forms, kept):
     assert len(data) == kept + 1 and data.notes.get("dropped_sentences", 0) == 1 - kept
 
 
+def test_a_treebank_without_its_text_is_refused(write):
+    path = write("xx.conllu", block(line(1, "_", "NOUN", 0)) * 2)
+    with pytest.raises(InputError, match=f"{path}: all 2 sentences are without their text"):
+        read_treebanks([path], "de", LABELS)
+
+
 def test_all_treebanks_of_a_language_are_joined_by_file_name(write, tmp_path):
     def one(form):
         return block(line(1, form, "NOUN", 0))

@@ -1,5 +1,7 @@
 """Tables of the hub: columns by name and type, nulls, ids that would break lines."""
 
+import json
+
 import pytest
 
 from xtremely.eval.data.readers import Incomplete
@@ -82,6 +84,25 @@ def test_a_sentence_that_nobody_can_see_is_named(parquet, tmp_path, blank):
     )
     with pytest.raises(InputError, match="row 1 has no text in target_sentence"):
         TATOEBA.load(tmp_path, "af")
+
+
+@pytest.mark.parametrize("names", [("fra", "eng"), ("eng", "en"), ("afr", "fra"), ("", "eng")])
+def test_a_table_of_other_languages_is_named(parquet, tmp_path, names):
+    sides = dict(zip(NAMES, names, strict=True))
+    right = {"source_sentence": "a", "target_sentence": "b", **NAMES}
+    parquet("tatoeba.afr", "validation", [right, {**right, **sides}])
+    complaint = (
+        f"row 2 is of the languages '{names[0]}' and '{names[1]}'; needed: af or afr, and en"
+    )
+    with pytest.raises(InputError, match=complaint):
+        TATOEBA.load(tmp_path, "af")
+
+
+def test_a_table_with_english_first_is_read(parquet, tmp_path):
+    row = {"source_sentence": "one", "target_sentence": "een"}
+    parquet("tatoeba.afr", "validation", [{**row, "source_lang": "eng", "target_lang": "afr"}])
+    data = TATOEBA.load(tmp_path, "af")["test"]
+    assert (data.x, data.en) == (["een"], ["one"])
 
 
 def test_a_table_of_pairs_with_a_null_is_named(parquet, tmp_path):
@@ -192,3 +213,36 @@ def test_classes_of_pairs_are_labels_and_hidden_ones_none(parquet, tmp_path):
     for label, expected in ((2, ["contradiction"]), (-1, None)):
         parquet("XNLI", "test", [{**base, "gold_label": label}], features)
         assert XNLI.load(tmp_path, "de")["test"].labels == expected
+
+
+def table(path, columns, features=None):
+    """Writes a parquet file as it is, without the checks of ``datasets``."""
+    import pyarrow
+    from pyarrow import parquet
+
+    path.parent.mkdir()
+    made = pyarrow.table(columns)
+    if features is not None:
+        made = made.replace_schema_metadata({"huggingface": json.dumps({"info": features})})
+    parquet.write_table(made, path)
+
+
+def test_classes_without_a_name_are_named(tmp_path):
+    from datasets import ClassLabel, Features, List, Value
+
+    features = {"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=["O", "B-PER"]))}
+    path = tmp_path / "PAN-X.de" / "test-00000-of-00001.parquet"
+    rows = {"tokens": [["a"], ["b"]], "ner_tags": [[-1], [2]]}
+    table(path, rows, {"features": Features(features).to_dict()})
+    complaint = "row 2 has class 2 in ner_tags; legal: 0 to 1, or -1 for a hidden one"
+    with pytest.raises(InputError, match=complaint):
+        PANX.load(tmp_path, "de")
+
+
+def test_views_of_text_are_text(tmp_path):
+    import pyarrow
+
+    row = {"source_sentence": "een", "target_sentence": "one", **NAMES}
+    views = {name: pyarrow.array([text], pyarrow.string_view()) for name, text in row.items()}
+    table(tmp_path / "tatoeba.afr" / "validation-00000-of-00001.parquet", views)
+    assert TATOEBA.load(tmp_path, "af")["test"].x == ["een"]

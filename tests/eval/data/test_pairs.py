@@ -169,6 +169,10 @@ def test_files_with_faults_are_named(write, tmp_path, content, complaint):
         ("id\tsentence1\tsentence2\n1\ta\tb\n", r"dev_2k.tsv:1: no column label; the first line"),
         ("id\tsentence1\tsentence2\tlabel\n", r"dev_2k.tsv: the file is empty"),
         ("id\tsentence1\tsentence2\tlabel\n1\ta\tb\t2\n", r"dev_2k.tsv:2: label '2' is not"),
+        (
+            "sentence1\tsentence2\tlabel\tlabel\na\tb\t0\t1\n",
+            r"dev_2k.tsv:1: there are several columns label; keep one",
+        ),
     ],
 )
 def test_files_with_a_header_and_faults_are_named(write, tmp_path, content, complaint):

@@ -123,6 +123,21 @@ def test_half_of_a_pair_is_an_error_not_a_missing_language(write, tmp_path):
     assert not isinstance(caught.value, readers.Missing)
 
 
+@pytest.mark.parametrize("names", ["tatoeba.deu-eng.{}", "de-en.{}"])
+def test_the_same_sentences_on_both_sides_are_refused(write, tmp_path, names):
+    for code in ("deu", "eng", "de", "en"):
+        write(f"tatoeba/{names.format(code)}", "eins\nzwei\n")
+    with pytest.raises(InputError, match="both languages have the same sentences"):
+        TATOEBA.load(tmp_path, "de")
+
+
+def test_sentences_with_ids_are_refused(write, tmp_path):
+    laser(write)
+    path = write("tatoeba/tatoeba.deu-eng.deu", "1\teins\n2\tzwei\n3\tdrei\n")
+    with pytest.raises(InputError, match=f"{path}:1: every line holds a tab"):
+        TATOEBA.load(tmp_path, "de")
+
+
 BUCC_FILES = {
     "de": "de-1\tEins.\nde-2\tZwei.\n",
     "en": "en-1\tTwo.\nen-2\tThree.\nen-3\tOne.\n",
@@ -171,6 +186,12 @@ def test_bucc_test_without_gold_is_for_prediction_only(write, tmp_path):
         ({"gold": "de-1\ten-3\nde-9\ten-1\n"}, r"gold:2: id 'de-9' is in no sentence file"),
         ({"gold": "de-1\n"}, r"gold:1: 1 columns, expected id TAB id"),
         ({"gold": None}, r"dev.gold is missing; they belong together"),
+        ({"de": "en-1\tTwo.\n"}, r"dev.de:1: id 'en-1' is of the other side.*begin with 'de-'"),
+        ({"en": "de-1\tEins.\n"}, r"dev.en:1: id 'de-1' is of the other side.*begin with 'en-'"),
+        (
+            {"de": "1\tOne.\n", "en": "a\tOne.\n", "gold": "1\ta\n"},
+            "both languages have the same sentences",
+        ),
     ],
 )
 def test_bucc_files_with_faults_are_named(write, tmp_path, changes, complaint):

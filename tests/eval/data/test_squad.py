@@ -82,6 +82,13 @@ def test_a_file_of_all_languages_without_the_one_asked_for(write, tmp_path):
         TYDIQA.read(tmp_path, "sw", "dev")
 
 
+def test_a_file_of_another_language_is_named(write, tmp_path):
+    content = squad(("One.", [asked("own-1", ("One", 0)), asked("english-1-0", ("One", 0))]))
+    path = write("tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.fi.dev.json", content)
+    with pytest.raises(InputError, match=rf"{path}: question 'english-1-0'.*begin with 'finnish-'"):
+        TYDIQA.read(tmp_path, "fi", "dev")
+
+
 def test_answers_that_were_emptied_are_hidden_and_contexts_shared(write, tmp_path):
     """XTREME's download script writes a paragraph a question and empties its answers."""
     hidden = [(CONTEXT, [asked(name, ("", 0))]) for name in ("q1", "q2")]

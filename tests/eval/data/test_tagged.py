@@ -102,9 +102,20 @@ def test_files_with_faults_are_named(write, tmp_path, content, complaint):
         PANX.read(tmp_path, "de", "dev")
 
 
+def test_words_of_another_language_are_named(write, tmp_path):
+    write("panx/original/de/test", "fr:Paris\tB-LOC\n")
+    with pytest.raises(InputError, match=r"de/test:1: 'fr:Paris.*is it the file of another one"):
+        PANX.read(tmp_path, "de", "test")
+
+
+def test_a_word_may_hold_a_colon(write, tmp_path):
+    write("panx/original/de/test", "de:a:b\tO\nde::\tO\n")
+    assert PANX.read(tmp_path, "de", "test").words == [["a:b", ":"]]
+
+
 def test_a_word_without_its_language_is_named(write, tmp_path):
     write("panx_dataset/de/dev", "de:a\tO\nb\tO\n")
-    with pytest.raises(InputError, match=r"de/dev:2: 'b\\tO' does not begin with a language"):
+    with pytest.raises(InputError, match=r"de/dev:2: 'b\\tO' does not begin with 'de:'"):
         PANX.read(tmp_path, "de", "dev")
 
 

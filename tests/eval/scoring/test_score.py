@@ -1,5 +1,6 @@
 """Scoring whole submissions: averages as XTREME takes them, and the command as a user meets it."""
 
+import gzip
 import json
 import shutil
 
@@ -8,6 +9,7 @@ from score_cases import CASES, RIGHT, put
 
 from xtremely.eval.scoring.score import TASKS, score_folder
 from xtremely.eval.tasks.task import find_task
+from xtremely.kernels.guard import InputError
 
 
 @pytest.fixture
@@ -134,6 +136,25 @@ def test_what_cannot_be_scored_ends_in_one_line_and_exit_code_1(
     code, shown, errors = xtremely("score", *folders, "--json")
     assert (code, shown, len(errors.splitlines())) == (1, "", 1)
     assert errors.startswith("error: ") and complaint in errors
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_compressed_files_score_as_they_do_unpacked(folders, task):
+    expected = score_folder(*folders)["tasks"][task]
+    for folder in folders:
+        for path in sorted((folder / task).iterdir())[:2]:
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    assert score_folder(*folders)["tasks"][task] == expected
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_folder_in_the_place_of_a_file_is_named(folders, side):
+    path = folders[side] / "xnli" / "test-sw.tsv"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=f"{path}: is a folder; a file is needed"):
+        score_folder(*folders)
 
 
 def test_folders_without_a_task_are_refused(tmp_path, xtremely):

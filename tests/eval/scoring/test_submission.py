@@ -99,6 +99,13 @@ def test_gold_may_hold_labels_that_the_task_does_not_declare(files):
     assert predicted == [["_", "NOUN"]]
 
 
+@pytest.mark.parametrize("gold", ["0\n1\n\n", "\n0\n1\n", "0\n\n1\n"])
+def test_a_blank_line_is_no_gold_label(files, gold):
+    line = gold.split("\n").index("") + 1
+    with pytest.raises(InputError, match=rf"gold:{line}: a blank line is no label"):
+        submission.read_labels(*files(gold, gold), ("0", "1"))
+
+
 def test_rows_are_numbers(files):
     assert submission.read_rows(*files("1\n0\n", "0\n1\n")) == (["1", "0"], ["0", "1"])
     with pytest.raises(
