@@ -150,7 +150,7 @@ def read_pairs(predicted: Path, gold: Path) -> tuple[set[tuple[str, str]], set[t
 
 def read_answers(predicted: Path, gold: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Question id -> answer, and question id -> gold answers; a question without one scores 0."""
-    asked = _gold_answers(gold)
+    asked, contexts = _gold_answers(gold)
     found = read_json(predicted, object)
     require(isinstance(found, dict), f"{predicted}: not a JSON object of question id: answer")
     for name, answer in found.items():
@@ -169,6 +169,14 @@ def read_answers(predicted: Path, gold: Path) -> tuple[dict[str, str], dict[str,
         _note(
             f"{predicted}: {len(absent)} of {len(asked)} questions have no answer and score 0, the"
             f" first is {absent[0]!r}"
+        )
+    given = [name for name in found if found[name].strip() and contexts[name]]
+    outside = [name for name in given if _bare(found[name]) not in contexts[name]]
+    if 2 * len(outside) > len(given):
+        _note(
+            f"{predicted}: {len(outside)} of {len(given)} answers do not stand in the question's"
+            f" context in {gold}, the first is to {outside[0]!r}; is it the file of another"
+            " language?"
         )
     return found, asked
 
@@ -262,13 +270,19 @@ def _pairs(path: Path) -> dict[int, tuple[str, str]]:
     return pairs
 
 
-def _gold_answers(path: Path) -> dict[str, list[str]]:
-    """Ids and answers of SQuAD's JSON; contexts and offsets have no part in a score."""
+def _gold_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Question id -> answers, and -> context as ``_bare`` has it, of SQuAD's JSON.
+
+    Contexts and offsets have no part in a score; a context that is no text is empty.
+    """
     asked: dict[str, list[str]] = {}
-    for article in read_articles(path):
-        for question in (q for paragraph in article.paragraphs for q in paragraph.qas):
+    contexts: dict[str, str] = {}
+    for paragraph in (one for article in read_articles(path) for one in article.paragraphs):
+        context = _bare(paragraph.context) if isinstance(paragraph.context, str) else ""
+        for question in paragraph.qas:
             require(question.id not in asked, f"{path}: id {question.id!r} occurs twice")
             asked[question.id] = [answer.text for answer in question.answers]
+            contexts[question.id] = context
     require(bool(asked), f"{path}: holds no question")
     for name, texts in asked.items():
         require(
@@ -276,4 +290,9 @@ def _gold_answers(path: Path) -> dict[str, list[str]]:
             f"{path}: question {name!r} has no gold answer to be scored against (answers"
             f" {json.dumps(texts)}); are the answers hidden?",
         )
-    return {name: [text for text in texts if text] for name, texts in asked.items()}
+    return {name: [text for text in texts if text] for name, texts in asked.items()}, contexts
+
+
+def _bare(text: str) -> str:
+    """A text without white space and case, which tokenizers change."""
+    return "".join(text.split()).casefold()

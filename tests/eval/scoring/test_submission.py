@@ -1,6 +1,7 @@
 """Reading submissions: what is scored as it stands, what is remarked on, what is refused."""
 
 import json
+import warnings
 
 import pytest
 
@@ -97,6 +98,26 @@ def test_gold_may_hold_labels_that_the_task_does_not_declare(files):
     with pytest.warns(UserWarning, match=r"gold: 1 labels that the task does not declare.* '_'"):
         predicted, _ = submission.read_tags(*files("_\nNOUN\n", "_\nVERB\n"), POS)
     assert predicted == [["_", "NOUN"]]
+
+
+def test_answers_of_another_language_are_remarked_on(files):
+    asked = {
+        "Der Rhein fließt durch Köln.": [("a", "Rhein"), ("b", "Köln")],
+        "Es regnet.": [("c", "Es")],
+    }
+    paragraphs = [
+        {"context": text, "qas": [{"id": n, "answers": [{"text": a}]} for n, a in questions]}
+        for text, questions in asked.items()
+    ]
+    gold = {"data": [{"paragraphs": paragraphs}]}
+    english = {"a": "the Rhine", "b": "Cologne", "c": "es  REGNET"}
+    complaint = r"predicted: 2 of 3 answers do not stand in .*first is to 'a'; is it .*language"
+    with pytest.warns(UserWarning, match=complaint):
+        submission.read_answers(*files(english, gold))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        submission.read_answers(*files({**english, "b": "Köln"}, gold))
+        submission.read_answers(*files({**english, "b": ""}, gold))
 
 
 @pytest.mark.parametrize("gold", ["0\n1\n\n", "\n0\n1\n", "0\n\n1\n"])
