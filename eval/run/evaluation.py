@@ -97,7 +97,7 @@ class Evaluation:
             planned[checkpoint], gone = self._plan(engine, tasks, notes)
             absent += gone
         if absent and not any(planned.values()):
-            raise absent[0]
+            raise next((one for one in absent if isinstance(one, Incomplete)), absent[0])
         reasons = f" ({'; '.join(notes)})" if notes else ""
         require(any(planned.values()), f"nothing to do: no task has these languages{reasons}")
         watcher.plan([cell for cells in planned.values() for cell in cells])

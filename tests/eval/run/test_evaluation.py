@@ -203,6 +203,13 @@ def test_an_incomplete_set_is_left_out_and_named_or_an_error(base, matching, tmp
         whole.run(tmp_path / "out", Watcher())
 
 
+def test_where_nothing_is_left_the_incomplete_set_is_named(base, matching, tmp_path):
+    options = {"tasks": [TATOEBA, BUCC], "languages": ["fr"], "named": False}
+    whole, _ = evaluation(base, matching, **options)
+    with pytest.raises(Incomplete, match=r"fr-en.dev.en is missing; they belong together"):
+        whole.run(tmp_path / "out", Watcher())
+
+
 def test_tasks_lists_every_task_and_what_is_missing_of_the_incomplete(xtremely, matching):
     code, shown, errors = xtremely("tasks", "--data-root", matching)
     assert (code, errors) == (0, "")
