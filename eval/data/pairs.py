@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
     for number, row in enumerate(fields, start=1):
         if len(row) != width:
             raise InputError(f"{path}:{number}: {len(row)} columns, the first line has {width}")
-    if _quoted(fields):
+    if _quoted(fields, path):
         fields = [[_unquoted(field) if '"' in field else field for field in row] for row in fields]
     rows = [(f"{path}:{number}", row) for number, row in enumerate(fields, start=1)]
     if not columns:
@@ -124,9 +125,21 @@ def _checked(
     return labels
 
 
-def _quoted(rows: list[list[str]]) -> bool:
-    """Whether a csv writer made the file: it quotes every field that holds a quotation mark."""
-    return all(_unquoted(field) != field for row in rows for field in row if '"' in field)
+def _quoted(rows: list[list[str]], path: Path) -> bool:
+    """Whether a csv writer made the file: it quotes every field that holds a quotation mark.
+
+    One that quotes some of them only is remarked on.
+    """
+    fields = [(n, field) for n, row in enumerate(rows, 1) for field in row if '"' in field]
+    plain = [(number, field) for number, field in fields if _unquoted(field) == field]
+    if plain and len(plain) < len(fields):
+        number, field = plain[0]
+        warnings.warn(
+            f"{path}:{number}: {field[:40]!r} is not quoted as a csv writer does it, though"
+            f" {len(fields) - len(plain)} fields of the file are; all are read as they stand",
+            stacklevel=3,
+        )
+    return not plain
 
 
 def _unquoted(field: str) -> str:
