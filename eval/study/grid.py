@@ -255,10 +255,10 @@ class _Reader:
         self.check(bool(legal), "layers", "'last', 'all' or numbers, as in '4,8'", layers)
         return Test(name, tuple(codes) if codes else None, limit, layers)
 
-    def texts(self, raw: dict[str, Any], key: str, default: list[str] | None = None) -> list[str]:
+    def texts(self, raw: dict[str, Any], key: str, *default: list[str]) -> list[str]:
         """A list of strings."""
-        found = self.take(raw, key, list, default)
-        texts = all(isinstance(one, str) for one in found) and (found or default is not None)
+        found = self.take(raw, key, list, *default)
+        texts = all(isinstance(one, str) for one in found) and (found or default)
         self.check(bool(texts), key, "a list of strings, not empty")
         return found
 

@@ -139,6 +139,18 @@ def test_what_cannot_be_used_is_refused(grid, old, new, complaint):
         grid(GRID.replace(old, new, 1))
 
 
+def test_a_grid_may_lack_any_line_that_has_a_default_and_no_other(grid):
+    lines = GRID.split("\n")
+    needed = []
+    for number, line in enumerate(lines):
+        try:
+            grid("\n".join(lines[:number] + lines[number + 1 :]))
+        except InputError:
+            needed.append(line.partition(" = ")[0])
+    assert {"name", "sources", "task", "examples", "[[part]]", "[[part.test]]"} <= {*needed}
+    assert not {"models", "seeds", "epochs", "split", "limit", "layers"} & {*needed}
+
+
 def test_the_shipped_grids_can_be_read(request):
     folder = request.config.rootpath / "studies"
     names = [read_grid(path).name for path in sorted(folder.glob("*.toml"))]
