@@ -29,6 +29,7 @@ class About:
         model_type: Hugging Face's name of the architecture; empty where it says nothing.
         architectures: classes that the checkpoint was saved from.
         id2label: number of an output -> its name.
+        label2id: the same the other way round; said twice, as transformers writes it.
         vocab_size: rows of the word table, where it is said.
         max_position_embeddings: positions, where they are said.
         pad_token_id: the padding token, where there is one.
@@ -44,6 +45,7 @@ class About:
     model_type: str = ""
     architectures: tuple[str, ...] | None = None
     id2label: dict[str, str | int] | None = None
+    label2id: dict[str, object] | None = None
     vocab_size: Count | None = None
     max_position_embeddings: int | None = None
     pad_token_id: int | None = None

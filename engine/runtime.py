@@ -187,10 +187,16 @@ class Engine:
 
         Raises:
             InputError: something among them is no text (see ``texts.checked``).
+            UsageError: the prompt fills the sequences, so that all texts would be the same.
         """
         texts = checked(texts)
         prefix = self.conventions.default_prompt if prompt is None else prompt
         limit = self.max_length if max_length is None else max_length
+        if prefix and self.tokenizer([f"{prefix} 0"], limit).truncated:
+            raise UsageError(
+                f"the prompt {prefix[:40]!r} leaves no room for a text in sequences of {limit}"
+                " tokens; take a shorter one"
+            )
         return replace(self.tokenizer([prefix + text for text in texts], limit), texts=texts)
 
     def pooled(

@@ -171,6 +171,13 @@ def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[
             f'{folder}: id2label in config.json is no numbered list; legal: names under "0",'
             ' "1" and so on'
         ) from error
+    numbers = said.label2id or {}
+    torn = [name for number, name in enumerate(names) if numbers.get(name, number) != number]
+    require(
+        not torn,
+        f"{folder}: id2label and label2id in config.json disagree on {', '.join(torn)}; correct the"
+        " one by which the head was not trained",
+    )
     if wanted is None and names:
         return tuple(names)
     wanted = wanted or ()

@@ -227,6 +227,13 @@ def test_outputs_that_are_no_labels_have_none(make_tiny):
             "labels are neutral, neutral, entailment; needed",
         ),
         ({"id2label": {"0": "neutral", "2": "entailment"}}, "no numbered list"),
+        (
+            {
+                "id2label": {"0": "entailment", "1": "neutral", "2": "contradiction"},
+                "label2id": {"contradiction": 0, "neutral": 1, "entailment": 2},
+            },
+            "id2label and label2id in config.json disagree on entailment, contradiction; correct",
+        ),
         ({"id2label": ["neutral"]}, "'id2label' is \\['neutral'\\]; legal: an object"),
         (
             {"architectures": ["XLMRobertaForTokenClassification"]},
