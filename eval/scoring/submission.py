@@ -25,20 +25,17 @@ def locate(
 ) -> dict[str, tuple[Path, Path]]:
     """Each language's two files, compressed or not; a complaint names every one that is missing."""
     names = {code: Path(task, f"test-{code}{suffix}") for code in languages}
-    files = {}
-    missing = []
-    for code, name in names.items():
-        guess, gold = existing(predictions / name), existing(labels / name)
-        if guess and gold:
-            files[code] = (guess, gold)
-        missing += [] if guess else [str(predictions / name)]
-        missing += [] if gold else [str(labels / name)]
+    files = {code: (predictions / name, labels / name) for code, name in names.items()}
+    missing = [str(path) for both in files.values() for path in both if not existing(path)]
     require(
         not missing,
-        f"task {task!r} is scored on all of its {len(names)} languages; missing:"
+        f"task {task!r} is scored on all of its {len(files)} languages; missing:"
         f" {', '.join(missing)}",
     )
-    return files
+    return {
+        code: (existing(guess) or guess, existing(gold) or gold)
+        for code, (guess, gold) in files.items()
+    }
 
 
 def read_labels(predicted: Path, gold: Path, legal: Collection[str]) -> tuple[list[str], list[str]]:
