@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from xtremely.engine.hub.conventions import MODULES, declared, modules, pooling_config, reading
+from xtremely.engine.hub.conventions import MODULES, declared, modules
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.texts import checked
-from xtremely.engine.text.vocabulary import tokenizer_file
 from xtremely.kernels.guard import require, unknown
 from xtremely.kernels.pooling import normalise
 
@@ -62,11 +61,7 @@ class SentenceEncoder:
         self.similarity_fn_name = said.similarity_fn_name or "cosine"
         if self.similarity_fn_name not in SIMILARITIES:
             raise unknown("similarity", self.similarity_fn_name, SIMILARITIES)
-        cut = reading(folder)
-        require(not cut.do_lower_case, f"{folder}: do_lower_case is not supported")
-        limit = cut.max_seq_length or tokenizer_file(folder).model_max_length
-        most = engine.backend.max_length
-        self.max_seq_length = most if limit is None else int(min(limit, most))
+        self.max_seq_length = engine.max_length
 
     def get_embedding_dimension(self) -> int:
         """Length of a vector from ``encode``."""
@@ -241,7 +236,4 @@ def _normalizes(folder: Path) -> bool:
     kinds, legal = [module["kind"] for module in listed], ["Transformer", "Pooling", "Normalize"]
     where = folder / MODULES
     require(kinds in (legal, legal[:2]), f"{where}: modules {kinds}; supported: {legal}")
-    path = folder / listed[1]["path"] / "config.json"
-    pooling = pooling_config(path) if path.exists() else {}
-    require(pooling.get("include_prompt", True), f"{where}: pooling without the prompt")
     return kinds == legal

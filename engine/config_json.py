@@ -33,11 +33,6 @@ class About:
         vocab_size: rows of the word table, where it is said.
         max_position_embeddings: positions, where they are said.
         pad_token_id: the padding token, where there is one.
-        classifier_pooling: a ModernBERT head's.
-        classifier_activation: a ModernBERT head's.
-        classifier_bias: a ModernBERT head's.
-        norm_bias: whether ModernBERT's norms have a bias.
-        norm_eps: ModernBERT's epsilon.
         dtype: what the weights are stored in.
         torch_dtype: its name before transformers 5.
     """
@@ -49,13 +44,27 @@ class About:
     vocab_size: Count | None = None
     max_position_embeddings: int | None = None
     pad_token_id: int | None = None
+    dtype: Numbers | None = None
+    torch_dtype: Numbers | None = None
+
+
+@dataclass(frozen=True)
+class ModernHead:
+    """What config.json says of a ModernBERT head.
+
+    Attributes:
+        classifier_pooling: what the head looks at: ``cls`` or ``mean``.
+        classifier_activation: behind its dense layer.
+        classifier_bias: whether its dense layer has a bias.
+        norm_bias: whether its norm has.
+        norm_eps: the norm's epsilon.
+    """
+
     classifier_pooling: str = "cls"
     classifier_activation: str = "gelu"
     classifier_bias: bool = False
     norm_bias: bool = False
     norm_eps: Epsilon = 1e-5
-    dtype: Numbers | None = None
-    torch_dtype: Numbers | None = None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -71,8 +80,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A model folder's config.json, of which the fields that ``about`` reads have their types.
 
     Raises:
-        InputError: it cannot be read or a field has another type; file and field are named.
+        InputError: there is none, the folder holds an adapter, the file cannot be read, or a field
+            has another type; file and field are named.
     """
+    require(
+        not (folder / ADAPTER).exists(),
+        f"{folder / ADAPTER}: adapters (PEFT, LoRA) are not applied; merge it into its model with"
+        " merge_and_unload(), save that with save_pretrained and name its folder",
+    )
+    inner = sorted(path.parent.name for path in folder.glob(f"*_Transformer/{CONFIG}"))
+    require(
+        (folder / CONFIG).exists() or not inner,
+        f"{folder}: no {CONFIG} here, but one in {''.join(inner[:1])}, where old versions of"
+        " sentence-transformers put it; load the model with a new one and save it again",
+    )
+    require(
+        (folder / CONFIG).exists(),
+        f"{folder}: no {CONFIG} here; expected an ordinary Hugging Face model folder",
+    )
     raw = documents.read_json(folder / CONFIG, dict[str, Any], MAX_BYTES)
     about(raw, folder)
     return raw

@@ -18,11 +18,18 @@ from xtremely.engine.text.texts import foreign
 from xtremely.kernels import packing
 from xtremely.kernels.guard import require
 
+# Lengths of texts at which a model is tried for padding that changes their states, and by how much
+# of their size rounding alone may change them.
+PROBES = (3, 512)
+LEAK = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
+
 
 class PaddedTransformers:
     """Any other encoder through transformers, padded per batch at this door.
 
     Attributes:
+        alone: whether texts go through in company of their own length only: some models (ConvBERT,
+            FNet, Nystromformer) let padding into the states of other tokens.
         typed: whether the model is given token types; off where its tokenizer makes none, as XLM
             adds something for a type of 0, too.
     """
@@ -33,18 +40,16 @@ class PaddedTransformers:
 
     def __init__(self, folder: Path, device: torch.device, precision: str):
         from transformers import AutoModel
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
         config = configuration(folder)
         self.folder, self.kind = folder, config.model_type
+        model = load(AutoModel, folder, PRECISIONS[precision])
         for name in SIZES:
             require(
                 getattr(config, name, None) is not None,
                 f"{folder}: model type {self.kind!r} cannot be loaded as a text encoder (its"
                 f" configuration has no {name!r})",
             )
-        model = load(AutoModel, folder, PRECISIONS[precision])
         self.layers, self.width = config.num_hidden_layers, config.hidden_size
         self.vocabulary = config.vocab_size
         self.max_length = config.max_position_embeddings - _positions_not_used(model)
@@ -58,9 +63,11 @@ class PaddedTransformers:
         self.pad_id = pad if isinstance(pad, int) and 0 <= pad < self.vocabulary else 0
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters
         require(
-            not getattr(config, "is_encoder_decoder", False) and self._looks_ahead(),
-            f"{folder}: model type {self.kind!r} is a decoder; only encoders run",
+            self._looks_ahead(),
+            f"{folder}: model type {self.kind!r} is a decoder, as a token's state does not depend"
+            " on the next token; only encoders run",
         )
+        self.alone = any(self._padding_leaks(length) for length in PROBES)
 
     @torch.inference_mode()
     def _looks_ahead(self) -> bool:
@@ -69,6 +76,18 @@ class PaddedTransformers:
         ids = torch.tensor([[first, other] for other in others], device=self.device)
         a, b = self._states(input_ids=ids)[-1][:, 0]
         return not torch.equal(a, b)
+
+    @torch.inference_mode()
+    def _padding_leaks(self, length: int) -> bool:
+        """Whether padding changes the states of a text of ``length`` tokens."""
+        whole = min(2 * length, self.max_length)
+        length = max(1, min(length, whole // 2))
+        ids = torch.full((1, whole), self.pad_id, device=self.device)
+        ids[0, :length] = torch.arange(length, device=self.device) % self.vocabulary
+        mask = (torch.arange(whole, device=self.device) < length).long()[None]
+        alone = self._states(input_ids=ids[:, :length], attention_mask=mask[:, :length])[-1]
+        padded = self._states(input_ids=ids, attention_mask=mask)[-1][:, :length]
+        return not (padded - alone).norm() <= LEAK[self.precision] * alone.norm()
 
     def _states(self, **inputs: Tensor) -> tuple[Tensor, ...]:
         """Hidden states 0, 1, ..., padded."""
@@ -86,14 +105,28 @@ class PaddedTransformers:
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The wanted hidden states of a batch, each [T, H], padding dropped again."""
         require_fits(batch, self.max_length)
-        ids = _padded(batch.input_ids, batch, self.pad_id)
-        lengths = batch.cu_seqlens.diff()
-        mask = torch.arange(batch.max_seqlen, device=ids.device) < lengths[:, None]
-        inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        if self.typed:
-            inputs["token_type_ids"] = _padded(batch.type_ids, batch)
-        states = self._states(**inputs)
-        return {layer: packing.pack(states[layer], lengths).values for layer in layers}
+        if not self.alone:
+            ids, types = (_padded(one, batch, fill) for one, fill in self._fills(batch))
+            lengths = batch.cu_seqlens.diff()
+            mask = torch.arange(batch.max_seqlen, device=ids.device) < lengths[:, None]
+            states = self._typed_states(ids, mask, types)
+            return {layer: packing.pack(states[layer], lengths).values for layer in layers}
+        found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        for run in batch.layout.runs:
+            ids, types = (one[run.rows].view(run.count, -1) for one, _ in self._fills(batch))
+            states = self._typed_states(ids, torch.ones_like(ids), types)
+            for layer, parts in found.items():
+                parts.append(states[layer].flatten(0, 1))
+        return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+    def _fills(self, batch: Batch) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
+        """A batch's ids and token types, each [T] with what pads it."""
+        return (batch.input_ids, self.pad_id), (batch.type_ids, 0)
+
+    def _typed_states(self, ids: Tensor, mask: Tensor, types: Tensor) -> tuple[Tensor, ...]:
+        """Hidden states of ids, all [B, L], given token types where the model wants them."""
+        inputs = {"token_type_ids": types} if self.typed else {}
+        return self._states(input_ids=ids, attention_mask=mask.long(), **inputs)
 
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
         """[T, H] hidden states to [B, H] fp32 vectors."""
@@ -101,7 +134,7 @@ class PaddedTransformers:
 
     def computed(self, batch: Batch) -> int:
         """Tokens that a batch costs, padding included."""
-        return batch.max_seqlen * len(batch.order)
+        return batch.tokens if self.alone else batch.max_seqlen * len(batch.order)
 
 
 def _padded(values: Tensor, batch: Batch, fill: int = 0) -> Tensor:

@@ -15,15 +15,20 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from xtremely.engine.config_json import MAX_BYTES, Count
+from xtremely.engine.text.vocabulary import tokenizer_file
 from xtremely.files import documents
 from xtremely.files.folders import check_inside
-from xtremely.kernels.guard import InputError, unknown
+from xtremely.kernels.guard import InputError, require, unknown
 
 MODULES, DECLARED = "modules.json", "config_sentence_transformers.json"
+# What sentence-transformers calls the file on a model's texts; the first that is there counts.
+KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+READINGS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)
 
 # Model name -> prompts. E5's model cards: every text needs a prefix, "query: " for symmetric tasks.
+# Those that follow instructions want a sentence on the task instead, which only the caller knows.
 PUBLISHED_PROMPTS = {
-    re.compile(r"(^|[/_-])e5-(small|base|large)", re.IGNORECASE): {
+    re.compile(r"(^|[/_-])e5-(small|base|large)(?!.*instruct)", re.IGNORECASE): {
         "query": "query: ",
         "passage": "passage: ",
         "document": "passage: ",
@@ -75,7 +80,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class SentenceLimits:
-    """What sentence_bert_config.json says.
+    """What sentence_bert_config.json says, or the file of another kind's name (``READINGS``).
 
     Attributes:
         max_seq_length: tokens after which a text is cut.
@@ -98,12 +103,28 @@ def declared(folder: Path) -> Declared:
 
 
 def reading(folder: Path) -> SentenceLimits:
-    """What the folder's sentence_bert_config.json says; nothing where there is none."""
-    return _optional(folder / "sentence_bert_config.json", SentenceLimits)
+    """What the folder's file on reading texts says; nothing where there is none.
+
+    Raises:
+        InputError: it wants texts in lower case.
+    """
+    paths = [folder / name for name in READINGS]
+    path = next((path for path in paths if path.exists()), paths[0])
+    said: SentenceLimits = _optional(path, SentenceLimits)
+    require(
+        not said.do_lower_case,
+        f"{path}: do_lower_case is true, which is not supported; legal: false, with a tokenizer"
+        " that makes lower case itself",
+    )
+    return said
 
 
 def conventions(folder: Path, name: str) -> Conventions:
-    """The conventions of a model folder known under ``name``."""
+    """The conventions of a model folder known under ``name``.
+
+    Raises:
+        InputError: a file says something that is not followed here.
+    """
     said = declared(folder)
     prompts = {key: text or "" for key, text in (said.prompts or {}).items()}
     default = said.default_prompt_name
@@ -116,11 +137,17 @@ def conventions(folder: Path, name: str) -> Conventions:
             prompts = {**published, **prompts}
             default_prompt = prompts["query"]
     _warn_of_modules(folder)
-    return Conventions(_pooling(folder), prompts, default_prompt, reading(folder).max_seq_length)
+    limit = reading(folder).max_seq_length or tokenizer_file(folder).model_max_length
+    limit = None if limit is None else int(limit)
+    return Conventions(_pooling(folder), prompts, default_prompt, limit)
 
 
 def pooling_config(path: Path) -> dict[str, Any]:
-    """A Pooling module's config.json, its switches checked to be true or false."""
+    """A Pooling module's config.json, its switches checked to be true or false.
+
+    Raises:
+        InputError: it cannot be read, or wants prompts left out of the mean.
+    """
     raw = documents.read_json(path, dict[str, Any], MAX_BYTES)
     switches = {
         name: on
@@ -128,16 +155,24 @@ def pooling_config(path: Path) -> dict[str, Any]:
         if name.startswith("pooling_mode_") or name == "include_prompt"
     }
     documents.fit(switches, dict[str, bool], str(path))
+    require(
+        raw.get("include_prompt", True),
+        f"{path}: include_prompt is false, and pooling without the prompt is not supported; legal:"
+        " true",
+    )
     return raw
 
 
 def _pooling(folder: Path) -> str:
     """The pooling that the folder states; mean where it states none."""
-    for path in sorted(folder.glob("*_Pooling/config.json")):
+    listed = modules(folder)
+    named = [module["path"] for module in listed if module["kind"] == "Pooling"]
+    inner = named if listed else sorted(path.name for path in folder.glob("*_Pooling"))
+    for path in [folder / name / "config.json" for name in inner]:
         raw = pooling_config(path)
         stated = {name.removeprefix("pooling_mode_") for name, on in raw.items() if on is True}
-        named = {"pooling_mode": raw.get("pooling_mode")}
-        mode = documents.fit(named, dict[str, str | None], str(path))["pooling_mode"]
+        chosen = {"pooling_mode": raw.get("pooling_mode")}
+        mode = documents.fit(chosen, dict[str, str | None], str(path))["pooling_mode"]
         modes = {mode} if mode is not None else stated - {"include_prompt"}
         for pooling, names in (("mean", {"mean_tokens", "mean"}), ("cls", {"cls_token", "cls"})):
             if modes and modes <= names:

@@ -11,7 +11,7 @@ from xtremely.engine.hub.conventions import modules
 from xtremely.kernels.guard import InputError, require, unknown
 
 # What a model folder needs; weights in other formats are not fetched.
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*_Pooling/*"]
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json"]
 
 
 def cache_folder() -> Path:

@@ -27,6 +27,9 @@ BERT_TYPES = ("bert",)
 ROBERTA_TYPES = ("xlm-roberta", "roberta", "camembert")
 MODERN_TYPES = ("modernbert",)  # mmBERT's too
 PACKED_TYPES = BERT_TYPES + ROBERTA_TYPES + MODERN_TYPES
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
+MAX_BYTES = 2**26  # of a configuration
+MAX_LAYERS, MAX_LENGTH = 1000, 2**20
 # ModernBERT's kinds of layers: what old configurations call the RoPE base of each, and its default.
 THETAS = {
     "full_attention": ("global_rope_theta", 160_000.0),
@@ -195,6 +198,7 @@ def position_offset(model_type: str, pad: int | None) -> int:
 def _bert(raw: dict[str, Any], file: Path) -> EncoderConfig:
     _require_setting(raw, "hidden_act", "gelu", file)
     _require_setting(raw, "position_embedding_type", "absolute", file)
+    _require_setting(raw, "is_decoder", False, file)
     kind, said = raw["model_type"], documents.fit(raw, _BertFields, str(file))
     offset = position_offset(kind, said.pad_token_id)
     pad = (1 if kind in ROBERTA_TYPES else 0) if said.pad_token_id is None else said.pad_token_id
@@ -237,6 +241,7 @@ def _modernbert(raw: dict[str, Any], file: Path) -> ModernBertConfig:
     _require_setting(raw, "rope_scaling", None, file)
     thetas = {kind: _theta(said, kind, file) for kind in THETAS}
     window = said.local_attention // 2
+    _require_setting(raw, "sliding_window", window, file)
     return ModernBertConfig(
         model_type=raw["model_type"],
         layers=layers,

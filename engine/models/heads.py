@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.config_json import About, about, read_config
-from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES
+from xtremely.engine.config_json import CONFIG, About, about, read_config
+from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES, ModernHead
 from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.engine.text.batch import Batch
+from xtremely.files import documents
 from xtremely.kernels.guard import InputError, require, unknown
 from xtremely.kernels.pooling import POOLINGS, pool_ref
 
@@ -138,7 +139,7 @@ def load_head(
     said = about(read_config(folder), folder)
     _check_kind(said, folder, kind)
     names = () if kind in UNLABELLED else _labels(said, folder, labels)
-    form = _form(said, folder, kind)
+    form = _form(said.model_type, folder, kind)
     with torch.device("meta"):
         head = Head(form, backend.width, len(names) or UNLABELLED[kind])
     dtype = PRECISIONS[backend.precision]
@@ -195,9 +196,9 @@ def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[
     return tuple(spelled[name.casefold()] for name in names)
 
 
-def _form(said: About, folder: Path, kind: str) -> Form:
-    model = said.model_type
+def _form(model: str, folder: Path, kind: str) -> Form:
     if model in MODERN_TYPES:
+        said = documents.fit(read_config(folder), ModernHead, str(folder / CONFIG))
         return _modernbert(said, folder, kind)
     forms = FORMS.get(model, {})
     known = [name for name, forms in FORMS.items() if kind in forms]
@@ -209,7 +210,7 @@ def _form(said: About, folder: Path, kind: str) -> Form:
     return forms[kind]
 
 
-def _modernbert(said: About, folder: Path, kind: str) -> Form:
+def _modernbert(said: ModernHead, folder: Path, kind: str) -> Form:
     pooling = said.classifier_pooling
     require(
         pooling in POOLINGS,

@@ -7,6 +7,8 @@ configuration describes. Here the first is an error and the second is compared w
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from xtremely.engine.config_json import CONFIG, Count, Epsilon, Layers, read_con
 from xtremely.engine.models.tensor_files import BUFFER, TensorFiles, require_readable, require_sound
 from xtremely.engine.text.texts import foreign
 from xtremely.files.documents import fit
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError, require
 
 # A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
 INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
@@ -40,6 +42,22 @@ class _Sizes:
     layer_norm_eps: Epsilon | None
     norm_eps: Epsilon | None
     rms_norm_eps: Epsilon | None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and its reports: what matters in them is said here."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def configuration(folder: Path) -> Any:
@@ -80,17 +98,23 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
             empty = auto.from_config(config, trust_remote_code=False)
         described = sum(one.numel() for one in empty.parameters())
+    require(
+        not (hasattr(empty, "encoder") and hasattr(empty, "decoder")),
+        f"{folder}: model type {config.model_type!r} is an encoder with a decoder, of which neither"
+        " runs alone; only models that are encoders run",
+    )
     held = sum(one.values for one in files.stored.values())
     require(
         described <= _MOST * held + _SPARE,
         f"{folder / CONFIG}: describes a model of {described:,} numbers, the checkpoint holds"
         f" {held:,}; they belong to different models",
     )
-    with foreign(trouble):
+    with foreign(trouble), quiet():
         model, report = auto.from_pretrained(
             str(folder),
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             dtype=dtype,
             trust_remote_code=False,
         )
@@ -98,6 +122,11 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
     unused = [name for name in report["unexpected_keys"] if INSIDE.search(name)]
     for fault, names in (("lacks", lacking), ("has, and the encoder does not use,", unused)):
         require(not names, f"{folder}: the checkpoint {fault} {', '.join(sorted(names)[:5])}")
+    for name, got, said in report["mismatched_keys"]:
+        raise InputError(
+            f"{folder}: the checkpoint's {name} is {tuple(got)}, config.json says {tuple(said)};"
+            " they belong to different models"
+        )
     for name, parameter in model.named_parameters():
         _require_sound(name, parameter.detach(), files, dtype)
     return model

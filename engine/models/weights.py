@@ -46,6 +46,8 @@ MODERN_HEADS = re.compile(r"(head|decoder|classifier)\.")
 MODERN_WORDS = "embeddings.tok_embeddings.weight"
 
 
+# How TensorFlow, and early conversions from it, name the parameters of a norm.
+_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 _NUMBERED = re.compile(r"(?:encoder\.layer|layers)\.(\d{1,9})\.")
 
 
@@ -95,9 +97,13 @@ class _Checkpoint:
         self.source: dict[str, str] = {}  # name without the prefix -> name in the file
         for name in stored:
             short = name.removeprefix(found[0])
+            for theirs, ours in _NORMS.items():
+                if short.endswith(theirs):
+                    short = short.removesuffix(theirs) + ours
             require(
                 short not in self.source,
-                f"{folder}: tensor {short!r} is there twice, with and without {found[0]!r}",
+                f"{folder}: tensor {short!r} is there twice, as {self.source.get(short)} and as"
+                f" {name}",
             )
             self.source[short] = name
         self.used: set[str] = set()

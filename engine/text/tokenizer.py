@@ -12,7 +12,13 @@ import numpy as np
 
 from xtremely.engine.text.template import Template, shares
 from xtremely.engine.text.texts import checked, foreign
-from xtremely.engine.text.vocabulary import check_vocabulary, load_tokenizer, probe, unknown_id
+from xtremely.engine.text.vocabulary import (
+    check_padding,
+    check_vocabulary,
+    load_tokenizer,
+    probe,
+    unknown_id,
+)
 from xtremely.kernels.guard import require
 
 CACHED_TOKENS = 8_000_000  # 32 MB of ids kept for texts that come again
@@ -99,6 +105,7 @@ class Tokenizer:
             unknown = {self.unknown, unknown_id(self.backend)} - {None}
             specials = {*loaded.all_special_ids, *unknown}
             check_vocabulary(folder, self.backend, specials)
+            check_padding(folder, loaded.pad_token_id, specials)
             text = probe(folder, self.backend, specials)
             self.single = Template.read(self.backend.encode(text), self.typed)
             self.pair = Template.read(self.backend.encode(text, text), self.typed)

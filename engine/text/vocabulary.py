@@ -14,7 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from xtremely.engine.config_json import MAX_BYTES, about, read_config
+from xtremely.engine.config_json import CONFIG, MAX_BYTES, about, read_config
+from xtremely.engine.models.config import position_offset
+from xtremely.engine.models.loading import configuration
 from xtremely.engine.text.texts import foreign
 from xtremely.files import documents
 from xtremely.kernels.guard import require
@@ -91,6 +93,8 @@ def load_tokenizer(folder: Path) -> Any:
         " SentencePiece .model); put the model's own files there",
     )
     tokenizer_file(folder)
+    if (folder / CONFIG).exists():
+        configuration(folder)  # which transformers reads before the tokenizer
     with foreign(f"{folder}: no usable tokenizer"):
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
@@ -119,8 +123,10 @@ def check_vocabulary(folder: Path, backend: Any, specials: Collection[int]) -> N
         f"{folder}: the tokenizer's vocabulary is empty but for {len(ids)} special tokens; put the"
         " model's own tokenizer files there",
     )
-    path = folder / "config.json"
-    rows = about(read_config(folder), folder).vocab_size if path.exists() else None
+    path = folder / CONFIG
+    if not path.exists():
+        return
+    rows = about(read_config(folder), folder).vocab_size
     if rows is None:
         return
     count = max(len(ids), max(ids) + 1)
@@ -140,6 +146,32 @@ def check_vocabulary(folder: Path, backend: Any, specials: Collection[int]) -> N
             " of them out of reach; check that they belong together",
             stacklevel=5,
         )
+
+
+def check_padding(folder: Path, padding: int | None, specials: Collection[int]) -> None:
+    """Compare a tokenizer's padding with that of a model that counts positions by it.
+
+    The RoBERTa line gives a token with the id of its padding no position of its own.
+
+    Args:
+        folder: a Hugging Face model folder.
+        padding: the tokenizer's padding token, if it has one.
+        specials: ids of its special tokens.
+
+    Raises:
+        InputError: what the model takes for padding is another token of the tokenizer's.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        return
+    said = about(read_config(folder), folder)
+    offset = position_offset(said.model_type, said.pad_token_id)
+    legal = set(specials) if padding is None else {padding}
+    require(
+        not offset or (offset - 1 in legal) == (padding is not None),
+        f"{path}: 'pad_token_id' is {offset - 1}, which is another token to the tokenizer"
+        + (f"; legal: {padding}, its padding" if padding is not None else ", which has no padding"),
+    )
 
 
 def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:

@@ -7,7 +7,6 @@ cut to the pieces that occur and are whole again in the folder that is saved.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from xtremely.engine.config_json import CONFIG, about, read_config
 from xtremely.engine.models.config import position_offset
 from xtremely.engine.models.heads import HEAD_KINDS
-from xtremely.engine.models.loading import POOLER, configuration, load
+from xtremely.engine.models.loading import POOLER, configuration, load, quiet
 from xtremely.engine.text.texts import one_line
 from xtremely.engine.training.dataset import Vocabulary
 from xtremely.kernels.guard import InputError, require
@@ -108,7 +107,7 @@ def build(
     Raises:
         InputError: the folder cannot be loaded, or has another head than the one to keep.
     """
-    with _quiet():
+    with quiet():
         encoder = load(transformers.AutoModel, folder, dtype)
     words = encoder.get_input_embeddings()
     if len(vocabulary.kept) < words.num_embeddings:
@@ -124,7 +123,7 @@ def build(
         # whatever the vocabulary, and no table is made to be thrown away.
         every = plan.kind == "masked language"
         config.vocab_size = words.num_embeddings if every else vocabulary.pad + 1
-        with _quiet():
+        with quiet():
             model = CLASSES[plan.kind].from_config(config, dtype=dtype)
         model.set_input_embeddings(words)
         model.tie_weights()
@@ -181,7 +180,7 @@ def _keep_head(folder: Path, plan: HeadPlan, model: Any, kept: Tensor) -> None:
         _holds(folder, plan.kind),
         f"{folder} has no {plan.kind} head to keep; leave keep_head out for a fresh one",
     )
-    with _quiet():
+    with quiet():
         whole = load(CLASSES[plan.kind], folder, model.dtype)
     if plan.labels:
         names = [str(whole.config.id2label[n]) for n in range(whole.config.num_labels)]
@@ -221,7 +220,7 @@ def save(
         f" ({', '.join(wrong[:3])}); lower the learning rate",
     )
     try:
-        with _quiet():
+        with quiet():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     except Exception as error:  # safetensors and the file system each have their own kinds
@@ -236,7 +235,7 @@ def _restore(model: Any, base: Path, vocabulary: Vocabulary) -> None:
     words, size = model.get_input_embeddings(), len(vocabulary.place)
     kept = torch.from_numpy(vocabulary.kept)
     if words.num_embeddings < size:  # heads share the table: the first one restores it for all
-        with _quiet():
+        with quiet():
             whole = load(transformers.AutoModel, base, words.weight.dtype)
         rows = whole.get_input_embeddings().weight.detach().clone()
         rows[kept] = words.weight.detach().to(rows.device)
@@ -256,7 +255,7 @@ def _output_bias(base: Path, size: int) -> Tensor:
     """What a folder's masked language model adds to each piece's score; zeros without one."""
     if not _holds(base, "masked language"):
         return torch.zeros(size)
-    with _quiet():
+    with quiet():
         whole = load(CLASSES["masked language"], base, torch.float32)
     return whole.get_output_embeddings().bias.detach().clone()
 
@@ -267,18 +266,3 @@ def _replace_bias(model: Any, old: nn.Parameter, new: nn.Parameter) -> None:
         for name, held in list(module._parameters.items()):
             if held is old:
                 setattr(module, name, new)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' reports about heads that are missing on purpose."""
-    logging = transformers.utils.logging
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()

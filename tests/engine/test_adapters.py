@@ -174,17 +174,17 @@ def test_a_folders_declarations_count(folder, sentences):
         ("modules.json", [TRANSFORMER, POOLING, DENSE], "Dense"),
         ("modules.json", [TRANSFORMER], "supported"),
         ("modules.json", {"no": "list"}, "legal: a valid array"),
-        ("1_Pooling/config.json", {"include_prompt": False}, "without the prompt"),
-        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
         ("config_sentence_transformers.json", {"default_prompt_name": "q"}, "unknown prompt 'q'"),
         ("config_sentence_transformers.json", {"similarity_fn_name": "maxsim"}, "similarity"),
     ],
 )
 def test_folders_beyond_the_engine_are_refused(folder, name, value, complaint):
     declare(folder, name, value)
-    backend = SimpleNamespace(device=torch.device("cpu"), max_length=128)
+    engine = SimpleNamespace(
+        folder=folder, backend=SimpleNamespace(device=torch.device("cpu")), max_length=128
+    )
     with pytest.raises(InputError, match=complaint):
-        SentenceEncoder(SimpleNamespace(folder=folder, backend=backend))
+        SentenceEncoder(engine)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_a_sweep_is_all_layers_and_poolings_from_one_pass(engine, sentences):
         for j, pooling in enumerate(["mean", "cls"]):
             single = engine.embed(sentences, layer=layer, pooling=pooling, normalize=False)
             np.testing.assert_allclose(vectors[:, i, j], single, atol=1e-6)
-    lengths = engine.tokenizer(sentences).lengths
+    lengths = engine.tokenizer(sentences, engine.max_length).lengths
     assert (work.tokens, work.computed_tokens) == (lengths.sum(), lengths.sum())
     assert (work.padding_share, work.truncated, work.sentences) == (0, 1, len(sentences))
 
@@ -161,6 +161,23 @@ def test_pooling_follows_the_folder(tmp_path):
             conventions(tmp_path, "m")
 
 
+def test_pooling_is_that_of_the_folder_which_the_modules_name(tmp_path):
+    for name, mode in (("0_Pooling", "mean"), ("pooling", "cls"), ("2_Pooling", "mean")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"pooling_mode": mode}))
+    modules = [{"type": "x.Transformer"}, {"type": "x.models.Pooling", "path": "pooling"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert conventions(tmp_path, "m").pooling == "cls"
+    (tmp_path / "pooling" / "config.json").unlink()
+    with pytest.raises(InputError, match="pooling/config.json: cannot be read"):
+        conventions(tmp_path, "m")
+
+
+def test_a_model_that_follows_instructions_has_no_prompt_of_its_family(tmp_path):
+    found = conventions(tmp_path, "intfloat/multilingual-e5-large-instruct")
+    assert (found.default_prompt, found.prompts) == ("", {})
+
+
 def test_a_model_that_does_more_than_the_encoder_says_so(tmp_path):
     modules = [{"type": f"sentence_transformers.models.{k}"} for k in ("Transformer", "Dense")]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
@@ -168,9 +185,19 @@ def test_a_model_that_does_more_than_the_encoder_says_so(tmp_path):
         conventions(tmp_path, "m")
 
 
-def test_texts_are_cut_where_the_model_asks_for_it(tiny_bert, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("sentence_xlm-roberta_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ],
+)
+def test_texts_are_cut_where_the_model_asks_for_it(tiny_bert, tmp_path, name, field):
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
-    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 9}')
+    path = folder / name
+    raw = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**raw, field: 9}))
     short = Engine.load(str(folder))
     _, work = short.sweep(["a b c d e f g h i j k"], layers=[1], poolings=["mean"])
     assert (work.tokens, work.truncated) == (9, 1)
@@ -224,6 +251,9 @@ def test_a_broken_list_of_modules_is_named(tmp_path, broken):
         ("config_sentence_transformers.json", {"truncate_dim": -1}, "'truncate_dim' is -1"),
         ("1_Pooling/config.json", {"pooling_mode_cls_token": 1}, "_cls_token' is 1; legal: a va"),
         ("1_Pooling/config.json", {"pooling_mode": ["cls"]}, "'pooling_mode' is"),
+        ("1_Pooling/config.json", {"include_prompt": False}, "without the prompt is not supported"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case is true"),
+        ("sentence_roberta_config.json", {"do_lower_case": True}, "do_lower_case is true"),
         ("1_Pooling/config.json", {"include_prompt": "yes"}, "'include_prompt' is 'yes'"),
         ("modules.json", [{"type": "x.Transformer", "path": "../y"}], "leads out of its folder"),
         ("modules.json", [{"type": "x.Transformer", "path": "/y"}], "leads out of its folder"),

@@ -28,7 +28,7 @@ def test_another_architecture_runs_padded_through_transformers_and_says_so(make_
         AutoTokenizer.from_pretrained(folder),
     )
     for row, text in enumerate(sentences):  # one at a time: no padding to get wrong
-        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=130)
+        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=128)
         inputs.pop("token_type_ids", None)
         with torch.inference_mode():
             states = model(**inputs, output_hidden_states=True).hidden_states
@@ -58,7 +58,7 @@ WEIGHT = "encoder.layer.0.attention.self.query.weight"
 DAMAGE = {
     "missing": (lambda t: t.pop(WEIGHT), "lacks"),
     "extra": (lambda t: t.update({"encoder.layer.9.a": t[WEIGHT].clone()}), "has, and the encoder"),
-    "misshapen": (lambda t: t.update({WEIGHT: t[WEIGHT][:4].clone()}), "cannot be loaded"),
+    "misshapen": (lambda t: t.update({WEIGHT: t[WEIGHT][:4].clone()}), "is .4, 48., config"),
 }
 
 
@@ -68,6 +68,54 @@ def test_a_padded_models_checkpoint_is_strict_too(make_tiny, tmp_path, damage):
     folder = damaged(make_tiny("electra", embedding_size=48), tmp_path, change)
     with pytest.raises(InputError, match=complaint):
         open_backend(folder, "auto", CPU, "fp32")
+
+
+PADDING_SENSITIVE = {
+    "convbert": {"embedding_size": 48},
+    "nystromformer": {"max_position_embeddings": 510},
+    "fnet": {},
+    "yoso": {},
+    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96},
+}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", PADDING_SENSITIVE)
+def test_a_texts_states_do_not_depend_on_the_padding_of_its_batch(make_tiny, sentences, kind):
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = make_tiny(kind, **PADDING_SENSITIVE[kind])
+    engine = Engine.load(str(folder))
+    found = engine.embed(sentences[:12], normalize=False)
+    assert engine.backend.alone == (kind != "distilbert")
+    model, tokenizer = (
+        AutoModel.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    for text, vector in zip(sentences, found, strict=False):
+        inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+        with torch.inference_mode():
+            expected = model(**inputs).last_hidden_state[0].mean(0)
+        np.testing.assert_allclose(vector, expected, atol=2e-5)
+
+
+def test_an_encoder_with_a_decoder_is_refused_for_what_it_is(make_tiny):
+    from transformers import AutoConfig, T5EncoderModel
+
+    sizes = {"d_model": 48, "num_layers": 2, "num_heads": 4, "d_ff": 96, "d_kv": 12}
+    folder = make_tiny("t5", **sizes)
+    for saved in (None, T5EncoderModel(AutoConfig.from_pretrained(folder))):
+        if saved is not None:
+            saved.save_pretrained(folder)
+        with pytest.raises(InputError, match="'t5' is an encoder with a decoder"):
+            open_backend(folder, "auto", CPU, "fp32")
+
+
+def test_a_model_whose_configuration_says_more_than_a_head_has_needs_no_head(make_tiny):
+    """MobileBERT's classifier_activation is a truth value, ModernBERT's a name."""
+    sizes = {"embedding_size": 48, "intra_bottleneck_size": 24, "true_hidden_size": 24}
+    folder = make_tiny("mobilebert", **sizes)
+    assert Engine.load(str(folder)).embed(["x"]).shape == (1, 48)
 
 
 def test_a_padded_models_truncated_file_is_named(make_tiny):
@@ -80,7 +128,7 @@ def test_a_padded_models_truncated_file_is_named(make_tiny):
 
 def test_a_decoder_is_refused(make_tiny):
     folder = make_tiny("gpt2", n_embd=48, n_layer=2, n_head=4, n_positions=64)
-    with pytest.raises(InputError, match="'gpt2' is a decoder; only encoders run"):
+    with pytest.raises(InputError, match="'gpt2' is a decoder, as.*; only encoders run"):
         open_backend(folder, "auto", CPU, "fp32")
 
 

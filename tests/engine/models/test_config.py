@@ -57,6 +57,7 @@ YARN = {"full_attention": {"rope_type": "yarn", "factor": 4.0}}
     [
         ({"hidden_activation": "silu"}, "hidden_activation 'silu' is not supported; .*'gelu'"),
         ({"rope_parameters": YARN}, "rope_type 'yarn' is not supported; .* knows 'default'"),
+        ({"sliding_window": 4}, "sliding_window 4 is not supported; .* knows 64"),
         ({"rope_scaling": {"factor": 2}}, "rope_scaling {'factor': 2} is not supported"),
         ({"local_rope_theta": None}, "'local_rope_theta' is None; legal: a valid number"),
         ({"layer_types": ["full_attention"] * 4}, "layer_types must name 5 layers, each one of"),

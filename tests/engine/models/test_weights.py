@@ -93,6 +93,7 @@ def test_pickled_weights_are_refused_with_the_remedy(folder):
     [
         ("hidden_act", "gelu_new", "hidden_act 'gelu_new' is not supported"),
         ("position_embedding_type", "relative_key", "'relative_key' is not supported"),
+        ("is_decoder", True, "is_decoder True is not supported; the packed encoder knows False"),
         ("num_hidden_layers", "three", "'num_hidden_layers' is 'three'; legal: a valid integer"),
         ("num_attention_heads", 5, "hidden_size 48 is not a multiple of 5 heads"),
     ],
@@ -156,5 +157,31 @@ def test_a_heads_name_inside_the_encoder_is_no_head(folder, name):
 def test_names_with_and_without_a_prefix_are_not_mixed(folder):
     words = "embeddings.word_embeddings.weight"
     change(folder, lambda tensors: tensors.update({f"bert.{words}": tensors[words].clone()}))
-    with pytest.raises(InputError, match=f"'{words}' is there twice, with and without 'bert.'"):
+    with pytest.raises(InputError, match=f"'{words}' is there twice, as bert.{words} and"):
+        load(folder)
+
+
+def test_norms_under_their_old_names_are_the_same_norms(folder):
+    before = {name: one.clone() for name, one in load(folder).encoder.state_dict().items()}
+
+    def rename(tensors):
+        for name in [name for name in tensors if "LayerNorm" in name]:
+            old = name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+            tensors[old] = tensors.pop(name)
+
+    change(folder, rename)
+    for name, one in load(folder).encoder.state_dict().items():
+        torch.testing.assert_close(one, before[name], rtol=0, atol=0)
+
+
+def test_an_adapter_beside_its_model_is_not_left_out_silently(folder):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(InputError, match="adapter_config.json: adapters.*are not applied; merge"):
+        load(folder)
+
+
+def test_an_encoder_in_a_folder_of_its_own_is_named(folder):
+    (folder / "0_Transformer").mkdir()
+    (folder / "config.json").rename(folder / "0_Transformer" / "config.json")
+    with pytest.raises(InputError, match="no config.json here, but one in 0_Transformer"):
         load(folder)

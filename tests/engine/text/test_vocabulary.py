@@ -209,3 +209,30 @@ def test_code_that_comes_with_a_folder_is_not_run(folder):
         Tokenizer(folder, 128)
     except InputError as error:
         assert "no usable tokenizer" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("model", "tokenizer", "fits"),
+    [
+        (1, "<pad>", True),
+        (0, "<pad>", False),
+        (7, "<pad>", False),
+        (2, None, False),
+        (7, None, True),
+    ],
+)
+def test_what_roberta_counts_positions_by_is_the_tokenizers_padding(
+    make_tiny, tmp_path, model, tokenizer, fits
+):
+    folder = shutil.copytree(make_tiny("xlm-roberta"), tmp_path / "model")
+    for name, field, value in (
+        ("config.json", "pad_token_id", model),
+        ("tokenizer_config.json", "pad_token", tokenizer),
+    ):
+        raw = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**raw, field: value}))
+    if fits:
+        Tokenizer(folder, 100)
+    else:
+        with pytest.raises(InputError, match=f"'pad_token_id' is {model}, which is another token"):
+            Tokenizer(folder, 100)
