@@ -67,6 +67,17 @@ class ModernHead:
     norm_eps: Epsilon = 1e-5
 
 
+@dataclass(frozen=True)
+class DebertaHead:
+    """What config.json says of a DeBERTa head.
+
+    Attributes:
+        pooler_hidden_act: behind its dense layer.
+    """
+
+    pooler_hidden_act: str = "gelu"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 

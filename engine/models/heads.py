@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from xtremely.engine.config_json import CONFIG, About, about, read_config
-from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES, ModernHead
+from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES, DebertaHead, ModernHead
 from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.engine.text.batch import Batch
@@ -77,7 +77,7 @@ def _own_dense(activation: str) -> Form:
 
 _DISTILBERT = Form("cls", "classifier", "pre_classifier", "relu")
 _DEBERTA = Form("cls", "classifier", "pooler.dense", "gelu")
-# Model type -> kind -> form; ModernBERT's depend on its configuration, see ``_modernbert``.
+# Model type -> kind -> form; ModernBERT's and DeBERTa's depend on the configuration, see ``_form``.
 FORMS = {
     "bert": _forms(_POOLED, _POOLED),
     **dict.fromkeys((*ROBERTA_TYPES, "mpnet"), _forms(_own_dense("tanh"), _POOLED)),
@@ -207,7 +207,11 @@ def _form(model: str, folder: Path, kind: str) -> Form:
         f"{folder}: the {kind} head of model type {model!r} is not known; those of"
         f" {', '.join([*known, *MODERN_TYPES])} are",
     )
-    return forms[kind]
+    form = forms[kind]
+    if model == "deberta-v2" and form.dense:
+        named = documents.fit(read_config(folder), DebertaHead, str(folder / CONFIG))
+        form = replace(form, activation=named.pooler_hidden_act)
+    return form
 
 
 def _modernbert(said: ModernHead, folder: Path, kind: str) -> Form:

@@ -119,6 +119,14 @@ def test_outputs_on_encoders_that_run_padded(make_tiny, sentences, family, kind)
     assert_same(folder, kind, engine, engine.tokenizer.pairs(sentences, sentences[::-1]))
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", ["sequence classification", "multiple choice"])
+def test_the_activation_of_a_deberta_head_is_the_configurations(make_tiny, sentences, kind):
+    folder = headed(make_tiny, "deberta-v2", kind, pooler_hidden_act="tanh")
+    engine = Engine.load(str(folder))
+    assert_same(folder, kind, engine, engine.tokenizer(sentences[:6]))
+
+
 def test_a_head_on_triton_gives_what_it_gives_on_torch(make_tiny):
     kind, few = "token classification", ["one two", "x", ""]
     shape = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
