@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import signal
 import sys
-import warnings
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +30,7 @@ from xtremely.eval.cli.options import (
     Prompt,
     Quiet,
 )
-from xtremely.eval.cli.plain import plain
+from xtremely.eval.cli.plain import say, warn_in_notes
 from xtremely.kernels.guard import InputError, UsageError
 
 
@@ -81,16 +80,6 @@ def _split(text: str | None, option: str) -> list[str] | None:
     if not names:
         raise UsageError(f"{option} names nothing; leave it out, or separate names by commas")
     return names
-
-
-def _complain_as_notes() -> None:
-    """Warnings as one plain line each, on standard error."""
-
-    def show(message, category, filename, lineno, file=None, line=None):  # noqa: ANN001
-        if category is not DeprecationWarning and category is not FutureWarning:
-            _say("note:", "yellow", message)
-
-    warnings.showwarning = show
 
 
 @app.command("eval")
@@ -310,7 +299,7 @@ app.add_typer(retrieval.index, name="index")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every foreseeable trouble ends in one line and an exit code."""
-    _complain_as_notes()
+    warn_in_notes()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper
@@ -324,10 +313,5 @@ def main(arguments: list[str] | None = None) -> None:
             found = ending(error, command, seen)
             if found is None:
                 raise
-            _say("error:", "red", found[0])
+            say("error:", "red", found[0])
             sys.exit(found[1])
-
-
-def _say(what: str, colour: str, message: object) -> None:
-    """One line on standard error; needs no rich, which a machine that only trains may lack."""
-    typer.echo(f"{typer.style(what, fg=colour)} {plain(message)}", err=True)

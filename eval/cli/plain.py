@@ -1,8 +1,11 @@
-"""Text from outside, made fit for one line of a terminal."""
+"""Text from outside, made fit for one line of a terminal; complaints and warnings in one line."""
 
 from __future__ import annotations
 
 import unicodedata
+import warnings
+
+import typer
 
 
 def plain(text: object) -> str:
@@ -12,3 +15,18 @@ def plain(text: object) -> str:
         ascii(character)[1:-1] if unicodedata.category(character) == "Cc" else character
         for character in joined
     )
+
+
+def say(what: str, colour: str, message: object) -> None:
+    """One line on standard error; needs no rich, which a machine that only trains may lack."""
+    typer.echo(f"{typer.style(what, fg=colour)} {plain(message)}", err=True)
+
+
+def warn_in_notes() -> None:
+    """Show the warnings of this process as one plain line each, on standard error."""
+
+    def show(message, category, filename, lineno, file=None, line=None):  # noqa: ANN001
+        if category is not DeprecationWarning and category is not FutureWarning:
+            say("note:", "yellow", message)
+
+    warnings.showwarning = show

@@ -20,6 +20,7 @@ import torch
 
 from xtremely.engine.hub.conventions import conventions
 from xtremely.engine.runtime import Engine
+from xtremely.eval.cli.plain import warn_in_notes
 from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.results import Record, library_versions
 from xtremely.eval.run.runner import Watcher, run_cell
@@ -162,6 +163,7 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
 def _begin_worker(threads: int) -> None:
     """A worker's share of the machine; it does not outlive the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run hears it, and ends its workers
+    warn_in_notes()
     threading.Thread(target=_die_with_the_run, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
