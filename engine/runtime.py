@@ -110,7 +110,13 @@ class Engine:
         budget = token_budget or TOKEN_BUDGET.get(loaded.name, TOKEN_BUDGET[place.type])
         require(budget >= 1, f"token_budget {budget} must be at least 1")
         name = display_name(model)
-        return cls(name, folder, loaded, tokenizer, conventions(folder, name), budget)
+        own, least = conventions(folder, name), tokenizer.single.specials
+        require(
+            own.max_length is None or own.max_length >= least,
+            f"{folder}: cuts texts at {own.max_length} tokens (max_seq_length, or the tokenizer's"
+            f" model_max_length); legal: {least} or more, its special tokens",
+        )
+        return cls(name, folder, loaded, tokenizer, own, budget)
 
     @property
     def model_hash(self) -> str:

@@ -120,15 +120,15 @@ class _Checkpoint:
         )
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A tensor of the encoder's; one of no content where it is missing or misshapen."""
+        """A tensor of the encoder's; an empty one where it is missing or misshapen."""
         if name not in self.source:
             self.missing.append(name)
-            return torch.empty(shape, device="meta")
+            return torch.empty(0, device="meta")
         self.used.add(name)
         got = self.files.stored[self.source[name]].shape
         if got != shape:
             self.wrong.append(f"{name} is {got}, config.json says {shape}")
-            return torch.empty(shape, device="meta")
+            return torch.empty(0, device="meta")
         return self.files.read(self.source[name], self.dtype)
 
     def close(self, heads: re.Pattern[str], model: str) -> None:
@@ -179,10 +179,9 @@ def _bert(take: Callable[..., Tensor], config: EncoderConfig) -> dict[str, Tenso
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:
-    """Several tensors on top of each other; without content if one of them has none."""
-    if any(one.is_meta for one in tensors):
-        tensors = [one.to("meta") for one in tensors]
-    return torch.cat(tensors)
+    """Several tensors on top of each other; an empty one if one of them is."""
+    missing = [one for one in tensors if one.is_meta]
+    return missing[0] if missing else torch.cat(tensors)
 
 
 def _modernbert(take: Callable[..., Tensor], config: ModernBertConfig) -> dict[str, Tensor]:
@@ -191,9 +190,9 @@ def _modernbert(take: Callable[..., Tensor], config: ModernBertConfig) -> dict[s
     state = {"embeddings.words": take(MODERN_WORDS, config.vocabulary, hidden)}
 
     def put(ours: str, theirs: str, biased: bool, *shape: int) -> None:
-        state[f"{ours}.weight"] = take(f"{theirs}.weight", *shape)
-        bias = take(f"{theirs}.bias", shape[0]) if biased else torch.zeros(shape[0])
-        state[f"{ours}.bias"] = bias
+        weight = take(f"{theirs}.weight", *shape)
+        bias = take(f"{theirs}.bias", shape[0]) if biased else torch.zeros(len(weight))
+        state.update({f"{ours}.weight": weight, f"{ours}.bias": bias})
 
     put("embeddings.norm", "embeddings.norm", config.norm_bias, hidden)
     for layer in range(config.layers):

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,7 @@ class TokenizerFile:
         model_max_length: tokens after which texts are to be cut.
         model_input_names: what the tokenizer gives a model.
         tokenizer_class: transformers' class.
+        truncation_side: where over-long texts are cut: at their end.
         do_lower_case: whether it reads in lower case.
         bos_token: and the like: special tokens.
     """
@@ -61,6 +62,7 @@ class TokenizerFile:
     model_max_length: Annotated[float, Field(ge=1)] | None = None
     model_input_names: tuple[str, ...] | None = None
     tokenizer_class: str | None = None
+    truncation_side: Literal["right"] | None = None
     do_lower_case: Flag = None
     bos_token: Special = None
     eos_token: Special = None

@@ -211,6 +211,13 @@ def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(engine):
     assert engine.embed(["cat"], prompt="a ", max_length=8).shape == (1, 48)
 
 
+def test_a_limit_below_the_special_tokens_is_named_when_the_model_is_loaded(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 1}')
+    with pytest.raises(InputError, match="model: cuts texts at 1 tokens .max_seq_length.*legal: 2"):
+        Engine.load(str(folder))
+
+
 def test_a_prompt_is_put_before_the_text(engine):
     np.testing.assert_array_equal(
         engine.embed(["cat"], prompt="a "), engine.embed(["a cat"], prompt="")

@@ -95,6 +95,11 @@ def test_pickled_weights_are_refused_with_the_remedy(folder):
         ("position_embedding_type", "relative_key", "'relative_key' is not supported"),
         ("is_decoder", True, "is_decoder True is not supported; the packed encoder knows False"),
         ("num_hidden_layers", "three", "'num_hidden_layers' is 'three'; legal: a valid integer"),
+        (
+            "hidden_size",
+            10**9,
+            "wrong shape: embeddings.word_embeddings.weight is .2000, 48., config",
+        ),
         ("num_attention_heads", 5, "hidden_size 48 is not a multiple of 5 heads"),
     ],
 )

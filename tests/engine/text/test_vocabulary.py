@@ -173,6 +173,7 @@ def test_special_tokens_that_are_not_in_the_vocabulary_are_refused(folder):
         ({"model_max_length": "12"}, "'model_max_length' is '12'; legal: a valid number"),
         ({"model_max_length": True}, "'model_max_length' is True"),
         ({"model_max_length": 0}, "'model_max_length' is 0"),
+        ({"truncation_side": "left"}, "'truncation_side' is 'left'; legal: 'right'"),
         ({"tokenizer_class": 5}, "'tokenizer_class' is 5; legal: a valid string"),
         ({"unk_token": ["<unk>"]}, "'unk_token' is"),
         ({"model_input_names": "input_ids"}, "'model_input_names' is 'input_ids'"),
