@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from xtremely.files.documents import read_json
 from xtremely.files.writing import (
+    check_file,
     check_writable,
     is_temporary,
     remove_leftovers,
@@ -70,13 +71,37 @@ class OwnFolder:
         fresh = [name for name in names if name not in self._names]
         if not fresh:
             return
-        for name in () if recognised else fresh:
-            require(
-                not (self.path / name).exists() and not (self.path / name).is_symlink(),
-                f"{self.path / name} is in the way: it was not made here; name another folder",
-            )
+        if not recognised:
+            self.require_free(*fresh)
         self._names.update(dict.fromkeys(fresh))
         self._note()
+
+    def require_free(self, *names: str) -> None:
+        """Raise InputError for a name that is neither listed as ours nor unused."""
+        for name in names:
+            target = self.path / name
+            require(
+                name in self._names or not (target.exists() or target.is_symlink()),
+                f"{target} is in the way: it was not made here; name another folder",
+            )
+
+    def check_places(self, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+        """Fail before any work if something cannot be written that will be.
+
+        Args:
+            files: names of files, relative to the folder; the folders that they are to be in are
+                made.
+            folders: names of folders; they may be missing.
+
+        Raises:
+            InputError: a folder or a link to nothing lies where a file is to be, or the reverse;
+                or the system refuses, with its reason.
+        """
+        for name in files:
+            check_file(self.path / name, "--out", make_folder=True)
+        for name in folders:
+            if os.path.lexists(self.path / name):
+                check_writable(self.path / name, "--out")
 
     def remove(self, *names: str) -> None:
         """Delete files or folders that are listed as ours, and folders that this leaves empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xtremely.kernels.guard import InputError
+from xtremely.kernels.guard import InputError, require
 
 # A temporary file: a dot, the final name, 16 random hexadecimal digits, and an end of its own.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.xtremely-part(\.npy)?")
@@ -81,8 +82,49 @@ def check_writable(folder: Path, option: str) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written to ({error.strerror}); name another folder with {option}"
+            f"{folder}: cannot be written to ({_reason(error)}); name another folder with {option}"
         ) from error
+
+
+def check_file(out: Path, option: str, *, make_folder: bool = False) -> None:
+    """Fail before any work if a file cannot be written.
+
+    Args:
+        out: the file.
+        option: what named it, for complaints.
+        make_folder: make the folder it is to be in.
+
+    Raises:
+        InputError: it is no name of a file, or the system refuses, with its reason.
+    """
+    try:
+        require(out.name not in ("", ".."), f"{option} {out} names no file; name one")
+        require(
+            not out.is_dir(),
+            f"{out} is a folder, and a file is to be written there; name another with {option}",
+        )
+        require(
+            out.is_file() or not os.path.lexists(out),
+            f"{out} is a device, a pipe or a broken link; name an ordinary file with {option}",
+        )
+        if make_folder:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        probe = temporary_name(out)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+        for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
+            old = time.time() - left.lstat().st_mtime > LEFTOVER_SECONDS
+            if is_temporary(left.name) and left.is_file() and old:  # of a killed run
+                left.unlink()
+    except OSError as error:
+        reason = _reason(error)
+        raise InputError(f"cannot write {out} ({reason}); name another with {option}") from error
+
+
+def _reason(error: OSError) -> str:
+    """What the system says; of a name that is taken, what can have taken it."""
+    taken = isinstance(error, FileExistsError)
+    return "a file, or a link to nothing, is in the way" if taken else str(error.strerror)
 
 
 def is_temporary(name: str) -> bool:

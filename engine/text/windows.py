@@ -17,7 +17,11 @@ from torch import Tensor
 
 from xtremely.engine.text.batch import Batch
 from xtremely.engine.text.tokenizer import Tokenizer, Tokens
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError
+
+
+class TooShort(InputError):
+    """Windows of so few tokens would leave parts of a context out."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,22 @@ def stretches(size: int, room: int, stride: int) -> list[Stretch]:
     return [Stretch(*row) for row in np.column_stack([start, stop, begin, end]).tolist()]
 
 
+def check_room(tokenizer: Tokenizer, max_length: int, question_length: int, stride: int) -> None:
+    """Refuse windows, see ``windows``, that would leave parts of a context out.
+
+    Raises:
+        TooShort: a window does not hold a question and the tokens to the next window.
+    """
+    specials = tokenizer.pair.specials
+    needed = question_length + specials + stride
+    if max_length < needed:
+        raise TooShort(
+            f"windows of {max_length} tokens would leave parts of a context out: a question of"
+            f" {question_length} tokens, {specials} special tokens and a stride of {stride} need"
+            f" {needed}; take a model that reads longer texts, or a larger max_length"
+        )
+
+
 def windows(
     tokenizer: Tokenizer,
     questions: Sequence[str],
@@ -148,16 +168,10 @@ def windows(
         stride: see ``stretches``.
 
     Raises:
-        InputError: windows so short that they would leave parts of a context out.
+        TooShort: windows so short that they would leave parts of a context out.
     """
+    check_room(tokenizer, max_length, question_length, stride)
     template = tokenizer.pair
-    needed = question_length + template.specials + stride
-    require(
-        max_length >= needed,
-        f"windows of {max_length} tokens, which is what the model takes, would leave parts of a"
-        f" context out: a question of {question_length} tokens, {template.specials} special tokens"
-        f" and a stride of {stride} need {needed}; take a model that reads longer texts",
-    )
     before = len(template.ids[0]) + len(template.ids[1])
     wanted = sorted(set(asked_of))
     read = dict(zip(wanted, pieces(tokenizer, [contexts[n] for n in wanted]), strict=True))

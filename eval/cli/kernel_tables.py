@@ -9,7 +9,7 @@ import torch
 
 from xtremely.eval.cli.terminal import figures, line, show, table
 from xtremely.files.documents import read_json
-from xtremely.files.writing import check_writable
+from xtremely.files.writing import check_file
 from xtremely.kernels import tuning
 from xtremely.kernels.configurations import TABLE, read_table
 from xtremely.kernels.guard import require, unknown
@@ -55,9 +55,9 @@ def print_tuning(names: list[str] | None, precisions: list[str], out: Path | Non
             if name not in legal:
                 raise unknown(what, name, legal)
     if out is not None:
+        check_file(out, "--out", make_folder=True)
         if out.exists():
             read_json(out, dict[str, dict[str, dict[str, dict[str, Any]]]])  # else not a table
-        check_writable(out.parent, "--out")
     require(
         torch.cuda.is_available(),
         "tuning measures on a GPU and this machine has none; untuned kernels run with defaults",

@@ -29,6 +29,7 @@ from xtremely.eval.cli.options import (
     Precision,
     Prompt,
     Quiet,
+    check_arguments,
 )
 from xtremely.eval.cli.plain import say, warn_in_notes
 from xtremely.kernels.guard import InputError, UsageError
@@ -128,7 +129,7 @@ def evaluate(
     from xtremely.eval.report.html import write_report
     from xtremely.eval.run import planning
     from xtremely.eval.run.evaluation import Evaluation
-    from xtremely.eval.run.folder import run_folder, write_submission
+    from xtremely.eval.run.folder import check_submission, run_folder, write_submission
     from xtremely.eval.run.results import write_results
     from xtremely.eval.run.runner import records_of
 
@@ -150,7 +151,7 @@ def evaluate(
     whole.check()
     with run_folder(out) as folder:
         with ProgressWatcher(quiet) as watcher:
-            results, notes = whole.run(out, watcher)
+            results, notes = whole.run(out, watcher, partial(check_submission, folder))
         records = records_of(results)
         write_submission(folder, results)
         write_results(out / "results.json", records)
@@ -305,10 +306,12 @@ def main(arguments: list[str] | None = None) -> None:
             stream, io.TextIOWrapper
         ):  # what the terminal cannot show is no reason to end
             stream.reconfigure(errors="backslashreplace")
-    command = " ".join((sys.argv[1:] if arguments is None else arguments)[:2])
+    given = sys.argv[1:] if arguments is None else arguments
+    command = " ".join(given[:2])
     with stoppable() as seen:
         try:
-            app(arguments)
+            check_arguments(given)
+            app(given)
         except BaseException as error:
             found = ending(error, command, seen)
             if found is None:

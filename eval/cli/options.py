@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from xtremely.kernels.guard import UsageError
 
 Model = Annotated[
     str, typer.Option(help="A packaged model (see 'models'), a Hugging Face folder, or a hub name.")
@@ -34,3 +37,27 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder with benchmark data (see 'tasks'), or hub:google/xtreme."),
 ]
+
+MAY_BE_EMPTY = ("--prompt",)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what no option takes: an empty text, which as a path would be the current folder, and
+    a character that no path can hold.
+
+    Raises:
+        UsageError: with the option's name.
+    """
+    before = ""
+    for number, argument in enumerate(arguments, start=1):
+        if argument == "--":
+            return
+        option, joined, value = argument.partition("=")
+        if not (joined and option.startswith("--")):
+            option, value = before, argument
+        what = option or f"argument {number}"
+        if not value and what not in MAY_BE_EMPTY:
+            raise UsageError(f"{what} is empty; give it a value, or leave it out")
+        if "\0" in value:
+            raise UsageError(f"{what} holds a NUL character; no path has one")
+        before = argument if argument.startswith("-") and not joined else ""

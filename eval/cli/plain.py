@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import warnings
 
 import typer
+
+_LONG = re.compile(r"(\S{100})\S{100,}(\S{40})")  # a path may be long, and what it leads to stay
 
 
 def plain(text: object) -> str:
@@ -19,7 +22,7 @@ def plain(text: object) -> str:
 
 def say(what: str, colour: str, message: object) -> None:
     """One line on standard error; needs no rich, which a machine that only trains may lack."""
-    typer.echo(f"{typer.style(what, fg=colour)} {plain(message)}", err=True)
+    typer.echo(f"{typer.style(what, fg=colour)} {shortened(plain(message))}", err=True)
 
 
 def warn_in_notes() -> None:
@@ -30,3 +33,8 @@ def warn_in_notes() -> None:
             say("note:", "yellow", message)
 
     warnings.showwarning = show
+
+
+def shortened(text: str) -> str:
+    """A text whose longest words, such as paths and names of models, have lost their middles."""
+    return _LONG.sub(r"\1...\2", text)

@@ -13,10 +13,10 @@ import torch
 
 from xtremely.engine.runtime import Engine, Progress, Work
 from xtremely.eval.mining.embed import Encoding
-from xtremely.eval.mining.outputs import check_output, not_ours
+from xtremely.eval.mining.outputs import not_ours
 from xtremely.eval.mining.sentences import STDIN, sentences_in
 from xtremely.files.folders import check_outputs
-from xtremely.files.writing import written_whole
+from xtremely.files.writing import check_file, written_whole
 from xtremely.kernels.guard import InputError, require
 from xtremely.kernels.pooling import normalise
 
@@ -79,7 +79,7 @@ def check_paths(source: str, output: Path) -> None:
     is no earlier output: a file that is not empty and no matrix of float32.
     """
     given = Path("/dev/stdin" if source in STDIN else source)
-    check_output(output, "--output")
+    check_file(output, "--output")
     check_outputs({"--output": output}, {"--input": given})
     if output.exists() and output.stat().st_size:
         require(_is_matrix(output), not_ours(output, "--output"))

@@ -22,7 +22,6 @@ from xtremely.eval.mining.corpus import Corpus, prepare
 from xtremely.eval.mining.embed import Encoding
 from xtremely.eval.mining.encode import read_input
 from xtremely.eval.mining.outputs import (
-    check_output,
     not_ours,
     replacing,
     require_ours,
@@ -32,7 +31,7 @@ from xtremely.eval.mining.outputs import (
 from xtremely.eval.mining.searching import check_index
 from xtremely.eval.mining.sentences import STDIN, is_matrix, require_file
 from xtremely.files.folders import check_outputs
-from xtremely.files.writing import file_digest, written_whole
+from xtremely.files.writing import check_file, file_digest, written_whole
 from xtremely.kernels.guard import InputError, UsageError, require, require_number
 from xtremely.retrieval import plan
 from xtremely.retrieval.blas import blas, load_faiss
@@ -85,10 +84,10 @@ def build_index(
     """Build, tune and save; gives the index's note."""
     settings.check()
     require_file(source)
-    check_output(out, "--out", make_folder=True)
+    check_file(out, "--out", make_folder=True)
     beside = {"the index's note": note_path(out), "its ids": names_path(out)}
     for name, path in beside.items():
-        check_output(path, name)
+        check_file(path, name)
     check_outputs({"--out": out, **beside, "--work": work}, {"SOURCE": source})
     with work_folder(work):
         _require_replaceable(out, work)
@@ -238,7 +237,7 @@ def _check_search_paths(path: Path, queries: Path, out: Path) -> None:
     if is_matrix(queries):
         require_file(queries)
     inputs = {"INDEX": path, "its note": note_path(path), "its ids": names_path(path)}
-    check_output(out, "--out")
+    check_file(out, "--out")
     check_outputs({"--out": out}, {**inputs, "QUERIES": given})
     if out.exists() and out.stat().st_size:
         with out.open("rb") as file:

@@ -22,7 +22,6 @@ from xtremely.eval.mining.corpus import OFFSETS, TEXTS, prepare
 from xtremely.eval.mining.embed import Encoding
 from xtremely.eval.mining.gold import TUNED, Pile, ScoredVariant, judge, read_gold
 from xtremely.eval.mining.outputs import (
-    check_output,
     not_ours,
     replacing,
     require_ours,
@@ -34,7 +33,7 @@ from xtremely.eval.mining.sentences import is_matrix, require_file
 from xtremely.eval.run.results import dumps
 from xtremely.files.documents import read_json
 from xtremely.files.folders import check_outputs
-from xtremely.files.writing import file_digest, write_atomic, written_whole
+from xtremely.files.writing import check_file, file_digest, write_atomic, written_whole
 from xtremely.kernels.guard import InputError, UsageError, require, require_number, unknown
 from xtremely.retrieval import plan
 from xtremely.retrieval.approximate import MapFunction, Watch
@@ -161,9 +160,9 @@ def check_paths(source: Path, target: Path, out: Path, work: Path, gold: Path | 
     inputs = {"SOURCE": source, "TARGET": target} | ({"--gold": gold} if gold else {})
     for path in inputs.values():
         require_file(path)
-    check_output(out, "--out", make_folder=True)
+    check_file(out, "--out", make_folder=True)
     outputs = {"--out": out, "the report": report_path(out), "--work": work}
-    check_output(report_path(out), "the report")
+    check_file(report_path(out), "the report")
     check_outputs(outputs, {name: path for name, path in inputs.items() if name != "TARGET"})
     check_outputs(outputs, {"TARGET": target})  # one file may be both sides
 

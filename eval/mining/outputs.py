@@ -7,61 +7,20 @@ by a note in the work folder that is there while they are written.
 
 from __future__ import annotations
 
-import glob
 import json
 import re
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from xtremely.files.documents import read_json
 from xtremely.files.folders import alone, own_folder
-from xtremely.files.writing import (
-    LEFTOVER_SECONDS,
-    file_digest,
-    is_temporary,
-    temporary_name,
-    write_atomic,
-)
+from xtremely.files.writing import file_digest, is_temporary, write_atomic
 from xtremely.kernels.guard import InputError, require
 
 MADE_BY = "mine or index build"  # their work folders hold the same kinds of files
 UNFINISHED = "unfinished.json"
 _KEPT = re.compile(r"(text|vectors)-[0-9a-f]{16}|neighbours-[0-9a-f]{16}\.(npz|json)")
-
-
-def check_output(out: Path, option: str, *, make_folder: bool = False) -> None:
-    """Fail before any work if a file cannot be written.
-
-    Args:
-        out: the file.
-        option: what named it, for complaints.
-        make_folder: make the folder it is to be in.
-
-    Raises:
-        InputError: it is no name of a file, or the system refuses, with its reason.
-    """
-    try:
-        require(
-            out.name not in ("", "..") and not out.is_dir(),
-            f"{option} is empty or names a folder ({out}); name a file",
-        )
-        require(
-            out.is_file() or not (out.exists() or out.is_symlink()),
-            f"{option} {out} is a device, a pipe or a broken link; name an ordinary file",
-        )
-        if make_folder:
-            out.parent.mkdir(parents=True, exist_ok=True)
-        probe = temporary_name(out)
-        probe.touch(exist_ok=False)
-        probe.unlink()
-        for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
-            old = time.time() - left.lstat().st_mtime > LEFTOVER_SECONDS
-            if is_temporary(left.name) and left.is_file() and old:  # of a killed run
-                left.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write {out} ({error.strerror}); choose another") from error
 
 
 def require_ours(out: Path, digests: Collection[str], option: str, work: Path) -> None:

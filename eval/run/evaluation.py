@@ -15,6 +15,7 @@ from typing import Any
 from xtremely.engine.hub.locate import display_name
 from xtremely.engine.models.heads import NoHead
 from xtremely.engine.runtime import Engine
+from xtremely.engine.text.windows import TooShort
 from xtremely.eval.data.readers import Incomplete, Missing
 from xtremely.eval.run.planning import (
     Cell,
@@ -23,7 +24,7 @@ from xtremely.eval.run.planning import (
     check_settings,
     plan_cells,
 )
-from xtremely.eval.run.runner import Watcher, run_cell
+from xtremely.eval.run.runner import Watcher, check_place, run_cell, submission_names
 from xtremely.eval.tasks.task import Task
 from xtremely.files.documents import check_value
 from xtremely.kernels.guard import UsageError, require
@@ -71,11 +72,22 @@ class Evaluation:
         self._by_checkpoint([])
         return check_settings(self.tasks, self.settings)
 
-    def run(self, out: Path, watcher: Watcher) -> tuple[list[dict[str, Any]], list[str]]:
+    def run(
+        self,
+        out: Path,
+        watcher: Watcher,
+        check_names: Callable[[list[str]], None] = lambda names: None,
+    ) -> tuple[list[dict[str, Any]], list[str]]:
         """Read all data and settle all settings, then evaluate all tasks.
 
         A model is loaded for each of the two, unless one answers everything: only one is held at
         a time.
+
+        Args:
+            out: the run's folder.
+            watcher: told how far the run is.
+            check_names: raises InputError for files of predictions that cannot be written, before
+                anything is computed; see ``runner.submission_names``.
 
         Returns:
             The cells' results in order (see ``runner.run_cell``), and sentences about what was
@@ -96,6 +108,9 @@ class Evaluation:
             engine = self._engine(checkpoint, engine)
             planned[checkpoint], gone = self._plan(engine, tasks, notes)
             absent += gone
+            for cell in planned[checkpoint]:
+                check_place(engine, cell, self.settings, out)
+                check_names(submission_names(cell))
         if absent and not any(planned.values()):
             raise next((one for one in absent if isinstance(one, Incomplete)), absent[0])
         reasons = f" ({'; '.join(notes)})" if notes else ""
@@ -143,7 +158,7 @@ class Evaluation:
     def _plan(
         self, engine: Engine, tasks: list[Task], notes: list[str]
     ) -> tuple[list[Cell], list[Missing | Incomplete]]:
-        """All tasks of an engine; with every task wanted, those it has no head for are left out."""
+        """All tasks of an engine; with every task wanted, those it cannot answer are left out."""
         cells: list[Cell] = []
         absent: list[Missing | Incomplete] = []
         headless: list[str] = []
@@ -156,6 +171,11 @@ class Evaluation:
                 if self.named:
                     raise
                 headless.append(task.name)
+                continue
+            except TooShort as error:
+                if self.named:
+                    raise
+                notes.append(str(error))
                 continue
             if self.named:  # what cannot run is then an error
                 for one in gone:

@@ -40,7 +40,23 @@ def run_folder(path: Path) -> Iterator[OwnFolder]:
     with alone(path):
         folder = own_folder(path, "eval", recognise=_recognised)
         folder.add(*NAMES)
+        folder.check_places(files=NAMES[2:], folders=(*NAMES[:2], SUBMISSION))
         yield folder
+
+
+def check_submission(folder: OwnFolder, names: Iterable[str]) -> None:
+    """Fail before any work if predictions cannot be written.
+
+    Args:
+        folder: the run's.
+        names: all files that the predictions may get, as TASK/FILE.
+
+    Raises:
+        InputError: something that is not ours, or is no file, is in the way.
+    """
+    places = [f"{SUBMISSION}/{name}" for name in names]
+    folder.require_free(*places)
+    folder.check_places(files=places)
 
 
 def write_submission(folder: OwnFolder, results: Iterable[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +43,7 @@ from xtremely.eval.run.predicting import INFERENCE_METHODS, PART, predict
 from xtremely.eval.run.results import VARIANT, CellFile, Record, library_versions
 from xtremely.eval.scoring.score import headline
 from xtremely.eval.tasks.task import RetrievalRules
+from xtremely.files.writing import check_file
 from xtremely.kernels.guard import InputError, UsageError, require
 from xtremely.retrieval.store import Store
 
@@ -106,6 +108,19 @@ def run_cell(
     shutil.rmtree(folder, ignore_errors=True)
     watcher.end(cell, result["records"], resumed=False)
     return result
+
+
+def check_place(engine: Engine, cell: Cell, settings: EvaluationSettings, out: Path) -> None:
+    """Raise InputError if the file of a cell could not be written when it is finished."""
+    path = out / "cells" / f"{_name(cell, _identity(engine, cell, settings))}.json"
+    if os.path.lexists(path):
+        check_file(path, "--out")
+
+
+def submission_names(cell: Cell) -> list[str]:
+    """The files that a cell's predictions may get, below ``submission``."""
+    empty: tuple[Submission, ...] = ([], {})
+    return [_file_name(cell, split, one) for split in cell.splits for one in empty]
 
 
 def _matched(

@@ -26,7 +26,7 @@ from xtremely.eval.study.grid import Grid, StudyCell
 from xtremely.eval.training.recipe import Recipe, as_mapping
 from xtremely.files.documents import fit, read_json
 from xtremely.files.folders import OwnFolder, alone, check_name, own_folder
-from xtremely.files.writing import write_atomic
+from xtremely.files.writing import check_file, write_atomic
 from xtremely.kernels.guard import InputError, require
 
 PROCEDURE = 1  # raise when training or testing computes something else: cells are then others
@@ -297,9 +297,12 @@ def run_folder(out: Path, results: Path) -> Iterator[None]:
     folder = own_run_folder(out)
     with alone(out):
         folder.add("cells", "phases")
-        if results.parent.resolve() == out.resolve():
+        folder.check_places(folders=("cells", "phases"))
+        inside = results.parent.resolve() == out.resolve()
+        if inside:
             whole = results.is_file() and bool(collected(results))
             folder.add(results.name, recognised=whole)
+        check_file(results, "--out" if inside else "--results", make_folder=True)
         yield
 
 

@@ -38,7 +38,7 @@ from xtremely.eval.study.grid import Grid, read_grid
 from xtremely.eval.training.data import Reader
 from xtremely.eval.training.recipe import Recipe, settled
 from xtremely.files.folders import check_outputs
-from xtremely.files.writing import check_writable, written_whole
+from xtremely.files.writing import check_file, written_whole
 from xtremely.kernels.guard import InputError, require
 
 SUFFIX = ".tar.xz"
@@ -60,10 +60,9 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
         InputError: whatever keeps the grid from being run here, or a file that cannot be written.
     """
     require(bundle.name.endswith(SUFFIX), f"{bundle}: a bundle's name ends in {SUFFIX}")
-    require(not bundle.is_dir(), f"{bundle} is a folder; name a file")
     check_outputs({"--out": bundle}, {"the grid": path})
     grid = read_grid(path)
-    check_writable(bundle.parent, "--out")
+    check_file(bundle, "--out", make_folder=True)
     with tempfile.TemporaryDirectory(prefix="xtremely-pack-") as temporary:
         root = Path(temporary)
         shutil.copyfile(path, root / "grid.toml")

@@ -18,7 +18,7 @@ from xtremely.eval.study.grid import UNTRAINED, Grid
 from xtremely.eval.study.statistics import INDO_EUROPEAN
 from xtremely.files.documents import fit, read_json, read_text
 from xtremely.files.folders import check_outputs, own_folder
-from xtremely.files.writing import write_atomic
+from xtremely.files.writing import check_file, write_atomic
 from xtremely.kernels.guard import InputError, require
 
 MADE_BY = "study report"
@@ -65,15 +65,17 @@ def write_study_report(
     files = {"report.json", "tables.md", "report.html"}
     if into is not None:
         check_outputs({"--into": into, **{name: out / name for name in files}}, {})
+        check_file(into, "--into", make_folder=True)
         _with_tables(into, "")  # a page that cannot be used is refused before anything is written
+    folder = own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
+    folder.add(*sorted(files))
+    folder.check_places(files=sorted(files))
     found = {**findings(grids, results), "contrasts": contrasts(grids, results)}
     require(
         bool(found["tables"]),
         f"no cell of {', '.join(grid.name for grid in grids)} is finished; run the study first",
     )
     page = _page(grids, found)
-    folder = own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
-    folder.add(*sorted(files))
     write_atomic(out / "report.json", dumps(found).encode("utf-8"))
     write_atomic(out / "tables.md", "\n".join(_markdown(found)).encode("utf-8"))
     if into is not None:

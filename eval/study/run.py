@@ -95,6 +95,11 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
     with run_folder(place.out, path):
         restore(place.out, path)
         planned = plan(grid, place.data_root, place.models)
+        for one in planned:
+            there = place.folder(one)
+            require(
+                there.is_dir() or not os.path.lexists(there), f"{there} is no folder; remove it"
+            )
         done = {one.name: found for one in planned if (found := finished(place.folder(one)))}
         left = [one for one in planned if one.name not in done]
         phases = Phases(place.out, planned)

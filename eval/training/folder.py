@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,11 @@ def training_folder(out: Path, phases: Sequence[str]) -> Iterator[None]:
     folder = own_folder(out, MADE_BY, recognise=left_by_training)
     with alone(out):
         folder.add(*phases, *(unfinished(name) for name in phases))
+        for place in (out / name for name in phases):
+            require(
+                not os.path.lexists(place) or (place / RECORD).exists(),
+                f"{place} is in the way: it was not trained here; name another --out",
+            )
         yield
 
 

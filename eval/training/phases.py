@@ -23,13 +23,14 @@ from xtremely.engine.hub.locate import display_name, locate
 from xtremely.engine.runtime import folder_hash
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.text.vocabulary import load_tokenizer
+from xtremely.engine.text.windows import TooShort, check_room
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training import trainer as mechanics
 from xtremely.engine.training.dataset import DevSet, Feature, TrainSet
 from xtremely.engine.training.trainer import Hyperparameters, TrainedModel
 from xtremely.eval.data.readers import text_hash
 from xtremely.eval.run.results import dumps
-from xtremely.eval.tasks.task import LabelRules, Task
+from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, Task
 from xtremely.eval.training.data import Material, Reader, TaskExamples
 from xtremely.eval.training.encoding import TRAINING_METHODS
 from xtremely.eval.training.folder import (
@@ -113,6 +114,7 @@ def train(
     base = locate(recipe.model)
     reader = Reader(data_root, recipe.seed)
     materials = [reader.material(settled(phase)) for phase in recipe.phases]
+    _check_lengths(materials, base)
     _check_room(base, out)
     settings = {
         "seed": recipe.seed,
@@ -156,6 +158,27 @@ def summary(done: Trained) -> str:
     )
 
 
+def _check_lengths(materials: Sequence[Material], base: Path) -> None:
+    """Raise InputError, before any phase is trained, for sequences that the model does not take
+    and for windows that would leave parts of a context out.
+    """
+    limit = models.longest(base)
+    tokenizer = Tokenizer(base, limit)
+    for material in materials:
+        phase = material.phase
+        require(
+            phase.max_length <= limit,
+            f"phase {phase.name!r}: max_length {phase.max_length} is more than the model's {limit}"
+            " tokens",
+        )
+        rules = [part.task.rules for part in (*material.sources, *material.dev)]
+        for one in (rule for rule in rules if isinstance(rule, ExtractiveQARules)):
+            try:
+                check_room(tokenizer, phase.max_length, one.question_length, one.stride)
+            except TooShort as error:
+                raise TooShort(f"phase {phase.name!r}: {error}") from error
+
+
 def _check_room(base: Path, out: Path) -> None:
     try:
         check_writable(out, "--out")
@@ -194,10 +217,6 @@ class _Stage:
             " another --out, or remove it",
         )
         if self.folder.exists():
-            require(
-                (self.folder / RECORD).exists(),
-                f"{self.folder} is in the way: it was not trained here; name another --out",
-            )
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
         work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
         tokenizer = load_tokenizer(self.base)
@@ -243,13 +262,7 @@ class _Stage:
 
     def _features(self) -> tuple[list[TrainSet], list[DevSet]]:
         phase = self.material.phase
-        limit = models.longest(self.base)
-        require(
-            phase.max_length <= limit,
-            f"phase {phase.name!r}: max_length {phase.max_length} is more than the model's {limit}"
-            " tokens",
-        )
-        ours = Tokenizer(self.base, limit)
+        ours = Tokenizer(self.base, models.longest(self.base))
 
         def made(part: TaskExamples) -> list[Feature]:
             return [f for one in part.languages.values() for f in way(part)(ours, one)]

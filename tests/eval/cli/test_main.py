@@ -208,7 +208,7 @@ def test_bad_data_ends_in_one_line_and_exit_code_1(xtremely, tiny_bert, data, ou
         (["--limit", "-3"], 2, "--limit is -3; legal: a finite number, 2 or more"),
         (["--limit", str(10**30)], 2, "at most 1,000,000,000"),
         (["--tasks", ","], 2, "--tasks names nothing"),
-        (["--languages", ""], 2, "--languages names nothing"),
+        (["--languages", ","], 2, "--languages names nothing"),
         (["--pooling", " "], 2, "--pooling names nothing"),
         (["--prompt", "\udcff"], 1, "--prompt: a text holds half a character"),
         (["--model", "/tmp/\udcff"], 1, "--model: a text holds half a character"),
@@ -288,3 +288,65 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_was_finished(tiny_bert, out
     assert (out / "results.json").exists() and not (out / "report.html").exists()
     left = {path.name for path in out.rglob(".*")}
     assert left == {".xtremely.json", ".xtremely.lock"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("eval", "--out", ""), "--out"),
+        (("eval", "--out=", "--quiet"), "--out"),
+        (("eval", "--data-root", "", "--out", "o"), "--data-root"),
+        (("eval", "--checkpoints=", "--out", "o"), "--checkpoints"),
+        (("train", "--data-root", "", "--phase", "udpos:en", "--out", "o"), "--data-root"),
+        (("encode", "--input", "", "--output", "o"), "--input"),
+        (("mine", "a", "", "--out", "o"), "argument 3"),
+        (("mine", "a", "b", "--work", "", "--out", "o"), "--work"),
+        (("study", "run", "g", "--models", "", "--out", "o"), "--models"),
+        (("study", "report", "g", "--run", "", "--out", "o"), "--run"),
+        (("score", "", "b"), "argument 2"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(
+    xtremely, tmp_path, monkeypatch, arguments, what
+):
+    monkeypatch.chdir(tmp_path)
+    said = f"error: {what} is empty; give it a value, or leave it out\n"
+    assert xtremely(*arguments) == (2, "", said)
+    nul = [argument.replace("=", "=a\0b") or "a\0b" for argument in arguments]
+    assert xtremely(*nul) == (2, "", f"error: {what} holds a NUL character; no path has one\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_prompt_is_one(xtremely, e5, tmp_path):
+    (tmp_path / "in.txt").write_text("one\n")
+    command = ("encode", "--input", tmp_path / "in.txt", "--output", tmp_path / "o.npy", "-q")
+    for prompt in (("--prompt", ""), ("--prompt=",)):
+        assert xtremely(*command, *prompt) == (0, "", "")
+        expected = e5.embed(["one"], prompt="")
+        np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("eval", "--out", "n" * 300),
+        ("eval", "--out", "link"),
+        ("eval", "--out", "o", "--model", "m" * 5000),
+        ("eval", "--out", "o", "--data-root", "n" * 300),
+        ("train", "--data-root", ".", "--phase", "udpos:en", "--out", "link"),
+        ("train", "--data-root", ".", "--phase", "udpos:en", "--out", "n" * 300),
+        ("export", "e5-small-4bit", "--out", "n" * 300),
+        ("export", "m" * 5000, "--out", "o"),
+        ("encode", "--input", "in.txt", "--output", "n" * 300),
+        ("mine", "in.txt", "n" * 300, "--out", "o"),
+        ("study", "run", "n" * 300, "--data-root", ".", "--out", "o"),
+    ],
+)
+def test_names_that_cannot_be_are_one_plain_line(xtremely, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("one\n")
+    (tmp_path / "link").symlink_to("nothing-is-there")
+    code, shown, errors = xtremely(*arguments)
+    assert (code, shown, errors.count("\n")) == (1, "", 1) and errors.startswith("error: ")
+    name = next(one for one in arguments if one == "link" or len(one) >= 300)
+    assert name[:90] in errors and len(errors) < 400 and "File exists" not in errors

@@ -87,7 +87,7 @@ def test_a_layer_that_the_model_lacks_is_refused(xtremely, tiny_bert, write, tmp
 
 @pytest.mark.parametrize(
     ("source", "complaint"),
-    [("", "is a folder"), ("/dev/zero", "is a device"), ("absent", "there is no such file")],
+    [(".", "is a folder"), ("/dev/zero", "is a device"), ("absent", "there is no such file")],
 )
 def test_what_is_no_file_is_called_so(xtremely, tmp_path, source, complaint):
     code, _, errors = xtremely("encode", "--input", source, "--output", tmp_path / "o")

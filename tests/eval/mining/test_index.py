@@ -171,7 +171,7 @@ def test_a_damaged_list_of_ids_is_refused(command, built, write, tmp_path, damag
         (("--out", "i.faiss.ids"), "--out and its ids are both"),
         (("--out", "q.txt"), "--out and QUERIES are both"),
         (("--out", "base.txt"), "base.txt is there already"),
-        (("--out", ""), "is empty or names a folder"),
+        (("--out", "."), "names no file"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_the_model_is_loaded(

@@ -101,6 +101,29 @@ def test_a_model_without_the_head_is_an_error_or_a_note(base, root, tmp_path):
     assert f"{base.name} has no head for panx; --checkpoints takes a folder" in notes[0]
 
 
+QUESTION = {
+    "context": "one two",
+    "qas": [{"id": "q", "question": "what?", "answers": [{"text": "two", "answer_start": 4}]}],
+}
+
+
+def test_a_model_too_short_for_windows_is_refused_before_anything_is_computed(
+    make_tiny, root, write, tmp_path
+):
+    write("data/xquad/xquad.en.json", json.dumps({"data": [{"paragraphs": [QUESTION]}]}))
+    reader = make_tiny("bert", "AutoModelForQuestionAnswering", max_position_embeddings=130)
+    tasks = [TATOEBA, find_task("xquad")]
+    whole, _ = evaluation(reader, root, tasks=tasks)
+    # 64 tokens of the question, four special ones and a stride of 128.
+    with pytest.raises(InputError, match="task 'xquad': windows of 130 tokens .* need 196"):
+        whole.run(tmp_path / "out", Watcher())
+    assert not (tmp_path / "out").exists()
+    whole, _ = evaluation(reader, root, tasks=tasks, named=False)
+    results, notes = whole.run(tmp_path / "out", Watcher())
+    assert {r["task"] for r in records(results)} == {"tatoeba"}
+    assert any("task 'xquad': windows of 130 tokens" in note for note in notes)
+
+
 def test_nothing_to_do_says_why(base, root, tmp_path):
     whole, _ = evaluation(base, root, tasks=[PANX], named=False)
     with pytest.raises(InputError, match="nothing to do.*no head for panx"):

@@ -53,7 +53,7 @@ def test_a_stranger_is_told_on_the_command_line(xtremely, tiny_bert, write, tmp_
     code, _, errors = xtremely("eval", "--model", tiny_bert, "--out", tmp_path / "out")
     assert code == 1 and "(it holds report.html); name a new folder with --out" in errors
     assert (tmp_path / "out/report.html").read_text() == "mine"
-    code, _, errors = xtremely("eval", "--model", tiny_bert, "--out", "")
+    code, _, errors = xtremely("eval", "--model", tiny_bert, "--out", ".")
     assert code == 1 and "--out is empty or the current folder" in errors
 
 

@@ -244,7 +244,7 @@ def test_a_bundle_is_none_of_its_inputs(small_study, tmp_path, xtremely, write):
     assert grid.read_bytes() == before
     (tmp_path / "d.tar.xz").mkdir()
     code, _, told = xtremely("study", "pack", grid, *given, "--out", tmp_path / "d.tar.xz")
-    assert (code, "d.tar.xz is a folder; name a file" in told) == (1, True)
+    assert (code, "d.tar.xz is a folder, and a file" in told) == (1, True)
     with pytest.raises(InputError, match=r"a bundle's name ends in .tar.xz"):
         pack(tmp_path, tmp_path, tmp_path / "bundle.zip")
 

@@ -29,8 +29,8 @@ TAGS = ["DET", "NOUN", "VERB", "ADV", "NOUN"]
 def root(tmp_path_factory):
     """Data of UDPOS, XNLI and MLQA's like, a few examples each."""
     root = tmp_path_factory.mktemp("data")
-    (root / "udpos").mkdir()
-    (root / "xnli").mkdir()
+    for name in ("udpos", "xnli", "squad"):
+        (root / name).mkdir()
     for code, words in WORDS.items():
         for split, count in {"train": 12, "dev": 4, "test": 4}.items():
             lines = []
@@ -357,9 +357,16 @@ def test_patience_without_a_dev_set(run):
         run(Phase(phase.name, phase.kind, phase.sources, patience=2))
 
 
-def test_sequences_longer_than_the_model(run):
-    with pytest.raises(InputError, match="max_length 500 is more than the model's 128"):
-        run(tag(max_length=500))
+def test_lengths_that_do_not_suit_the_model_are_refused_before_any_phase(run, root, tmp_path):
+    with pytest.raises(InputError, match="'tag': max_length 500 is more than the model's 128"):
+        run(nli(), tag(max_length=500))
+    asked = {"id": "q", "question": "who?", "answers": [{"text": "dog", "answer_start": 2}]}
+    content = {"data": [{"paragraphs": [{"context": "a dog", "qas": [asked]}]}]}
+    (root / "squad" / "train-v1.1.json").write_text(json.dumps(content))
+    read = Phase("read", "target", (Source("squad", ("en",)),), epochs=1.0, max_length=128)
+    with pytest.raises(InputError, match="'read': windows of 128 tokens .* stride of 128 need 196"):
+        run(nli(), read)
+    assert not (tmp_path / "out" / "nli").exists()
 
 
 def test_a_head_that_is_kept_must_have_the_tasks_labels(run, make_tiny, root, tmp_path):
