@@ -205,6 +205,12 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
     return best
 
 
+def place(where: str, toml: str, *location: str | int) -> str:
+    """How a complaint about a field begins: its file and, where that can be told, its line."""
+    line = line_of(toml, location) if toml else None
+    return f"{where}:{line}: " if line else f"{where}: " if where else ""
+
+
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """A UTF-8 text file of bounded size, without its byte-order mark.
 
@@ -288,9 +294,7 @@ def _there(location: tuple[str | int, ...], value: Any, last: bool) -> tuple[str
 
 def _complaint(error: ErrorDetails, value: Any, schema: Any, where: str, toml: str) -> str:
     location = _there(error["loc"], value, error["type"] == "missing")
-    line = line_of(toml, location) if toml else None
-    field = _field(location)
-    start = f"{where}:{line}: " if line else f"{where}: "
+    start, field = place(where, toml, *location), _field(location)
     if error["type"] == "missing":
         there = list(map(str, error["input"])) if isinstance(error["input"], dict) else []
         plain = all(re.fullmatch(r"[\w.-]+", key) for key in there)

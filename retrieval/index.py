@@ -92,7 +92,7 @@ class Index:
         faiss = load_faiss()
         rows, width = vectors.shape
         require(rows > 0, "there are no vectors to build an index of")
-        plan.check_factory(factory, width)
+        plan.check_factory(factory, width, rows)
         least = plan.least_rows(factory)
         require(
             rows >= least,

@@ -39,26 +39,33 @@ _USUAL = re.compile(
     r"|HNSW\d+(,Flat)?"
 )
 TRIAL = 120.0  # seconds
-_FAILED = 3  # exit code of a trial whose index cannot be filled or searched
+TRIAL_ROWS = 1000  # vectors that are made up for a trial at most
+TRIAL_ADDED = 300  # of which so many are added
+_FAILED, _UNTRAINED = 3, 4  # exit codes: cannot be filled or searched; trained with so few
 _TRIAL = """
 import sys, numpy as np
 from xtremely.retrieval.blas import load_faiss
 from xtremely.retrieval.index import leave_codes_unordered
-faiss, width = load_faiss(), int(sys.argv[2])
+faiss, width, given, part = load_faiss(), *map(int, sys.argv[3:6])
 index = faiss.index_factory(width, sys.argv[1], faiss.METRIC_INNER_PRODUCT)
 leave_codes_unordered(index)
-rows = np.random.default_rng(0).normal(size=(1000, width)).astype("f4")
+rows = np.random.default_rng(0).normal(size=(given, width)).astype("f4")
+few = given < int(sys.argv[6])
 try:
     if not index.is_trained:
         index.train(rows)
-except RuntimeError:  # other vectors may do
-    sys.exit()
-try:
-    index.add(rows[:300])
-    index.search(rows[:3], 3)
 except RuntimeError as error:
     print(error)
-    sys.exit(int(sys.argv[3]))
+    sys.exit(int(sys.argv[2]) + 1 if few else 0)  # more vectors may do
+try:
+    if part:
+        index = faiss.clone_index(index)
+        index.reset()
+    index.add(rows[: part or int(sys.argv[7])])
+    index.search(rows[:3], 1)
+except RuntimeError as error:
+    print(error)
+    sys.exit(int(sys.argv[2]))
 """
 
 
@@ -183,11 +190,19 @@ def least_rows(factory: str) -> int:
     return max([1, *lists, *codes])
 
 
-def check_factory(factory: str, width: int) -> None:
+def check_factory(factory: str, width: int, rows: int = TRIAL_ROWS, part: int = 0) -> None:
     """Raise UsageError unless FAISS can make the index, and survives it.
 
     FAISS checks little: HNSW0 and PQ8x0 end the process. So numbers are checked here, and kinds
-    that are not among the usual ones are tried in a process of their own first.
+    that are not among the usual ones are tried in a process of their own first, on vectors that
+    are made up.
+
+    Args:
+        factory: FAISS's description.
+        width: dimensions.
+        rows: vectors that it is trained with.
+        part: vectors of the smallest part of a base, for an index that is copied for each of
+            them; 0 for one that holds all vectors itself.
     """
     from xtremely.retrieval.blas import load_faiss
 
@@ -203,7 +218,7 @@ def check_factory(factory: str, width: int) -> None:
         except RuntimeError as error:
             complaint = faiss_reason(error)
     if not complaint and not _USUAL.fullmatch(factory):
-        complaint = _tried(factory, width)
+        complaint = _tried(factory, width, min(rows, TRIAL_ROWS), min(part, TRIAL_ADDED))
     if complaint:
         named = factory if len(factory) <= 80 else f"{factory[:77]}..."
         raise UsageError(
@@ -218,6 +233,8 @@ def faiss_reason(error: object) -> str:
     text = str(error).strip().splitlines()[-1] if str(error).strip() else "it gives no reason"
     text = re.sub(r"^Error in .*? at \S+:\d+: ", "", text)
     text = re.sub(r"^(?:Error: )?'.*?' failed:? ?", "", text).strip() or text
+    text = re.sub(r"PCA matrix cannot output \d+ dimensions from \d+", "take more", text)
+    text = text.replace("NNDescent.build cannot build", "it cannot build")
     return textwrap.shorten(text, 160, placeholder=" ...")
 
 
@@ -233,13 +250,16 @@ def _odd_number(factory: str) -> str:
 
 
 @cache
-def _tried(factory: str, width: int) -> str:
+def _tried(factory: str, width: int, rows: int, part: int) -> str:
     """What goes wrong when a process builds and searches a small index like it; perhaps nothing."""
-    arguments = [sys.executable, "-c", _TRIAL, factory, str(width), str(_FAILED)]
+    numbers = (_FAILED, width, rows, part, TRIAL_ROWS, TRIAL_ADDED)
+    arguments = [sys.executable, "-c", _TRIAL, factory, *map(str, numbers)]
     try:
         done = subprocess.run(arguments, capture_output=True, timeout=TRIAL, text=True)
     except subprocess.TimeoutExpired:
         return "FAISS never ends with it"
+    if done.returncode == _UNTRAINED:
+        return f"it cannot be trained with {rows:,} vectors: {faiss_reason(done.stdout)}"
     if done.returncode == _FAILED:
         return faiss_reason(done.stdout)
     return "FAISS crashes with it" if done.returncode < 0 else ""

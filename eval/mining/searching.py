@@ -45,15 +45,17 @@ def chosen_index(index: str, x: int, y: int, width: int, shards: int) -> plan.Pl
     else:
         chosen = plan.choose(max(x, y), min(x, y), width, plan.device())
     if chosen.factory != plan.EXACT_NAME:
-        check_index(chosen.factory, min(x, y), width)
+        cut = [approximate.parts(rows, shards)[-1] for rows in (x, y)]
+        part = min(last.stop - last.start for last in cut)
+        check_index(chosen.factory, min(x, y), width, part)
         for rows in (y, x):
             plan.require_memory(chosen.factory, rows, width, shards)
     return chosen
 
 
-def check_index(factory: str, rows: int, width: int) -> None:
+def check_index(factory: str, rows: int, width: int, part: int = 0) -> None:
     """Refuse an index that cannot be made, or not be trained with so many vectors, before there
-    are any.
+    are any; ``part`` as in ``plan.check_factory``.
 
     Raises:
         UsageError: FAISS does not know the description.
@@ -64,7 +66,7 @@ def check_index(factory: str, rows: int, width: int) -> None:
         raise UsageError(
             f"--index {factory}: too few lists, links or codes; legal: at least 1 (HNSW: 2)"
         )
-    plan.check_factory(factory, width)
+    plan.check_factory(factory, width, rows, part)
     wanted = [int(lists) for lists in re.findall(r"IVF(\d+)", factory)]
     for bits in re.findall(r"PQ\d+(?:x(\d+))?", factory):
         wanted.append(2 ** int(bits or PQ_BITS))

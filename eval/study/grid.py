@@ -100,6 +100,8 @@ class _Reader:
     def grid(self, raw: dict[str, Any]) -> Grid:
         self.known(raw, GRID_KEYS, "key of a grid")
         models = self.texts(raw, "models", ["e5-small-4bit"])
+        distinct = len(set(models)) == len(models) > 0 and all(one.strip() for one in models)
+        self.check(distinct, "models", "at least one, each model once, none without a name")
         seeds = self.take(raw, "seeds", list, [1])
         whole = all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds)
         distinct = whole and len(set(seeds)) == len(seeds) > 0
@@ -109,9 +111,8 @@ class _Reader:
         parts = [self.part(one, models, seeds) for one in self.take(raw, "part", list)]
         names = [part.name for part in parts]
         self.check(len(set(names)) == len(names) > 0, "part", "at least one, names all different")
-        self.check(len(set(models)) == len(models), "models", "each model once")
         name = self.take(raw, "name", str, self.path.stem)
-        plain = is_plain_name(f"{name}.json") and not name.startswith(".")
+        plain = is_plain_name(f"{name}.json") and bool(name.strip()) and not name.startswith(".")
         self.check(plain, "name", "a name of files, without '/', '\\' and a dot in front", name)
         smallest = self.take(raw, "smallest_difference", (int, float), 2.0)
         self.check(0 < smallest <= 100, "smallest_difference", "above 0, 100 at most", smallest)
@@ -186,7 +187,10 @@ class _Reader:
             try:
                 cell.phases and cell.recipe(cell.model)
             except InputError as error:
-                raise type(error)(f"{self.path}: part {name!r}: {error}") from error
+                said = type(error)(f"part {name!r}: {error}")
+                key, value = _setting(str(error))
+                there = any(value in line for line in self.lines)
+                raise self.at(key, said, value if there else "") from error
         return GridPart(name, self.take(raw, "title", str, name), tuple(sources), tuple(cells))
 
     def phases(
@@ -305,6 +309,12 @@ class _Reader:
         if best is None:
             return type(error)(f"{self.path}: {error}")
         return type(error)(f"{self.path}:{best}: {error}")
+
+
+def _setting(complaint: str) -> tuple[str, str]:
+    """The training setting that a complaint is about, and the value it had."""
+    found = re.search(rf"\b({'|'.join(SETTINGS)})\b(?: is ([^;]+);)?", complaint)
+    return (found[1], (found[2] or "").removesuffix(".0")) if found else ("train", "")
 
 
 def _answers(phases: tuple[StudyPhase, ...], test: Test) -> bool:

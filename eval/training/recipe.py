@@ -27,13 +27,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from xtremely.eval.tasks.task import find_training_task
-from xtremely.files.documents import NO_OTHER_KEYS, fit, line_of, parse_toml, read_text
+from xtremely.files.documents import NO_OTHER_KEYS, fit, parse_toml, place, read_text
 from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
 
 PHASE_KINDS = ("mlm", "intermediate", "target")
@@ -289,27 +290,25 @@ def settled_recipe(recipe: Recipe, where: str = "", text: str = "") -> Recipe:
     Raises:
         UsageError: a name that does not exist, or a number out of range.
     """
-    start = f"{where}: " if where else ""
+    at = partial(place, where, text)
     if not recipe.model.strip():
-        raise UsageError(
-            f"{start}the model has no name; legal: a packaged model, a folder, a hub's"
-        )
-    require_number(f"{start}seed", recipe.seed, 0, MAX_SEED)
+        raise UsageError(f"{at('model')}the model has no name; name a packaged one, or a folder")
+    require_number(f"{at('seed')}seed", recipe.seed, 0, MAX_SEED)
     if recipe.precision not in PRECISIONS:
-        raise UsageError(f"{start}{unknown('precision', recipe.precision, PRECISIONS)}")
+        raise UsageError(f"{at('precision')}{unknown('precision', recipe.precision, PRECISIONS)}")
     names = [phase.name for phase in recipe.phases]
     if not names:
-        raise UsageError(f"{start}no [[phase]]; a recipe has at least one")
+        raise UsageError(f"{at()}no [[phase]]; a recipe has at least one")
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"{start}two phases are called {name!r}; their folders need names")
+            raise UsageError(f"{at()}two phases are called {name!r}; their folders need names")
     phases = []
     for number, phase in enumerate(recipe.phases):
         try:
             phases.append(settled(phase))
         except UsageError as error:
-            line = line_of(text, ("phase", number)) if text else None
-            raise UsageError(f"{where}:{line}: {error}" if line else f"{start}{error}") from error
+            names = [one for one in re.findall(r"\w+", str(error)) if one in Phase.__annotations__]
+            raise UsageError(f"{at('phase', number, *names[:1])}{error}") from error
     return replace(recipe, phases=tuple(phases))
 
 

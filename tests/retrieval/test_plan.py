@@ -1,8 +1,8 @@
 import pytest
 
-from xtremely.kernels.guard import InputError
+from xtremely.kernels.guard import InputError, UsageError
 from xtremely.retrieval import plan
-from xtremely.retrieval.plan import GIB, choose, needed, require_memory
+from xtremely.retrieval.plan import GIB, check_factory, choose, needed, require_memory
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,18 @@ def test_a_containers_memory_is_its_limit_less_what_it_uses(
     (group / "memory.max").write_text(f"{limit}\n")
     (group / "memory.current").write_text(f"{used}\n")
     assert plan.available() == free * 1024
+
+
+TRIED = [
+    ("NSG32", 60, 0, "cannot build a graph smaller than 100"),
+    ("NSG32", 300, 60, "cannot build a graph smaller than 100"),
+    ("L2norm,Flat", 300, 300, "clone not supported"),
+    ("IVF4,FlatPanorama", 300, 300, "requires ArrayInvertedListsPanorama"),
+    ("RQ2x4", 20, 0, "it cannot be trained with 20 vectors: take more"),
+]
+
+
+@pytest.mark.parametrize(("factory", "rows", "part", "complaint"), TRIED)
+def test_a_kind_is_tried_as_it_will_be_used(factory, rows, part, complaint):
+    with pytest.raises(UsageError, match=rf"cannot make '{factory}' of 32 .*{complaint}"):
+        check_factory(factory, 32, rows, part)

@@ -121,6 +121,10 @@ def test_nothing_that_is_not_an_earlier_output_is_touched(
                 (("--index", "IVF10,Flat"), "needs at least 10 vectors to be trained with"),
                 (("--index", "PQ4x4"), "needs at least 16 vectors"),
                 (("--index", "OPQ2,PQ2"), "needs at least 256 vectors"),
+                (("--index", "NSG32"), "cannot build a graph smaller than 100"),
+                (("--index", "L2norm,Flat"), "clone not supported"),
+                (("--index", "IVF4,FlatPanorama"), "requires ArrayInvertedListsPanorama"),
+                (("--index", "RQ1x4"), "it cannot be trained with 9 vectors: "),
             )
         ),
         (("mine", "a.txt", "a.txt", "--out", "o", "--k", "3"), "k is 3, but a.txt holds 2"),
@@ -136,6 +140,8 @@ def test_nothing_that_is_not_an_earlier_output_is_touched(
                 (("--recall", "1.5"), "--recall is 1.5"),
                 (("--k", "-1"), "--k is -1"),
                 (("--index", "exact"), "is called Flat"),
+                (("--index", "NSG32"), "cannot build a graph smaller than 100"),
+                (("--index", "RQ1x4"), "it cannot be trained with 9 vectors: "),
                 (("--storage", "x"), "unknown storage 'x'"),
             )
         ),
