@@ -30,6 +30,7 @@ NO_OTHER_KEYS = ConfigDict(extra="forbid")
 MAX_BYTES = 2**31
 MAX_DEPTH = 64  # tables and lists inside each other
 MAX_BITS = 14_000  # of a whole number: Python writes at most 4,300 digits
+TOO_LONG = "a number is too long; legal: at most 4,300 digits"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 80  # characters of a wrong value that a complaint repeats
 
@@ -74,7 +75,7 @@ def parse_json(text: str, schema: type[Schema], where: str, first_line: int | No
     except InputError:
         raise
     except ValueError as error:  # an integer with more digits than Python reads
-        raise InputError(f"{where}: a number is too long ({error})") from error
+        raise InputError(f"{where}: {TOO_LONG}") from error
     check_value(value, where)
     return _fitting(value, schema, where)
 
@@ -103,7 +104,7 @@ def parse_toml(text: str, schema: type[Schema], where: str) -> Schema:
     except RecursionError as error:
         raise InputError(f"{where}: nested too deeply; legal: {MAX_DEPTH} levels") from error
     except ValueError as error:  # an integer with more digits than Python reads
-        raise InputError(f"{where}: a number is too long ({error})") from error
+        raise InputError(f"{where}: {TOO_LONG}") from error
     check_value(value, where)
     return _fitting(value, schema, where, text)
 

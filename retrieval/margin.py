@@ -41,11 +41,13 @@ class Bitext:
         forward: for every x its candidates, the nearest y.
         backward: for every y its candidates, the nearest x.
         k: how many of the nearest make the neighbourhood that a margin compares with.
+        candidates: how many of the nearest may be chosen as the match; None for all there are.
     """
 
     forward: Neighbours
     backward: Neighbours
     k: int
+    candidates: int | None = None
 
 
 def mutual_neighbours(
@@ -65,12 +67,12 @@ def mutual_neighbours(
         candidates is None or candidates >= 1, f"candidates is {candidates}, expected at least 1"
     )
     reach_y, reach_x = (max(k, candidates or len(side)) for side in (y, x))
-    return Bitext(*search_both(x, y, reach_y, reach_x), k)
+    return Bitext(*search_both(x, y, reach_y, reach_x), k, candidates)
 
 
 def swapped(bitext: Bitext) -> Bitext:
     """The same neighbourhoods seen from the other side."""
-    return Bitext(bitext.backward, bitext.forward, bitext.k)
+    return Bitext(bitext.backward, bitext.forward, bitext.k, bitext.candidates)
 
 
 def margin_scores(bitext: Bitext, scoring: str) -> np.ndarray:
@@ -90,9 +92,12 @@ def margin_scores(bitext: Bitext, scoring: str) -> np.ndarray:
         )
     near_x = bitext.forward.scores[:, : bitext.k].mean(axis=1)
     near_y = bitext.backward.scores[:, : bitext.k].mean(axis=1)
-    around = (near_x[:, None] + near_y[bitext.forward.ids]) / 2
+    cosines, ids = (
+        values[:, : bitext.candidates] for values in (bitext.forward.scores, bitext.forward.ids)
+    )
+    around = (near_x[:, None] + near_y[ids]) / 2
     with np.errstate(divide="ignore", over="ignore"):  # such pairs are refused
-        scores = MARGINS[scoring](bitext.forward.scores, around)
+        scores = MARGINS[scoring](cosines, around)
     bad = np.argwhere(~np.isfinite(scores))
     if len(bad):
         row, place = bad[0]

@@ -56,7 +56,7 @@ def read_input(source: str) -> Lines:
     """All lines of a file of sentences (see ``sentences``), or of standard input for ``-``.
 
     Raises:
-        InputError: see ``sentences.sentences_in``; an id twice; no line.
+        InputError: see ``sentences.sentences_in``; an id twice; no line, or none with a sentence.
     """
     names, texts, named = [], [], False
     seen: set[str] = set()
@@ -71,6 +71,7 @@ def read_input(source: str) -> Lines:
         texts.append(sentence.text)
     where = "standard input" if source in STDIN else source
     require(bool(texts), f"{where}: there are no lines in it")
+    require(any(texts), f"{where}: there is no sentence in it, only empty ones")
     return Lines(names, texts, named)
 
 

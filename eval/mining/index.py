@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from xtremely.engine.runtime import Engine, Progress
+from xtremely.eval.cli.terminal import line
 from xtremely.eval.mining import embed
 from xtremely.eval.mining.corpus import Corpus, prepare
 from xtremely.eval.mining.embed import Encoding
@@ -279,7 +279,6 @@ def _queries(
     )
     lines = read_input(str(settings.queries))
     some = [(name, text) for name, text in zip(lines.names, lines.texts, strict=True) if text]
-    require(bool(some), f"{settings.queries}: there is no sentence in it")
     engine = load()
     settings.encoding.check(engine)
     wanted = settings.encoding.about(engine)
@@ -312,9 +311,8 @@ def print_info(path: Path | None) -> None:
         rows += [(name.replace("_", " "), str(value)) for name, value in note.items()]
         rows.append(("in memory", f"{_size(note) / plan.GIB:.3f} GiB"))
         Index.open(path)  # complains if the file is not the one that the note describes
-    console = Console(soft_wrap=True)
     for name, value in rows:
-        console.print(f"{name:16} {value}", highlight=False, markup=False)
+        line(f"{name:16} {value}")
 
 
 def _size(note: dict[str, Any]) -> int:

@@ -220,7 +220,6 @@ def _mine(
         )
     with clock("scoring"):
         pairs = candidates(Bitext(*both, settings.k), settings.margin, settings.retrieval)
-        _require_finite_scores(pairs, x, y)
         scored = _named(pairs, x, y) if true else []
         threshold, judged = judge(scored, true, settings.threshold)
         kept = pairs if threshold is None else pairs.at_least(threshold)
@@ -325,18 +324,6 @@ def _side(
 def printable(name: str) -> str:
     """A file's name as text: names that are not UTF-8 have their odd bytes escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _require_finite_scores(pairs: Pairs, x: EncodedSide, y: EncodedSide) -> None:
-    bad = np.flatnonzero(~np.isfinite(pairs.scores))
-    if len(bad) == 0:
-        return
-    left, right = (_Lines(side.pile) for side in (x, y))
-    named = [f"{left.at(pairs.x[n])[0]} with {right.at(pairs.y[n])[0]}" for n in bad[:3].tolist()]
-    raise InputError(
-        f"{len(bad)} pairs have no finite score, first {', '.join(named)}: on average their"
-        " neighbours are not alike at all; take --margin distance or cosine"
-    )
 
 
 def _named(pairs: Pairs, x: EncodedSide, y: EncodedSide) -> ScoredVariant:

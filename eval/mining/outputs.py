@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xtremely.files.documents import read_json
-from xtremely.files.folders import alone, own_folder
+from xtremely.files.folders import alone, is_nobodys, own_folder
 from xtremely.files.writing import file_digest, is_temporary, write_atomic
 from xtremely.kernels.guard import InputError, require
 
@@ -67,7 +67,8 @@ def work_folder(path: Path) -> Iterator[None]:
 
 def _recognised(path: Path) -> list[str]:
     """The content of a work folder from before there were markers; nothing if it is another's."""
-    names = [one.name for one in path.iterdir() if not one.name.startswith(".")]
+    names = [one.name for one in path.iterdir()]
+    names = [name for name in names if not name.startswith(".") and not is_nobodys(name)]
     return names if all(map(_KEPT.fullmatch, names)) else []
 
 

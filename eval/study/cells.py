@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,14 @@ from xtremely.eval.study.data import check_source, data_hashes
 from xtremely.eval.study.grid import Grid, StudyCell
 from xtremely.eval.training.recipe import Recipe, as_mapping
 from xtremely.files.documents import fit, read_json
-from xtremely.files.folders import OwnFolder, alone, check_name, own_folder
+from xtremely.files.folders import (
+    OwnFolder,
+    alone,
+    check_name,
+    is_nobodys,
+    own_folder,
+    remove_whole,
+)
 from xtremely.files.writing import check_file, write_atomic
 from xtremely.kernels.guard import InputError, require
 
@@ -103,9 +111,10 @@ class Saved:
 
 @dataclass(frozen=True)
 class Collected:
-    """The form of a file with all results of a run."""
+    """The form of a file with all results of a run; those of before have no study's name."""
 
     cells: list[Saved]
+    study: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,17 +213,22 @@ def model_hash(folder: Path) -> str:
 
 def finished(folder: Path) -> Result | None:
     """A cell's result; None if it was never finished, or is damaged, which is said."""
-    path = folder / "result.json"
-    if not path.exists():
+    if not (folder / "result.json").exists():
         return None
     try:
-        result = read_json(path, Any)
-        fit(result, Saved, str(path))
-        _check_result(result, str(path))
-        require(result["name"] == folder.name, f"{path} belongs to another cell")
+        return _kept(folder)
     except InputError:
         warnings.warn(f"{folder}: the result is damaged; the cell has to run again", stacklevel=2)
         return None
+
+
+def _kept(folder: Path) -> Result:
+    """A cell's result; InputError if there is none or it is damaged."""
+    path = folder / "result.json"
+    result = read_json(path, Any)
+    fit(result, Saved, str(path))
+    _check_result(result, str(path))
+    require(result["name"] == folder.name, f"{path} belongs to another cell")
     return result
 
 
@@ -225,12 +239,13 @@ def finish(folder: Path, result: Result) -> Result:
     return json.loads(dumps(result))
 
 
-def collect(path: Path, results: Iterable[Result]) -> None:
-    """Write all results into one file, a line each."""
+def collect(path: Path, results: Iterable[Result], study: str = "") -> None:
+    """Write all results of a study into one file, a line each."""
     lines = ",\n".join(
         json.dumps({**one, "sha256": _checksum(one)}, ensure_ascii=False) for one in results
     )
-    write_atomic(path, f'{{"cells": [\n{lines}\n]}}\n'.encode())
+    named = f'"study": {json.dumps(study)}, ' if study else ""
+    write_atomic(path, f'{{{named}"cells": [\n{lines}\n]}}\n'.encode())
 
 
 def collected(path: Path) -> list[Result]:
@@ -276,11 +291,44 @@ def _check_result(result: Result, where: str) -> None:
 
 
 def restore(out: Path, path: Path) -> None:
-    """Give every result in a file of collected ones its folder back, where that is missing."""
+    """Give every result in a file of collected ones its folder back, where that is missing or
+    damaged.
+    """
     for result in collected(path) if path.exists() else ():
         folder = out / "cells" / result["name"]
-        if not (folder / "result.json").exists():
+        try:
+            _kept(folder)
+        except InputError:
+            if os.path.lexists(folder / "result.json"):
+                remove_whole(folder / "result.json")
             finish(folder, result)
+
+
+def others(path: Path, study: str, names: Collection[str]) -> list[Result]:
+    """The results in a file of collected ones that are none of a study's cells; they are kept.
+
+    Args:
+        path: the file, which may be missing.
+        study: the study's name.
+        names: of its cells.
+
+    Raises:
+        InputError: the file is another study's: its name says so or, in files of before there
+            were names, no cell in it is one of this study.
+    """
+    if not path.exists():
+        return []
+    found = collected(path)
+    whose = read_json(path, Collected).study
+    left = [one for one in found if one["name"] not in names]
+    ours = whose == study if whose else len(left) < len(found) or not found
+    require(
+        ours,
+        f"{path} holds {len(found)} cells of {f'study {whose!r}' if whose else 'another study'}"
+        f" (the first is {found[0]['name'] if found else 'missing'}), not of {study!r}; name"
+        " another file with --results",
+    )
+    return left
 
 
 @contextmanager
@@ -317,7 +365,7 @@ def own_run_folder(out: Path) -> OwnFolder:
 
 def _left_by_earlier_versions(out: Path) -> list[str]:
     """What a run left in its folder before it marked folders; collected results count, too."""
-    cells = [one.name for one in (out / "cells").glob("[!.]*")]
+    cells = [one.name for one in (out / "cells").glob("[!.]*") if not is_nobodys(one.name)]
     ours = (out / "cells" / ".lock").exists() and all(map(CELL_NAME.fullmatch, cells))
     return (["cells"] if ours else []) + [one.name for one in out.glob("*.json") if _whole(one)]
 

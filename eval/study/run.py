@@ -31,6 +31,7 @@ from xtremely.eval.study.cells import (
     collected,
     finish,
     finished,
+    others,
     plan,
     restore,
     run_folder,
@@ -93,8 +94,9 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
     require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
     path = place.results or place.out / f"{grid.name}.json"
     with run_folder(place.out, path):
-        restore(place.out, path)
         planned = plan(grid, place.data_root, place.models)
+        beside = others(path, grid.name, {one.name for one in planned})
+        restore(place.out, path)
         for one in planned:
             there = place.folder(one)
             require(
@@ -107,16 +109,21 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
             phases.tidy(done)
         say(f"{len(planned)} cells, {len(done)} of them finished before")
         start = time.perf_counter()
+
+        def keep() -> None:
+            there = [done[one.name] for one in planned if one.name in done]
+            collect(path, [*there, *beside], grid.name)
+
         for number, (one, result) in enumerate(_computed(left, place), start=1):
             done[one.name] = result
-            collect(path, [done[each.name] for each in planned if each.name in done])
+            keep()
             if not place.keep_models:
                 phases.tidy(done)
             seconds = time.perf_counter() - start
             to_go = seconds / number * (len(left) - number)
             say(f"[{len(done)}/{len(planned)}] {_line(one, result)}; {to_go:.0f} s to go")
         if not path.exists() or done.keys() - {one["name"] for one in collected(path)}:
-            collect(path, [done[each.name] for each in planned])
+            keep()
     return [done[one.name] for one in planned]
 
 

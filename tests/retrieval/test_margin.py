@@ -97,6 +97,18 @@ def test_a_neighbourhood_has_its_size_however_few_may_be_chosen(k, candidates):
     np.testing.assert_allclose(scores[:, 0], expected, atol=1e-6)
 
 
+def test_only_as_many_are_chosen_among_as_are_candidates():
+    # The first x is nearest to a y that all resemble: by ratio it prefers the second nearest.
+    x = unit_rows(np.array([[1, 0.5, 0], [1, 0, 0.1], [1, 0.1, 0], [1, 0, 0]], np.float32))
+    y = unit_rows(np.array([[1, 0, 0], [0.5, 1, 0], [0, 0, 1], [0, 0.1, 1]], np.float32))
+    for candidates, first in ((1, 0), (2, 1), (None, 1)):
+        bitext = mutual_neighbours(x, y, k=4, candidates=candidates)
+        assert margin_scores(bitext, "ratio").shape == (4, candidates or 4)
+        assert best_match(bitext, "ratio")[0][0] == first
+        back = margin_scores(swapped(bitext), "ratio")
+        assert back.shape == (4, candidates or 4)
+
+
 def test_a_scoring_that_does_not_exist_is_refused():
     with pytest.raises(UsageError, match="did you mean 'ratio'"):
         margin_scores(bitext_of(COSINES, 2, 2), "ration")

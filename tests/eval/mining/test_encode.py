@@ -97,3 +97,13 @@ def test_what_is_no_file_is_called_so(xtremely, tmp_path, source, complaint):
 def test_no_line_is_refused(xtremely, tmp_path):
     code, _, errors = xtremely("encode", "--input", "-", "--output", tmp_path / "o")
     assert code == 1 and "standard input: there are no lines in it" in errors
+
+
+@pytest.mark.parametrize("content", ["\n\n", "a\t\nb\t\n", "a\t \u200b\n"])
+def test_a_file_of_empty_sentences_is_refused(xtremely, tmp_path, content):
+    (tmp_path / "in.txt").write_text(content)
+    given = ("--input", tmp_path / "in.txt", "--output", tmp_path / "o.npy", "--quiet")
+    code, shown, errors = xtremely("encode", *given)
+    assert (code, shown, errors.count("\n")) == (1, "", 1)
+    assert "in.txt: there is no sentence in it, only empty ones" in errors
+    assert not (tmp_path / "o.npy").exists()

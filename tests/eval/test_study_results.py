@@ -1,0 +1,93 @@
+"""The file with all results of a study: whose it is, what is kept of it, what it repairs."""
+
+import json
+import shutil
+import warnings
+
+import pytest
+
+from xtremely.eval.study import run as study_run
+from xtremely.eval.study.cells import collected
+from xtremely.eval.study.grid import read_grid
+from xtremely.eval.study.run import Place, run_study
+from xtremely.kernels.guard import InputError
+
+
+@pytest.fixture(scope="module")
+def run(small_study, tmp_path_factory):
+    """Runs the small study's grid, some texts in it exchanged, in a folder."""
+
+    def run(out, *changes, **options):
+        text = (small_study / "grid.toml").read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path_factory.mktemp("grid") / "grid.toml"
+        path.write_text(text)
+        place = Place(small_study / "data", out, small_study / "models", device="cpu", **options)
+        return run_study(read_grid(path), place, lambda text: None)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def done(run, tmp_path_factory):
+    """The folder of the whole study, and its results."""
+    out = tmp_path_factory.mktemp("done")
+    return out, run(out)
+
+
+FEWER = ("seeds = [1, 2]", "seeds = [1]")
+ELSE = (
+    *(("examples = 8", "examples = 7"), ("examples = 6", "examples = 5")),
+    ('sources = ["none", "de"]', 'sources = ["de"]'),
+)
+OTHER = ('name = "small"', 'name = "other"')
+
+
+def names(results):
+    return {one["name"] for one in results}
+
+
+def test_a_file_of_another_study_is_refused_before_anything_runs(run, done, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_run, "compute", None)
+    file = tmp_path / "all.json"
+    shutil.copyfile(done[0] / "small.json", file)
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="all.json holds 7 cells of study 'small' .* not of 'oth"):
+        run(tmp_path / "out", OTHER, results=file)
+    assert file.read_bytes() == before and not [*(tmp_path / "out" / "cells").glob("*")]
+    # Files of before have no name: there the cells say whose it is.
+    file.write_text(json.dumps({"cells": json.loads(before)["cells"]}))
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="7 cells of another study .*name another file with --res"):
+        run(tmp_path / "out", OTHER, *ELSE, results=file)
+    file.write_text('{"notes": []}')
+    with pytest.raises(InputError, match="not a file of a study's collected results"):
+        run(tmp_path / "out", results=file)
+    assert file.read_text() == '{"notes": []}'
+
+
+def test_cells_that_a_grid_no_longer_has_stay_in_the_file(run, done, tmp_path):
+    file, whole = tmp_path / "all.json", done[1]
+    shutil.copyfile(done[0] / "small.json", file)
+    fewer = run(tmp_path / "out", FEWER, results=file)
+    assert 0 < len(fewer) < len(whole) and names(collected(file)) == names(whole)
+    shutil.rmtree(tmp_path / "out")
+    changed = run(tmp_path / "out", FEWER, ("limit = 4", "limit = 3"), results=file)
+    assert names(collected(file)) == names(whole) | names(changed) > names(whole)
+
+
+@pytest.mark.parametrize("damage", [b"{", b"", b'{"name": "x", "sha256": "0"}', None])
+def test_a_damaged_cell_is_taken_from_the_file(run, done, tmp_path, monkeypatch, damage):
+    out = tmp_path / "again"
+    shutil.copytree(done[0], out)
+    victim = next((out / "cells").glob("*.de.*")) / "result.json"
+    before = victim.read_bytes()
+    victim.unlink()
+    victim.mkdir() if damage is None else victim.write_bytes(damage)
+    monkeypatch.setattr(study_run, "compute", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(out) == done[1]
+    assert victim.read_bytes() == before
