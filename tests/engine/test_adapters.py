@@ -297,3 +297,17 @@ def test_importing_needs_neither_library():
     loaded = "{'mteb', 'sentence_transformers'} & set(sys.modules)"
     code = f"import sys, xtremely.engine.adapters; sys.exit(bool({loaded}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("declared", "tokenizers", "used"),
+    [(20, 64, 20), (100, 64, 100), (500, 64, 130), (None, 64, 64), (None, 10**30, 130)],
+)
+def test_a_declared_length_goes_before_the_tokenizers_and_the_encoders_bounds_both(
+    tiny_bert, tmp_path, declared, tokenizers, used
+):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    declare(folder, "sentence_bert_config.json", {"max_seq_length": declared})
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": tokenizers}))
+    assert SentenceEncoder(Engine.load(str(folder))).max_seq_length == used

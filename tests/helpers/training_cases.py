@@ -6,6 +6,7 @@ from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training.dataset import IGNORED, Feature, TrainSet
 from xtremely.engine.training.multitask_model import HeadPlan
 from xtremely.engine.training.trainer import Hyperparameters, fit
+from xtremely.eval.training.recipe import Phase, Recipe, Source
 
 TAGS = ("A", "B", "C")
 DEFAULTS = {
@@ -46,3 +47,15 @@ def run_and_save(folder, tokenizer, tmp_path, name="a", **changes):
     plans, fitted = run(folder, tokenizer, tmp_path / f"work-{name}", **changes)
     models.save(fitted.multitask_model, plans[0].name, folder, tokenizer, tmp_path / name)
     return fitted, tmp_path / name
+
+
+def two_phases(root, *codes, **changes):
+    """An intermediate phase and a target."""
+    nli = Phase(
+        "1-xnli",
+        "intermediate",
+        (Source("xnli", codes or ("de",), split="dev"),),
+        **{"epochs": 1.0, "batch_size": 4, "learning_rate": 0.01, **changes},
+    )
+    pos = Phase("2-udpos", "target", (Source("udpos", ("en",), 8),), epochs=1.0, batch_size=4)
+    return Recipe(str(root / "models" / "tiny"), (nli, pos))

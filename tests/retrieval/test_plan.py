@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 
 from xtremely.kernels.guard import InputError, UsageError
 from xtremely.retrieval import plan
-from xtremely.retrieval.plan import GIB, check_factory, choose, needed, require_memory
+from xtremely.retrieval.index import Index
+from xtremely.retrieval.plan import GIB, check_factory, choose, needed, require_memory, train_rows
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,23 @@ TRIED = [
 def test_a_kind_is_tried_as_it_will_be_used(factory, rows, part, complaint):
     with pytest.raises(UsageError, match=rf"cannot make '{factory}' of 32 .*{complaint}"):
         check_factory(factory, 32, rows, part)
+
+
+class Recorded:
+    """Vectors that remember which rows were asked for."""
+
+    def __init__(self, vectors):
+        self.vectors, self.shape, self.asked = vectors, vectors.shape, []
+
+    def __getitem__(self, rows):
+        self.asked.append(rows)
+        return self.vectors[rows]
+
+
+def test_an_index_is_trained_with_different_rows():
+    vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    recorded = Recorded(vectors)
+    Index.trained(recorded, "IVF4,Flat")
+    (rows,) = recorded.asked
+    assert len(rows) == len(set(rows.tolist())) == train_rows("IVF4,Flat", 300) == 256

@@ -15,14 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from xtremely.engine.hub.locate import cache_folder
-from xtremely.files.trust import (
-    close_to_others,
-    distrusted,
-    make_private,
-    seal,
-    sealed,
-    within_reach,
-)
+from xtremely.files.trust import close_to_others, closed_folder, distrusted, seal, sealed
 from xtremely.files.writing import remove_leftovers, written_whole
 from xtremely.kernels.guard import InputError
 
@@ -130,17 +123,8 @@ def _compiler_for(processor: str) -> tuple[str, str]:
 
 def _provide(built: Path, build: Callable[[Path], None]) -> None:
     """Have a library in the cache that nobody else can have written: as it was made, or anew."""
-    folder, cache = built.parent, built.parent.parent
-    make_private(folder)
-    doubt = distrusted(folder)
-    if doubt is not None:
-        close_to_others(folder)
-    for path, reason in ((cache, within_reach(cache)), (folder, distrusted(folder))):
-        if reason is not None:
-            raise InputError(
-                f"needs a cache that nobody else may write to, but {path} is none: {reason}; mend"
-                " that, or set XTREMELY_CACHE to another folder"
-            )
+    folder = built.parent
+    doubt = closed_folder(folder)
     if os.path.lexists(built):
         if doubt is None:
             doubt = distrusted(built)

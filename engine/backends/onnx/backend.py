@@ -7,6 +7,8 @@ cache folder, and checked whenever they are opened.
 
 from __future__ import annotations
 
+import os
+import shutil
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ from xtremely.engine.models.encoder import require_fits
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.models.weights import encoder_tensors
 from xtremely.engine.text.batch import Batch
+from xtremely.files.folders import remove_whole
+from xtremely.files.trust import closed_folder, folder_doubt, seal_folder
+from xtremely.files.writing import temporary_name
 from xtremely.kernels import packing
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -205,15 +210,34 @@ class Onnx:
         depths = "-".join(map(str, layers))
         name = f"{self._hash[:16]}.{depths}.{self.precision}.v{FORMAT}"
         folder = cache_folder() / "onnx" / name
-        if not folder.exists():
-            product = Product("hidden states", layers, typed=self._typed)
-            try:
-                teacher = Packed(self.folder, "torch", torch.device("cpu"), "fp32")
-                export(self.folder, teacher, product, self.precision, folder)
-            except OSError as error:
-                if not folder.exists():  # another process was not faster either
-                    raise InputError(
-                        f"cannot write the exported model to {folder.parent} ({error.strerror});"
-                        " set XTREMELY_CACHE to a writable folder"
-                    ) from error
+        try:
+            doubt = closed_folder(folder.parent)
+            if os.path.lexists(folder):
+                doubt = doubt or folder_doubt(folder)
+                if doubt is None:
+                    return folder / FILE
+                warnings.warn(f"{folder}: {doubt}; the model is exported again", stacklevel=4)
+                remove_whole(folder)
+            self._export(layers, folder)
+        except OSError as error:
+            raise InputError(
+                f"cannot write the exported model to {folder.parent} ({error.strerror}); set"
+                " XTREMELY_CACHE to a writable folder"
+            ) from error
         return folder / FILE
+
+    def _export(self, layers: tuple[int, ...], folder: Path) -> None:
+        """Make the folder of an exported model, which appears whole and sealed."""
+        product = Product("hidden states", layers, typed=self._typed)
+        teacher = Packed(self.folder, "torch", torch.device("cpu"), "fp32")
+        made = temporary_name(folder)
+        try:
+            export(self.folder, teacher, product, self.precision, made)
+            seal_folder(made, folder.name)
+            try:
+                made.rename(folder)
+            except OSError:
+                if folder_doubt(folder) is not None:  # another process was not faster either
+                    raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)

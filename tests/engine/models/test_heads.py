@@ -299,3 +299,20 @@ def test_a_modernbert_head_that_nobody_knows_is_refused(make_tiny, tmp_path, set
     declare(folder, **setting)
     with pytest.raises(InputError, match=complaint):
         load(folder)
+
+
+@pytest.mark.parametrize("kind", ["sequence classification", "multiple choice"])
+def test_distilberts_own_dense_layer_cuts_off_below_zero(make_tiny, kind):
+    folder = headed(make_tiny, "distilbert", kind)
+    stored = load_file(folder / "model.safetensors")
+    stored["pre_classifier.weight"] *= 50  # far from zero, where activations differ most
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    engine = Engine.load(str(folder))
+    tokens = engine.tokenizer.pairs(["one two", "three"], ["four", "five six"])
+    first, _ = engine.pooled(tokens, layers=[engine.backend.layers], poolings=["cls"])
+    dense = first[:, 0, 0] @ stored["pre_classifier.weight"].numpy().T
+    dense = np.maximum(dense + stored["pre_classifier.bias"].numpy(), 0)
+    logits = dense @ stored["classifier.weight"].numpy().T + stored["classifier.bias"].numpy()
+    head = engine.head(kind, LABELS.get(kind, ())[::-1])  # in the file's order
+    found = torch.stack(outputs(engine, head, tokens))
+    np.testing.assert_allclose(found.reshape(logits.shape).numpy(), logits, rtol=1e-3, atol=1e-3)

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_cases import two_phases
 
 from xtremely.eval.study import run as study_run
 from xtremely.eval.study.cells import collect, collected, plan, run_folder
@@ -154,112 +154,6 @@ def test_phases_that_are_not_needed_any_longer_go_when_a_stopped_run_goes_on(run
     assert not (tmp_path / "phases").exists()
 
 
-# Damage
-
-
-def recipe(root, *codes, **changes):
-    """An intermediate phase and a target."""
-    nli = Phase(
-        "1-xnli",
-        "intermediate",
-        (Source("xnli", codes or ("de",), split="dev"),),
-        **{"epochs": 1.0, "batch_size": 4, "learning_rate": 0.01, **changes},
-    )
-    pos = Phase("2-udpos", "target", (Source("udpos", ("en",), 8),), epochs=1.0, batch_size=4)
-    return Recipe(str(root / "models" / "tiny"), (nli, pos))
-
-
-@pytest.fixture(scope="module")
-def trained(root, tmp_path_factory):
-    """Phases shared by two recipes: the folder, and the first recipe's phases."""
-    out = tmp_path_factory.mktemp("trained")
-    train(recipe(root, "en"), root / "data", out / "en", device="cpu", shared=out / "phases")
-    first = train(recipe(root), root / "data", out / "de", device="cpu", shared=out / "phases")
-    return out / "phases", first
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    replaced(path, bytes(content))
-
-
-def replaced(path, content):
-    path.unlink()  # what is mapped into memory must not shrink
-    path.write_bytes(content)
-
-
-def another(folder):
-    """Another recipe's phase under this one's name."""
-    (other,) = [one for one in folder.parent.iterdir() if one.is_dir() and one != folder]
-    shutil.rmtree(folder)
-    shutil.copytree(other, folder)
-
-
-def renamed(folder):
-    """Another recipe's phase that claims this one's digest."""
-    another(folder)
-    record = json.loads((folder / "training.json").read_text())
-    record["digest"] = folder.name
-    (folder / "training.json").write_text(json.dumps(record))
-
-
-def a_file(folder):
-    shutil.rmtree(folder)
-    folder.write_text("not a folder")
-
-
-DAMAGE = {
-    "weights cut": lambda f: replaced(f / "model.safetensors", b"x" * 100),
-    "a bit of the weights": lambda f: flip(f / "model.safetensors"),
-    "a bit of the tokenizer": lambda f: flip(f / "tokenizer.json"),
-    "no tokenizer": lambda f: (f / "tokenizer.json").unlink(),
-    "no configuration": lambda f: (f / "config.json").unlink(),
-    "no record": lambda f: (f / "training.json").unlink(),
-    "record cut": lambda f: replaced(f / "training.json", b'{"digest": '),
-    "record of another kind": lambda f: replaced(f / "training.json", b"[1, 2]"),
-    "another recipe's phase": another,
-    "another recipe's phase, digest changed": renamed,
-    "an empty folder": lambda f: [path.unlink() for path in f.iterdir()],
-    "a file": a_file,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_phase_or_another_recipes_is_made_again(trained, root, tmp_path, damage):
-    before, (first, target) = trained
-    shared = tmp_path / "phases"
-    shutil.copytree(before, shared)
-    DAMAGE[damage](shared / first.folder.name)
-    with pytest.warns(UserWarning, match="is damaged or another phase; it is trained anew"):
-        again = train(recipe(root), root / "data", tmp_path / "o", device="cpu", shared=shared)
-    assert not again[0].reused and again[0].folder == shared / first.folder.name
-    assert again[1].record["digest"] == target.record["digest"]
-    a, b = (load_file(one.folder / "model.safetensors") for one in (target, again[1]))
-    assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_another_seed_recipe_or_data_is_another_phase(trained, root, small_study, tmp_path):
-    _, (first, _) = trained
-    data = tmp_path / "data"
-    shutil.copytree(small_study / "data", data)
-    path = data / "xnli" / "dev-de.tsv"
-    path.write_text(path.read_text().replace("neutral", "entailment", 1))
-    base = recipe(root)
-    others = {
-        "seed": (Recipe(base.model, base.phases, seed=2), root / "data"),
-        "rate": (recipe(root, learning_rate=0.02), root / "data"),
-        "labels": (recipe(root, shuffle_labels=True), root / "data"),
-        "data": (base, data),
-    }
-    for name, (changed, folder) in others.items():
-        out, shared = tmp_path / "out" / name, tmp_path / "phases"
-        found = train(changed, folder, out, device="cpu", quiet=True, shared=shared)
-        assert not found[0].reused
-    digests = phases(tmp_path)
-    assert len(digests) == len(others) and first.folder.name not in digests
-
-
 # A worker that is killed while others wait
 
 
@@ -271,7 +165,7 @@ def work(given, data, out, shared, queue=None):
 
 def test_a_worker_killed_while_others_wait_for_its_phase(root, tmp_path):
     """One of those who wait goes on from its checkpoint; the others take what that one leaves."""
-    given, shared = recipe(root, epochs=30.0), tmp_path / "phases"
+    given, shared = two_phases(root, epochs=30.0), tmp_path / "phases"
     code = (
         "import sys; from pathlib import Path; from xtremely.eval.training.recipe import *;"
         "from xtremely.eval.training.phases import train;"
@@ -352,7 +246,7 @@ if __name__ == "__main__":
 
 
 def test_settings_that_came_later_are_digested_only_where_they_are_used(root):
-    plain, shuffled = recipe(root), recipe(root, shuffle_labels=True)
+    plain, shuffled = two_phases(root), two_phases(root, shuffle_labels=True)
     for mapping in (as_mapping(plain), as_mapping(plain.phases[0])):
         assert "shuffle_labels" not in json.dumps(mapping)
     assert as_mapping(shuffled)["phases"][0]["shuffle_labels"] is True
@@ -420,6 +314,21 @@ def test_a_dry_run_adds_up_what_was_measured_on_such_a_device(run, root, tmp_pat
     assert "not measured yet on cpu: training xnli (6)" in last and "about" not in last
 
 
+def test_a_dry_run_counts_no_shared_phase_that_is_there(run, root, tmp_path):
+    grid, results, _ = run
+    some = [one for one in results if one["identity"]["seed"] == 1]
+    tasks = {one["name"]: [phase["task"] for phase in one["identity"]["train"]] for one in some}
+    (first,) = [one for one in some if tasks[one["name"]] == ["xnli"]]
+    collect(tmp_path / "after.json", [first])
+    there = tmp_path / "phases" / first["training"][0]["digest"]
+    for made, state, count in ((False, "to do", 4), (True, "trained", 3)):
+        if made:
+            there.mkdir(parents=True)
+        lines = [*dry_run(grid, place(root, tmp_path))]
+        assert f"shared phase\txnli de (6), seed 1\t1 cells\t{state}" in lines
+        assert lines[-1].startswith(f"8 cells to do, {count} shared phases to train")
+
+
 def test_labels_of_answers_are_not_dealt_out(root, tmp_path):
     phase = Phase("1-q", "intermediate", (Source("squad", ("en",)),), shuffle_labels=True)
     with pytest.raises(UsageError, match="shuffle_labels deals out labels anew.*pair, choice, tag"):
@@ -429,4 +338,10 @@ def test_labels_of_answers_are_not_dealt_out(root, tmp_path):
 def test_a_phase_folder_that_cannot_be_written_to(root, tmp_path):
     (tmp_path / "phases").write_text("")
     with pytest.raises(InputError, match="phases"):
-        train(recipe(root), root / "data", tmp_path / "o", device="cpu", shared=tmp_path / "phases")
+        train(
+            two_phases(root),
+            root / "data",
+            tmp_path / "o",
+            device="cpu",
+            shared=tmp_path / "phases",
+        )
