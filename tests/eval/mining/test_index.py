@@ -214,3 +214,12 @@ def test_a_build_that_was_cut_short_goes_on(
     write("base.txt", "\n".join(BASE))
     command("build", "base.txt", "--out", built)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == whole
+
+
+@pytest.mark.parametrize("width", ["20", "200"])
+def test_info_is_not_cut_by_a_narrow_terminal(command, xtremely, built, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    code, shown, _ = xtremely("index", "info", built)
+    rows = {line[:16].strip(): line[17:] for line in shown.splitlines()}
+    note = json.loads(Path(f"{built}.json").read_text())
+    assert code == 0 and rows["sha256"] == note["sha256"] and rows["factory"] == note["factory"]
