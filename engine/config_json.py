@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from xtremely.files import documents
+from xtremely.kernels.guard import require
 
-CONFIG = "config.json"
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
 MAX_BYTES = 2**26  # of a configuration
 MAX_LAYERS, MAX_LENGTH = 1000, 2**20
 Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -46,36 +47,6 @@ class About:
     pad_token_id: int | None = None
     dtype: Numbers | None = None
     torch_dtype: Numbers | None = None
-
-
-@dataclass(frozen=True)
-class ModernHead:
-    """What config.json says of a ModernBERT head.
-
-    Attributes:
-        classifier_pooling: what the head looks at: ``cls`` or ``mean``.
-        classifier_activation: behind its dense layer.
-        classifier_bias: whether its dense layer has a bias.
-        norm_bias: whether its norm has.
-        norm_eps: the norm's epsilon.
-    """
-
-    classifier_pooling: str = "cls"
-    classifier_activation: str = "gelu"
-    classifier_bias: bool = False
-    norm_bias: bool = False
-    norm_eps: Epsilon = 1e-5
-
-
-@dataclass(frozen=True)
-class DebertaHead:
-    """What config.json says of a DeBERTa head.
-
-    Attributes:
-        pooler_hidden_act: behind its dense layer.
-    """
-
-    pooler_hidden_act: str = "gelu"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -27,9 +27,6 @@ BERT_TYPES = ("bert",)
 ROBERTA_TYPES = ("xlm-roberta", "roberta", "camembert")
 MODERN_TYPES = ("modernbert",)  # mmBERT's too
 PACKED_TYPES = BERT_TYPES + ROBERTA_TYPES + MODERN_TYPES
-CONFIG, ADAPTER = "config.json", "adapter_config.json"
-MAX_BYTES = 2**26  # of a configuration
-MAX_LAYERS, MAX_LENGTH = 1000, 2**20
 # ModernBERT's kinds of layers: what old configurations call the RoPE base of each, and its default.
 THETAS = {
     "full_attention": ("global_rope_theta", 160_000.0),

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.config_json import CONFIG, About, about, read_config
-from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES, DebertaHead, ModernHead
+from xtremely.engine.config_json import CONFIG, About, Epsilon, about, read_config
+from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES
 from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.engine.text.batch import Batch
@@ -85,6 +85,36 @@ FORMS = {
     "distilbert": _forms(_DISTILBERT, _DISTILBERT),
     "deberta-v2": _forms(_DEBERTA, _DEBERTA),
 }
+
+
+@dataclass(frozen=True)
+class ModernHead:
+    """What config.json says of a ModernBERT head.
+
+    Attributes:
+        classifier_pooling: what the head looks at: ``cls`` or ``mean``.
+        classifier_activation: behind its dense layer.
+        classifier_bias: whether its dense layer has a bias.
+        norm_bias: whether its norm has.
+        norm_eps: the norm's epsilon.
+    """
+
+    classifier_pooling: str = "cls"
+    classifier_activation: str = "gelu"
+    classifier_bias: bool = False
+    norm_bias: bool = False
+    norm_eps: Epsilon = 1e-5
+
+
+@dataclass(frozen=True)
+class DebertaHead:
+    """What config.json says of a DeBERTa head.
+
+    Attributes:
+        pooler_hidden_act: behind its dense layer.
+    """
+
+    pooler_hidden_act: str = "gelu"
 
 
 class NoHead(InputError):
