@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from xtremely.engine.foreign import foreign
 from xtremely.files import documents
 from xtremely.kernels.guard import require
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 MAX_BYTES = 2**26  # of a configuration
+# They differ from BERT in one thing: their position table starts after the padding index.
+ROBERTA_TYPES = ("xlm-roberta", "roberta", "camembert")
 MAX_LAYERS, MAX_LENGTH = 1000, 2**20
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
@@ -88,3 +91,44 @@ def read_config(folder: Path) -> dict[str, Any]:
 def about(raw: dict[str, Any], where: Path) -> About:
     """What the config.json of the folder ``where`` says of any model."""
     return documents.fit(raw, About, str(where / CONFIG))
+
+
+def position_offset(model_type: str, pad: int | None) -> int:
+    """Rows at the head of a position table that no token uses: the RoBERTa line's way of padding.
+
+    Args:
+        model_type: Hugging Face's name of the architecture.
+        pad: the padding token of config.json, None where it says nothing.
+    """
+    return (1 if pad is None else pad) + 1 if model_type in ROBERTA_TYPES else 0
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Fields of transformers' configurations, as far as a class of them has them."""
+
+    num_hidden_layers: Layers | None
+    hidden_size: Count | None
+    vocab_size: Count | None
+    max_position_embeddings: Count | None
+    num_attention_heads: Count | None
+    intermediate_size: Count | None
+    layer_norm_eps: Epsilon | None
+    norm_eps: Epsilon | None
+    rms_norm_eps: Epsilon | None
+
+
+def configuration(folder: Path) -> Any:
+    """transformers' configuration of a model folder; its sizes are numbers within reason.
+
+    Raises:
+        InputError: it cannot be read, or a size is none.
+    """
+    from transformers import AutoConfig
+
+    kind = read_config(folder).get("model_type")
+    with foreign(f"{folder / CONFIG}: model type {kind!r} cannot be loaded"):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        said = {one.name: getattr(config, one.name, None) for one in fields(_Loaded)}
+    documents.fit(said, _Loaded, str(folder / CONFIG))
+    return config

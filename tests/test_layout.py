@@ -22,6 +22,7 @@ MAY_IMPORT = {
 # with a dot is a single module.
 ROOMS = {
     "engine": (
+        "foreign.py",
         "transfer.py",
         "config_json.py",
         "text",
@@ -34,6 +35,7 @@ ROOMS = {
         "adapters.py",
     ),
     "eval": (
+        "plain.py",
         "data",
         "tasks",
         "scoring",

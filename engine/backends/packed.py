@@ -11,14 +11,9 @@ import torch
 from torch import Tensor
 
 from xtremely.engine.backends.native.encoder import NativeEncoder
-from xtremely.engine.config_json import read_config
+from xtremely.engine.config_json import ROBERTA_TYPES, read_config
 from xtremely.engine.models.bert import Bert
-from xtremely.engine.models.config import (
-    BERT_TYPES,
-    ROBERTA_TYPES,
-    ModernBertConfig,
-    encoder_config,
-)
+from xtremely.engine.models.config import BERT_TYPES, ModernBertConfig, encoder_config
 from xtremely.engine.models.cuda_graphs import Graphs
 from xtremely.engine.models.encoder import PRECISIONS
 from xtremely.engine.models.modernbert import ModernBert

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from xtremely.engine.config_json import CONFIG
+from xtremely.engine.config_json import CONFIG, configuration
+from xtremely.engine.foreign import foreign
 from xtremely.engine.models.encoder import PRECISIONS, require_fits
-from xtremely.engine.models.loading import SIZES, configuration, load
+from xtremely.engine.models.loading import SIZES, load
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.text.batch import Batch
-from xtremely.engine.text.texts import foreign
 from xtremely.kernels import packing
 from xtremely.kernels.guard import require
 

@@ -20,8 +20,8 @@ from pydantic import Field
 from safetensors.numpy import load_file, save_file
 
 from xtremely.engine.config_json import read_config, read_json
+from xtremely.engine.foreign import foreign
 from xtremely.engine.models.tensor_files import TensorFiles, read_header
-from xtremely.engine.text.texts import foreign
 from xtremely.files import documents
 from xtremely.kernels.guard import InputError, require
 

@@ -10,21 +10,21 @@ from pydantic import Field
 
 from xtremely.engine.config_json import (
     CONFIG,
+    ROBERTA_TYPES,
     Count,
     Epsilon,
     Layers,
     Length,
     Token,
     about,
+    position_offset,
     read_config,
 )
 from xtremely.files import documents
 from xtremely.kernels.guard import require
 
-# Model types whose forward pass is the BERT encoder. The RoBERTa line differs in one thing: its
-# position table starts after the padding index.
+# Model types whose forward pass is the BERT encoder, with ROBERTA_TYPES.
 BERT_TYPES = ("bert",)
-ROBERTA_TYPES = ("xlm-roberta", "roberta", "camembert")
 MODERN_TYPES = ("modernbert",)  # mmBERT's too
 PACKED_TYPES = BERT_TYPES + ROBERTA_TYPES + MODERN_TYPES
 # ModernBERT's kinds of layers: what old configurations call the RoPE base of each, and its default.
@@ -180,16 +180,6 @@ def exportable(folder: Path) -> AnyConfig:
         f"{folder}: model type {kind!r} is not exported to ONNX; legal: {', '.join(PACKED_TYPES)}",
     )
     return encoder_config(raw, folder)
-
-
-def position_offset(model_type: str, pad: int | None) -> int:
-    """Rows at the head of a position table that no token uses: the RoBERTa line's way of padding.
-
-    Args:
-        model_type: Hugging Face's name of the architecture.
-        pad: the padding token of config.json, None where it says nothing.
-    """
-    return (1 if pad is None else pad) + 1 if model_type in ROBERTA_TYPES else 0
 
 
 def _bert(raw: dict[str, Any], file: Path) -> EncoderConfig:

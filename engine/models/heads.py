@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.config_json import CONFIG, About, Epsilon, about, read_config
-from xtremely.engine.models.config import MODERN_TYPES, ROBERTA_TYPES
+from xtremely.engine.config_json import CONFIG, ROBERTA_TYPES, About, Epsilon, about, read_config
+from xtremely.engine.models.config import MODERN_TYPES
 from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.engine.text.batch import Batch

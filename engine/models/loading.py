@@ -9,16 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from xtremely.engine.config_json import CONFIG, Count, Epsilon, Layers, read_config
+from xtremely.engine.config_json import CONFIG, configuration
+from xtremely.engine.foreign import foreign
 from xtremely.engine.models.tensor_files import BUFFER, TensorFiles, require_readable, require_sound
-from xtremely.engine.text.texts import foreign
-from xtremely.files.documents import fit
 from xtremely.kernels.guard import InputError, require
 
 # A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
@@ -27,21 +25,6 @@ POOLER = "pooler"  # the part of an encoder that a checkpoint may lack: it belon
 SIZES = ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")
 # How many times the numbers in its files a model may have, and how many more: heads are made anew.
 _MOST, _SPARE = 2, 10_000_000
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """Fields of transformers' configurations, as far as a class of them has them."""
-
-    num_hidden_layers: Layers | None
-    hidden_size: Count | None
-    vocab_size: Count | None
-    max_position_embeddings: Count | None
-    num_attention_heads: Count | None
-    intermediate_size: Count | None
-    layer_norm_eps: Epsilon | None
-    norm_eps: Epsilon | None
-    rms_norm_eps: Epsilon | None
 
 
 @contextmanager
@@ -58,22 +41,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(before)
         if bars:
             logging.enable_progress_bar()
-
-
-def configuration(folder: Path) -> Any:
-    """transformers' configuration of a model folder; its sizes are numbers within reason.
-
-    Raises:
-        InputError: it cannot be read, or a size is none.
-    """
-    from transformers import AutoConfig
-
-    kind = read_config(folder).get("model_type")
-    with foreign(f"{folder / CONFIG}: model type {kind!r} cannot be loaded"):
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        said = {one.name: getattr(config, one.name, None) for one in fields(_Sizes)}
-    fit(said, _Sizes, str(folder / CONFIG))
-    return config
 
 
 def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:

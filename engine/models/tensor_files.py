@@ -19,7 +19,7 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from xtremely.engine.text.texts import one_line
+from xtremely.engine.foreign import one_line
 from xtremely.files import documents
 from xtremely.files.folders import is_plain_name
 from xtremely.kernels.guard import InputError, require

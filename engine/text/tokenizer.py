@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from xtremely.engine.foreign import foreign
 from xtremely.engine.text.template import Template, shares
-from xtremely.engine.text.texts import checked, foreign
+from xtremely.engine.text.texts import checked
 from xtremely.engine.text.vocabulary import (
     check_padding,
     check_vocabulary,

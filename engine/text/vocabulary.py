@@ -14,10 +14,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from xtremely.engine.config_json import CONFIG, MAX_BYTES, about, read_config
-from xtremely.engine.models.config import position_offset
-from xtremely.engine.models.loading import configuration
-from xtremely.engine.text.texts import foreign
+from xtremely.engine.config_json import (
+    CONFIG,
+    MAX_BYTES,
+    about,
+    configuration,
+    position_offset,
+    read_config,
+)
+from xtremely.engine.foreign import foreign
 from xtremely.files import documents
 from xtremely.kernels.guard import require
 

@@ -15,11 +15,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from xtremely.engine.config_json import CONFIG, about, read_config
-from xtremely.engine.models.config import position_offset
+from xtremely.engine.config_json import CONFIG, about, configuration, position_offset, read_config
+from xtremely.engine.foreign import one_line
 from xtremely.engine.models.heads import HEAD_KINDS
-from xtremely.engine.models.loading import POOLER, configuration, load, quiet
-from xtremely.engine.text.texts import one_line
+from xtremely.engine.models.loading import POOLER, load, quiet
 from xtremely.engine.training.dataset import Vocabulary
 from xtremely.kernels.guard import InputError, require
 

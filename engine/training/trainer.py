@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import transformers
 
-from xtremely.engine.models.loading import configuration
+from xtremely.engine.config_json import configuration
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training._trainer import COMPLETE, SCORE, Progress, Trainer, is_intact
 from xtremely.engine.training.dataset import (

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.text import Text
 
-from xtremely.eval.cli.plain import plain
 from xtremely.eval.cli.terminal import console, line
 from xtremely.eval.data.readers import Incomplete
+from xtremely.eval.plain import plain
 from xtremely.eval.tasks.task import Task
 
 

@@ -31,7 +31,7 @@ from xtremely.eval.cli.options import (
     Quiet,
     check_arguments,
 )
-from xtremely.eval.cli.plain import say, warn_in_notes
+from xtremely.eval.plain import say, warn_in_notes
 from xtremely.kernels.guard import InputError, UsageError
 
 

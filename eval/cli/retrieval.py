@@ -281,9 +281,11 @@ def info(
     path: Annotated[Path | None, typer.Argument(help="An index (default: FAISS only).")] = None,
 ) -> None:
     """What an index holds, and what FAISS multiplies with on this machine."""
-    from xtremely.eval.mining.index import print_info
+    from xtremely.eval.cli.terminal import line
+    from xtremely.eval.mining.index import facts
 
-    print_info(path)
+    for name, value in facts(path):
+        line(f"{name:16} {value}")
 
 
 def _loader(model: str, backend: str, device: str, precision: str):  # noqa: ANN202

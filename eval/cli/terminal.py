@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
-from xtremely.eval.cli.plain import plain
+from xtremely.eval.plain import plain
 
 
 def console(stderr: bool = False) -> Console:

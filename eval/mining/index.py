@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from xtremely.engine.runtime import Engine, Progress
-from xtremely.eval.cli.terminal import line
 from xtremely.eval.mining import embed
 from xtremely.eval.mining.corpus import Corpus, prepare
 from xtremely.eval.mining.embed import Encoding
@@ -295,8 +294,8 @@ def _queries(
     return [name for name, _ in some], UnitRows(values[:, 0, 0]), lines.empty
 
 
-def print_info(path: Path | None) -> None:
-    """FAISS on this machine and, with a path, the index there."""
+def facts(path: Path | None) -> list[tuple[str, str]]:
+    """Names and values: FAISS on this machine and, with a path, the index there."""
     faiss, found = load_faiss(), blas()
     core = found.chosen or found.core or "not its own"
     threads = faiss.omp_get_max_threads()
@@ -311,8 +310,7 @@ def print_info(path: Path | None) -> None:
         rows += [(name.replace("_", " "), str(value)) for name, value in note.items()]
         rows.append(("in memory", f"{_size(note) / plan.GIB:.3f} GiB"))
         Index.open(path)  # complains if the file is not the one that the note describes
-    for name, value in rows:
-        line(f"{name:16} {value}")
+    return rows
 
 
 def _size(note: dict[str, Any]) -> int:

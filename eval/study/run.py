@@ -20,7 +20,7 @@ import torch
 
 from xtremely.engine.hub.conventions import conventions
 from xtremely.engine.runtime import Engine
-from xtremely.eval.cli.plain import warn_in_notes
+from xtremely.eval.plain import warn_in_notes
 from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.results import Record, library_versions
 from xtremely.eval.run.runner import Watcher, run_cell

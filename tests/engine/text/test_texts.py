@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from xtremely.engine.foreign import foreign, one_line
 from xtremely.engine.runtime import Engine
-from xtremely.engine.text.texts import checked, foreign, one_line, shown
+from xtremely.engine.text.texts import checked, shown
 from xtremely.engine.text.windows import pieces
 from xtremely.kernels.guard import InputError
 

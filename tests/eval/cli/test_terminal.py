@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from xtremely.eval.cli import display
-from xtremely.eval.cli.plain import plain
 from xtremely.eval.cli.terminal import figures, line, note, show, table
+from xtremely.eval.plain import plain
 
 HOSTILE = ["[red]", "[/x]", "[bold]a[/bold]", ":smile:", "[link=file:///x]y", "a\\[b]"]
 
