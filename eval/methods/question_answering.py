@@ -11,13 +11,29 @@ from torch import Tensor
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import Batch
-from xtremely.engine.text.windows import windows
+from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.engine.text.windows import TooShort, check_room, windows
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.methods.decode import WORDINGS, likeliest, merge, worded
 from xtremely.eval.methods.method import InferenceMethod
 from xtremely.eval.scoring import metrics
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import ExtractiveQARules, Task
+
+
+def check_windows(tokenizer: Tokenizer, task: Task, max_length: int, where: str) -> None:
+    """Refuse a task whose windows would leave parts of a context out; other kinds have no windows.
+
+    Raises:
+        TooShort: sequences of ``max_length`` tokens do not hold a question and the tokens to the
+            next window; the complaint begins with ``where``.
+    """
+    rules = task.rules
+    if isinstance(rules, ExtractiveQARules):
+        try:
+            check_room(tokenizer, max_length, rules.question_length, rules.stride)
+        except TooShort as error:
+            raise TooShort(f"{where}: {error}") from error
 
 
 class Answering:

@@ -8,10 +8,10 @@ from typing import Any
 
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
-from xtremely.engine.text.windows import TooShort, check_room
 from xtremely.eval.data.examples import Comparable, Parallel, part
 from xtremely.eval.data.readers import Incomplete, Missing, text_hash, whole_number
 from xtremely.eval.methods.bitext import Space, Spaces, limited
+from xtremely.eval.methods.question_answering import check_windows
 from xtremely.eval.run.predicting import INFERENCE_METHODS
 from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, RetrievalRules, Task
 from xtremely.files.documents import check_value
@@ -192,8 +192,7 @@ def _cell(
     if settings.limit is not None:
         splits = {name: _limited(data, settings.limit) for name, data in splits.items()}
     max_length = min(task.max_length, longest)
-    if isinstance(task.rules, ExtractiveQARules):
-        _check_windows(engine, task, max_length)
+    check_windows(engine.tokenizer, task, max_length, f"task {task.name!r}")
     texts = {name: {**asdict(data), "notes": None} for name, data in splits.items()}
     return Cell(
         task,
@@ -219,16 +218,6 @@ def _head(engine: Engine, task: Task) -> Head:
         return engine.head(INFERENCE_METHODS[task.kind].head, labels)
     except InputError as error:
         raise type(error)(f"task {task.name!r}: {error}") from error
-
-
-def _check_windows(engine: Engine, task: Task, max_length: int) -> None:
-    """Raise TooShort for a model whose windows would leave parts of a context out."""
-    rules = task.rules
-    assert isinstance(rules, ExtractiveQARules)
-    try:
-        check_room(engine.tokenizer, max_length, rules.question_length, rules.stride)
-    except TooShort as error:
-        raise TooShort(f"task {task.name!r}: {error}") from error
 
 
 def _spaces(engine: Engine, rules: RetrievalRules, settings: EvaluationSettings) -> Spaces:

@@ -24,6 +24,8 @@ from xtremely.engine.runtime import folder_hash
 from xtremely.eval.run.results import dumps
 from xtremely.eval.study.data import check_source, data_hashes
 from xtremely.eval.study.grid import Grid, StudyCell
+from xtremely.eval.tasks.task import find_task
+from xtremely.eval.training.lengths import check_lengths
 from xtremely.eval.training.recipe import Recipe, as_mapping
 from xtremely.files.documents import fit, read_json
 from xtremely.files.folders import (
@@ -174,6 +176,10 @@ def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planne
         data_hash = data_hashes(cell, data_root)
         one = planned_cell(cell, folders[cell.model], hashes[cell.model], data_hash)
         planned.setdefault(check_name(one.name, "a cell's name"), one)
+    for name, folder in folders.items():
+        mine = [one for one in planned.values() if one.cell.model == name]
+        tests = [find_task(task) for task in {test.task for one in mine for test in one.cell.tests}]
+        check_lengths([one.recipe for one in mine if one.recipe], folder, tests)
     return list(planned.values())
 
 

@@ -23,14 +23,13 @@ from xtremely.engine.hub.locate import display_name, locate
 from xtremely.engine.runtime import folder_hash
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.text.vocabulary import load_tokenizer
-from xtremely.engine.text.windows import TooShort, check_room
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training import trainer as mechanics
 from xtremely.engine.training.dataset import DevSet, Feature, TrainSet
 from xtremely.engine.training.trainer import Hyperparameters, TrainedModel
 from xtremely.eval.data.readers import text_hash
 from xtremely.eval.run.results import dumps
-from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.eval.training.data import Material, Reader, TaskExamples
 from xtremely.eval.training.encoding import TRAINING_METHODS
 from xtremely.eval.training.folder import (
@@ -40,6 +39,7 @@ from xtremely.eval.training.folder import (
     training_folder,
     unfinished,
 )
+from xtremely.eval.training.lengths import check_lengths
 from xtremely.eval.training.recipe import Recipe, as_mapping, settled
 from xtremely.files.folders import in_turn, remove_whole
 from xtremely.files.writing import check_writable, file_digest, write_atomic
@@ -113,8 +113,8 @@ def train(
     device = mechanics.choose_device(device)
     base = locate(recipe.model)
     reader = Reader(data_root, recipe.seed)
+    check_lengths([recipe], base)
     materials = [reader.material(settled(phase)) for phase in recipe.phases]
-    _check_lengths(materials, base)
     _check_room(base, out)
     settings = {
         "seed": recipe.seed,
@@ -156,27 +156,6 @@ def summary(done: Trained) -> str:
         + (", was there before" if done.reused else "")
         + f" -> {done.folder}"
     )
-
-
-def _check_lengths(materials: Sequence[Material], base: Path) -> None:
-    """Raise InputError, before any phase is trained, for sequences that the model does not take
-    and for windows that would leave parts of a context out.
-    """
-    limit = models.longest(base)
-    tokenizer = Tokenizer(base, limit)
-    for material in materials:
-        phase = material.phase
-        require(
-            phase.max_length <= limit,
-            f"phase {phase.name!r}: max_length {phase.max_length} is more than the model's {limit}"
-            " tokens",
-        )
-        rules = [part.task.rules for part in (*material.sources, *material.dev)]
-        for one in (rule for rule in rules if isinstance(rule, ExtractiveQARules)):
-            try:
-                check_room(tokenizer, phase.max_length, one.question_length, one.stride)
-            except TooShort as error:
-                raise TooShort(f"phase {phase.name!r}: {error}") from error
 
 
 def _check_room(base: Path, out: Path) -> None:

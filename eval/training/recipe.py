@@ -344,9 +344,9 @@ def _check(phase: Phase) -> None:
     for name, most in (("epochs", MAX_EPOCHS), ("learning_rate", math.inf)):
         if getattr(phase, name) is not None:
             require_number(f"{where}: {name}", getattr(phase, name), 0, most, above=True)
-    for name in ("warmup", "weight_decay"):
+    for name, most in (("warmup", math.inf), ("weight_decay", 1)):
         if getattr(phase, name) is not None:
-            require_number(f"{where}: {name}", getattr(phase, name), 0)
+            require_number(f"{where}: {name}", getattr(phase, name), 0, most)
     if phase.max_steps is not None:
         drawn = phase.max_steps * phase.accumulation * phase.batch_size
         require_number(f"{where}: max_steps x accumulation x batch_size", drawn, 1, MAX_DRAWN)

@@ -7,9 +7,11 @@ import warnings
 import pytest
 
 from xtremely.eval.study import run as study_run
-from xtremely.eval.study.cells import collected
+from xtremely.eval.study.cells import collected, plan
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.run import Place, run_study
+from xtremely.eval.tasks.task import find_task
+from xtremely.eval.training.lengths import check_lengths
 from xtremely.kernels.guard import InputError
 
 
@@ -91,3 +93,24 @@ def test_a_damaged_cell_is_taken_from_the_file(run, done, tmp_path, monkeypatch,
         warnings.simplefilter("error")
         assert run(out) == done[1]
     assert victim.read_bytes() == before
+
+
+def test_lengths_are_checked_before_anything_is_trained(small_study, tmp_path):
+    """The model takes 130 tokens; questions of 64, four special tokens and a stride of 128 do not
+    fit. A part that would be trained before is in the grid, too.
+    """
+    data, models = tmp_path / "data", small_study / "models"
+    shutil.copytree(small_study / "data", data)
+    question = {"id": "q", "question": "what?", "answers": [{"text": "two", "answer_start": 4}]}
+    text = json.dumps({"data": [{"paragraphs": [{"context": "one two", "qas": [question]}]}]})
+    for file in ("xquad/xquad.en.json", "squad/train-v1.1.json"):
+        (data / file).parent.mkdir()
+        (data / file).write_text(text)
+    path = tmp_path / "grid.toml"
+    part = '[[part]]\nname = "qa"\nsources = ["en"]\n[[part.test]]\ntask = "xquad"\n'
+    part += '[[part.train]]\ntask = "squad"\nexamples = 1\nepochs = 1\nmax_length = 128\n'
+    path.write_text(f"{(small_study / 'grid.toml').read_text()}\n{part}")
+    with pytest.raises(InputError, match="phase '.*squad': windows of 128 .* parts of a context"):
+        plan(read_grid(path), data, models)
+    with pytest.raises(InputError, match="test 'xquad': windows of 130 .* parts of a context"):
+        check_lengths([], models / "tiny", [find_task("xquad")])

@@ -139,6 +139,11 @@ def test_what_a_recipe_does_not_have_is_named_with_its_line(write, old, new, com
         ("epochs = 3", "warmup = nan", "warmup is nan; legal: a finite number, 0 or more"),
         ("epochs = 3", "warmup = -0.1", "warmup is -0.1; legal"),
         ("epochs = 3", "weight_decay = inf", "weight_decay is inf; legal"),
+        (
+            "epochs = 3",
+            "weight_decay = 1e30",
+            "weight_decay is 1e+30; legal: a finite number, 0 or more, at most 1",
+        ),
         ("epochs = 3", "learning_rate = nan", "learning_rate is nan; legal"),
         ("epochs = 3", "learning_rate = 0", "learning_rate is 0.0; legal: a finite number, above"),
         ("epochs = 3", f"batch_size = {10**30}", "batch_size is a number of more than 30 digits"),
