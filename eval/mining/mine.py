@@ -275,7 +275,7 @@ def _opened(path: Path, work: Path, k: int) -> Pile:
     require(pile.rows > 0, f"{path} is empty; there is nothing to mine")
     require(
         k <= pile.rows,
-        f"k is {k}, but {path} holds {pile.rows} sentences; legal: 1 to {pile.rows}",
+        f"--k is {k}, but {path} holds {pile.rows} sentences; legal: 1 to {pile.rows}",
     )
     return pile
 
