@@ -17,6 +17,7 @@ from pathlib import Path
 
 from xtremely.eval.data.readers import read_json, read_lines, whole_number
 from xtremely.eval.data.squad import read_articles
+from xtremely.files.documents import ANYTHING
 from xtremely.kernels.guard import InputError, require
 
 
@@ -139,7 +140,7 @@ def read_pairs(predicted: Path, gold: Path) -> tuple[set[tuple[str, str]], set[t
 def read_answers(predicted: Path, gold: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Question id -> answer, and question id -> gold answers; a question without one scores 0."""
     asked = _gold_answers(gold)
-    found = read_json(predicted, object)
+    found = read_json(predicted, ANYTHING)
     require(isinstance(found, dict), f"{predicted}: not a JSON object of question id: answer")
     for name, answer in found.items():
         require(
@@ -252,7 +253,7 @@ def _pairs(path: Path) -> dict[int, tuple[str, str]]:
 
 def _gold_answers(path: Path) -> dict[str, list[str]]:
     """Ids and answers of SQuAD's JSON; contexts and offsets have no part in a score."""
-    asked: dict[str, list[str]] = {}
+    asked: dict[str, list[object]] = {}
     for article in read_articles(path):
         for question in (q for paragraph in article.paragraphs for q in paragraph.qas):
             require(question.id not in asked, f"{path}: id {question.id!r} occurs twice")
@@ -264,4 +265,7 @@ def _gold_answers(path: Path) -> dict[str, list[str]]:
             f"{path}: question {name!r} has no gold answer to be scored against (answers"
             f" {json.dumps(texts)}); are the answers hidden?",
         )
-    return {name: [text for text in texts if text] for name, texts in asked.items()}
+    return {
+        name: [text for text in texts if isinstance(text, str) and text]
+        for name, texts in asked.items()
+    }

@@ -24,7 +24,7 @@ from xtremely.eval.run.results import dumps
 from xtremely.eval.study.data import check_source, data_hashes
 from xtremely.eval.study.grid import Grid, StudyCell
 from xtremely.eval.training.recipe import Recipe, as_mapping
-from xtremely.files.documents import fit, read_json
+from xtremely.files.documents import ANYTHING, fit, read_json
 from xtremely.files.folders import OwnFolder, alone, check_name, own_folder
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError, require
@@ -160,8 +160,8 @@ def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planne
     planned: dict[str, Planned] = {}
     for cell in grid.cells:
         for phase in cell.phases:
-            for one in phase.all_sources:
-                check_source(one, data_root)
+            for source in phase.all_sources:
+                check_source(source, data_root)
         data_hash = data_hashes(cell, data_root)
         one = planned_cell(cell, folders[cell.model], hashes[cell.model], data_hash)
         planned.setdefault(check_name(one.name, "a cell's name"), one)
@@ -208,7 +208,7 @@ def finished(folder: Path) -> Result | None:
     if not path.exists():
         return None
     try:
-        result = read_json(path, Any)
+        result = read_json(path, ANYTHING)
         fit(result, Saved, str(path))
         _check_result(result, str(path))
         require(result["name"] == folder.name, f"{path} belongs to another cell")
@@ -239,7 +239,7 @@ def collected(path: Path) -> list[Result]:
     Raises:
         InputError: it cannot be read, has another form, or a result does not match its checksum.
     """
-    content = read_json(path, Any)
+    content = read_json(path, ANYTHING)
     try:
         fit(content, Collected, str(path))
     except InputError as error:

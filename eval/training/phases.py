@@ -199,6 +199,9 @@ class _Stage:
                 f"{self.folder} is in the way: it was not trained here; name another --out",
             )
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
+        # A settled phase has all of them.
+        assert phase.epochs is not None and phase.learning_rate is not None
+        assert phase.warmup is not None and phase.weight_decay is not None
         work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
         tokenizer = load_tokenizer(self.base)
         fitted = mechanics.fit(
@@ -243,11 +246,11 @@ class _Stage:
 
     def _features(self) -> tuple[list[TrainSet], list[DevSet]]:
         phase = self.material.phase
-        limit = models.longest(self.base)
+        limit, length = models.longest(self.base), phase.max_length
+        assert length is not None  # a settled phase has one
         require(
-            phase.max_length <= limit,
-            f"phase {phase.name!r}: max_length {phase.max_length} is more than the model's {limit}"
-            " tokens",
+            length <= limit,
+            f"phase {phase.name!r}: max_length {length} is more than the model's {limit} tokens",
         )
         ours = Tokenizer(self.base, limit)
 
@@ -256,7 +259,7 @@ class _Stage:
 
         def way(part: TaskExamples) -> Callable[[Tokenizer, Any], list[Feature]]:
             make, task = TRAINING_METHODS[part.task.kind].features, self._task(part)
-            return lambda tokenizer, examples: make(tokenizer, task, examples, phase.max_length)
+            return lambda tokenizer, examples: make(tokenizer, task, examples, length)
 
         sources = [(part.head, made(part)) for part in self.material.sources]
         shares = phase.mixing.shares([len(features) for _, features in sources])
