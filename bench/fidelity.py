@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         with tempfile.TemporaryDirectory() as out:
             results[backend, precision], _ = whole.run(Path(out), Watcher())
-    document = {
+    document: dict[str, Any] = {
         "benchmark": "fidelity",
         "date": datetime.now(UTC).date().isoformat(),
         "model": {"name": engine.name, "hash": engine.model_hash},

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,7 +89,7 @@ def classes(precision: torch.dtype) -> Iterator[tuple[str, Kernel]]:
         kernel = all_kernels()[name]
         for one in kernel.tunings():
             if one.precision == precision:
-                yield f"{name}: {one.shape}", replace(kernel, tunings=lambda one=one: [one])
+                yield f"{name}: {one.shape}", replace(kernel, tunings=partial(list, [one]))
 
 
 def tuning(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:

@@ -226,7 +226,8 @@ class Encoders:
 
     def _compiled(self, padded: Callable[..., Callable[[], Tensor]]) -> Callable[[], Tensor]:
         """Layer by layer, all from one compilation, for any length."""
-        copy, made = deepcopy(self.model), []
+        copy = deepcopy(self.model)
+        made: list[Callable[[], Tensor]] = []
 
         def call() -> Tensor:
             if not made:

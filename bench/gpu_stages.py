@@ -67,7 +67,8 @@ def compare(
     ``peak_mb`` is the memory a call takes beyond what was taken before it: its results and what it
     works with.
     """
-    rows, gpu = [], torch.cuda.is_available()
+    rows: list[Row] = []
+    gpu = torch.cuda.is_available()
     torch._dynamo.reset()  # what is compiled is compiled for these shapes
     for name, call in contenders.items():
         if time.monotonic() > deadline[0]:
@@ -135,7 +136,7 @@ def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
     found = []
     for shape, (hidden, *_) in SHAPES.items():
         lengths = tuple(lengths_of("bucc2018", TOKENS))
-        cases = {
+        cases: dict[str, Row] = {
             "norm": {"rows": TOKENS, "width": hidden},
             "prenorm": {"rows": TOKENS, "width": hidden},
             "embedding": {"tokens": TOKENS, "width": hidden},
@@ -146,9 +147,7 @@ def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
             kernel = all_kernels()[name]
             inputs = kernel.make_inputs(precision, device, **case)
             contenders = peers.twins(kernel, inputs)
-            result = compare(
-                contenders, *kernel.cost(**inputs), roof, timer, lambda _, name=name: {name}
-            )
+            result = compare(contenders, *kernel.cost(**inputs), roof, timer, _only(name))
             found.append({"shape": shape, "kernel": name, "rows": result})
     return found
 
@@ -170,9 +169,7 @@ def linear(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer
                     case["rounded"] = True  # to fp8, as the encoder wants it
                 inputs = kernel.make_inputs(precision, device, **case)
                 rows = contenders(**inputs)
-                result = compare(
-                    rows, *kernel.cost(**inputs), roof, timer, lambda _, name=name: {name}
-                )
+                result = compare(rows, *kernel.cost(**inputs), roof, timer, _only(name))
                 found.append({"kernel": name, "shape": shape, "case": case, "rows": result})
     return found
 
@@ -192,7 +189,7 @@ def topk(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
 def span(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
     """The 20 best answers of windows of 384 tokens."""
     kernel = all_kernels()["span"]
-    case = {"lengths": (384,) * max(1, TOKENS // 384), "best": 20, "longest": 30}
+    case: Row = {"lengths": (384,) * max(1, TOKENS // 384), "best": 20, "longest": 30}
     inputs = kernel.make_inputs(precision, device, **case)
     contenders = peers.twins(kernel, inputs)
     del contenders["torch.compile"]  # a loop over windows: it compiles for minutes
@@ -211,7 +208,7 @@ def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Time
             batch = _batch(lengths_of(task, TOKENS), device)
             flop = 2.0 * layers * (4 * hidden * hidden + 2 * hidden * wide) * batch.tokens
             flop += 4.0 * layers * hidden * sum(n * n for n in batch.layout.lengths)
-            contenders = {
+            contenders: dict[str, Callable[[], Any]] = {
                 **{name: partial(run, batch) for name, run in own.items()},
                 **others.on(batch, compiled=task == COMPILED),
             }
@@ -221,6 +218,10 @@ def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Time
                     row["tokens_s"] = round(batch.tokens / row["ms"] * 1e3)
             found.append({"shape": shape, "task": task, "tokens": batch.tokens, "rows": result})
     return found
+
+
+def _only(kernel: str) -> Callable[[str], Collection[str]]:
+    return lambda contender: {kernel}
 
 
 def _kernels_of_encoder(contender: str) -> set[str]:

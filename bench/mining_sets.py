@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from xtremely.eval.data.examples import TextPairs
 from xtremely.eval.data.readers import Missing, existing, read_lines
 from xtremely.eval.tasks.task import find_task
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError, require
 
 GOLD_SHARE = 0.03
 NTREX = {"de": "deu", "fr": "fra", "zh": "zho-CN", "ru": "rus", "ar": "arb"}
@@ -48,7 +49,7 @@ def mining_set(data_root: Path, code: str) -> MiningSet:
     left = sum(map(len, groups))
     x: dict[str, str] = {}
     en: dict[str, str] = {}
-    gold = []
+    gold: list[tuple[str, str]] = []
     for rows in groups:
         left -= len(rows)
         names = [(f"{code}-{_hash(row[0])[:12]}", f"en-{_hash(row[0])[:12]}") for row in rows]
@@ -80,6 +81,7 @@ def _sources(root: Path, code: str) -> Iterator[list[Row]]:
                 en, x = (find_task(task).read(root, name, split) for name in ("en", code))
             except Missing:
                 continue
+            assert isinstance(en, TextPairs) and isinstance(x, TextPairs)
             for row in zip(en.first, x.first, en.second, x.second, strict=True):
                 yield [row[:2], row[2:]]
     folder = root / "parallel" / "ntrex"
@@ -94,7 +96,8 @@ def _sources(root: Path, code: str) -> Iterator[list[Row]]:
 
 def _aligned(en: Path, x: Path) -> Iterator[list[Row]]:
     left, right = existing(en), existing(x)
-    require(bool(left and right), f"{en} or {x} is missing")
+    if left is None or right is None:
+        raise InputError(f"{en} or {x} is missing")
     for row in zip(read_lines(left), read_lines(right), strict=True):
         yield [row]
 

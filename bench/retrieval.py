@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     document = Document(given.out)
     sizes = [int(size) for size in given.sizes.split(",")]
-    real = None
+    real = np.empty((0, 0))
     if given.only != "quality":
         require(given.real is not None, "--real is missing: embeddings of real sentences, .npy")
         real = UnitRows(FileRows(given.real))[:]
@@ -351,10 +351,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for size in sizes:
             folder = given.out / f"mine-{size}"
             folder.mkdir(parents=True, exist_ok=True)
-            paths = [folder / f"{name}.npy" for name in "xy"]
-            for seed, path in enumerate(paths, start=1):
+            x, y = folder / "x.npy", folder / "y.npy"
+            for seed, path in enumerate((x, y), start=1):
                 np.save(path, moved(real, size, seed))
-            mined.append(mine_files(*paths, folder / "pairs.tsv", given.index))
+            mined.append(mine_files(x, y, folder / "pairs.tsv", given.index))
             document.keep("mine", mined)
     if wanted("quality"):
         require(given.sets is not None, "--sets is missing: see bench.mining_sets")

@@ -34,7 +34,7 @@ def _semantic(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
     return np.array([[hit["corpus_id"] for hit in hits] for hits in found])
 
 
-def ids_of(found: object) -> np.ndarray | None:
+def ids_of(found: Any) -> np.ndarray | None:
     """The rows that a contender found; None for one that finds nothing."""
     if isinstance(found, tuple):
         found = found[0]

@@ -30,7 +30,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.eval.data.examples import Questions, Tagged, part
 from xtremely.eval.run.predicting import INFERENCE_METHODS
-from xtremely.eval.tasks.task import LabelRules, Task, find_task
+from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, Task, find_task
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 32  # sequences of a padded batch
@@ -115,6 +115,8 @@ def answering_peer(folder: Path, task: Task, examples: Questions, sort: bool) ->
     """transformers' question answering: pairs with overflowing windows, the best span of each."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(folder).eval()
+    rules = task.rules
+    assert isinstance(rules, ExtractiveQARules)
     texts = [question.text for question in examples.questions]
     contexts = [examples.contexts[question.context] for question in examples.questions]
 
@@ -143,7 +145,7 @@ def answering_peer(folder: Path, task: Task, examples: Questions, sort: bool) ->
                         starts[line, : len(rows[i])],
                         ends[line, : len(rows[i])],
                         np.array([kind == 1 for kind in encoded.sequence_ids(i)]),
-                        task.rules.longest,
+                        rules.longest,
                     )
                     offsets, text = encoded["offset_mapping"][i], contexts[owners[i]]
                     answer = text[offsets[span[0]][0] : offsets[span[1]][1]].strip()
@@ -166,14 +168,19 @@ def _best_span(
     return found
 
 
-PEERS = {"tag": tagging_peer, "span": answering_peer}
+PEERS: dict[str, Callable[[Path, Task, Any, bool], Contender]] = {
+    "tag": tagging_peer,
+    "span": answering_peer,
+}
 
 
 def compare(
     engine: Engine, task: Task, language: str, data_root: Path, examples: int, rounds: int
 ) -> dict[str, Any]:
     """Time the engine and both peers on one task."""
-    data = part(task.load(data_root, language)["test"], slice(examples))
+    whole = task.load(data_root, language)["test"]
+    assert isinstance(whole, Tagged | Questions)
+    data = part(whole, slice(examples))
     peer = PEERS[task.kind]
     contenders = {
         "xtremely": ours(engine, task, data),
@@ -233,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         engine = Engine.load(str(given.checkpoints / (task.checkpoint or "")), backend="torch")
         results.append(compare(engine, task, language, given.data_root, examples, given.rounds))
         print(json.dumps(results[-1]))
-    document = {
+    document: dict[str, Any] = {
         "benchmark": "tasks",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine.describe(torch.device("cpu")),

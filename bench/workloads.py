@@ -12,6 +12,7 @@ import numpy as np
 
 from xtremely.engine.config_json import read_json
 from xtremely.eval.data import readers
+from xtremely.eval.data.examples import Parallel
 from xtremely.eval.tasks.xtreme import mini
 from xtremely.eval.tasks.xtreme import tatoeba as tatoeba_task
 from xtremely.kernels.guard import require
@@ -55,6 +56,7 @@ def tatoeba(data_root: Path | None, n: int, seed: int = 0) -> Workload:
             pairs = tatoeba_task.TASK.read(data_root, code, "test")
         except readers.Missing:
             continue
+        assert isinstance(pairs, Parallel)
         pool += pairs.x + pairs.en
         languages += 1
     require(bool(pool), "no Tatoeba file under the data root; see the layouts of task 'tatoeba'")

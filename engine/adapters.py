@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mteb.models import ModelMeta
     from mteb.types import BatchedInput, PromptType
 
-Embeddings = Tensor | np.ndarray | list[Tensor] | list[np.ndarray]
+Embeddings: TypeAlias = Tensor | np.ndarray | list[Tensor] | list[np.ndarray]
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
@@ -106,7 +106,7 @@ class SentenceEncoder:
             InputError: an input that is no string, an unknown prompt name, an unsupported option.
         """
         inputs = unsupported.pop("sentences", inputs)
-        options = {
+        options: dict[str, tuple[Any, list[Any]]] = {
             "output_value": (output_value, ["sentence_embedding"]),
             "precision": (precision, [None, "float32"]),
             "device": (device and str(device), [None, str(self.device)]),
@@ -116,7 +116,7 @@ class SentenceEncoder:
             require(got in legal, f"{name}={got!r} is not supported; legal: {legal}")
         single = isinstance(inputs, str)
         require(inputs is not None, "inputs is missing")
-        texts = checked([inputs] if single else inputs, "inputs")
+        texts = checked([inputs] if isinstance(inputs, str) else inputs, "inputs")
         dimensions = self.truncate_dim if truncate_dim is None else truncate_dim
         require(
             dimensions is None or (isinstance(dimensions, int) and dimensions >= 1),
@@ -217,7 +217,7 @@ class MtebEncoder:
         hf_subset: str,
         prompt_type: PromptType | None = None,
         **options: Any,
-    ) -> np.ndarray:
+    ) -> Embeddings:
         """[N, H] float32 embeddings of a loader's N texts; ``options`` go to SentenceEncoder."""
         from mteb.models.abs_encoder import get_prompt_name
 

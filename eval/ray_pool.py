@@ -74,7 +74,7 @@ def _complaints() -> Iterator[None]:
 class _Encoder:
     """An engine in a worker; takes numbers of shards, leaves their vectors in the store."""
 
-    def __init__(self, load: dict[str, str], corpus: Corpus, store: Store, encoding: Encoding):
+    def __init__(self, load: dict[str, Any], corpus: Corpus, store: Store, encoding: Encoding):
         self.engine = Engine.load(**load)
         self.corpus, self.store, self.encoding = corpus, store, encoding
 
@@ -93,7 +93,7 @@ def fill(
     encoding: Encoding,
     progress: Progress,
     *,
-    load: dict[str, str],
+    load: dict[str, Any],
     workers: int,
 ) -> Work:
     """``embed.encode`` by a pool of actors; ``load`` is how each makes its engine."""

@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails, to_json
 from xtremely.kernels.guard import InputError, require, unknown
 
 Schema = TypeVar("Schema")
+ANYTHING: Any = Any  # the schema of every value, which is given as the file has it
 
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
 MAX_BYTES = 2**31
@@ -151,12 +152,12 @@ def _fault(value: Any, depth: int) -> tuple[list[str | int], str] | None:
         return [], f"{_shown(value)} is a date or time; legal: texts and numbers"
     if depth > MAX_DEPTH:
         return [], f"nested too deeply; legal: {MAX_DEPTH} levels"
-    named = isinstance(value, dict)
-    for key, one in value.items() if named else enumerate(value):
-        fault = (_fault(key, depth) if named else None) or _fault(one, depth + 1)
+    named = value if isinstance(value, dict) else None
+    for key, one in enumerate(value) if named is None else named.items():
+        fault = (None if named is None else _fault(key, depth)) or _fault(one, depth + 1)
         if fault is not None:
             location, reason = fault
-            name = value.get("id") if named else None
+            name = None if named is None else named.get("id")
             if isinstance(name, str) and key != "id":
                 reason += f" (id {_shown(name)})"
             return [key, *location], reason
@@ -256,7 +257,7 @@ def _not_finite(name: str, where: str) -> NoReturn:
     raise InputError(f"{where}: the number {name} is not finite; legal: finite numbers")
 
 
-def _fitting(value: Any, schema: type[Schema], where: str, toml: str = "") -> Schema:
+def _fitting(value: Any, schema: Any, where: str, toml: str = "") -> Any:
     if schema is object or schema is Any:
         return value
     try:

@@ -165,9 +165,9 @@ def launches(architecture: str) -> list[Launch]:
             config = row_config("embedding", width, precision, architecture)
             found.append(Launch(shape, _embedding.embed_norm, signature, constants, config))
             bare = {name: type_ for name, type_ in signature.items() if name not in UNUSED}
-            constants = {**constants, **dict.fromkeys(UNUSED, None)}
+            words_only = constants | dict.fromkeys(UNUSED)
             shape = f"{width} words {kind}"
-            found.append(Launch(shape, _embedding.embed_norm, bare, constants, config))
+            found.append(Launch(shape, _embedding.embed_norm, bare, words_only, config))
     return found
 
 

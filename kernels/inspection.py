@@ -22,7 +22,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError, require
 from xtremely.kernels.spec import Launch, all_kernels
 
 RECORD = Path(__file__).parent / "compiled.json"
@@ -95,8 +95,7 @@ def _read_cubin(cubin: bytes, target: str, warps: int, shared: int) -> Row:
         file.flush()
         usage = _cuobjdump("-res-usage", file.name)
         code = _cuobjdump("-sass", file.name)
-    registers = int(re.search(r"REG:(\d+)", usage).group(1))
-    stack = int(re.search(r"STACK:(\d+)", usage).group(1))
+    registers, stack = _number(r"REG:(\d+)", usage), _number(r"STACK:(\d+)", usage)
     spills = len(re.findall(r"\b(?:STL|LDL)\b", code))
     counts = {name: len(re.findall(pattern, code)) for name, pattern in SASS.items()}
     if copies := len(re.findall(ASYNC, code)):
@@ -116,6 +115,13 @@ def _read_cubin(cubin: bytes, target: str, warps: int, shared: int) -> Row:
     }
 
 
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise InputError(f"a compiled kernel does not say {pattern!r}; this triton is not known")
+    return int(found[1])
+
+
 def _cuobjdump(option: str, path: str) -> str:
     import triton
 
@@ -127,7 +133,7 @@ def _cuobjdump(option: str, path: str) -> str:
 
 def _read_gcn(code: str, shared: int) -> Row:
     def meta(name: str) -> int:
-        return int(re.search(rf"\.{name}:\s+(\d+)", code).group(1))
+        return _number(rf"\.{name}:\s+(\d+)", code)
 
     return {
         "registers": meta("vgpr_count"),

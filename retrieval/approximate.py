@@ -70,7 +70,8 @@ def mutual(
 def _exactly(
     x: Vectors, y: Vectors, k: int, shards: int, watch: Watch, map_function: MapFunction
 ) -> Both:
-    forward, backward = [], []
+    forward: list[Neighbours] = []
+    backward: list[Neighbours] = []
     cut = parts(len(y), shards)
     watch("comparing all with all", 0, len(cut))
     for there, back in map_function(partial(_compare, x, y, k), cut):
@@ -103,11 +104,11 @@ def nearest(
     overfetch = OVERFETCH["PQ" if "PQ" in factory else ""]
     _tune(index, queries, base, k, overfetch, recall)
     watch("training", 1, 1)
-    cut, found = parts(len(base), shards), []
-    heard = {"watch": watch} if map_function is map else {}  # nobody elsewhere can be listened to
-    for done, part in enumerate(
-        map_function(partial(_propose, index, queries, base, k + overfetch, **heard), cut)
-    ):
+    cut = parts(len(base), shards)
+    found: list[Neighbours] = []
+    heard = watch if map_function is map else _nobody  # nobody elsewhere can be listened to
+    propose = partial(_propose, index, queries, base, k + overfetch, watch=heard)
+    for done, part in enumerate(map_function(propose, cut)):
         found = [merged([*found, part], k + overfetch)] if found else [part]
         watch("searching parts", done + 1, len(cut))
     return _scored(queries, base, found[0], k), index.about | {"rows": len(base)}

@@ -243,7 +243,8 @@ def _by_faiss(x: Vectors, y: Vectors, k: int, longest: float) -> Neighbours:
     """One direction, with FAISS's products and lists."""
     faiss, keep, found = load_faiss(), k + OVERFETCH, []
     for block in _parts(len(x), ROWS):
-        queries, near = _tensor(x, block), []
+        queries = _tensor(x, block)
+        near: list[Neighbours] = []
         for part in _parts(len(y), ON_CPU):
             count = min(keep, part.stop - part.start)
             scores, ids = faiss.knn(
@@ -329,7 +330,8 @@ def _in_double(queries: Tensor, base: Vectors, k: int) -> Neighbours:
 
 def _by_kernel(x: Vectors, y: Vectors, k: int, k_back: int | None, device: torch.device) -> Both:
     """Pairs of blocks that fit a GPU, merged; what a block finds is exact already."""
-    forward, backward = [], [[] for _ in _parts(len(y), ON_GPU)]
+    forward: list[Neighbours] = []
+    backward: list[list[Neighbours]] = [[] for _ in _parts(len(y), ON_GPU)]
     for rows in _parts(len(x), ON_GPU):
         queries, found = _tensor(x, rows).to(device), []
         for number, part in enumerate(_parts(len(y), ON_GPU)):
@@ -341,8 +343,8 @@ def _by_kernel(x: Vectors, y: Vectors, k: int, k_back: int | None, device: torch
             found.append(_shifted(there, part.start))
             backward[number].append(_shifted(back, rows.start))
         forward.append(merged(found, k))
-    back = [merged(parts, k_back or 0) for parts in backward if parts]
-    return _joined(forward, k), _joined(back, k_back or 0)
+    backs = [merged(parts, k_back or 0) for parts in backward if parts]
+    return _joined(forward, k), _joined(backs, k_back or 0)
 
 
 def _shifted(near: kernel.Nearest, first: int) -> Neighbours:

@@ -118,5 +118,6 @@ class Store:
 
     def column(self, *index: int) -> np.ndarray:
         """All rows of one slice of the trailing axes (a layer, a pooling): [rows, ...]."""
-        parts = [self.read(n)[(slice(None), *index)] for n in range(len(self.shards()))]
+        place: tuple[slice | int, ...] = (slice(None), *index)
+        parts = [self.read(n)[place] for n in range(len(self.shards()))]
         return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)

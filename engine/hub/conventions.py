@@ -128,7 +128,7 @@ def conventions(folder: Path, name: str) -> Conventions:
     said = declared(folder)
     prompts = {key: text or "" for key, text in (said.prompts or {}).items()}
     default = said.default_prompt_name
-    if default not in (None, "query", "document", *prompts):
+    if default is not None and default not in ("query", "document", *prompts):
         named = f"default_prompt_name of {folder / DECLARED}"
         raise unknown(named, default, ("query", "document", *prompts))
     default_prompt = prompts.get(default or "", "")

@@ -53,7 +53,8 @@ class Soundness:
         place = int(np.searchsorted(ends, row, side="right")) if of_tokens else int(row)
         sequence = int(batch.order[place])
         if tokens.texts is None:
-            text = spelled(tokens.ids[tokens.offsets[sequence] : tokens.offsets[sequence + 1]])
+            start, end = tokens.offsets[sequence : sequence + 2]
+            text = spelled(tokens.ids[start:end].tolist())
         else:
             text = tokens.texts[sequence]
         remedy = (

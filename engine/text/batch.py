@@ -51,9 +51,13 @@ class Batch:
         """The same batch on a device; the order stays where results are put together."""
         if device.type == "cpu":
             return self
-        ids = (self.input_ids, self.position_ids, self.type_ids)
-        moved = (to_device(tensor, device) for tensor in ids)
-        return Batch(*moved, self.layout.to(device), self.order)
+        return Batch(
+            to_device(self.input_ids, device),
+            to_device(self.position_ids, device),
+            to_device(self.type_ids, device),
+            self.layout.to(device),
+            self.order,
+        )
 
 
 def plan(lengths: Sequence[int] | np.ndarray, budget: int) -> list[np.ndarray]:

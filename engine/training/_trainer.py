@@ -58,6 +58,8 @@ class Progress:
 class Trainer(transformers.Trainer):
     """Batches that are settled, and scores of the task's own."""
 
+    control: Any  # transformers.TrainerControl
+
     def prepare(
         self,
         train_sets: Sequence[TrainSet],

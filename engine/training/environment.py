@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from xtremely.files.documents import read_json
-from xtremely.kernels.guard import InputError, require
+from xtremely.kernels.guard import InputError
 
 MAX_THREADS = 4096
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy")
@@ -98,11 +98,11 @@ def resumed(checkpoint: Path | None, note: str, now: Surroundings) -> Iterator[S
             )
         else:
             threads = before.get("threads")
-            require(
-                isinstance(threads, int) and 1 <= threads <= MAX_THREADS,
-                f"{checkpoint / note}: threads are {threads!r}; legal: 1 to {MAX_THREADS}. It is"
-                f" damaged: remove {checkpoint.parent} to train this phase from its start",
-            )
+            if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+                raise InputError(
+                    f"{checkpoint / note}: threads are {threads!r}; legal: 1 to {MAX_THREADS}. It"
+                    f" is damaged: remove {checkpoint.parent} to train this phase from its start"
+                )
             kept["threads"] = threads
             _require_alike(checkpoint, before, kept)
     before_all = torch.get_num_threads()

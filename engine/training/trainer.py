@@ -203,9 +203,8 @@ def _fit(
         " in tokenizer_config.json",
     )
     transformers.set_seed(settings.seed)
-    seen = (
-        [f for some in (*train_sets, *dev_sets) for f in some.features] if settings.prune else None
-    )
+    sets: list[TrainSet | DevSet] = [*train_sets, *dev_sets]
+    seen = [f for some in sets for f in some.features] if settings.prune else None
     words = configuration(folder).vocab_size
     vocabulary = Vocabulary.of(seen, words, tokenizer)
     multitask_model = models.build(

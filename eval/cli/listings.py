@@ -41,8 +41,8 @@ def _print_found(task: Task, data_root: Path | None) -> None:
     )
     where = "" if task.packaged else f" in {data_root}"
     line(f"  data found{where}: {there or 'none'}")
-    for part in incomplete:
-        line(f"  incomplete: {part.language} ({part.absent} is missing)", style="yellow")
+    for one in incomplete:
+        line(f"  incomplete: {one.language} ({one.absent} is missing)", style="yellow")
     if absent:
         line(f"  no data: {_codes(task, absent)}", style="yellow")
 

@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -38,7 +38,7 @@ from xtremely.kernels.guard import InputError, UsageError
 class _Commands(TyperGroup):
     """Typer reports these two as its own, with no word of what is kept."""
 
-    def invoke(self, context: typer.Context) -> object:
+    def invoke(self, context: Any) -> object:
         """Run a command."""
         try:
             return super().invoke(context)

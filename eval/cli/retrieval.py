@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -142,9 +142,10 @@ def mine(
     """Mine translation pairs from two piles of sentences; a killed run goes on where it was."""
     from xtremely.engine.runtime import Engine
     from xtremely.eval.cli.display import encoding_progress, print_mined, search_watch
-    from xtremely.eval.mining.embed import Encoding
+    from xtremely.eval.mining.embed import Encoding, encode
     from xtremely.eval.mining.mine import MiningContext, MiningSettings, check_paths
     from xtremely.eval.mining.mine import mine as run
+    from xtremely.retrieval.approximate import MapFunction
 
     settings = MiningSettings(
         margin=margin,
@@ -160,19 +161,27 @@ def mine(
     require_number("--workers", workers, least=1, most=MAX_WORKERS)
     work = work or out.parent / f"{out.name}.work"
     check_paths(source, target, out, work, gold)
-    load = {"model": model, "backend": backend, "device": device, "precision": precision}
-    options = {}
+    load: dict[str, Any] = {
+        "model": model,
+        "backend": backend,
+        "device": device,
+        "precision": precision,
+    }
+    map_function: MapFunction = map
+    fill: Callable = encode
     if ray is not None:
         from xtremely.eval import ray_pool
 
         ray_pool.connect(ray)
-        options = {
-            "each": ray_pool.map_function,
-            "fill": partial(ray_pool.fill, load=load, workers=workers),
-        }
+        map_function = ray_pool.map_function
+        fill = partial(ray_pool.fill, load=load, workers=workers)
     with _interruptible(KEPT.format(work)), search_watch(quiet) as watch:
         context = MiningContext(
-            partial(Engine.load, **load), watch, partial(encoding_progress, quiet=quiet), **options
+            partial(Engine.load, **load),
+            watch,
+            partial(encoding_progress, quiet=quiet),
+            map_function,
+            fill,
         )
         report = run(source, target, out, work, settings, context)
     if not quiet:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 class Examples(Protocol):
-    """What every kind of examples has."""
+    """What every kind of examples has; each is a frozen dataclass."""
 
-    notes: dict[str, Any]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Which layout they came from, and what a reader had to count or repair."""
+        ...
 
     @property
     def labelled(self) -> bool:

@@ -14,10 +14,10 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from xtremely.files.documents import MAX_BYTES, parse_json
 from xtremely.files.text import is_blank
@@ -25,7 +25,7 @@ from xtremely.kernels.guard import InputError, require
 
 Schema = TypeVar("Schema")
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _ENDINGS = ("", *_OPENERS, *(suffix.upper() for suffix in _OPENERS))
 # How files begin that are no UTF-8 text, and what they are.
 _OTHER_FORMS = {

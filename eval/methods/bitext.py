@@ -105,6 +105,7 @@ def unique(texts: list[str]) -> list[str]:
 
 def neighbourhood(task: Task, vectors: Vectors, space: Space) -> Bitext:
     """Mutual neighbours of the two sides in a space, as the task defines them."""
+    assert isinstance(task.rules, RetrievalRules)
     centre = space.centring == "mean"
     x, en = (unit_rows(side, centre) for side in vectors(space))
     return mutual_neighbours(x, en, task.rules.neighbours, task.rules.candidates)

@@ -122,7 +122,9 @@ def _kept(folder: Path, source: str) -> Corpus | None:
 
 def _write(path: Path, folder: Path, source: str) -> Corpus:
     folder.mkdir(parents=True, exist_ok=True)
-    offsets, firsts, names = array("q", [0]), {}, set()
+    offsets = array("q", [0])
+    firsts: dict[bytes, bytes] = {}
+    names: set[bytes] = set()
     lines = empty = duplicates = 0
     named = False
     with ExitStack() as stack:

@@ -71,9 +71,9 @@ def judge(
         threshold: a number, None for all pairs, ``dev-tuned`` for the best on gold.
     """
     if gold is None:
-        return threshold if isinstance(threshold, float) else None, None
+        return None if isinstance(threshold, str) else threshold, None
     tuned = best_threshold(scored, gold)
-    chosen = tuned if threshold == TUNED else threshold
+    chosen = tuned if isinstance(threshold, str) else threshold
     kept = {pair for score, pair in scored if chosen is None or score >= chosen}
     judged = {
         "gold": len(gold),
@@ -81,4 +81,4 @@ def judge(
         "threshold_from": "this gold" if threshold == TUNED else "the command line",
         "cross_validated": asdict(cross_validated(scored, gold)),
     }
-    return chosen if isinstance(chosen, float) else None, judged
+    return chosen, judged

@@ -77,7 +77,9 @@ class MiningSettings:
             raise unknown("retrieval", self.retrieval, RETRIEVALS)
         for name, value in (("--k", self.k), ("--shards", self.shards)):
             require_number(name, value, least=1, most=MAX_COUNT)
-        if isinstance(self.threshold, float):
+        if isinstance(self.threshold, str) and self.threshold != TUNED:
+            raise unknown("threshold", self.threshold, [TUNED])
+        if isinstance(self.threshold, float | int):
             require_number("--threshold", self.threshold)
         if self.threshold == TUNED and self.gold is None:
             raise UsageError(f"--threshold {TUNED} needs --gold, the pairs to tune it on")
@@ -307,6 +309,7 @@ def _side(
     encoded: dict[str, Any],
 ) -> EncodedSide:
     if pile.corpus is None:
+        assert pile.matrix is not None
         return EncodedSide(pile, UnitRows(pile.matrix), {"embeddings": file_digest(pile.path)})
     engine, corpus = context.engine, pile.corpus
     store = embed.store_of(engine, corpus, settings.encoding, work)

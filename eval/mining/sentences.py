@@ -221,7 +221,7 @@ class _Zst(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         while not self.left:
             block = self.frame.unused_data or self.file.read(2**20)
             if not block and not self.frame.eof:
@@ -248,10 +248,10 @@ def _parquet(file: BinaryIO, where: str) -> Iterator[Sentence]:
         table = pyarrow.parquet.ParquetFile(file)
         names = table.schema_arrow.names
         text = next((name for name in COLUMNS if name in names), None)
-        require(
-            text is not None,
-            f"{where}: no column {' or '.join(COLUMNS)}; it has {', '.join(names)}",
-        )
+        if text is None:
+            raise InputError(
+                f"{where}: no column {' or '.join(COLUMNS)}; it has {', '.join(names)}"
+            )
         wanted = [text, *(["id"] if "id" in names else [])]
         for name in wanted:
             _require_legible(table.schema_arrow, name, where)
@@ -260,7 +260,7 @@ def _parquet(file: BinaryIO, where: str) -> Iterator[Sentence]:
             columns = [_values(batch.column(name), name, row, where) for name in wanted]
             for values in zip(*columns, strict=True):
                 row += 1
-                yield _of_row(f"{where}: row {row}", row, str(text), *values)
+                yield _of_row(f"{where}: row {row}", row, text, *values)
     except (OSError, pyarrow.ArrowException) as error:
         reason = str(error).split("\n")[0]
         raise InputError(f"{where}: cannot be read ({reason})") from error

@@ -91,10 +91,10 @@ def predict(
     for (path, some), asked in zip(missing.items(), asking, strict=True):
         shared = _shared(progress, len(some), len(asked.tokens))
         work = engine.predict(head, asked.tokens, _watched(engine, asked), shared)
-        found = asked.predictions()
+        predictions = asked.predictions()
         now = time.perf_counter()
         work.seconds, start = now - start, now
-        done[path] = {"predictions": found, "work": asdict(work)}
+        done[path] = {"predictions": predictions, "work": asdict(work)}
         keep(path, done[path])
     total = Work()
     for one in done.values():

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from xtremely.eval.data.readers import existing, read_json, read_lines, whole_number
 from xtremely.eval.data.squad import read_articles
+from xtremely.files.documents import ANYTHING
 from xtremely.kernels.guard import InputError, require
 
 
@@ -148,7 +149,7 @@ def read_pairs(predicted: Path, gold: Path) -> tuple[set[tuple[str, str]], set[t
 def read_answers(predicted: Path, gold: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Question id -> answer, and question id -> gold answers; a question without one scores 0."""
     asked, contexts = _gold_answers(gold)
-    found = read_json(predicted, object)
+    found = read_json(predicted, ANYTHING)
     require(isinstance(found, dict), f"{predicted}: not a JSON object of question id: answer")
     for name, answer in found.items():
         require(
@@ -272,7 +273,7 @@ def _gold_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
 
     Contexts and offsets have no part in a score; a context that is no text is empty.
     """
-    asked: dict[str, list[str]] = {}
+    asked: dict[str, list[object]] = {}
     contexts: dict[str, str] = {}
     for paragraph in (one for article in read_articles(path) for one in article.paragraphs):
         context = _bare(paragraph.context) if isinstance(paragraph.context, str) else ""
@@ -287,7 +288,11 @@ def _gold_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
             f"{path}: question {name!r} has no gold answer to be scored against (answers"
             f" {json.dumps(texts)}); are the answers hidden?",
         )
-    return {name: [text for text in texts if text] for name, texts in asked.items()}, contexts
+    answers = {
+        name: [text for text in texts if isinstance(text, str) and text]
+        for name, texts in asked.items()
+    }
+    return answers, contexts
 
 
 def _bare(text: str) -> str:

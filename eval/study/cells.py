@@ -27,7 +27,7 @@ from xtremely.eval.study.grid import Grid, StudyCell
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.lengths import check_lengths
 from xtremely.eval.training.recipe import Recipe, as_mapping
-from xtremely.files.documents import fit, read_json
+from xtremely.files.documents import ANYTHING, fit, read_json
 from xtremely.files.folders import (
     OwnFolder,
     alone,
@@ -171,8 +171,8 @@ def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planne
     planned: dict[str, Planned] = {}
     for cell in grid.cells:
         for phase in cell.phases:
-            for one in phase.all_sources:
-                check_source(one, data_root)
+            for source in phase.all_sources:
+                check_source(source, data_root)
         data_hash = data_hashes(cell, data_root)
         one = planned_cell(cell, folders[cell.model], hashes[cell.model], data_hash)
         planned.setdefault(check_name(one.name, "a cell's name"), one)
@@ -231,7 +231,7 @@ def finished(folder: Path) -> Result | None:
 def _kept(folder: Path) -> Result:
     """A cell's result; InputError if there is none or it is damaged."""
     path = folder / "result.json"
-    result = read_json(path, Any)
+    result = read_json(path, ANYTHING)
     fit(result, Saved, str(path))
     _check_result(result, str(path))
     require(result["name"] == folder.name, f"{path} belongs to another cell")
@@ -260,7 +260,7 @@ def collected(path: Path) -> list[Result]:
     Raises:
         InputError: it cannot be read, has another form, or a result does not match its checksum.
     """
-    content = read_json(path, Any)
+    content = read_json(path, ANYTHING)
     try:
         fit(content, Collected, str(path))
     except InputError as error:

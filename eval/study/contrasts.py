@@ -150,7 +150,7 @@ def _analysis(grid: Grid, cells: list[StudyCell], runs: Runs) -> Json:
     tasks = [one for one in first.values() if one.target]
     scopes = {"tasks": tasks, "tasks and retrieval": [*first.values()]}
     arms = list(dict.fromkeys(arm for one in every for arm in one.scores))
-    made = []
+    made: list[Json] = []
     for ones, others in _pairs(grid, arms):
         own = {
             name: [one for one in several if {ones, others} <= {*one.trained}]

@@ -65,16 +65,19 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
             if (key := _key(cell.declaration)) in by_declaration
         ]
     )
-    tables, cells, failed, missing = [], {}, {}, []
+    tables: list[Json] = []
+    cells: dict[str, Json] = {}
+    failed: dict[str, str] = {}
+    missing: list[str] = []
     for part in (part for grid in grids for part in grid.parts):
         found: list[tuple[StudyCell, Result]] = []
         for cell in part.cells:
-            result = by_declaration.get(_key(cell.declaration))
-            if result is None:
+            of_cell = by_declaration.get(_key(cell.declaration))
+            if of_cell is None:
                 missing.append(cell.title)
                 continue
-            found.append((cell, result))
-            cells[result["name"]] = _described(cell, result)
+            found.append((cell, of_cell))
+            cells[of_cell["name"]] = _described(cell, of_cell)
         for model in dict.fromkeys(cell.model for cell, _ in found):
             own = [(cell, result) for cell, result in found if cell.model == model]
             tables += _tables(part, model, own)

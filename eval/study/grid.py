@@ -58,7 +58,7 @@ from xtremely.eval.data.languages import LANGUAGES, language
 from xtremely.eval.study.design import Grid, GridPart, StudyCell, StudyPhase, Test
 from xtremely.eval.tasks.task import LabelRules, RetrievalRules, Task, find_task, find_training_task
 from xtremely.eval.training import recipe
-from xtremely.files.documents import parse_toml, read_text
+from xtremely.files.documents import ANYTHING, parse_toml, read_text
 from xtremely.files.folders import is_plain_name
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
@@ -87,7 +87,7 @@ def read_grid(path: Path) -> Grid:
         InputError: no such file, not TOML, or a value that cannot be used.
     """
     text = read_text(path, MAX_GRID_BYTES)
-    return _Reader(path, text).grid(parse_toml(text, Any, str(path)))
+    return _Reader(path, text).grid(parse_toml(text, ANYTHING, str(path)))
 
 
 class _Reader:

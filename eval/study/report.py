@@ -16,7 +16,7 @@ from xtremely.eval.study.failed import LEARNT
 from xtremely.eval.study.findings import Json, findings, own_languages
 from xtremely.eval.study.grid import UNTRAINED, Grid
 from xtremely.eval.study.statistics import INDO_EUROPEAN
-from xtremely.files.documents import fit, read_json, read_text
+from xtremely.files.documents import ANYTHING, fit, read_json, read_text
 from xtremely.files.folders import check_outputs, own_folder
 from xtremely.files.writing import check_file, write_atomic
 from xtremely.kernels.guard import InputError, require
@@ -87,7 +87,7 @@ def write_study_report(
 def _left_by_earlier_versions(out: Path) -> list[str]:
     """The files of a report in a folder without a marker; none if one of them is another's."""
     try:
-        fit(read_json(out / "report.json", Any), Findings, str(out))
+        fit(read_json(out / "report.json", ANYTHING), Findings, str(out))
         page = read_text(out / "report.html")
         table = read_text(out / "tables.md")
     except InputError:

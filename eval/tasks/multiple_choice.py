@@ -11,7 +11,7 @@ from xtremely.eval.data.examples import Choices
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.readers import Missing
 from xtremely.eval.tasks.task import LabelRules, Task
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError, require
 
 # Where an example stands, its text, its options and the right one's row.
 Item = tuple[str, str, Sequence[str], int | str]
@@ -75,15 +75,15 @@ def _choices(path: Path, read: Callable[[Path], list[Item]]) -> Choices:
     items = read(path)
     require(bool(items), f"{path}: the file is empty")
     width = len(items[0][2])
+    answers: list[int] = []
     for where, _, options, answer in items:
         require(len(options) == width, f"{where}: {len(options)} options, the first has {width}")
-        require(
-            type(answer) is int and 0 <= answer < width,
-            f"{where}: the right option is {answer!r}; legal: 0 to {width - 1}",
-        )
+        if type(answer) is not int or not 0 <= answer < width:
+            raise InputError(f"{where}: the right option is {answer!r}; legal: 0 to {width - 1}")
+        answers.append(answer)
     return Choices(
         [text for _, text, _, _ in items],
         [tuple(options) for _, _, options, _ in items],
-        [answer for *_, answer in items],
+        answers,
         {"layout": path.name},
     )

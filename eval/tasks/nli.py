@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import make_dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from xtremely.eval.data import readers
 from xtremely.eval.data.examples import TextPairs
@@ -81,7 +82,7 @@ def decided(rows: Sequence[Row], renamed: Mapping[str, str] | None = None) -> Te
 
 def json_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     """Three columns of a file of one JSON object a line, all of them text."""
-    schema = make_dataclass("Row", [(name, str) for name in columns], slots=True)
+    schema: Any = make_dataclass("Row", [(name, str) for name in columns], slots=True)
     return [
         (f"{path}:{number}", [getattr(row, name) for name in columns])
         for number, row in enumerate(readers.read_json_lines(path, schema), start=1)

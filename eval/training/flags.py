@@ -37,8 +37,8 @@ def recipe_of(
         phases = tuple(replace(phase, **each) for phase in recipe.phases)
         return settled_recipe(replace(recipe, **whole, phases=phases), "with the options given")
     last = len(specs) - 1
-    phases = [_phase(spec, place == last, each) for place, spec in enumerate(specs)]
-    return recipe_from({**whole, "phase": phases}, "--phase")
+    described = [_phase(spec, place == last, each) for place, spec in enumerate(specs)]
+    return recipe_from({**whole, "phase": described}, "--phase")
 
 
 def _phase(spec: str, last: bool, each: Mapping[str, Any]) -> dict[str, Any]:

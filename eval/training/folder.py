@@ -12,7 +12,7 @@ from typing import Any
 
 from xtremely.engine.training.trainer import is_main
 from xtremely.eval.data.readers import text_hash
-from xtremely.files.documents import fit, read_json
+from xtremely.files.documents import ANYTHING, fit, read_json
 from xtremely.files.folders import alone, is_nobodys, own_folder
 from xtremely.kernels.guard import InputError, require
 
@@ -66,7 +66,7 @@ def read_record(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, is none, or does not match its checksum; those of earlier
             versions have none.
     """
-    record = read_json(path, Any)
+    record = read_json(path, ANYTHING)
     fit(record, _Record, str(path))
     intact = record.get("checksum", record_checksum(record)) == record_checksum(record)
     require(intact, f"{path} does not match its checksum")

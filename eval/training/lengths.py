@@ -34,13 +34,14 @@ def check_lengths(recipes: Iterable[Recipe], base: Path, tests: Iterable[Task] =
         for phase in recipe.phases
     }
     for phase in map(settled, kinds.values()):
+        length = phase.max_length
+        assert length is not None  # a settled phase has one
         require(
-            phase.max_length <= limit,
-            f"phase {phase.name!r}: max_length {phase.max_length} is more than the model's {limit}"
-            " tokens",
+            length <= limit,
+            f"phase {phase.name!r}: max_length {length} is more than the model's {limit} tokens",
         )
         for source in phase.sources:
             task = find_training_task(source.task)
-            check_windows(tokenizer, task, phase.max_length, f"phase {phase.name!r}")
+            check_windows(tokenizer, task, length, f"phase {phase.name!r}")
     for task in tests:
         check_windows(tokenizer, task, min(task.max_length, limit), f"test {task.name!r}")

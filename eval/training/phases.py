@@ -197,6 +197,9 @@ class _Stage:
         )
         if self.folder.exists():
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
+        # A settled phase has all of them.
+        assert phase.epochs is not None and phase.learning_rate is not None
+        assert phase.warmup is not None and phase.weight_decay is not None
         work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
         tokenizer = load_tokenizer(self.base)
         fitted = mechanics.fit(
@@ -241,6 +244,8 @@ class _Stage:
 
     def _features(self) -> tuple[list[TrainSet], list[DevSet]]:
         phase = self.material.phase
+        length = phase.max_length
+        assert length is not None  # a settled phase has one
         ours = Tokenizer(self.base, models.longest(self.base))
 
         def made(part: TaskExamples) -> list[Feature]:
@@ -248,7 +253,7 @@ class _Stage:
 
         def way(part: TaskExamples) -> Callable[[Tokenizer, Any], list[Feature]]:
             make, task = TRAINING_METHODS[part.task.kind].features, self._task(part)
-            return lambda tokenizer, examples: make(tokenizer, task, examples, phase.max_length)
+            return lambda tokenizer, examples: make(tokenizer, task, examples, length)
 
         sources = [(part.head, made(part)) for part in self.material.sources]
         shares = phase.mixing.shares([len(features) for _, features in sources])

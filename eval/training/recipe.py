@@ -34,7 +34,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from xtremely.eval.tasks.task import find_training_task
-from xtremely.files.documents import NO_OTHER_KEYS, fit, parse_toml, place, read_text
+from xtremely.files.documents import ANYTHING, NO_OTHER_KEYS, fit, parse_toml, place, read_text
 from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
 
 PHASE_KINDS = ("mlm", "intermediate", "target")
@@ -220,7 +220,7 @@ def settled(phase: Phase) -> Phase:
         phase = replace(phase, mixing=replace(phase.mixing, kind=kind, temperature=1.0))
     task = find_training_task(phase.sources[0].task)
     epochs, rate, warmup, decay = PUBLISHED[task.kind]
-    published = {
+    published: dict[str, Any] = {
         "epochs": epochs,
         "learning_rate": rate,
         "warmup": warmup,
@@ -239,7 +239,7 @@ def read_recipe(path: Path) -> Recipe:
         UsageError: it says something that a recipe does not have; with the line.
     """
     text = read_text(path, MAX_BYTES)
-    return recipe_from(parse_toml(text, Any, str(path)), str(path), text)
+    return recipe_from(parse_toml(text, ANYTHING, str(path)), str(path), text)
 
 
 def recipe_from(mapping: Mapping[str, Any], where: str = "", text: str = "") -> Recipe:

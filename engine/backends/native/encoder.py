@@ -8,10 +8,10 @@ depends on no other sequence, to the bit.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -97,7 +97,8 @@ def _try() -> None:
             )
 
 
-class TokenChunk(NamedTuple):
+@dataclass(frozen=True)
+class TokenChunk:
     """Sequences that a core takes together: the first one, how many, and the first token."""
 
     first: int
@@ -179,7 +180,7 @@ class NativeEncoder:
             list(pool.map(encode, chunks(batch.layout.lengths, threads)))
         return {**out, last: x}
 
-    def _see(self, layers: Sequence[LayerStruct], config: ModernBertConfig) -> None:
+    def _see(self, layers: Iterable[LayerStruct], config: ModernBertConfig) -> None:
         """Positions and windows of every layer."""
         size = (config.max_length, config.hidden // config.heads)
         ropes = {

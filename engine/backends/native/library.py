@@ -103,8 +103,9 @@ def opened(path: Path) -> ctypes.CDLL:
     states = POINTER(c_void_p)
     loaded.encode.argtypes = [POINTER(ModelStruct), c_void_p, c_void_p, c_int64, c_int64, states]
     loaded.encode.restype = None
-    pointers = [c_void_p, c_void_p, c_int64, POINTER(LinearStruct), c_void_p]
-    loaded.product_int8.argtypes, loaded.product_int8.restype = pointers, None
+    linear = POINTER(LinearStruct)
+    loaded.product_int8.argtypes = [c_void_p, c_void_p, c_int64, linear, c_void_p]
+    loaded.product_int8.restype = None
     return loaded
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -43,7 +43,7 @@ class Value:
     device: torch.device = torch.device("cpu")  # where an encoder makes its tables
 
 
-Input = Value | Tensor | np.ndarray | None
+Input: TypeAlias = Value | Tensor | np.ndarray | None
 
 
 @dataclass
@@ -99,7 +99,7 @@ def whole(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int64)
 
 
-def real(value: float) -> np.ndarray:
+def real(value: float | np.floating) -> np.ndarray:
     """A number as a constant."""
     return np.array(value, dtype=np.float32)
 
@@ -178,9 +178,9 @@ class _Writer:
         if types is not None and type_ids is not None:
             x = self.op("Add", x, self.op("Gather", types, type_ids))
         if positions is not None:
-            fixed = types is not None and type_ids is None  # every token is of type 0
-            table = positions.detach() + types.detach()[0] if fixed else positions
-            name = "embeddings.positions_of_type_0" if fixed else "embeddings.positions"
+            table, name = positions, "embeddings.positions"
+            if types is not None and type_ids is None:  # every token is of type 0
+                table, name = positions.detach() + types.detach()[0], f"{name}_of_type_0"
             x = self.op("Add", x, layout.rows(self.graph.constant(table, name)))
         return self.layer_norm(x, *norm)
 

@@ -78,7 +78,7 @@ def build(
     ids, mask, *types = (_sequences(graph, name, product) for name in product.inputs)
     length = graph.op("Shape", ids, start=1)
     layout = Layout(graph, mask, length, encoder.config.hidden)
-    batch = _Batch(ids, layout, types[0] if types else None, layout)
+    batch: Any = _Batch(ids, layout, types[0] if types else None, layout)
     states = {}
     for number, state in enumerate(encoder.states(batch, writing(graph, activation_absmax))):
         states[number] = state
@@ -92,7 +92,7 @@ def build(
 
 @dataclass(frozen=True)
 class _Batch:
-    """A batch of the graph: positions are told by the layout."""
+    """What an encoder takes for a ``Batch``: positions are told by the layout."""
 
     input_ids: Value
     position_ids: Layout

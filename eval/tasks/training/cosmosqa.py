@@ -27,7 +27,7 @@ def _read(path: Path) -> list[Item]:
         not absent,
         f"{path}:1: no column {', '.join(absent)}; the first line has {', '.join(header)}",
     )
-    items = []
+    items: list[Item] = []
     for number, fields in enumerate(rows, start=1):
         where = f"{path}: row {number}"
         require(

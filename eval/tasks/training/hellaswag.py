@@ -41,7 +41,7 @@ def _read_text(path: Path) -> list[Item]:
         len(lines) % LINES == 0,
         f"{path}: {len(lines)} lines; an item has {LINES} (context, answer, four endings)",
     )
-    items = []
+    items: list[Item] = []
     for start in range(0, len(lines), LINES):
         text, answer, *endings = lines[start : start + LINES]
         items.append((f"{path}:{start + 1}", text, endings, chosen_option(answer)))

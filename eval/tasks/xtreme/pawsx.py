@@ -47,12 +47,14 @@ def _from_download(path: Path, own: str, common: str) -> TextPairs:
     pairs = read_pairs(path, LABELS, layout="XTREME")
     exact = readers.existing(path.with_name(f"{own}.labels.txt"))
     majority = readers.existing(path.with_name(f"{common}.labels.majority.txt"))
-    if pairs.labelled or not (exact or majority):
+    if pairs.labelled:
         return pairs
     if exact:
         return with_labels(pairs, exact, LABELS)
-    notes = {"majority_labels": len(pairs), "not_comparable": MAJORITY}
-    return with_labels(pairs, majority, LABELS, **notes)
+    if majority:
+        notes = {"majority_labels": len(pairs), "not_comparable": MAJORITY}
+        return with_labels(pairs, majority, LABELS, **notes)
+    return pairs
 
 
 TASK = Task(

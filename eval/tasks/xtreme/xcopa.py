@@ -59,7 +59,7 @@ def _read(path: Path) -> Choices:
             f"{path}:{number}: 'label' is {row.label}; legal: 0, 1 or {HIDDEN}",
         )
     texts = [f"{row.premise} What was the {row.question}?" for row in rows]
-    options = [(row.choice1, row.choice2) for row in rows]
+    options: list[tuple[str, ...]] = [(row.choice1, row.choice2) for row in rows]
     answers = [row.label for row in rows]
     hidden = answers.count(HIDDEN)
     require(

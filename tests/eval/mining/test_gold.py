@@ -6,6 +6,8 @@ import pytest
 
 from xtremely.eval.mining.corpus import prepare
 from xtremely.eval.mining.gold import TUNED, Pile, judge, read_gold
+from xtremely.eval.mining.mine import MiningSettings
+from xtremely.kernels.guard import UsageError
 
 
 def test_a_repetitions_id_stands_for_the_first_occurrences(write, tmp_path):
@@ -27,3 +29,14 @@ def test_a_pair_at_the_threshold_is_taken(threshold, precision, recall):
     _, judged = judge(scored, {("a", "1"), ("b", "2")}, threshold)
     found = judged["at_threshold"]
     assert (found["precision"], found["recall"]) == pytest.approx((precision, recall))
+
+
+@pytest.mark.parametrize("gold", [None, {("a", "1")}])
+def test_a_whole_number_is_a_threshold(gold):
+    threshold, _ = judge([(0.9, ("a", "1")), (1.0, ("b", "2"))], gold, 1)
+    assert threshold == 1
+
+
+def test_a_threshold_of_another_name_is_refused():
+    with pytest.raises(UsageError, match="unknown threshold 'tuned'; did you mean 'dev-tuned'"):
+        MiningSettings(threshold="tuned").check()
