@@ -230,7 +230,8 @@ def test_every_part_of_the_data_counts_in_its_hash(name):
     for data in EXAMPLES[name]:
         task = replace(find_task(name), find=lambda *place, data=data: lambda: data)
         stub = SimpleNamespace(
-            backend=SimpleNamespace(layers=3, max_length=128),
+            backend=SimpleNamespace(layers=3, max_length=512),
+            tokenizer=SimpleNamespace(pair=SimpleNamespace(specials=4)),
             conventions=SimpleNamespace(pooling="mean", default_prompt=""),
             max_length=128,
             token_budget=2048,
