@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from xtremely.engine.training.dataset import Collator, DevSet, Examples, Key, Order, TrainSet
-from xtremely.engine.training.environment import Note, Surroundings
+from xtremely.engine.training.environment import Environment, Note
 from xtremely.engine.transfer import to_host
 from xtremely.files.documents import read_json
 from xtremely.files.writing import file_digest, write_atomic
@@ -68,7 +68,7 @@ class Trainer(transformers.Trainer):
         collator: Collator,
         progress: Progress,
         patience: int | None,
-        made_with: Surroundings,
+        made_with: Environment,
     ) -> None:
         """What to train on; see ``trainer.fit``."""
         self._examples, self._dev_sets = Examples(train_sets), dev_sets
@@ -181,7 +181,7 @@ class Steps(transformers.TrainerCallback):
         batches: list[list[Key]],
         progress: Progress,
         batches_a_step: int,
-        made_with: Surroundings,
+        made_with: Environment,
     ):
         self._sizes = [len(batch) for batch in batches]
         self._progress, self._each, self._made_with = progress, batches_a_step, made_with

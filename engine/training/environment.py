@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "transformers", "accelerate", "numpy")
 VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
              "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")  # fmt: skip
 
-Surroundings = dict[str, int | str]
+Environment = dict[str, int | str]
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,23 @@ class Note:
 
     Attributes:
         step: optimiser steps taken.
-        made_with: the surroundings; empty in checkpoints of earlier versions.
+        made_with: the environment; empty in checkpoints of earlier versions.
         files: SHA-256 of the checkpoint's files by name; likewise.
     """
 
     step: int
-    made_with: Surroundings = field(default_factory=dict)
+    made_with: Environment = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
 
-def surroundings(device: str, precision: str) -> Surroundings:
+def environment(device: str, precision: str) -> Environment:
     """Those of this process, by names for people.
 
     Args:
         device: cpu or cuda.
         precision: fp32, bf16 or fp16.
     """
-    found: Surroundings = {
+    found: Environment = {
         "threads": torch.get_num_threads(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": device,
@@ -73,16 +73,16 @@ def surroundings(device: str, precision: str) -> Surroundings:
 
 
 @contextmanager
-def resumed(checkpoint: Path | None, note: str, now: Surroundings) -> Iterator[Surroundings]:
+def resumed(checkpoint: Path | None, note: str, now: Environment) -> Iterator[Environment]:
     """Compute with as many threads as a checkpoint was made with, until the block ends.
 
     Args:
         checkpoint: where a run goes on; None for one that begins.
         note: the file of a checkpoint that holds its ``Note``.
-        now: the surroundings of this process.
+        now: the environment of this process.
 
     Yields:
-        The surroundings to write into further checkpoints.
+        The environment to write into further checkpoints.
 
     Raises:
         InputError: the checkpoint was made with something that cannot be had here.
@@ -113,7 +113,7 @@ def resumed(checkpoint: Path | None, note: str, now: Surroundings) -> Iterator[S
         torch.set_num_threads(before_all)
 
 
-def _require_alike(checkpoint: Path, before: Surroundings, now: Surroundings) -> None:
+def _require_alike(checkpoint: Path, before: Environment, now: Environment) -> None:
     names = [*before, *(name for name in now if name not in before)]
     other = [
         f"{name} {before.get(name, 'unset')}, here {now.get(name, 'unset')}"

@@ -32,7 +32,7 @@ from xtremely.engine.training.dataset import (
     Vocabulary,
     order,
 )
-from xtremely.engine.training.environment import Surroundings, resumed, surroundings
+from xtremely.engine.training.environment import Environment, environment, resumed
 from xtremely.engine.training.multitask_model import HeadPlan, MultitaskModel
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
@@ -94,7 +94,7 @@ class TrainedModel:
         scores: head -> its dev set's score.
         losses: (step, mean loss since the entry before).
         pieces: rows of the word table that were held.
-        made_with: what the bits of the weights depend on besides, see ``surroundings``.
+        made_with: what the bits of the weights depend on besides, see ``environment``.
     """
 
     multitask_model: MultitaskModel
@@ -106,7 +106,7 @@ class TrainedModel:
     scores: dict[str, float]
     losses: list[tuple[int, float]]
     pieces: int
-    made_with: Surroundings
+    made_with: Environment
 
 
 def choose_device(device: str) -> str:
@@ -171,7 +171,7 @@ def fit(
             or cannot be written.
     """
     device = choose_device(settings.device)
-    now = surroundings(device, choose_precision(settings.precision, device))
+    now = environment(device, choose_precision(settings.precision, device))
     last = _last_checkpoint(work)
     with resumed(last, COMPLETE, now) as made_with:
         return _fit(
@@ -189,9 +189,9 @@ def _fit(
     work: Path,
     quiet: bool,
     last: Path | None,
-    made_with: Surroundings,
+    made_with: Environment,
 ) -> TrainedModel:
-    """``fit`` in settled surroundings, from the checkpoint ``last``."""
+    """``fit`` in an environment that is settled, from the checkpoint ``last``."""
     device = choose_device(settings.device)
     require(
         tokenizer.mask_token_id is not None or all(p.kind != "masked language" for p in plans),

@@ -74,11 +74,12 @@ def judge(
         return None if isinstance(threshold, str) else threshold, None
     tuned = best_threshold(scored, gold)
     chosen = tuned if isinstance(threshold, str) else threshold
+    origin = None if threshold is None else "this gold" if threshold == TUNED else "--threshold"
     kept = {pair for score, pair in scored if chosen is None or score >= chosen}
     judged = {
         "gold": len(gold),
         "at_threshold": asdict(quality(kept, gold)),
-        "threshold_from": "this gold" if threshold == TUNED else "the command line",
+        "threshold_from": origin,
         "cross_validated": asdict(cross_validated(scored, gold)),
     }
     return chosen, judged

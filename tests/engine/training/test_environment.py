@@ -10,7 +10,7 @@ import transformers
 
 from xtremely.engine.training import _trainer, trainer
 from xtremely.engine.training.dataset import Feature, TrainSet
-from xtremely.engine.training.environment import resumed, surroundings
+from xtremely.engine.training.environment import environment, resumed
 from xtremely.engine.training.multitask_model import HeadPlan
 from xtremely.engine.training.trainer import Hyperparameters, fit
 from xtremely.kernels.guard import InputError
@@ -118,7 +118,7 @@ def checkpoint(tmp_path):
 
     def go_on(note):
         (folder / "complete").write_text(note)
-        with resumed(folder, "complete", surroundings("cpu", "fp32")) as made_with:
+        with resumed(folder, "complete", environment("cpu", "fp32")) as made_with:
             return made_with
 
     return go_on
@@ -138,7 +138,7 @@ def checkpoint(tmp_path):
     ],
 )
 def test_what_cannot_be_had_here_is_refused_by_name(checkpoint, tmp_path, name, value):
-    note = {"step": 3, "made_with": {**surroundings("cpu", "fp32"), name: value}}
+    note = {"step": 3, "made_with": {**environment("cpu", "fp32"), name: value}}
     with pytest.raises(InputError, match=f"made with {name} {value}, here .*remove.*killed") as e:
         checkpoint(json.dumps(note))
     assert str(tmp_path / "killed") in str(e.value) and "\n" not in str(e.value)
@@ -146,13 +146,13 @@ def test_what_cannot_be_had_here_is_refused_by_name(checkpoint, tmp_path, name, 
 
 
 def test_all_that_differs_is_named(checkpoint):
-    note = {"step": 3, "made_with": {**surroundings("cpu", "fp32"), "torch": "1", "numpy": "2"}}
+    note = {"step": 3, "made_with": {**environment("cpu", "fp32"), "torch": "1", "numpy": "2"}}
     with pytest.raises(InputError, match="with torch 1, here .*; numpy 2, here"):
         checkpoint(json.dumps(note))
 
 
 def test_a_variable_that_is_set_only_here_is_refused(checkpoint, monkeypatch):
-    note = json.dumps({"step": 3, "made_with": surroundings("cpu", "fp32")})
+    note = json.dumps({"step": 3, "made_with": environment("cpu", "fp32")})
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     with pytest.raises(InputError, match="made with MKL_CBWR unset, here COMPATIBLE"):
         checkpoint(note)
@@ -160,7 +160,7 @@ def test_a_variable_that_is_set_only_here_is_refused(checkpoint, monkeypatch):
 
 def test_a_checkpoint_of_an_earlier_version_goes_on_and_says_what_it_lacks(checkpoint):
     with pytest.warns(UserWarning, match="does not say with how many threads"):
-        assert checkpoint('{"step": 3}') == surroundings("cpu", "fp32")
+        assert checkpoint('{"step": 3}') == environment("cpu", "fp32")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_damaged_note_is_one_line(checkpoint, note, complaint):
 
 
 def test_surroundings_name_what_torch_says():
-    found = surroundings("cpu", "fp32")
+    found = environment("cpu", "fp32")
     assert found["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert found["torch"].startswith(torch.__version__.partition("+")[0])
     with warnings.catch_warnings():

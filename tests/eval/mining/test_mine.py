@@ -48,6 +48,7 @@ def mined(xtremely, tiny_bert, sides, tmp_path):
 def test_pairs_come_best_first_with_ids_and_sentences(mined, sides):
     pairs, report = mined("--gold", sides[2], "--threshold", "0")
     tuned = mined("--gold", sides[2], "--threshold", "dev-tuned")[1]["quality"]
+    assert mined("--gold", sides[2])[1]["quality"]["threshold_from"] is None
     rows = [line.split("\t") for line in pairs.decode().splitlines()]
     scores = [float(row[0]) for row in rows]
     assert scores == sorted(scores, reverse=True) and len(rows) == report["pairs"]
@@ -57,7 +58,7 @@ def test_pairs_come_best_first_with_ids_and_sentences(mined, sides):
     source = report["source"]
     assert (source["rows"], source["duplicates"], source["empty"]) == (40, 1, 1)
     quality = report["quality"]
-    assert quality["gold"] == 20 and quality["threshold_from"] == "the command line"
+    assert quality["gold"] == 20 and quality["threshold_from"] == "--threshold"
     assert tuned["threshold_from"] == "this gold"
     assert tuned["at_threshold"]["f1"] >= quality["at_threshold"]["f1"]
     assert tuned["cross_validated"]["f1"] <= tuned["at_threshold"]["f1"] + 1e-9
