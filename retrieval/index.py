@@ -54,14 +54,14 @@ class Note:
         rows: how many vectors it holds.
         width: their dimensions.
         sha256: checksum of its file.
-        search_effort: how thoroughly it searches; None for kinds that know no such setting.
+        effort: how thoroughly it searches; None for kinds that know no such setting.
     """
 
     factory: str
     rows: int
     width: int
     sha256: str
-    search_effort: int | None = None
+    effort: int | None = None
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Index:
 
     Attributes:
         faiss: the index itself, on the CPU or on GPUs.
-        about: ``factory``, ``search_effort``, ``recall``, and whose vectors it holds.
+        about: ``factory``, ``effort``, ``recall``, and whose vectors it holds.
     """
 
     faiss: Any
