@@ -21,10 +21,11 @@ run: $(READY)
 
 check: lint test
 
-lint: $(READY) types
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror engine/backends/native/cpp/*
+	@$(MAKE) --no-print-directory types
 
 types: $(READY)
 	@mkdir -p build/types/xtremely
