@@ -47,7 +47,7 @@ def trained(base, tokenizer, tmp_path):
     """Trains a tagger, or what is asked for, and saves it; gives the fit and the folder."""
 
     def trained(folder=base, plans=None, train_sets=None, dev_sets=(), name="a", **changes):
-        asked = {"plans": plans, "training sets": train_sets, "dev sets": dev_sets}
+        asked = {"plans": plans, "train_sets": train_sets, "dev_sets": dev_sets}
         return run_and_save(folder, tokenizer, tmp_path, name, **asked, **changes)
 
     return trained
