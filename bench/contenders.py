@@ -21,7 +21,7 @@ from xtremely.bench.harness import Contender
 from xtremely.bench.memory import watch
 from xtremely.engine.backends.native.encoder import unavailable_reason, unsupported_reason
 from xtremely.engine.config_json import read_json
-from xtremely.engine.models.config import EncoderConfig, encoder_config
+from xtremely.engine.models.families import encoder_config, family_of
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import InputError
 
@@ -43,7 +43,7 @@ def names(scratch: Path, engine: Engine) -> list[str]:
     """All contenders that run a model on its device, the reference first; see ``makers``."""
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
     native = not (unavailable_reason(engine.backend.device) or unsupported_reason(config))
-    runs = {"fp32": native, "int8": native and isinstance(config, EncoderConfig)}  # in C++
+    runs = {"fp32": native, "int8": native and "int8" in family_of(config).quantized}  # in C++
     own = [name for name, (kind, form) in OWN.items() if kind != "native" or runs[form]]
     others = [name for name, folder in external_env.FOLDERS.items() if (scratch / folder).exists()]
     return [EAGER, *own, BASELINE, DEFAULT, *cpu_peers.openers(scratch), *others]

@@ -22,7 +22,8 @@ from xtremely.engine.backends.onnx.export import FILE, export
 from xtremely.engine.backends.onnx.outputs import IDS, MASK, Product
 from xtremely.engine.backends.packed import Packed
 from xtremely.engine.config_json import read_json
-from xtremely.engine.models.config import EncoderConfig, encoder_config
+from xtremely.engine.models.bert import BertConfig
+from xtremely.engine.models.families import encoder_config
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import plan
 
@@ -70,7 +71,7 @@ def convert(engine: Engine, tuning: list[str], scratch: Path) -> None:
     if find_spec("openvino"):
         _for_openvino(engine, tuning, scratch)
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
-    if find_spec("ctranslate2") and isinstance(config, EncoderConfig):  # it has no ModernBERT
+    if find_spec("ctranslate2") and isinstance(config, BertConfig):  # it has no ModernBERT
         from ctranslate2.converters import TransformersConverter
 
         TransformersConverter(str(engine.folder)).convert(str(scratch / CT2))

@@ -39,7 +39,8 @@ from xtremely.bench.harness import Contender, Spread, measure, row_json
 from xtremely.bench.plots import speeds
 from xtremely.bench.workloads import Workload
 from xtremely.engine.config_json import read_json
-from xtremely.engine.models.config import AnyConfig, ModernBertConfig, encoder_config
+from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.models.families import encoder_config, family_of
 from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import require
 
@@ -48,16 +49,13 @@ BUDGETS = {"cpu": (512, 1024, 2048, 8192), "cuda": (8192, 16384, 32768)}
 TUNING_ROUNDS = 5
 
 
-def flop_per_token(config: AnyConfig, lengths: np.ndarray) -> float:
+def flop_per_token(config: EncoderConfig, lengths: np.ndarray) -> float:
     """Floating-point operations of a token's way through all layers, averaged over texts."""
     hidden, wide, layers = config.hidden, config.intermediate, config.layers
-    windows: Sequence[int | None] = [None] * layers
-    up = wide
-    if isinstance(config, ModernBertConfig):
-        windows, up = config.windows, 2 * wide
+    up = 2 * wide if family_of(config).gated else wide
     linear = 2 * (4 * hidden * hidden + up * hidden + wide * hidden)
     pairs = 0.0  # of a token and one that it sees, in all layers
-    for window in windows:
+    for window in config.windows or (None,) * layers:
         near = lengths - 1 if window is None else np.minimum(window, lengths - 1)
         pairs += float((lengths * (2 * near + 1) - near * (near + 1)).sum())
     return layers * linear + 4 * hidden * pairs / float(lengths.sum())

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from xtremely.bench import gpu_peers as peers
-from xtremely.engine.models.bert import Bert
-from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.models.bert import Bert, BertConfig
 from xtremely.engine.models.cuda_graphs import Graphs
 from xtremely.engine.models.ops import TORCH, TRITON
 from xtremely.engine.quantization.fp8 import Fp8Bert
@@ -201,7 +200,19 @@ def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Time
     """The whole encoder with random weights, real sizes; tokens a second."""
     found = []
     for shape, (hidden, heads, wide, layers) in SHAPES.items():
-        config = EncoderConfig("bert", layers, hidden, heads, wide, WORDS, 0, 514, 2, 1e-5, 1)
+        config = BertConfig(
+            model_type="bert",
+            layers=layers,
+            hidden=hidden,
+            heads=heads,
+            intermediate=wide,
+            vocabulary=WORDS,
+            max_length=514,
+            eps=1e-5,
+            types=2,
+            position_offset=0,
+            pad_id=1,
+        )
         own = _encoders(config, device, precision)
         others = peers.Encoders(config, device, precision)
         for task in HISTOGRAMS:
@@ -234,7 +245,7 @@ def _kernels_of_encoder(contender: str) -> set[str]:
 
 
 def _encoders(
-    config: EncoderConfig, device: torch.device, precision: torch.dtype
+    config: BertConfig, device: torch.device, precision: torch.dtype
 ) -> dict[str, Callable[[Batch], Any]]:
     """Our encoder of random weights: on the kernels, as a graph, in fp8, and in plain torch."""
     with torch.device(device):

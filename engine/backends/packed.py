@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from xtremely.engine.backends.native.encoder import NativeEncoder
-from xtremely.engine.config_json import ROBERTA_TYPES, read_config
-from xtremely.engine.models.bert import Bert
-from xtremely.engine.models.config import BERT_TYPES, ModernBertConfig, encoder_config
+from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.cuda_graphs import Graphs
-from xtremely.engine.models.encoder import PRECISIONS
-from xtremely.engine.models.modernbert import ModernBert
+from xtremely.engine.models.encoder import PRECISIONS, Encoder
+from xtremely.engine.models.families import family_of, model_types
 from xtremely.engine.models.ops import TORCH, TRITON
 from xtremely.engine.models.weights import encoder_tensors
 from xtremely.engine.quantization.calibration_texts import sample
@@ -41,22 +39,35 @@ class Packed:
     """The packed encoder: in plain PyTorch the teacher of the others, on Triton kernels, or in C++.
 
     On a GPU the kernels of batches whose shape comes again are launched as one CUDA graph.
+
+    Args:
+        folder: a Hugging Face model folder.
+        config: of its encoder.
+        name: torch, triton or native.
+        device: where to compute.
+        precision: one of ``PRECISIONS``.
     """
 
     implementation = "packed"
 
-    def __init__(self, folder: Path, name: str, device: torch.device, precision: str):
-        config = encoder_config(read_config(folder), folder)
+    def __init__(
+        self,
+        folder: Path,
+        config: EncoderConfig,
+        name: str,
+        device: torch.device,
+        precision: str,
+    ):
         tensors = encoder_tensors(folder, config, PRECISIONS[precision])
         with torch.device("meta"):
-            encoder = ModernBert(config) if isinstance(config, ModernBertConfig) else Bert(config)
+            encoder = family_of(config).encoder(config)
         encoder.load_state_dict(tensors, assign=True)
         encoder.requires_grad_(False)
         if precision == "fp8":
             require(
-                isinstance(encoder, Bert),
+                "fp8" in family_of(config).quantized,
                 f"{folder}: model type {config.model_type!r} does not run in fp8; legal:"
-                f" {', '.join(BERT_TYPES + ROBERTA_TYPES)}; use bf16",
+                f" {model_types(lambda family: 'fp8' in family.quantized)}; use bf16",
             )
             self.encoder = Fp8Bert(encoder.float(), PRECISIONS[precision]).to(device).eval()
         elif precision == "int8":
@@ -73,12 +84,12 @@ class Packed:
         self._run = Graphs(self.forward) if graphed else self.forward
 
     @staticmethod
-    def _in_int8(folder: Path, encoder: Bert | ModernBert, name: str) -> Int8Bert | NativeEncoder:
+    def _in_int8(folder: Path, encoder: Encoder, name: str) -> Int8Bert | NativeEncoder:
         """The encoder in int8, tried on sentences of many languages."""
         require(
-            isinstance(encoder, Bert),
-            f"{folder}: int8 on the {name} backend is for {', '.join(BERT_TYPES + ROBERTA_TYPES)};"
-            " use --backend onnx",
+            "int8" in family_of(encoder.config).quantized,
+            f"{folder}: int8 on the {name} backend is for"
+            f" {model_types(lambda family: 'int8' in family.quantized)}; use --backend onnx",
         )
         tokens = sample(folder, encoder.config.max_length)
         batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers

@@ -15,15 +15,18 @@ from xtremely.engine.backends.native.encoder import unavailable_reason, unsuppor
 from xtremely.engine.backends.packed import OPS, Packed
 from xtremely.engine.backends.padded import PaddedTransformers
 from xtremely.engine.config_json import read_config
-from xtremely.engine.models.config import (
-    MODERN_TYPES,
-    PACKED_TYPES,
-    encoder_config,
-)
+from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.encoder import PRECISIONS, Backend
+from xtremely.engine.models.families import (
+    encoder_config,
+    exportable,
+    family_of,
+    find,
+    model_types,
+)
 from xtremely.kernels.attention import DIMS
 from xtremely.kernels.configurations import architecture, is_tuned
-from xtremely.kernels.guard import UsageError, require, require_kernels
+from xtremely.kernels.guard import InputError, UsageError, require, require_kernels
 from xtremely.kernels.quantise import require_e4m3
 
 BACKENDS = ("auto", *OPS, "onnx")
@@ -61,15 +64,17 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         require_kernels(device)
         if precision == "fp8":
             require_e4m3(device)
-    kind = read_config(folder).get("model_type", "")
+    raw = read_config(folder)
+    kind = raw.get("model_type", "")
+    config = encoder_config(raw, folder) if find(kind) else None
     if backend == "auto":
-        backend = _fastest(folder, kind, device, precision)
+        backend = _fastest(config, device, precision)
     if backend == "onnx":
         from xtremely.engine.backends.onnx.backend import Onnx
 
-        return Onnx(folder, provider or "auto", device, precision)
+        return Onnx(folder, exportable(raw, folder), provider or "auto", device, precision)
     if backend == "native":
-        _require_native(folder, kind, device, precision)
+        _require_native(folder, kind, config, device, precision)
     require(
         backend != "triton" or precision != "int8",
         "int8 runs on the native, onnx and torch backends; triton has no int8",
@@ -78,8 +83,8 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         precision != "int8" or device.type == "cpu",
         f"int8 on the {backend} backend computes on the CPU, --device is {device}; use bf16",
     )
-    if kind in PACKED_TYPES:
-        return Packed(folder, backend, device, precision)
+    if config is not None:
+        return Packed(folder, config, backend, device, precision)
     require(
         backend != "triton",
         f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"
@@ -92,18 +97,18 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     require(
         _known_to_transformers(kind),
         f"{folder}: model type {kind!r} is unknown here and to this version of transformers;"
-        f" the packed encoder runs {', '.join(PACKED_TYPES)},"
+        f" the packed encoder runs {model_types()},"
         " transformers' own encoders run padded",
     )
     return PaddedTransformers(folder, device, precision)
 
 
-def _fastest(folder: Path, kind: str, device: torch.device, precision: str) -> str:
+def _fastest(config: EncoderConfig | None, device: torch.device, precision: str) -> str:
     """The backend that ``auto`` takes; Triton's kernels have not been measured in fp32."""
-    if kind not in PACKED_TYPES:
+    if config is None:
         return "onnx" if precision == "int8" else "torch"
-    config = encoder_config(read_config(folder), folder)
-    able = kind not in MODERN_TYPES or precision != "int8"
+    family = family_of(config)
+    able = family.native and (precision != "int8" or "int8" in family.quantized)
     if device.type == "cpu" and precision in NATIVE and able:
         reason = unavailable_reason(device)
         if not reason and not unsupported_reason(config):
@@ -118,7 +123,9 @@ def _fastest(folder: Path, kind: str, device: torch.device, precision: str) -> s
     return "triton" if measured and fits and precision != "fp32" else "torch"
 
 
-def _require_native(folder: Path, kind: str, device: torch.device, precision: str) -> None:
+def _require_native(
+    folder: Path, kind: str, config: EncoderConfig | None, device: torch.device, precision: str
+) -> None:
     """Raise InputError unless a model runs in C++ here."""
     if precision not in NATIVE:
         raise UsageError(
@@ -127,11 +134,10 @@ def _require_native(folder: Path, kind: str, device: torch.device, precision: st
         )
     reason = unavailable_reason(device)
     require(not reason, f"the native backend {reason}; use --backend torch, or onnx for int8")
-    require(
-        kind in PACKED_TYPES,
-        f"{folder}: the native backend is for {', '.join(PACKED_TYPES)}, not {kind!r}",
-    )
-    reason = unsupported_reason(encoder_config(read_config(folder), folder))
+    if config is None or family_of(config).native is None:
+        legal = model_types(lambda family: family.native)
+        raise InputError(f"{folder}: the native backend is for {legal}, not {kind!r}")
+    reason = unsupported_reason(config)
     require(not reason, f"{folder}: the native backend {reason}; use --backend torch")
 
 

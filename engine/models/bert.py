@@ -1,23 +1,83 @@
-"""The BERT family's encoder: position and type embeddings, norms after the residual adds."""
+"""The BERT family, RoBERTa's line included: position and type embeddings, norms after the adds."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.config_json import ROBERTA_TYPES, Count, Epsilon, Token, position_offset
+from xtremely.engine.models.config import EncoderConfig, Sizes, require_setting
 from xtremely.engine.models.encoder import Encoder
+from xtremely.engine.models.family import Family, Native, Take, Weights
+from xtremely.engine.models.head_forms import POOLED, by_kind, own_dense
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.text.batch import Batch
+from xtremely.files import documents
+from xtremely.kernels.guard import require
 from xtremely.kernels.packing import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig(EncoderConfig):
+    """Sizes and settings of a BERT-family encoder.
+
+    Attributes:
+        position_offset: rows at the head of the position table that no token uses.
+        pad_id: the padding token, for backends that pad.
+    """
+
+    position_offset: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class _Fields(Sizes):
+    type_vocab_size: Count = 2
+    layer_norm_eps: Epsilon = 1e-12
+    pad_token_id: Token | None = None
+
+
+def _read(raw: dict[str, Any], file: Path) -> BertConfig:
+    require_setting(raw, "hidden_act", "gelu", file)
+    require_setting(raw, "position_embedding_type", "absolute", file)
+    require_setting(raw, "is_decoder", False, file)
+    kind, said = raw["model_type"], documents.fit(raw, _Fields, str(file))
+    offset = position_offset(kind, said.pad_token_id)
+    pad = (1 if kind in ROBERTA_TYPES else 0) if said.pad_token_id is None else said.pad_token_id
+    require(
+        pad < said.vocab_size,
+        f"{file}: 'pad_token_id' is {pad}; legal: below the vocab_size {said.vocab_size}",
+    )
+    require(
+        offset < said.max_position_embeddings,
+        f"{file}: 'max_position_embeddings' is {said.max_position_embeddings}; legal: more than"
+        f" {offset}, as positions count from the pad_token_id on",
+    )
+    return BertConfig(
+        model_type=kind,
+        layers=said.num_hidden_layers,
+        hidden=said.hidden_size,
+        heads=said.num_attention_heads,
+        intermediate=said.intermediate_size,
+        vocabulary=said.vocab_size,
+        max_length=said.max_position_embeddings - offset,
+        eps=float(said.layer_norm_eps),
+        types=said.type_vocab_size,
+        position_offset=offset,
+        pad_id=pad,
+    )
 
 
 class Embeddings(nn.Module):
     """Word + position + type, then LayerNorm."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: BertConfig):
         super().__init__()
         self.words = nn.Parameter(torch.empty(config.vocabulary, config.hidden))
         self.positions = nn.Parameter(torch.empty(config.max_length, config.hidden))
@@ -34,7 +94,7 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward, each followed by a residual add and LayerNorm."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: BertConfig):
         super().__init__()
         hidden, wide = config.hidden, config.intermediate
         self.heads = config.heads
@@ -62,7 +122,7 @@ class Layer(nn.Module):
 class Bert(Encoder):
     """Embeddings and a stack of layers."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: BertConfig):
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -74,3 +134,93 @@ class Bert(Encoder):
         for layer in self.layers:
             x = layer(x, batch.layout, ops)
             yield x
+
+
+WORDS = "embeddings.word_embeddings.weight"
+_EMBEDDINGS = {
+    "words": WORDS,
+    "positions": "embeddings.position_embeddings.weight",
+    "types": "embeddings.token_type_embeddings.weight",
+    "norm.weight": "embeddings.LayerNorm.weight",
+    "norm.bias": "embeddings.LayerNorm.bias",
+}
+_LAYER = {
+    "attention_out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "norm": "output.LayerNorm",
+}
+_QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
+# Task heads, the pooler and the old position buffer.
+_HEADS = re.compile(
+    r"(pooler|cls|lm_head|classifier|qa_outputs|pre_classifier|score)\."
+    r"|embeddings\.(position_ids|token_type_ids)$"
+)
+
+
+def _state(take: Take, config: BertConfig) -> dict[str, Tensor]:
+    hidden, wide = config.hidden, config.intermediate
+    rows = {
+        "words": (config.vocabulary, hidden),
+        "positions": (config.max_length + config.position_offset, hidden),
+        "types": (config.types, hidden),
+    }
+    state = {
+        f"embeddings.{ours}": take(theirs, *rows.get(ours, (hidden,)))
+        for ours, theirs in _EMBEDDINGS.items()
+    }
+    state["embeddings.positions"] = state["embeddings.positions"][config.position_offset :].clone()
+    sizes = {"up": (wide, hidden), "down": (hidden, wide), "attention_out": (hidden, hidden)}
+    for layer in range(config.layers):
+        base = f"encoder.layer.{layer}."
+        for part, shape in (("weight", (hidden, hidden)), ("bias", (hidden,))):
+            fused = [take(f"{base}{name}.{part}", *shape) for name in _QKV]
+            state[f"layers.{layer}.qkv.{part}"] = _joined(fused)
+        for ours, theirs in _LAYER.items():
+            for part in ("weight", "bias"):
+                size = sizes.get(ours, (hidden,))
+                shape = size if part == "weight" else size[:1]
+                state[f"layers.{layer}.{ours}.{part}"] = take(f"{base}{theirs}.{part}", *shape)
+    return state
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """Several tensors on top of each other; an empty one if one of them is."""
+    missing = [one for one in tensors if one.is_meta]
+    return missing[0] if missing else torch.cat(tensors)
+
+
+FAMILY = Family(
+    model_types=("bert", *ROBERTA_TYPES),
+    read=_read,
+    encoder=Bert,
+    weights=Weights(
+        prefixes=("bert.", "roberta.", ""),
+        words=WORDS,
+        stack="encoder.layer",
+        heads=_HEADS,
+        state=_state,
+    ),
+    forms={
+        "bert": by_kind(POOLED, POOLED),
+        **dict.fromkeys(ROBERTA_TYPES, by_kind(own_dense("tanh"), POOLED)),
+    },
+    quantized=("fp8", "int8"),
+    native=Native(
+        modern=False,
+        trial=BertConfig(
+            model_type="bert",
+            layers=2,
+            hidden=64,
+            heads=2,
+            intermediate=512,  # products in two parts
+            vocabulary=50,
+            max_length=40,
+            eps=1e-12,
+            types=2,
+            position_offset=0,
+            pad_id=0,
+        ),
+    ),
+)

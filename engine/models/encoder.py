@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.models.config import AnyConfig
+from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.text.batch import Batch
 from xtremely.kernels.guard import require
@@ -29,9 +29,16 @@ class Encoder(nn.Module):
 
     Hidden state 0 is the embeddings' output, hidden state n the output of layer n, as in
     transformers' ``hidden_states``.
+
+    Attributes:
+        embeddings: (batch, ops) -> hidden state 0.
+        layers: the layers, lowest first.
     """
 
-    def __init__(self, config: AnyConfig):
+    embeddings: nn.Module
+    layers: nn.ModuleList
+
+    def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
 

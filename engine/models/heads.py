@@ -11,18 +11,20 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.config_json import CONFIG, ROBERTA_TYPES, About, Epsilon, about, read_config
-from xtremely.engine.models.config import MODERN_TYPES
+from xtremely.engine.config_json import CONFIG, About, about, read_config
+from xtremely.engine.models import families
 from xtremely.engine.models.encoder import PRECISIONS, Backend
+from xtremely.engine.models.head_forms import POOLED, Form, by_kind, own_dense
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.engine.text.batch import Batch
 from xtremely.files import documents
 from xtremely.kernels.guard import InputError, require, unknown
-from xtremely.kernels.pooling import POOLINGS, pool_ref
+from xtremely.kernels.pooling import pool_ref
 
 # Kind of a head -> how the classes that have one are named in config.json's "architectures".
 HEAD_KINDS = {
@@ -36,74 +38,15 @@ UNLABELLED = {"question answering": 2, "multiple choice": 1}
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
-@dataclass(frozen=True)
-class Form:
-    """What a head is made of: names of its tensors, without ``.weight`` and ``.bias``.
-
-    Attributes:
-        rows: what it looks at: a pooling of each sequence (``cls``, ``mean``), or ``every`` token.
-        output: the linear layer to the outputs.
-        dense: the dense layer before it, if there is one.
-        activation: behind the dense layer, as transformers names it.
-        norm: behind the activation.
-        eps: the norm's epsilon.
-        biased: whether the dense layer and the norm have a bias.
-    """
-
-    rows: str
-    output: str
-    dense: str | None = None
-    activation: str | None = None
-    norm: str | None = None
-    eps: float = 0.0
-    biased: tuple[bool, bool] = (True, True)
-
-
-_TOKENS = {
-    "token classification": Form("every", "classifier"),
-    "question answering": Form("every", "qa_outputs"),
-}
-_POOLED = Form("cls", "classifier", "pooler.dense", "tanh")
-
-
-def _forms(sequence: Form, choice: Form | None) -> dict[str, Form]:
-    forms = {"sequence classification": sequence, **_TOKENS}
-    return forms if choice is None else {**forms, "multiple choice": choice}
-
-
-def _own_dense(activation: str) -> Form:
-    return Form("cls", "classifier.out_proj", "classifier.dense", activation)
-
-
 _DISTILBERT = Form("cls", "classifier", "pre_classifier", "relu")
 _DEBERTA = Form("cls", "classifier", "pooler.dense", "gelu")
-# Model type -> kind -> form; ModernBERT's and DeBERTa's depend on the configuration, see ``_form``.
-FORMS = {
-    "bert": _forms(_POOLED, _POOLED),
-    **dict.fromkeys((*ROBERTA_TYPES, "mpnet"), _forms(_own_dense("tanh"), _POOLED)),
-    "electra": _forms(_own_dense("gelu"), None),
-    "distilbert": _forms(_DISTILBERT, _DISTILBERT),
-    "deberta-v2": _forms(_DEBERTA, _DEBERTA),
+# Model types that run padded -> kind -> form; DeBERTa's depend on the configuration, see ``_form``.
+PADDED_FORMS = {
+    "mpnet": by_kind(own_dense("tanh"), POOLED),
+    "electra": by_kind(own_dense("gelu"), None),
+    "distilbert": by_kind(_DISTILBERT, _DISTILBERT),
+    "deberta-v2": by_kind(_DEBERTA, _DEBERTA),
 }
-
-
-@dataclass(frozen=True)
-class ModernHead:
-    """What config.json says of a ModernBERT head.
-
-    Attributes:
-        classifier_pooling: what the head looks at: ``cls`` or ``mean``.
-        classifier_activation: behind its dense layer.
-        classifier_bias: whether its dense layer has a bias.
-        norm_bias: whether its norm has.
-        norm_eps: the norm's epsilon.
-    """
-
-    classifier_pooling: str = "cls"
-    classifier_activation: str = "gelu"
-    classifier_bias: bool = False
-    norm_bias: bool = False
-    norm_eps: Epsilon = 1e-5
 
 
 @dataclass(frozen=True)
@@ -166,10 +109,11 @@ def load_head(
     """
     if kind not in HEAD_KINDS:
         raise unknown("kind of head", kind, HEAD_KINDS)
-    said = about(read_config(folder), folder)
+    raw = read_config(folder)
+    said = about(raw, folder)
     _check_kind(said, folder, kind)
     names = () if kind in UNLABELLED else _labels(said, folder, labels)
-    form = _form(said.model_type, folder, kind)
+    form = _form(raw, folder, kind)
     with torch.device("meta"):
         head = Head(form, backend.width, len(names) or UNLABELLED[kind])
     dtype = PRECISIONS[backend.precision]
@@ -226,39 +170,31 @@ def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[
     return tuple(spelled[name.casefold()] for name in names)
 
 
-def _form(model: str, folder: Path, kind: str) -> Form:
-    if model in MODERN_TYPES:
-        said = documents.fit(read_config(folder), ModernHead, str(folder / CONFIG))
-        return _modernbert(said, folder, kind)
-    forms = FORMS.get(model, {})
-    known = [name for name, forms in FORMS.items() if kind in forms]
+def _form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
+    """The form of a head, by the model type that config.json says, and by what else it says."""
+    model = about(raw, folder).model_type
+    family = families.find(model)
+    if family is not None and family.read_form is not None:
+        return family.read_form(raw, folder, kind)
+    known = _forms(kind)
+    read = families.model_types(lambda family: family.read_form)
     require(
-        kind in forms,
+        model in known,
         f"{folder}: the {kind} head of model type {model!r} is not known; those of"
-        f" {', '.join([*known, *MODERN_TYPES])} are",
+        f" {', '.join([*known, read])} are",
     )
-    form = forms[kind]
+    form = known[model]
     if model == "deberta-v2" and form.dense:
-        named = documents.fit(read_config(folder), DebertaHead, str(folder / CONFIG))
+        named = documents.fit(raw, DebertaHead, str(folder / CONFIG))
         form = replace(form, activation=named.pooler_hidden_act)
     return form
 
 
-def _modernbert(said: ModernHead, folder: Path, kind: str) -> Form:
-    pooling = said.classifier_pooling
-    require(
-        pooling in POOLINGS,
-        f"{folder}: classifier_pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}",
-    )
-    return Form(
-        rows="every" if kind in _TOKENS else pooling,
-        output="classifier",
-        dense="head.dense",
-        activation=said.classifier_activation,
-        norm="head.norm",
-        eps=float(said.norm_eps),
-        biased=(said.classifier_bias, said.norm_bias),
-    )
+def _forms(kind: str) -> dict[str, Form]:
+    """Model type -> form of a kind of head, without the families whose config.json decides it."""
+    tables = [*(family.forms for family in families.FAMILIES), PADDED_FORMS]
+    named = {model: forms for table in tables for model, forms in table.items()}
+    return {model: forms[kind] for model, forms in named.items() if kind in forms}
 
 
 def _activation(name: str) -> nn.Module:

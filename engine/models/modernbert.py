@@ -1,4 +1,4 @@
-"""The ModernBERT family's encoder: norms before the blocks, RoPE, local layers, gated GELU.
+"""The ModernBERT family, mmBERT included: norms before blocks, RoPE, local layers, gated GELU.
 
 After transformers' ``models/modernbert``, whose hidden states these are: those below the last layer
 are the residual stream, the last one is its norm.
@@ -6,18 +6,113 @@ are the residual stream, the last one is its norm.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from xtremely.engine.models.config import ModernBertConfig
+from xtremely.engine.config_json import CONFIG, Count, Epsilon
+from xtremely.engine.models.config import EncoderConfig, Sizes, require_setting
 from xtremely.engine.models.encoder import Encoder
+from xtremely.engine.models.family import Family, Native, Take, Weights
+from xtremely.engine.models.head_forms import TOKENS, Form
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.text.batch import Batch
+from xtremely.files import documents
 from xtremely.kernels.attention import rope_table
+from xtremely.kernels.guard import require
 from xtremely.kernels.packing import Layout
+from xtremely.kernels.pooling import POOLINGS
+
+# Kinds of layers: what old configurations call the RoPE base of each, and its default.
+THETAS = {
+    "full_attention": ("global_rope_theta", 160_000.0),
+    "sliding_attention": ("local_rope_theta", 10_000.0),
+}
+Base = Annotated[float, Field(ge=1, le=1e12)]  # of RoPE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModernBertConfig(EncoderConfig):
+    """Sizes and settings of a ModernBERT-family encoder.
+
+    Attributes:
+        attention_bias: whether the attention's projections have biases.
+        mlp_bias: whether the feed-forward's projections have.
+        norm_bias: whether LayerNorm has.
+    """
+
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+
+
+@dataclass(frozen=True)
+class _Rope:
+    rope_theta: Base
+
+
+@dataclass(frozen=True)
+class _Fields(Sizes):
+    global_attn_every_n_layers: Count = 3
+    layer_types: tuple[str, ...] | None = None
+    rope_parameters: dict[str, dict[str, Any] | None] | None = None
+    local_attention: Count = 128
+    norm_eps: Epsilon = 1e-5
+    global_rope_theta: Base = THETAS["full_attention"][1]
+    local_rope_theta: Base = THETAS["sliding_attention"][1]
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    norm_bias: bool = False
+
+
+def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
+    require_setting(raw, "hidden_activation", "gelu", file)
+    said = documents.fit(raw, _Fields, str(file))
+    layers, every = said.num_hidden_layers, said.global_attn_every_n_layers
+    kinds = said.layer_types
+    if kinds is None:
+        named = [("sliding" if layer % every else "full") for layer in range(layers)]
+        kinds = tuple(f"{name}_attention" for name in named)
+    require(
+        len(kinds) == layers and set(kinds) <= set(THETAS),
+        f"{file}: layer_types must name {layers} layers, each one of {', '.join(THETAS)}",
+    )
+    require_setting(raw, "rope_scaling", None, file)
+    thetas = {kind: _theta(said, kind, file) for kind in THETAS}
+    window = said.local_attention // 2
+    require_setting(raw, "sliding_window", window, file)
+    return ModernBertConfig(
+        model_type=raw["model_type"],
+        layers=layers,
+        hidden=said.hidden_size,
+        heads=said.num_attention_heads,
+        intermediate=said.intermediate_size,
+        vocabulary=said.vocab_size,
+        max_length=said.max_position_embeddings,
+        eps=float(said.norm_eps),
+        thetas=tuple(thetas[kind] for kind in kinds),
+        windows=tuple(window if kind == "sliding_attention" else None for kind in kinds),
+        attention_bias=said.attention_bias,
+        mlp_bias=said.mlp_bias,
+        norm_bias=said.norm_bias,
+    )
+
+
+def _theta(said: _Fields, kind: str, file: Path) -> float:
+    """RoPE's base in a kind of layer, as new configurations state it or as old ones do."""
+    stated = (said.rope_parameters or {}).get(kind) or {}
+    require_setting(stated, "rope_type", "default", file)
+    if "rope_theta" in stated:
+        return float(documents.fit(stated, _Rope, f"{file}: rope_parameters.{kind}").rope_theta)
+    return float(getattr(said, THETAS[kind][0]))
+
 
 _angles = cache(rope_table)  # a table a base and device: all layers of a kind share it
 
@@ -87,3 +182,98 @@ class ModernBert(Encoder):
         for number, layer in enumerate(self.layers, start=1):
             x, normed = layer(x, normed, batch.layout, ops)
             yield x if number < len(self.layers) else normed
+
+
+WORDS = "embeddings.tok_embeddings.weight"
+
+
+def _state(take: Take, config: ModernBertConfig) -> dict[str, Tensor]:
+    """A bias that the configuration switches off is zeros."""
+    hidden, wide, last = config.hidden, config.intermediate, config.layers - 1
+    state = {"embeddings.words": take(WORDS, config.vocabulary, hidden)}
+
+    def put(ours: str, theirs: str, biased: bool, *shape: int) -> None:
+        weight = take(f"{theirs}.weight", *shape)
+        bias = take(f"{theirs}.bias", shape[0]) if biased else torch.zeros(len(weight))
+        state.update({f"{ours}.weight": weight, f"{ours}.bias": bias})
+
+    put("embeddings.norm", "embeddings.norm", config.norm_bias, hidden)
+    for layer in range(config.layers):
+        ours = theirs = f"layers.{layer}"
+        put(f"{ours}.qkv", f"{theirs}.attn.Wqkv", config.attention_bias, 3 * hidden, hidden)
+        put(f"{ours}.attention_out", f"{theirs}.attn.Wo", config.attention_bias, hidden, hidden)
+        put(f"{ours}.attention_norm", f"{theirs}.mlp_norm", config.norm_bias, hidden)
+        put(f"{ours}.up", f"{theirs}.mlp.Wi", config.mlp_bias, 2 * wide, hidden)
+        put(f"{ours}.down", f"{theirs}.mlp.Wo", config.mlp_bias, hidden, wide)
+        # Norms belong to what comes before them here, to what comes after them there.
+        following = f"layers.{layer + 1}.attn_norm" if layer < last else "final_norm"
+        put(f"{ours}.norm", following, config.norm_bias, hidden)
+    return state
+
+
+@dataclass(frozen=True)
+class _HeadFields:
+    """What config.json says of a head.
+
+    Attributes:
+        classifier_pooling: what the head looks at: ``cls`` or ``mean``.
+        classifier_activation: behind its dense layer.
+        classifier_bias: whether its dense layer has a bias.
+        norm_bias: whether its norm has.
+        norm_eps: the norm's epsilon.
+    """
+
+    classifier_pooling: str = "cls"
+    classifier_activation: str = "gelu"
+    classifier_bias: bool = False
+    norm_bias: bool = False
+    norm_eps: Epsilon = 1e-5
+
+
+def _read_form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
+    said = documents.fit(raw, _HeadFields, str(folder / CONFIG))
+    pooling = said.classifier_pooling
+    require(
+        pooling in POOLINGS,
+        f"{folder}: classifier_pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}",
+    )
+    return Form(
+        rows="every" if kind in TOKENS else pooling,
+        output="classifier",
+        dense="head.dense",
+        activation=said.classifier_activation,
+        norm="head.norm",
+        eps=float(said.norm_eps),
+        biased=(said.classifier_bias, said.norm_bias),
+    )
+
+
+FAMILY = Family(
+    model_types=("modernbert",),
+    read=_read,
+    encoder=ModernBert,
+    weights=Weights(
+        prefixes=("model.", ""),
+        words=WORDS,
+        stack="layers",
+        heads=re.compile(r"(head|decoder|classifier)\."),
+        state=_state,
+    ),
+    read_form=_read_form,
+    native=Native(
+        modern=True,
+        trial=ModernBertConfig(
+            model_type="modernbert",
+            layers=2,
+            hidden=64,
+            heads=2,
+            intermediate=512,  # products in two parts
+            vocabulary=50,
+            max_length=40,
+            eps=1e-5,
+            thetas=(1e4, 1e5),
+            windows=(None, 9),  # shorter than a sequence
+        ),
+    ),
+    gated=True,
+)

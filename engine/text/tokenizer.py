@@ -14,7 +14,6 @@ from xtremely.engine.foreign import foreign
 from xtremely.engine.text.template import Template, shares
 from xtremely.engine.text.texts import checked
 from xtremely.engine.text.vocabulary import (
-    check_padding,
     check_vocabulary,
     load_tokenizer,
     probe,
@@ -105,8 +104,7 @@ class Tokenizer:
             self.typed = "token_type_ids" in loaded.model_input_names
             unknown = {self.unknown, unknown_id(self.backend)} - {None}
             specials = {*loaded.all_special_ids, *unknown}
-            check_vocabulary(folder, self.backend, specials)
-            check_padding(folder, loaded.pad_token_id, specials)
+            check_vocabulary(folder, self.backend, loaded.pad_token_id, specials)
             text = probe(folder, self.backend, specials)
             self.single = Template.read(self.backend.encode(text), self.typed)
             self.pair = Template.read(self.backend.encode(text, text), self.typed)

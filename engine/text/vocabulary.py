@@ -17,6 +17,7 @@ from pydantic import Field
 from xtremely.engine.config_json import (
     CONFIG,
     MAX_BYTES,
+    About,
     about,
     configuration,
     position_offset,
@@ -112,16 +113,20 @@ def unknown_id(backend: Any) -> int | None:
     return getattr(backend.model, "unk_id", None) if piece is None else backend.token_to_id(piece)
 
 
-def check_vocabulary(folder: Path, backend: Any, specials: Collection[int]) -> None:
-    """Compare a tokenizer with the word table of its folder's config.json, if that names one.
+def check_vocabulary(
+    folder: Path, backend: Any, padding: int | None, specials: Collection[int]
+) -> None:
+    """Compare a tokenizer with its folder's config.json, as far as there is one.
 
     Args:
         folder: a Hugging Face model folder.
         backend: its tokenizer, of the tokenizers library.
+        padding: the tokenizer's padding token, if it has one.
         specials: ids of its special tokens.
 
     Raises:
-        InputError: ids beyond the table, hardly any pieces, or none but special tokens.
+        InputError: ids beyond the word table, hardly any pieces, none but special tokens, or what
+            the model takes for padding is another token of the tokenizer's.
     """
     pieces = backend.get_vocab(with_added_tokens=True)
     ids = set(pieces.values())
@@ -130,12 +135,16 @@ def check_vocabulary(folder: Path, backend: Any, specials: Collection[int]) -> N
         f"{folder}: the tokenizer's vocabulary is empty but for {len(ids)} special tokens; put the"
         " model's own tokenizer files there",
     )
-    path = folder / CONFIG
-    if not path.exists():
+    if not (folder / CONFIG).exists():
         return
-    rows = about(read_config(folder), folder).vocab_size
-    if rows is None:
-        return
+    said = about(read_config(folder), folder)
+    if said.vocab_size is not None:
+        _check_rows(folder, ids, said.vocab_size)
+    _check_padding(folder, said, padding, specials)
+
+
+def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
+    """Compare a tokenizer's ids with the rows of the word table."""
     count = max(len(ids), max(ids) + 1)
     require(
         count <= rows,
@@ -151,33 +160,24 @@ def check_vocabulary(folder: Path, backend: Any, specials: Collection[int]) -> N
         warnings.warn(
             f"{folder.name}: the tokenizer has {len(ids)} pieces, the word table {rows} rows, most"
             " of them out of reach; check that they belong together",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
-def check_padding(folder: Path, padding: int | None, specials: Collection[int]) -> None:
+def _check_padding(
+    folder: Path, said: About, padding: int | None, specials: Collection[int]
+) -> None:
     """Compare a tokenizer's padding with that of a model that counts positions by it.
 
     The RoBERTa line gives a token with the id of its padding no position of its own.
-
-    Args:
-        folder: a Hugging Face model folder.
-        padding: the tokenizer's padding token, if it has one.
-        specials: ids of its special tokens.
-
-    Raises:
-        InputError: what the model takes for padding is another token of the tokenizer's.
     """
-    path = folder / CONFIG
-    if not path.exists():
-        return
-    said = about(read_config(folder), folder)
     offset = position_offset(said.model_type, said.pad_token_id)
     legal = set(specials) if padding is None else {padding}
+    remedy = ", which has no padding" if padding is None else f"; legal: {padding}, its padding"
     require(
         not offset or (offset - 1 in legal) == (padding is not None),
-        f"{path}: 'pad_token_id' is {offset - 1}, which is another token to the tokenizer"
-        + (f"; legal: {padding}, its padding" if padding is not None else ", which has no padding"),
+        f"{folder / CONFIG}: 'pad_token_id' is {offset - 1}, which is another token to the"
+        f" tokenizer{remedy}",
     )
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from xtremely.engine.backends.onnx.export import BOUNDS, export
 from xtremely.engine.backends.onnx.outputs import Product
 from xtremely.engine.backends.packed import Packed
+from xtremely.engine.config_json import read_config
 from xtremely.engine.hub.locate import locate
-from xtremely.engine.models.config import exportable
+from xtremely.engine.models.families import exportable
 from xtremely.engine.runtime import Engine
 from xtremely.files.writing import check_writable
 from xtremely.kernels.guard import UsageError, require, unknown
@@ -55,7 +56,8 @@ def export_model(
             f"precision {precision!r} is not known to ONNX; legal: {', '.join(BOUNDS)}"
         )
     _check_out(out)
-    exportable(locate(model))
+    folder = locate(model)
+    exportable(read_config(folder), folder)
     engine = Engine.load(model, backend="torch", device="cpu")
     assert isinstance(engine.backend, Packed)
     product = _product(engine, head, layer, pooling)

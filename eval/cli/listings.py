@@ -62,12 +62,12 @@ def print_models() -> None:
     """Packaged models and the architectures that run."""
     from xtremely.engine.hub.bundled import MODELS
     from xtremely.engine.hub.locate import cache_folder
-    from xtremely.engine.models.config import PACKED_TYPES
+    from xtremely.engine.models.families import model_types
 
     for name, text in MODELS.items():
         there = (cache_folder() / "models" / name).exists()
         _name(name, f"{text} ({'decoded' if there else 'decoded at first use'})")
     line(
-        f"Any Hugging Face folder or hub name: {', '.join(PACKED_TYPES)} run packed; other encoders"
+        f"Any Hugging Face folder or hub name: {model_types()} run packed; other encoders"
         " that transformers knows run padded."
     )

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from xtremely.bench import encoders, workloads
 from xtremely.bench.harness import Contender, Row, Spread, measure, others_share, row_json
 from xtremely.bench.machine import busy_seconds, slug
 from xtremely.bench.memory import watch
-from xtremely.engine.models.config import EncoderConfig, ModernBertConfig
+from xtremely.engine.models import bert, modernbert
 from xtremely.kernels.guard import InputError
 
 TEXTS = ["one", "two words", "three more words"]
@@ -166,7 +167,7 @@ def test_busy_seconds_sum_the_working_fields(monkeypatch, tmp_path):
 
 
 def test_flop_per_token_of_e5_small():
-    config = EncoderConfig("bert", 12, 384, 12, 1536, 250037, 0, 512, 2, 1e-12, 1)
+    config = replace(bert.FAMILY.native.trial, layers=12, hidden=384, intermediate=1536)
     linear = encoders.flop_per_token(config, np.array([1])) - 12 * 4 * 384
     assert linear == pytest.approx(42.47e6, rel=1e-3)
     # Two texts of 10 and 30 tokens: attention sees 1000 pairs, 25 a token.
@@ -175,8 +176,8 @@ def test_flop_per_token_of_e5_small():
 
 
 def test_flop_per_token_of_a_gated_model_with_windows():
-    config = ModernBertConfig(
-        "modernbert", 2, 64, 2, 96, 50, 128, 1e-5, (1e4, 1e4), (None, 3), False, False, False
+    config = replace(
+        modernbert.FAMILY.native.trial, layers=2, hidden=64, intermediate=96, windows=(None, 3)
     )
     lengths = np.array([2, 4, 10])
     pairs = {None: 4 + 16 + 100, 3: 4 + 16 + 58}  # 10 tokens: 4 + 5 + 6, four times 7, 6 + 5 + 4

@@ -24,10 +24,9 @@ from xtremely.engine.backends.native.library import (
     NormStruct,
     library,
 )
-from xtremely.engine.models.bert import Bert
-from xtremely.engine.models.config import AnyConfig, EncoderConfig, ModernBertConfig
-from xtremely.engine.models.encoder import require_fits
-from xtremely.engine.models.modernbert import ModernBert
+from xtremely.engine.models import families
+from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.models.encoder import Encoder, require_fits
 from xtremely.engine.models.ops import TORCH, Ops
 from xtremely.engine.quantization.int8 import FLOOR, Int8Bert, Int8Linear
 from xtremely.engine.quantization.smoothquant import activation_absmax
@@ -40,11 +39,6 @@ CHUNK_TOKENS = 288  # most tokens that a core takes at a time, or one sequence
 MIN_CHUNK_TOKENS = 48  # tokens for which weights are worth reading
 # By which states may differ from torch's, relative to their size.
 MAX_RELATIVE_ERROR = {"fp32": 1e-5, "int8": 1e-2}
-# Two layers, products in two parts, a window shorter than a sequence.
-TRIAL = EncoderConfig("bert", 2, 64, 2, 512, 50, 0, 40, 2, 1e-12, 0)
-MODERN_TRIAL = ModernBertConfig(
-    "modernbert", 2, 64, 2, 512, 50, 40, 1e-5, (1e4, 1e5), (None, 9), False, False, False
-)
 
 
 def unavailable_reason(device: torch.device) -> str | None:
@@ -58,8 +52,10 @@ def unavailable_reason(device: torch.device) -> str | None:
     return None
 
 
-def unsupported_reason(config: AnyConfig) -> str | None:
+def unsupported_reason(config: EncoderConfig) -> str | None:
     """Why an encoder does not run in C++, where C++ runs; None if it does."""
+    if families.family_of(config).native is None:
+        return f"has no C++ for {config.model_type}"
     columns = library().columns()
     sizes = {
         "heads": config.hidden // config.heads,
@@ -78,18 +74,27 @@ def _try() -> None:
         InputError: it does not run here, or computes something else.
     """
     dice = torch.Generator().manual_seed(0)
-    bert, modern = Bert(TRIAL).requires_grad_(False), ModernBert(MODERN_TRIAL).requires_grad_(False)
-    for parameter in (*bert.parameters(), *modern.parameters()):
-        parameter.normal_(std=0.2, generator=dice)
-    lengths = np.array([40, 17, 17, 3, 1])
+    for family in families.FAMILIES:
+        if family.native:
+            encoder = family.encoder(family.native.trial).requires_grad_(False)
+            for parameter in encoder.parameters():
+                parameter.normal_(std=0.2, generator=dice)
+            _compare(encoder, "int8" in family.quantized)
+
+
+def _compare(encoder: Encoder, int8: bool) -> None:
+    """Compare an encoder in C++ with torch in fp32, and in int8 if it runs in that."""
+    lengths, last = np.array([40, 17, 17, 3, 1]), encoder.config.layers
     offsets = np.concatenate([[0], lengths.cumsum()])
-    ids = np.arange(lengths.sum()) % TRIAL.vocabulary
+    ids = np.arange(lengths.sum()) % encoder.config.vocabulary
     batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
-    for reference in (bert, modern, Int8Bert(bert, activation_absmax(bert, batch))):
-        expected = reference(batch, [TRIAL.layers], TORCH)[TRIAL.layers]
-        found = NativeEncoder(reference)(batch, [TRIAL.layers])[TRIAL.layers]
+    references = {"fp32": encoder}
+    if int8:
+        references["int8"] = Int8Bert(encoder, activation_absmax(encoder, batch))
+    for precision, reference in references.items():
+        expected = reference(batch, [last], TORCH)[last]
+        found = NativeEncoder(reference)(batch, [last])[last]
         share = float((found - expected).norm() / expected.norm())
-        precision = "int8" if isinstance(reference, Int8Bert) else "fp32"
         if not share <= MAX_RELATIVE_ERROR[precision]:
             raise InputError(
                 f"is compiled, but differs from torch in {precision} by {share:.2g} of the states'"
@@ -137,7 +142,7 @@ class NativeEncoder:
             embeddings are used as they are.
     """
 
-    def __init__(self, encoder: Bert | ModernBert | Int8Bert):
+    def __init__(self, encoder: Encoder):
         self.config = config = encoder.config
         self._embeddings = encoder.embeddings
         self._library = library()
@@ -148,11 +153,12 @@ class NativeEncoder:
                 setattr(to, name, self._linear(getattr(layer, name)))
             to.attention_norm, to.norm = self._norm(layer.attention_norm), self._norm(layer.norm)
             to.window = config.max_length
-        modern, rounds = isinstance(encoder, ModernBert), isinstance(encoder, Int8Bert)
-        if isinstance(config, ModernBertConfig):
-            self._see(layers, config)
+        self._see(layers, config)
+        native = families.family_of(config).native
+        assert native is not None, config.model_type
         sizes = (config.layers, config.hidden, config.intermediate, config.heads)
-        self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, rounds, modern)
+        form = (isinstance(encoder, Int8Bert), native.modern)
+        self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, *form)
 
     @torch.inference_mode()
     def __call__(
@@ -180,14 +186,15 @@ class NativeEncoder:
             list(pool.map(encode, chunks(batch.layout.lengths, threads)))
         return {**out, last: x}
 
-    def _see(self, layers: Iterable[LayerStruct], config: ModernBertConfig) -> None:
-        """Positions and windows of every layer."""
+    def _see(self, layers: Iterable[LayerStruct], config: EncoderConfig) -> None:
+        """Positions and windows of every layer, where it has any."""
         size = (config.max_length, config.hidden // config.heads)
         ropes = {
             theta: self._address(rope_table(*size, theta, "cpu")) for theta in {*config.thetas}
         }
-        for to, theta, window in zip(layers, config.thetas, config.windows, strict=True):
+        for to, theta in zip(layers, config.thetas, strict=False):
             to.rope = ropes[theta]
+        for to, window in zip(layers, config.windows, strict=False):
             if window is not None:
                 to.window = window
 

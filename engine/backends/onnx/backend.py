@@ -24,7 +24,7 @@ from xtremely.engine.backends.onnx.outputs import IDS, MASK, TYPES, Product
 from xtremely.engine.backends.onnx.session import check_file, open_session, provider
 from xtremely.engine.backends.packed import Packed
 from xtremely.engine.hub.locate import cache_folder, folder_hash
-from xtremely.engine.models.config import ModernBertConfig, exportable
+from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.encoder import require_fits
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.models.weights import encoder_tensors
@@ -106,6 +106,7 @@ class Onnx:
 
     Args:
         folder: a Hugging Face model folder.
+        config: of its encoder.
         wanted: the provider, one of ``session.PROVIDERS`` or ``auto``.
         device: where results are wanted.
         precision: fp32, fp16 or int8.
@@ -117,8 +118,14 @@ class Onnx:
     name = "onnx"
     ops = TORCH
 
-    def __init__(self, folder: Path, wanted: str, device: torch.device, precision: str):
-        config = exportable(folder)
+    def __init__(
+        self,
+        folder: Path,
+        config: EncoderConfig,
+        wanted: str,
+        device: torch.device,
+        precision: str,
+    ):
         if precision not in BOUNDS:
             raise UsageError(
                 f"precision {precision!r} does not run on the onnx backend; legal:"
@@ -132,10 +139,11 @@ class Onnx:
                 " but far slower than on one that has it",
                 stacklevel=4,
             )
-        self.folder, self.device, self.precision = folder, device, precision
+        self.folder, self.config = folder, config
+        self.device, self.precision = device, precision
         self.layers, self.width = config.layers, config.hidden
         self.max_length, self.vocabulary = config.max_length, config.vocabulary
-        self._typed = not isinstance(config, ModernBertConfig) and config.types > 1
+        self._typed = config.types > 1
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
         self._hash = folder_hash(folder)
         if not any((cache_folder() / "onnx").glob(f"{self._hash[:16]}.*")):
@@ -229,7 +237,7 @@ class Onnx:
     def _export(self, layers: tuple[int, ...], folder: Path) -> None:
         """Make the folder of an exported model, which appears whole and sealed."""
         product = Product("hidden states", layers, typed=self._typed)
-        teacher = Packed(self.folder, "torch", torch.device("cpu"), "fp32")
+        teacher = Packed(self.folder, self.config, "torch", torch.device("cpu"), "fp32")
         made = temporary_name(folder)
         try:
             export(self.folder, teacher, product, self.precision, made)

@@ -24,7 +24,7 @@ from xtremely.engine.backends.onnx.session import runtime
 from xtremely.engine.backends.onnx.verify import Agreement, Trial
 from xtremely.engine.backends.packed import Packed
 from xtremely.engine.hub.locate import folder_hash
-from xtremely.engine.models.config import AnyConfig
+from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.kernels.guard import UsageError, require
 
@@ -116,7 +116,7 @@ def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) ->
     return found[-1]
 
 
-def fused(model: onnx.ModelProto, config: AnyConfig) -> onnx.ModelProto:
+def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:
     """The same model with onnxruntime's fused operators (adds with norms, biases with GELU)."""
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_by_fusion

@@ -8,6 +8,7 @@ import torch
 from xtremely.engine.backends import select
 from xtremely.engine.backends.select import open_backend
 from xtremely.engine.runtime import Engine
+from xtremely.files import documents
 from xtremely.kernels.guard import InputError, UsageError
 
 CPU = torch.device("cpu")
@@ -177,5 +178,18 @@ def test_auto_takes_the_kernels_where_they_have_been_measured(
 ):
     folder = make_tiny("bert", hidden_size=64, num_attention_heads=heads)
     monkeypatch.setattr(select, "architecture", lambda device: architecture)
-    monkeypatch.setattr(select, "Packed", lambda folder, name, device, precision: name)
+    monkeypatch.setattr(select, "Packed", lambda folder, config, name, *_: name)
     assert open_backend(folder, "auto", torch.device(device), precision) == chosen
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("auto", "fp32"), ("torch", "bf16")])
+def test_a_backend_reads_the_configuration_once(tiny_bert, monkeypatch, backend, precision):
+    read, real = [], documents.read_json
+
+    def counted(path, *rest):
+        read.append(path.name)
+        return real(path, *rest)
+
+    monkeypatch.setattr(documents, "read_json", counted)
+    open_backend(tiny_bert, backend, CPU, precision)
+    assert read.count("config.json") == 1

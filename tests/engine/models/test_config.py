@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from xtremely.engine.models.config import encoder_config
+from xtremely.engine.models.families import encoder_config
 from xtremely.kernels.guard import InputError
 
 HERE = Path("model")

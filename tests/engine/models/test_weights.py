@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xtremely.engine.backends.select import open_backend
-from xtremely.engine.models.weights import MODERN_WORDS
+from xtremely.engine.models import modernbert
 from xtremely.kernels.guard import InputError
 
 QUERY = "encoder.layer.1.attention.self.query.weight"
@@ -122,7 +122,10 @@ MODERN_DAMAGE = {
         r"lacks the tensors layers\.1\.attn_n",
     ),
     "last norm": (lambda t: t.pop("final_norm.weight"), r"lacks the tensors final_norm\.weight"),
-    "words": (lambda t: t.pop(MODERN_WORDS), "no tensor named .*embeddings.tok_embeddings.weight"),
+    "words": (
+        lambda t: t.pop(modernbert.WORDS),
+        "no tensor named .*embeddings.tok_embeddings.weight",
+    ),
     "extra": (
         lambda t: t.update({"layers.0.attn_norm.weight": torch.ones(48)}),
         r"does not use layers\.0\.attn_norm\.weight",

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from training_cases import CALM, run, run_and_save
 
 from xtremely.engine.config_json import read_config
-from xtremely.engine.models.config import encoder_config
+from xtremely.engine.models.families import encoder_config
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training.trainer import Trainer
 from xtremely.kernels.guard import InputError

@@ -184,7 +184,7 @@ def test_what_auto_takes(make_tiny, monkeypatch):
             lambda c: None if c.hidden == 64 else "odd",
         )
         monkeypatch.setattr(
-            "xtremely.engine.backends.select.Packed", lambda folder, name, *rest: Named(name)
+            "xtremely.engine.backends.select.Packed", lambda folder, config, name, *_: Named(name)
         )
         for name, folder in (("fitting", fitting), ("odd", odd), ("modern", modern)):
             for precision in ("fp32", "int8", "bf16"):

@@ -21,8 +21,8 @@ from xtremely.engine.backends.native.encoder import (
     unavailable_reason,
     unsupported_reason,
 )
-from xtremely.engine.models.bert import Bert
-from xtremely.engine.models.config import EncoderConfig, ModernBertConfig
+from xtremely.engine.models import bert, modernbert
+from xtremely.engine.models.families import family_of
 from xtremely.engine.models.modernbert import ModernBert
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.quantization.int8 import Int8Bert, Int8Linear, Rows
@@ -34,11 +34,15 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 CPU = torch.device("cpu")
 # Tiles have 6 or 12 rows, vectors 8 or 16 lanes, panels 16 or 32 columns, blocks 144 tokens.
 LENGTHS = [150, 66, 48, 33, 32, 31, 18, 17, 16, 15, 13, 12, 11, 9, 8, 7, 6, 5, 4, 3, 2, 1]
-PLAIN = EncoderConfig("bert", 2, 64, 2, 800, 50, 0, 300, 2, 1e-12, 0)
-MODERN = ModernBertConfig(
-    "modernbert", 4, 64, 2, 416, 50, 300, 1e-5, (1e4, 1e2, 1e5, 10.0), (None, 1, 9, 40),
-    False, False, False,
-)  # fmt: skip
+PLAIN = replace(bert.FAMILY.native.trial, intermediate=800, max_length=300)
+MODERN = replace(
+    modernbert.FAMILY.native.trial,
+    layers=4,
+    intermediate=416,
+    max_length=300,
+    thetas=(1e4, 1e2, 1e5, 10.0),
+    windows=(None, 1, 9, 40),
+)
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +81,7 @@ def batch_of(lengths):
 def encoder(config, change=None):
     """An encoder with random weights, biases and norms, changed layer by layer."""
     dice = torch.Generator().manual_seed(0)
-    made = (ModernBert if isinstance(config, ModernBertConfig) else Bert)(config)
+    made = family_of(config).encoder(config)
     for name, parameter in made.requires_grad_(False).named_parameters():
         parameter.normal_(std=0.2, generator=dice)
         if "norm.weight" in name:

@@ -1,0 +1,68 @@
+"""The families of packed encoders, and which of them a model is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xtremely.engine.config_json import CONFIG, about
+from xtremely.engine.models import bert, modernbert
+from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.models.family import Family
+from xtremely.kernels.guard import InputError, require
+
+FAMILIES: tuple[Family[Any], ...] = (bert.FAMILY, modernbert.FAMILY)
+
+
+def find(model_type: str) -> Family[Any] | None:
+    """The family of a model type; None if there is no packed encoder for it."""
+    return next((family for family in FAMILIES if model_type in family.model_types), None)
+
+
+def family_of(config: EncoderConfig) -> Family[Any]:
+    """The family of an encoder."""
+    found = find(config.model_type)
+    assert found is not None, config.model_type
+    return found
+
+
+def model_types(where: Callable[[Family[Any]], object] = lambda family: True) -> str:
+    """The model types of the families for which ``where`` holds, by default all; for messages."""
+    return ", ".join(name for family in FAMILIES if where(family) for name in family.model_types)
+
+
+def encoder_config(raw: dict[str, Any], where: Path) -> EncoderConfig:
+    """The packed encoder's view of the config.json of the folder ``where``.
+
+    Raises:
+        InputError: of no family, or a field that is missing, of another type, out of range or
+            that the packed encoder cannot follow.
+    """
+    kind = about(raw, where).model_type
+    file = where / CONFIG
+    family = find(kind)
+    if family is None:
+        raise InputError(f"{file}: model type {kind!r} is not one of {model_types()}")
+    config = family.read(raw, file)
+    require(
+        config.hidden % config.heads == 0,
+        f"{file}: hidden_size {config.hidden} is not a multiple of {config.heads} heads"
+        " (num_attention_heads)",
+    )
+    width = config.hidden // config.heads
+    require(
+        not config.thetas or width % 2 == 0,
+        f"{file}: heads are {width} wide; RoPE turns pairs, so that must be even",
+    )
+    return config
+
+
+def exportable(raw: dict[str, Any], folder: Path) -> EncoderConfig:
+    """``encoder_config`` of a folder's model, if it is of a family that is exported to ONNX."""
+    kind = raw.get("model_type", "")
+    require(
+        find(kind) is not None,
+        f"{folder}: model type {kind!r} is not exported to ONNX; legal: {model_types()}",
+    )
+    return encoder_config(raw, folder)
