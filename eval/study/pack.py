@@ -21,20 +21,12 @@ from typing import Any
 
 from xtremely.engine.hub.compact import compact, pieces_in_use
 from xtremely.engine.hub.conventions import conventions
-from xtremely.eval.data.examples import (
-    Choices,
-    Comparable,
-    Examples,
-    Parallel,
-    Questions,
-    Tagged,
-    TextPairs,
-    Texts,
-)
+from xtremely.eval.data.examples import Examples
 from xtremely.eval.data.readers import files_read, read_lines
 from xtremely.eval.study.cells import NAMES, ORIGIN, Planned, locate_model, model_hash, plan
 from xtremely.eval.study.data import barred, forget, sets_tested
 from xtremely.eval.study.grid import Grid, read_grid
+from xtremely.eval.tasks.task import RetrievalRules, find_task
 from xtremely.eval.training.data import Reader
 from xtremely.eval.training.recipe import Recipe, settled
 from xtremely.files.folders import check_outputs
@@ -139,10 +131,12 @@ def _texts(
             continue
         if one.recipe is not None:
             for data in _trained_on(one.recipe, root):
-                found.update(dict.fromkeys(texts_of(data, "")))
+                found.update(dict.fromkeys(data.every_text()))
         for test in one.cell.tests:
+            embedded = isinstance(find_task(test.task).rules, RetrievalRules)
+            before = prompt if embedded else ""
             for _, _, data in sets_tested(test, barred(test, one.cell.phases), root):
-                found.update(dict.fromkeys(texts_of(data, prompt)))
+                found.update(dict.fromkeys(before + text for text in data.every_text()))
     return found
 
 
@@ -153,26 +147,3 @@ def _trained_on(recipe: Recipe, root: Path) -> Iterator[Examples]:
         material = reader.material(settled(phase))
         for part in (*material.sources, *material.dev):
             yield from part.languages.values()
-
-
-def texts_of(data: Examples, prompt: str) -> Iterator[str]:
-    """The texts of examples, as they are tokenised."""
-    match data:
-        case Tagged():
-            for words in data.words:
-                yield from words
-        case TextPairs():
-            yield from (*data.first, *data.second)
-        case Texts():
-            yield from data.texts
-        case Questions():
-            yield from data.contexts
-            yield from (question.text for question in data.questions)
-        case Choices():
-            yield from data.texts
-            for options in data.options:
-                yield from options
-        case Parallel():
-            yield from (prompt + text for text in (*data.x, *data.en))
-        case Comparable():
-            yield from (prompt + text for text in (*data.x.texts, *data.en.texts))
