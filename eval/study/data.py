@@ -130,12 +130,6 @@ def data_hashes(cell: StudyCell, root: Path) -> dict[str, list[str]]:
     }
 
 
-def forget() -> None:
-    """Read all data anew."""
-    for remembered in (examples, sampled, sets_tested, _training_hash, _test_hash):
-        remembered.cache_clear()
-
-
 def _hash(data: Examples) -> str:
     if isinstance(data, Questions):
         return text_hash(asdict(replace(data, notes={})))

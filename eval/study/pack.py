@@ -22,12 +22,12 @@ from typing import Any
 from xtremely.engine.hub.compact import compact, pieces_in_use
 from xtremely.engine.hub.conventions import conventions
 from xtremely.eval.data.examples import Examples
-from xtremely.eval.data.readers import files_read, read_lines
+from xtremely.eval.data.readers import read_lines
 from xtremely.eval.study.cells import NAMES, ORIGIN, Planned, locate_model, model_hash, plan
-from xtremely.eval.study.data import barred, forget, sets_tested
-from xtremely.eval.study.grid import Grid, read_grid
-from xtremely.eval.tasks.task import RetrievalRules, find_task
-from xtremely.eval.training.data import Reader
+from xtremely.eval.study.data import barred, sets_tested
+from xtremely.eval.study.grid import read_grid
+from xtremely.eval.tasks.task import RetrievalRules, find_task, find_training_task
+from xtremely.eval.training.data import Reader, dev_of
 from xtremely.eval.training.recipe import Recipe, settled
 from xtremely.files.folders import check_outputs
 from xtremely.files.writing import check_file, written_whole
@@ -58,10 +58,9 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
     with tempfile.TemporaryDirectory(prefix="xtremely-pack-") as temporary:
         root = Path(temporary)
         shutil.copyfile(path, root / "grid.toml")
-        forget()  # what was read before would not be heard of
-        with files_read() as files:
-            planned = plan(grid, data_root, models)
-            texts = {name: _texts(grid, name, planned, data_root, models) for name in grid.models}
+        planned = plan(grid, data_root, models)
+        texts = {name: _texts(name, planned, data_root, models) for name in grid.models}
+        files = _files(planned, data_root)
         check_outputs({"--out": bundle}, {str(file): file for file in files})
         for file in files:
             _copy_plain(file, root / "data" / file.relative_to(data_root))
@@ -120,9 +119,23 @@ def _copy_plain(source: Path, target: Path) -> None:
     target.with_name(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _texts(
-    grid: Grid, model: str, planned: list[Planned], root: Path, models: Path | None
-) -> dict[str, None]:
+def _files(planned: list[Planned], root: Path) -> set[Path]:
+    """The files that cells are trained and tested on, and that training looks at."""
+    found: set[Path] = set()
+    for one in planned:
+        phases = one.recipe.phases if one.recipe else ()
+        for source in (source for phase in phases for source in phase.sources):
+            task, (dev, looked_at) = find_training_task(source.task), dev_of(source, root)
+            sets = [(code, source.split) for code in source.languages]
+            for code, split in (*sets, *((code, dev) for code in looked_at)):
+                found.update(task.files(root, code, split))
+        for test in one.cell.tests:
+            for code, split, _ in sets_tested(test, barred(test, one.cell.phases), root):
+                found.update(find_task(test.task).files(root, code, split))
+    return found
+
+
+def _texts(model: str, planned: list[Planned], root: Path, models: Path | None) -> dict[str, None]:
     """Every text that a model's cells tokenise, once."""
     prompt = conventions(locate_model(model, models), model).default_prompt
     found: dict[str, None] = {"a": None}  # by which the engine learns the special tokens

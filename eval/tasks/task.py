@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from xtremely.eval.data.examples import Examples
@@ -114,8 +116,9 @@ class Task:
         title: one line for people.
         kind: how it is evaluated, one of ``methods.kinds.KINDS``.
         languages: every language that the benchmark averages over, listed only here.
-        find: (root, language, split) -> what reads the examples. It only looks which files are
-            there, and raises Missing where there are none.
+        find: (root, language, split) -> what reads the examples, a ``functools.partial`` with the
+            files among its arguments, see ``files``. It only looks which are there, and raises
+            Missing where there are none.
         splits: splits that are evaluated, in this order. Mining takes all that are there, its
             threshold from the first; other kinds stop at the first whose answers are known.
         metric: the name of its score.
@@ -174,6 +177,18 @@ class Task:
         reasons = [examples.notes["not_comparable"]] if "not_comparable" in examples.notes else []
         notes = {**examples.notes, "not_comparable": "; ".join([*reasons, remark])}
         return replace(examples, notes=notes)
+
+    def files(self, root: Path, language: str, split: str) -> list[Path]:
+        """The text files that ``read`` reads; none of data that comes with the package.
+
+        Raises:
+            Missing: there are none.
+        """
+        reader = self._find(root, language, split)
+        assert isinstance(reader, partial)
+        given = (*reader.args, *reader.keywords.values())
+        every = chain.from_iterable(one if isinstance(one, list) else [one] for one in given)
+        return [one for one in every if isinstance(one, Path)]
 
     def size_remark(self, language: str, split: str, count: int) -> str | None:
         """What is to be said of a set of ``count`` examples; None if it has the known size."""

@@ -153,16 +153,24 @@ class Reader:
         found: dict[str, TaskExamples] = {}
         for source in phase.sources:
             task = find_training_task(source.task)
-            legal = {*task.splits[1:], *task.more_splits} - {source.split}
-            split = next((name for name in DEV if name in legal), None)
-            there = task.languages_there(self._root, split) if split else []
-            codes = [code for code in source.languages if code in there]
+            split, codes = dev_of(source, self._root)
             for code in codes:
-                examples = self._examples(task, code, str(split), phase)
+                examples = self._examples(task, code, split, phase)
                 rows = range(min(len(examples), max(1, phase.dev_examples // len(codes))))
                 part = found.setdefault(task.name, TaskExamples(task, {}))
                 part.languages[code] = chosen(examples, rows)
         return list(found.values())
+
+
+def dev_of(source: Source, root: Path) -> tuple[str, list[str]]:
+    """The split that training on a source may look at, and the source's languages that have it."""
+    task = find_training_task(source.task)
+    legal = {*task.splits[1:], *task.more_splits} - {source.split}
+    split = next((name for name in DEV if name in legal), None)
+    if split is None:
+        return "", []
+    there = task.languages_there(root, split)
+    return split, [code for code in source.languages if code in there]
 
 
 def shuffled(task: Task, examples: Any, seed: int) -> Any:

@@ -361,7 +361,7 @@ def _check_source(source: Source, phase: Phase, where: str) -> None:
             f"{where}: shuffle_labels deals out labels anew, and this task has none that fit"
             f" another example; legal for tasks of kind {', '.join(legal)}"
         )
-    if phase.kind == "mlm" and task.kind != "mlm":
+    if phase.kind == "mlm" and task.name != "mlm":
         raise UsageError(f"{where}: a phase of kind 'mlm' learns from the task 'mlm' alone")
     if not source.languages:
         raise UsageError(f"{where}: no languages; legal: {', '.join(_languages(task))}")
