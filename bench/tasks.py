@@ -29,7 +29,7 @@ from xtremely.bench.harness import Spread
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.eval.data.examples import Questions, Tagged, part
-from xtremely.eval.run.predicting import INFERENCE_METHODS
+from xtremely.eval.methods.kinds import inference_of
 from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, Task, find_task
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,7 +59,7 @@ Contender = Callable[[Run], list[Any]]
 
 def ours(engine: Engine, task: Task, examples: Any) -> Contender:
     """This engine, its tokenizer without memory of earlier rounds."""
-    method = INFERENCE_METHODS[task.kind]
+    method = inference_of(task)
     labels = task.rules.labels if isinstance(task.rules, LabelRules) else ()
     head = engine.head(method.head, labels)
 

@@ -29,14 +29,14 @@ from xtremely.engine.training.dataset import IGNORED, DevSet, Feature, TrainSet
 from xtremely.engine.training.multitask_model import HeadPlan
 from xtremely.engine.training.trainer import Hyperparameters, choose_device, choose_precision, fit
 from xtremely.eval.data.examples import chosen
+from xtremely.eval.methods.kinds import training_of
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.tasks.xtreme.udpos import LABELS
-from xtremely.eval.training.encoding import TRAINING_METHODS
 
 LENGTH = 128
 RATE = 1e-4
 BATCH = 32
-WAY = TRAINING_METHODS["tag"]
+WAY = training_of(find_task("udpos"))
 
 
 def ours(

@@ -28,7 +28,8 @@ from xtremely.eval.report.overview import Overview, overviews
 from xtremely.eval.run.planning import Cell
 from xtremely.eval.run.results import Record, remarks, summarise
 from xtremely.eval.run.runner import Watcher
-from xtremely.eval.scoring.score import AVERAGE, GROUPS, TASKS, headline
+from xtremely.eval.run.score import AVERAGE, GROUPS, TASKS
+from xtremely.eval.scoring.metrics import headline
 
 MAX_ROWS = 40
 WIDE = 100  # columns that bars with all their figures need

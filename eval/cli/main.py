@@ -199,7 +199,7 @@ def score(
     """Score a submission folder as XTREME's own script does; needs no model."""
     from xtremely.eval.cli.display import print_scores
     from xtremely.eval.run.results import dumps
-    from xtremely.eval.scoring.score import score_folder
+    from xtremely.eval.run.score import score_folder
 
     scores = score_folder(predictions, labels)
     if as_json:

@@ -6,8 +6,9 @@ Answers are None where a distribution hides them: predictions are then made, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import Any, ClassVar, Protocol
 
 
@@ -28,6 +29,10 @@ class Examples(Protocol):
 
     def __len__(self) -> int:
         """Number of examples."""
+        ...
+
+    def every_text(self) -> Iterator[str]:
+        """All texts, as they are tokenised, but for a prompt."""
         ...
 
 
@@ -51,6 +56,10 @@ class Parallel:
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.x)
+
+    def every_text(self) -> Iterator[str]:
+        """Both sides' sentences."""
+        return chain(self.x, self.en)
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,10 @@ class Comparable:
         """Number of foreign sentences."""
         return len(self.x.ids)
 
+    def every_text(self) -> Iterator[str]:
+        """Both sides' sentences."""
+        return chain(self.x.texts, self.en.texts)
+
 
 @dataclass(frozen=True)
 class TextPairs:
@@ -100,6 +113,10 @@ class TextPairs:
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.first)
+
+    def every_text(self) -> Iterator[str]:
+        """The first and the second texts."""
+        return chain(self.first, self.second)
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,10 @@ class Tagged:
     def __len__(self) -> int:
         """Number of sentences."""
         return len(self.words)
+
+    def every_text(self) -> Iterator[str]:
+        """The words."""
+        return chain.from_iterable(self.words)
 
 
 @dataclass(frozen=True)
@@ -160,6 +181,10 @@ class Questions:
         """Number of questions."""
         return len(self.questions)
 
+    def every_text(self) -> Iterator[str]:
+        """The contexts and the questions."""
+        return chain(self.contexts, (question.text for question in self.questions))
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -186,6 +211,10 @@ class Choices:
         """Number of examples."""
         return len(self.texts)
 
+    def every_text(self) -> Iterator[str]:
+        """The texts and the options."""
+        return chain(self.texts, *self.options)
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -202,6 +231,10 @@ class Texts:
     def __len__(self) -> int:
         """Number of texts."""
         return len(self.texts)
+
+    def every_text(self) -> Iterator[str]:
+        """The texts."""
+        return iter(self.texts)
 
 
 Answerable = TextPairs | Tagged | Questions | Choices

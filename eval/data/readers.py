@@ -14,8 +14,7 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +41,6 @@ _OTHER_FORMS = {
 }
 _LONE_RETURN = re.compile(r"\r(?!\n)")
 _DIGITS = re.compile("[0-9]{1,18}")
-_LISTENING: list[set[Path]] = []  # sets that hear of every file read, see ``files_read``
 
 
 class Missing(InputError):
@@ -109,17 +107,6 @@ def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple
     raise Missing(task, language, [files[0] for files in layouts])
 
 
-@contextmanager
-def files_read() -> Iterator[set[Path]]:
-    """The files that are read inside, as they come."""
-    found: set[Path] = set()
-    _LISTENING.append(found)
-    try:
-        yield found
-    finally:
-        _LISTENING.remove(found)
-
-
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file, compressed or not, line ends removed.
 
@@ -149,8 +136,6 @@ def read_json_lines(path: Path, schema: type[Schema]) -> list[Schema]:
 
 def _content(path: Path) -> bytes:
     """A file's bytes, unpacked. Where it is there in several forms, they must be the same."""
-    for listening in _LISTENING:
-        listening.add(path)
     data = _unpacked(path)
     packed = path.suffix.lower() in _OPENERS
     plain = path.with_suffix("") if packed else path

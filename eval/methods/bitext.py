@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xtremely.eval.data.examples import Comparable, Parallel, Side
-from xtremely.eval.methods.method import ScoredVariant
-from xtremely.eval.tasks.task import RetrievalRules, Task
+from xtremely.eval.methods.method import ScoredVariant, TaskKind
+from xtremely.eval.scoring import metrics, submission
+from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.tasks.task import MiningRules, RetrievalRules, Task
 from xtremely.kernels.guard import require
 from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
 from xtremely.retrieval.mining import (
@@ -261,3 +264,31 @@ def _first(side: Side, wanted: set[str], limit: int) -> Side:
     ranked = sorted(range(len(side.ids)), key=lambda row: side.ids[row] not in wanted)
     rows = sorted(ranked[:limit])
     return Side([side.ids[row] for row in rows], [side.texts[row] for row in rows])
+
+
+def score_rows(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    """Accuracy of a row a line, and the number of lines."""
+    found, truth = submission.read_rows(predicted, gold)
+    return metrics.accuracy(found, truth), len(truth)
+
+
+def score_pairs(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    """F1, precision and recall of two ids a line, and the number of gold pairs."""
+    found, truth = submission.read_pairs(predicted, gold)
+    return metrics.pairs(found, truth), len(truth)
+
+
+RETRIEVE = TaskKind(
+    name="retrieve",
+    rules=RetrievalRules,
+    match=score_parallel,
+    first=limited,
+    score_file=score_rows,
+)
+MINE = TaskKind(
+    name="mine",
+    rules=MiningRules,
+    match=score_comparable,
+    first=limited,
+    score_file=score_pairs,
+)

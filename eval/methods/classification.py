@@ -1,22 +1,32 @@
-"""Evaluating text pairs and multiple choice: two texts a sequence, one label or score each."""
+"""Text pairs: two texts a sequence, one label each."""
 
 from __future__ import annotations
 
-from itertools import chain, repeat
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import Batch
-from xtremely.engine.text.tokenizer import Tokens
+from xtremely.engine.text.tokenizer import Tokenizer, Tokens
+from xtremely.engine.training.dataset import Feature
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.eval.data.examples import Choices, TextPairs
-from xtremely.eval.methods.method import InferenceMethod
-from xtremely.eval.scoring import metrics
+from xtremely.eval.methods.method import (
+    InferenceMethod,
+    PublishedTraining,
+    TaskKind,
+    TrainingMethod,
+    exact_share,
+    sequences,
+)
+from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
-from xtremely.eval.tasks.task import Task
+from xtremely.eval.tasks.task import LabelRules, Task
 
 
 class Outputs:
@@ -56,36 +66,60 @@ class Pairs(Outputs):
         return [self._labels[label] for label in self.values.argmax(dim=1).tolist()]
 
 
-class Options(Outputs):
-    """Texts, each with each of its options, as sequences for a head, and the options it prefers."""
-
-    def __init__(self, engine: Engine, head: Head, task: Task, examples: Choices, max_length: int):
-        self._counts = [len(options) for options in examples.options]
-        texts = chain.from_iterable(map(repeat, examples.texts, self._counts))
-        options = chain.from_iterable(examples.options)
-        super().__init__(engine.tokenizer.pairs([*texts], [*options], max_length), 1)
-
-    def predictions(self) -> list[str]:
-        """The row of every example's best option."""
-        return [str(int(scores.argmax())) for scores in self.values[:, 0].split(self._counts)]
-
-
-def _label_accuracy(
-    task: Task, language: str, examples: TextPairs, predictions: list[str]
-) -> Metrics:
+def measure(task: Task, language: str, examples: TextPairs, predictions: list[str]) -> Metrics:
+    """Accuracy."""
     return metrics.accuracy(predictions, examples.labels or [])
 
 
-def _option_accuracy(
-    task: Task, language: str, examples: Choices, predictions: list[str]
-) -> Metrics:
-    return metrics.accuracy(predictions, [*map(str, examples.answers or [])])
-
-
-def _lines(examples: TextPairs | Choices, predictions: list[str]) -> list[str]:
-    """A prediction a line."""
+def lines(examples: TextPairs | Choices, predictions: list[str]) -> list[str]:
+    """The prediction file: a prediction a line."""
     return predictions
 
 
-PAIRS = InferenceMethod("sequence classification", Pairs, _label_accuracy, _lines)
-CHOICES = InferenceMethod("multiple choice", Options, _option_accuracy, _lines)
+def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    """Accuracy of a label a line, and the number of lines."""
+    assert isinstance(task.rules, LabelRules)
+    found, truth = submission.read_labels(predicted, gold, task.rules.labels)
+    return metrics.accuracy(found, truth), len(truth)
+
+
+def guessing(task: Task) -> float:
+    """Accuracy of guessing among the labels, 0 to 100."""
+    assert isinstance(task.rules, LabelRules)
+    return 100 / len(task.rules.labels)
+
+
+def features(
+    tokenizer: Tokenizer, task: Task, examples: TextPairs, max_length: int
+) -> list[Feature]:
+    """Both texts as one sequence; the target is the label's number."""
+    assert isinstance(task.rules, LabelRules)
+    number = {label: place for place, label in enumerate(task.rules.labels)}
+    tokens = tokenizer.pairs(examples.first, examples.second, max_length)
+    return [
+        Feature((ids,), (types,), number[label])
+        for (ids, types), label in zip(sequences(tokens), examples.labels or (), strict=True)
+    ]
+
+
+def shuffled(examples: TextPairs, dice: np.random.Generator) -> TextPairs:
+    """The labels dealt out anew."""
+    labels = examples.labels or []
+    return replace(examples, labels=[labels[n] for n in dice.permutation(len(labels))])
+
+
+KIND = TaskKind(
+    name="pair",
+    rules=LabelRules,
+    inference=InferenceMethod("sequence classification", Pairs, measure, lines),
+    training=TrainingMethod(
+        "sequence classification",
+        features,
+        metric="accuracy",
+        score=exact_share,
+        published=PublishedTraining(epochs=5.0),
+        shuffled=shuffled,
+    ),
+    score_file=score_file,
+    guessing=guessing,
+)

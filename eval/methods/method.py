@@ -1,23 +1,27 @@
-"""What evaluating one language gives, whatever the kind of task, and how a head evaluates a kind.
+"""The form of a kind of task: all that is done in another way for it than for other kinds.
 
-Retrieval scores many variants of a cell and says which one is the benchmark's
-(``bitext.Matched``). Where a head answers, a kind of task is one ``InferenceMethod``: the module of
-the kind ends with it, and the runner takes it from there.
+A kind is one ``TaskKind``, at the end of its module; ``kinds.KINDS`` lists them. Everything else
+asks the value. A kind is evaluated by a head (``InferenceMethod``), or by the encoder's vectors
+alone, which score many variants of a cell (``bitext.Matched``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import Batch
-from xtremely.engine.text.tokenizer import Tokens
+from xtremely.engine.text.tokenizer import Tokenizer, Tokens
+from xtremely.engine.training.dataset import Feature
 from xtremely.engine.transfer import Finish
+from xtremely.eval.data.examples import part
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import Task
 
@@ -89,3 +93,89 @@ class InferenceMethod:
     ask: Callable[[Engine, Head, Task, Any, int], ModelInputs]
     measure: Callable[[Task, str, Any, list[Any]], Metrics]
     submission: Callable[[Any, list[Any]], Submission]
+
+
+@dataclass(frozen=True)
+class PublishedTraining:
+    """XTREME's training (scripts/train_*.sh; effective batch 32, linear decay), see ``Phase``."""
+
+    epochs: float
+    learning_rate: float = 2e-5
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingMethod:
+    """How a kind of task is learnt.
+
+    Attributes:
+        head: the kind of head, one of ``multitask_model.CLASSES``.
+        features: (tokenizer, task, examples, most tokens) -> features, at least one an example.
+            Sequences are those that evaluation asks about.
+        metric: what ``score`` gives.
+        score: (task, features, predictions) -> 0 to 100.
+        published: XTREME's settings.
+        usable: examples -> those that can be learnt from, with the others counted in the notes.
+        labels: examples -> the labels that occur, for tasks that do not list theirs.
+        shuffled: (examples, dice) -> the same texts with the same labels, dealt out anew; None
+            where a label fits no other example.
+    """
+
+    head: str
+    features: Callable[[Tokenizer, Task, Any, int], list[Feature]]
+    metric: str
+    score: Callable[[Task, Sequence[Feature], list[np.ndarray]], float]
+    published: PublishedTraining
+    usable: Callable[[Any], Any] = lambda examples: examples
+    labels: Callable[[Any], set[str]] = lambda examples: set()
+    shuffled: Callable[[Any, np.random.Generator], Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskKind:
+    """A kind of task.
+
+    Attributes:
+        name: what tasks call it.
+        rules: the class of its tasks' rules.
+        inference: how a head evaluates it; None where there is no head.
+        match: (task, splits, vectors of each, spaces) -> scored variants, where vectors alone
+            evaluate it.
+        training: how it is learnt; None where nothing is trained.
+        first: (examples, n) -> the first n, for a quick look.
+        score_file: (predictions, gold, task, language) -> metrics and the number of gold examples,
+            of files in XTREME's layout (``scoring.submission``); None for kinds that XTREME's
+            script does not score.
+        suffix: of such files.
+        guessing: task -> the score of guessing, 0 to 100; None where there is no such rate.
+        shown: the metrics that a study shows; empty for the task's own.
+        as_published: task -> the task by the rules of the original script.
+        check_length: (tokenizer, task, most tokens of a sequence) raises TooShort where sequences
+            leave parts of a text out.
+    """
+
+    name: str
+    rules: type
+    inference: InferenceMethod | None = None
+    match: Callable[..., Iterator[Any]] | None = None
+    training: TrainingMethod | None = None
+    first: Callable[[Any, int], Any] = lambda examples, count: part(examples, slice(count))
+    score_file: Callable[[Path, Path, Task, str], tuple[Metrics, int]] | None = None
+    suffix: str = ".tsv"
+    guessing: Callable[[Task], float] | None = None
+    shown: tuple[str, ...] = ()
+    as_published: Callable[[Task], Task] = lambda task: task
+    check_length: Callable[[Tokenizer, Task, int], None] | None = None
+
+
+def sequences(tokens: Tokens) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The ids and the types of every sequence."""
+    for start, end in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
+        yield tokens.ids[start:end], tokens.types[start:end]
+
+
+def exact_share(task: Task, features: Sequence[Feature], predictions: list[np.ndarray]) -> float:
+    """How many targets are predicted as a whole, 0 to 100."""
+    right = [bool(np.all(p == f.target)) for p, f in zip(predictions, features, strict=True)]
+    return 100 * sum(right) / len(right)

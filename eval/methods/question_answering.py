@@ -1,10 +1,13 @@
-"""Evaluating question answering: windows, the best spans of each, one answer for every question."""
+"""Question answering: windows, the best spans of each, one answer for every question."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,28 +15,24 @@ from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import Batch
 from xtremely.engine.text.tokenizer import Tokenizer
-from xtremely.engine.text.windows import TooShort, check_room, windows
-from xtremely.eval.data.examples import Questions
+from xtremely.engine.text.windows import Windows, check_room, windows
+from xtremely.engine.training.dataset import Feature
+from xtremely.eval.data.examples import Questions, chosen
+from xtremely.eval.data.squad import stands_at
 from xtremely.eval.methods.decode import WORDINGS, likeliest, merge, worded
-from xtremely.eval.methods.method import InferenceMethod
-from xtremely.eval.scoring import metrics
+from xtremely.eval.methods.method import (
+    InferenceMethod,
+    PublishedTraining,
+    TaskKind,
+    TrainingMethod,
+    exact_share,
+    sequences,
+)
+from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import ExtractiveQARules, Task
 
-
-def check_windows(tokenizer: Tokenizer, task: Task, max_length: int, where: str) -> None:
-    """Refuse a task whose windows would leave parts of a context out; other kinds have no windows.
-
-    Raises:
-        TooShort: sequences of ``max_length`` tokens do not hold a question and the tokens to the
-            next window; the complaint begins with ``where``.
-    """
-    rules = task.rules
-    if isinstance(rules, ExtractiveQARules):
-        try:
-            check_room(tokenizer, max_length, rules.question_length, rules.stride)
-        except TooShort as error:
-            raise TooShort(f"{where}: {error}") from error
+NOWHERE = (0, 0)  # what is pointed at where a window does not hold the answer: the first token
 
 
 class Answering:
@@ -49,15 +48,7 @@ class Answering:
         self._rules, self._examples = task.rules, examples
         self._tokenizer = engine.tokenizer
         self._span = engine.backend.ops.span
-        self._windows = windows(
-            engine.tokenizer,
-            [question.text for question in examples.questions],
-            examples.contexts,
-            [question.context for question in examples.questions],
-            max_length=max_length,
-            question_length=task.rules.question_length,
-            stride=task.rules.stride,
-        )
+        self._windows = _windows(engine.tokenizer, task, examples, max_length)
         self.tokens = self._windows.tokens
         shape, device = (len(self.tokens), task.rules.best), engine.backend.device
         self._found = (
@@ -94,20 +85,125 @@ class Answering:
         return [next(answers, ("", 0.0))[0] for answers in self.ranked()]
 
 
-def measure(task: Task, language: str, examples: Questions, predictions: list[str]) -> Metrics:
-    """Exact match and F1, an answer being compared with all right ones."""
+def _windows(tokenizer: Tokenizer, task: Task, examples: Questions, max_length: int) -> Windows:
     assert isinstance(task.rules, ExtractiveQARules)
-    return metrics.answers(
-        submission(examples, predictions),
-        {question.id: question.answers for question in examples.questions},
-        metrics.answer_tokens(task.rules.normaliser, language),
+    return windows(
+        tokenizer,
+        [question.text for question in examples.questions],
+        examples.contexts,
+        [question.context for question in examples.questions],
+        max_length=max_length,
+        question_length=task.rules.question_length,
+        stride=task.rules.stride,
     )
 
 
-def submission(examples: Questions, predictions: list[str]) -> dict[str, str]:
-    """Question id -> answer."""
+def measure(task: Task, language: str, examples: Questions, predictions: list[str]) -> Metrics:
+    """Exact match and F1, an answer being compared with all right ones."""
+    return metrics.answers(
+        by_id(examples, predictions),
+        {question.id: question.answers for question in examples.questions},
+        _answer_tokens(task, language),
+    )
+
+
+def by_id(examples: Questions, predictions: list[str]) -> dict[str, str]:
+    """The prediction file: question id -> answer."""
     ids = [question.id for question in examples.questions]
     return dict(zip(ids, predictions, strict=True))
 
 
-METHOD = InferenceMethod("question answering", Answering, measure, submission)
+def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    """The same metrics of question id -> answer, and the number of questions."""
+    found, truth = submission.read_answers(predicted, gold)
+    return metrics.answers(found, truth, _answer_tokens(task, language)), len(truth)
+
+
+def _answer_tokens(task: Task, language: str) -> Callable[[str], list[str]]:
+    assert isinstance(task.rules, ExtractiveQARules)
+    return metrics.answer_tokens(task.rules.normaliser, language)
+
+
+def as_published(task: Task) -> Task:
+    """The task by the original script's rules: whole words, of a window's likeliest ends."""
+    assert isinstance(task.rules, ExtractiveQARules)
+    rules = replace(task.rules, wording="words", shortlist=task.rules.best)
+    return replace(task, rules=rules)
+
+
+def check_length(tokenizer: Tokenizer, task: Task, max_length: int) -> None:
+    """Raise TooShort for windows that would leave parts of a context out."""
+    assert isinstance(task.rules, ExtractiveQARules)
+    check_room(tokenizer, max_length, task.rules.question_length, task.rules.stride)
+
+
+def usable(examples: Questions) -> Questions:
+    """The examples without those whose answer does not stand where the file says, counted."""
+    rows = [
+        row
+        for row, question in enumerate(examples.questions)
+        if not question.answers
+        or stands_at(examples.contexts[question.context], question.answers[0], question.starts[0])
+    ]
+    left_out = len(examples) - len(rows)
+    notes = {**examples.notes, "left_out": left_out} if left_out else examples.notes
+    return replace(chosen(examples, rows), notes=notes)
+
+
+def features(
+    tokenizer: Tokenizer, task: Task, examples: Questions, max_length: int
+) -> list[Feature]:
+    """Every window of a question's context; the target is the first answer's place in it."""
+    shown = _windows(tokenizer, task, examples, max_length)
+    every = list(sequences(shown.tokens))
+    made = []
+    for row, question in enumerate(examples.questions):
+        span = None
+        if question.answers:
+            begin = question.starts[0]
+            offsets = shown.contexts[question.context].spans
+            span = answer_tokens(offsets, begin, begin + len(question.answers[0]))
+        for window in range(shown.borders[row], shown.borders[row + 1]):
+            ids, types = every[window]
+            target = NOWHERE
+            if span is not None:
+                start, end = (int(place - shown.shift[window]) for place in span)
+                if shown.ends[window, 0] <= start <= end < shown.ends[window, 1]:
+                    target = (start, end)
+            made.append(Feature((ids,), (types,), target))
+    return made
+
+
+def answer_tokens(spans: np.ndarray, begin: int, end: int) -> tuple[int, int]:
+    """The first and the last token that stand for a character of ``begin`` to before ``end``.
+
+    Args:
+        spans: [n, 2], the characters of every token of the context, see ``windows.Pieces``.
+        begin: the answer's first character.
+        end: behind its last one.
+    """
+    first = np.searchsorted(spans[:, 1], begin, "right")
+    last = np.searchsorted(spans[:, 0], end, "left") - 1
+    return int(first), int(last)
+
+
+KIND = TaskKind(
+    name="span",
+    rules=ExtractiveQARules,
+    inference=InferenceMethod("question answering", Answering, measure, by_id),
+    training=TrainingMethod(
+        "question answering",
+        features,
+        metric="exact windows",  # an answer's first and last token in each
+        score=exact_share,
+        published=PublishedTraining(
+            epochs=3.0, learning_rate=3e-5, warmup=500.0, weight_decay=1e-4
+        ),
+        usable=usable,
+    ),
+    score_file=score_file,
+    suffix=".json",
+    shown=("f1", "exact_match"),
+    as_published=as_published,
+    check_length=check_length,
+)

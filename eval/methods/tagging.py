@@ -1,4 +1,4 @@
-"""Evaluating tagging: words become subwords, and a word's tag is read off its first one.
+"""Tagging: words become subwords, and a word's tag is read off its first one.
 
 As in XTREME's utils_preprocess.py, every word is tokenised alone, a word of no subword (or of more
 than a sequence holds) becomes the unknown token, and a sentence that does not fit into a sequence
@@ -11,7 +11,9 @@ as the model's own tokenizer ends them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from dataclasses import replace
+from itertools import accumulate, islice, pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,12 +23,18 @@ from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import Batch
 from xtremely.engine.text.tokenizer import Tokenizer, Tokens
+from xtremely.engine.training.dataset import IGNORED, Feature
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.eval.data.examples import Tagged
-from xtremely.eval.methods.method import InferenceMethod
-from xtremely.eval.scoring import metrics
+from xtremely.eval.methods.method import (
+    InferenceMethod,
+    PublishedTraining,
+    TaskKind,
+    TrainingMethod,
+)
+from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
-from xtremely.eval.tasks.task import Task
+from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import InputError
 
 Words = list[np.ndarray]  # the subwords of each word of a sentence
@@ -36,8 +44,8 @@ class Tagging:
     """Sentences as sequences for a head, and the tags that its outputs give."""
 
     def __init__(self, engine: Engine, head: Head, task: Task, examples: Tagged, max_length: int):
-        single, pair = engine.tokenizer.single, engine.tokenizer.pair
-        room = max_length - max(single.specials, pair.specials - 1)
+        single = engine.tokenizer.single
+        room = _room(engine.tokenizer, max_length)
         sentences = subwords(engine.tokenizer, examples.words, room)
         pieces = [piece for sentence in sentences for piece in split(sentence, room)]
         self.tokens = Tokens.of(single.join(np.concatenate(piece)) for piece in pieces)
@@ -62,6 +70,11 @@ class Tagging:
         """A tag for every word of every sentence."""
         tags = [self._labels[label] for label in self._found[self._firsts].tolist()]
         return [tags[start:end] for start, end in pairwise(self._borders)]
+
+
+def _room(tokenizer: Tokenizer, max_length: int) -> int:
+    """Subwords of a sequence, see the module."""
+    return max_length - max(tokenizer.single.specials, tokenizer.pair.specials - 1)
 
 
 def subwords(
@@ -120,9 +133,76 @@ def measure(task: Task, language: str, examples: Tagged, predictions: list[list[
     return metrics.tagging(predictions, examples.tags or [])
 
 
-def submission(examples: Tagged, predictions: list[list[str]]) -> list[str]:
-    """A tag a line, an empty line behind every sentence."""
+def lines(examples: Tagged, predictions: list[list[str]]) -> list[str]:
+    """The prediction file: a tag a line, an empty line behind every sentence."""
     return [line for tags in predictions for line in (*tags, "")]
 
 
-METHOD = InferenceMethod("token classification", Tagging, measure, submission)
+def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    """The same metrics of a tag a line, and the number of sentences."""
+    assert isinstance(task.rules, LabelRules)
+    found, truth = submission.read_tags(predicted, gold, task.rules.labels)
+    return metrics.tagging(found, truth), len(truth)
+
+
+def features(tokenizer: Tokenizer, task: Task, examples: Tagged, max_length: int) -> list[Feature]:
+    """Sentences, those too long in pieces; a word's tag is the target of its first subword."""
+    assert isinstance(task.rules, LabelRules)
+    number = {label: place for place, label in enumerate(task.rules.labels)}
+    room = _room(tokenizer, max_length)
+    before = len(tokenizer.single.ids[0])
+    made = []
+    sentences = subwords(tokenizer, examples.words, room)
+    for words, labels in zip(sentences, examples.tags or (), strict=True):
+        rest = iter(labels)
+        for piece in split(words, room):
+            ids, types = tokenizer.single.join(np.concatenate(piece))
+            target = np.full(len(ids), IGNORED)
+            firsts = np.cumsum([before, *map(len, piece[:-1])])
+            target[firsts] = [number[next(rest)] for _ in piece]
+            made.append(Feature((ids,), (types,), target))
+    return made
+
+
+def dev_score(task: Task, features: Sequence[Feature], predictions: list[np.ndarray]) -> float:
+    """F1 as the benchmark counts it, a word's tag being its first subword's and every sequence a
+    sentence.
+    """
+    assert isinstance(task.rules, LabelRules)
+    names = task.rules.labels
+    found, gold = [], []
+    for feature, predicted in zip(features, predictions, strict=True):
+        firsts = np.flatnonzero(feature.target != IGNORED)
+        found.append([names[label] for label in predicted[firsts]])
+        gold.append([names[label] for label in feature.target[firsts]])
+    return metrics.tagging(found, gold)["f1"]
+
+
+def labels(examples: Tagged) -> set[str]:
+    """The tags that occur."""
+    return {tag for sentence in examples.tags or () for tag in sentence}
+
+
+def shuffled(examples: Tagged, dice: np.random.Generator) -> Tagged:
+    """The tags dealt out anew among all words."""
+    tags = examples.tags or []
+    every = [tag for sentence in tags for tag in sentence]
+    dealt = iter([every[n] for n in dice.permutation(len(every))])
+    return replace(examples, tags=[[*islice(dealt, len(one))] for one in tags])
+
+
+KIND = TaskKind(
+    name="tag",
+    rules=LabelRules,
+    inference=InferenceMethod("token classification", Tagging, measure, lines),
+    training=TrainingMethod(
+        "token classification",
+        features,
+        metric="f1",
+        score=dev_score,
+        published=PublishedTraining(epochs=10.0),
+        labels=labels,
+        shuffled=shuffled,
+    ),
+    score_file=score_file,
+)

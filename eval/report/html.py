@@ -19,7 +19,7 @@ from xtremely.eval.report.charts import language_chart, sweep_charts
 from xtremely.eval.report.overview import overviews
 from xtremely.eval.report.views import direction, metric_name, views
 from xtremely.eval.run.results import Record, distinct, groups, remarks, settings_of
-from xtremely.eval.scoring.score import TASKS
+from xtremely.eval.run.score import TASKS
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import require
 

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from xtremely.eval.data.languages import grouped, language
 from xtremely.eval.run.results import Record, groups, settings_of
-from xtremely.eval.scoring.score import GROUPS, TASKS
+from xtremely.eval.run.score import GROUPS, TASKS
 from xtremely.eval.tasks.task import Task, find_task
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
-from xtremely.eval.data.examples import Comparable, Parallel, part
 from xtremely.eval.data.readers import Incomplete, Missing, text_hash, whole_number
-from xtremely.eval.methods.bitext import Space, Spaces, limited
-from xtremely.eval.methods.question_answering import check_windows
-from xtremely.eval.run.predicting import INFERENCE_METHODS
-from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, RetrievalRules, Task
+from xtremely.eval.methods.bitext import Space, Spaces
+from xtremely.eval.methods.kinds import check_length, inference_of, kind_of
+from xtremely.eval.tasks.task import LabelRules, RetrievalRules, Task
 from xtremely.files.documents import check_value
 from xtremely.kernels.guard import InputError, UsageError, require, require_number
 from xtremely.kernels.pooling import POOLINGS
@@ -178,6 +176,7 @@ def check_settings(tasks: list[Task], settings: EvaluationSettings) -> str:
 def _cell(
     engine: Engine, task: Task, code: str, splits: dict[str, Any], settings: EvaluationSettings
 ) -> Cell:
+    kind = kind_of(task)
     how: Spaces | Head
     if isinstance(task.rules, RetrievalRules):
         how = _spaces(engine, task.rules, settings)
@@ -186,13 +185,12 @@ def _cell(
     else:
         how = _head(engine, task)
         longest = engine.backend.max_length
-    if isinstance(task.rules, ExtractiveQARules) and settings.profile != "model":
-        own_script = replace(task.rules, wording="words", shortlist=task.rules.best)
-        task = replace(task, rules=own_script)
+    if settings.profile != "model":
+        task = kind.as_published(task)
     if settings.limit is not None:
-        splits = {name: _limited(data, settings.limit) for name, data in splits.items()}
+        splits = {name: kind.first(data, settings.limit) for name, data in splits.items()}
     max_length = min(task.max_length, longest)
-    check_windows(engine.tokenizer, task, max_length, f"task {task.name!r}")
+    check_length(engine.tokenizer, task, max_length, f"task {task.name!r}")
     texts = {name: {**asdict(data), "notes": None} for name, data in splits.items()}
     return Cell(
         task,
@@ -205,17 +203,11 @@ def _cell(
     )
 
 
-def _limited(data: Any, limit: int) -> Any:
-    if isinstance(data, (Parallel, Comparable)):
-        return limited(data, limit)
-    return part(data, slice(limit))
-
-
 def _head(engine: Engine, task: Task) -> Head:
     """The head that the model must have for the task."""
     labels = task.rules.labels if isinstance(task.rules, LabelRules) else ()
     try:
-        return engine.head(INFERENCE_METHODS[task.kind].head, labels)
+        return engine.head(inference_of(task).head, labels)
     except InputError as error:
         raise type(error)(f"task {task.name!r}: {error}") from error
 

@@ -22,19 +22,12 @@ from xtremely.engine.text.batch import Batch
 from xtremely.engine.text.tokenizer import Tokens
 from xtremely.engine.transfer import Finish, prepared, to_host
 from xtremely.eval.data.examples import Answerable, part
-from xtremely.eval.methods import classification, question_answering, tagging
+from xtremely.eval.methods.kinds import inference_of
 from xtremely.eval.methods.method import ModelInputs
 from xtremely.eval.run.kept import keep, kept
 from xtremely.eval.tasks.task import Task
 from xtremely.kernels.guard import InputError, require
 
-# Kind of a task -> how a head evaluates it; the other kinds take the encoder as it is.
-INFERENCE_METHODS = {
-    "pair": classification.PAIRS,
-    "choice": classification.CHOICES,
-    "tag": tagging.METHOD,
-    "span": question_answering.METHOD,
-}
 PART = 4096  # examples: many batches on any device, minutes on a slow one
 
 
@@ -59,7 +52,7 @@ def predict(
 
     Args:
         engine: the model.
-        head: its head, of the kind that ``INFERENCE_METHODS`` names for the task.
+        head: its head, of the kind that the task's inference method names.
         task: what is evaluated.
         examples: of one language and split.
         max_length: most tokens of a sequence.
@@ -81,7 +74,7 @@ def predict(
     for path in done:
         progress(len(parts[path]), 0)
     missing = {path: some for path, some in parts.items() if path not in done}
-    method = INFERENCE_METHODS[task.kind]
+    method = inference_of(task)
     asking = prepared(
         lambda some: method.ask(engine, head, task, some, max_length),
         missing.values(),

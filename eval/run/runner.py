@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,21 +27,14 @@ from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine, Work
 from xtremely.engine.transfer import prepared
 from xtremely.eval.data.examples import Comparable, Parallel
-from xtremely.eval.methods.bitext import (
-    Matched,
-    Space,
-    Spaces,
-    is_headline,
-    score_comparable,
-    score_parallel,
-    texts_of,
-)
+from xtremely.eval.methods.bitext import Space, Spaces, is_headline, texts_of
+from xtremely.eval.methods.kinds import inference_of, kind_of
 from xtremely.eval.methods.method import ScoredVariant, Submission
 from xtremely.eval.run.kept import keep, kept
 from xtremely.eval.run.planning import Cell, EvaluationSettings
-from xtremely.eval.run.predicting import INFERENCE_METHODS, PART, predict
+from xtremely.eval.run.predicting import PART, predict
 from xtremely.eval.run.results import VARIANT, CellFile, Record, library_versions
-from xtremely.eval.scoring.score import headline
+from xtremely.eval.scoring.metrics import headline
 from xtremely.eval.tasks.task import RetrievalRules
 from xtremely.files.writing import check_file
 from xtremely.kernels.guard import InputError, UsageError, require
@@ -50,10 +43,6 @@ from xtremely.retrieval.store import Store
 SHARD_ROWS = 4096
 # What a record repeats of its cell's identity, at its end.
 REPEATED = ("backend", "device", "precision", "versions", "model_hash", "data_hash")
-SCORERS: dict[str, Callable[..., Iterator[Matched]]] = {
-    "retrieve": score_parallel,
-    "mine": score_comparable,
-}
 
 
 class Watcher:
@@ -119,8 +108,7 @@ def check_place(engine: Engine, cell: Cell, settings: EvaluationSettings, out: P
 
 def submission_names(cell: Cell) -> list[str]:
     """The files that a cell's predictions may get, below ``submission``."""
-    empty: tuple[Submission, ...] = ([], {})
-    return [_file_name(cell, split, one) for split in cell.splits for one in empty]
+    return [_file_name(cell, split) for split in cell.splits]
 
 
 def _matched(
@@ -128,13 +116,14 @@ def _matched(
 ) -> tuple[list[ScoredVariant], float]:
     """Translations found in every space, and the seconds that finding them took."""
     assert isinstance(cell.how, Spaces)
-    spaces, vectors = cell.how, {}
+    match, spaces, vectors = kind_of(cell.task).match, cell.how, {}
+    assert match is not None
     watcher.begin(cell, sum(len(side) for data in cell.splits.values() for side in texts_of(data)))
     for split, data in cell.splits.items():
         store = _encode(engine, data, cell, spaces, folder / split, watcher, work)
         vectors[split] = _columns(store, spaces, data)
     start = time.perf_counter()
-    found = list(SCORERS[cell.task.kind](cell.task, cell.splits, vectors, spaces.every))
+    found = list(match(cell.task, cell.splits, vectors, spaces.every))
     seconds = time.perf_counter() - start
     return [
         replace(one, headline=is_headline(one, cell.task, spaces.headline)) for one in found
@@ -146,7 +135,7 @@ def _answered(
 ) -> tuple[list[ScoredVariant], float]:
     """Predictions of the cell's head, and the seconds that scoring them took."""
     assert isinstance(cell.how, Head)
-    task, method = cell.task, INFERENCE_METHODS[cell.task.kind]
+    task, method = cell.task, inference_of(cell.task)
     scored, seconds = [], 0.0
     watcher.begin(cell, sum(map(len, cell.splits.values())))
     for split, data in cell.splits.items():
@@ -176,8 +165,8 @@ def _check_belongs(path: Path, cell: Cell, identity: dict[str, Any], found: dict
     for record in found["records"]:
         for key, value in own.items():
             require(record[key] == value, f"{path}: its {key} is {record[key]!r}, not {value!r}")
-    for name, content in found["submission"].items():
-        legal = {_file_name(cell, split, content) for split in cell.splits}
+    legal = submission_names(cell)
+    for name in found["submission"]:
         require(name in legal, f"{path}: holds predictions for {name!r}")
 
 
@@ -331,7 +320,7 @@ def _answering(cell: Cell) -> dict[str, Any]:
     """What decides how a head answers, beside the model's folder."""
     task = cell.task
     return {
-        "settings": {"head": INFERENCE_METHODS[task.kind].head, "part": PART},
+        "settings": {"head": inference_of(task).head, "part": PART},
         "scored": [task.kind, task.metric],
         "rules": asdict(task.rules),
     }
@@ -377,16 +366,15 @@ def _submission(cell: Cell, scored: list[ScoredVariant]) -> dict[str, Submission
     XTREME calls the split that it scores "test", whatever the distribution calls it.
     """
     return {
-        _file_name(cell, one.split, one.submission): one.submission
+        _file_name(cell, one.split): one.submission
         for one in scored
         if one.headline and one.submission is not None
     }
 
 
-def _file_name(cell: Cell, split: str, content: Submission) -> str:
+def _file_name(cell: Cell, split: str) -> str:
     name = "test" if split == cell.task.own_split else split
-    suffix = ".json" if isinstance(content, dict) else ".tsv"
-    return f"{cell.task.name}/{name}-{cell.language}{suffix}"
+    return f"{cell.task.name}/{name}-{cell.language}{kind_of(cell.task).suffix}"
 
 
 def records_of(results: Iterable[dict[str, Any]]) -> list[Record]:

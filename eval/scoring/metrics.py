@@ -167,3 +167,10 @@ def _without_articles(text: str, language: str) -> str:
 @cache
 def _is_punctuation(sign: str) -> bool:
     return sign in string.punctuation or unicodedata.category(sign).startswith("P")
+
+
+def headline(values: Metrics) -> float:
+    """The one number that XTREME makes of a task's metrics."""
+    if "exact_match" in values:
+        return (values["exact_match"] + values["f1"]) / 2
+    return values["f1"] if "f1" in values else values["accuracy"]

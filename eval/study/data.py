@@ -8,12 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xtremely.eval.data.examples import Comparable, Examples, Parallel, Questions, chosen, part
+from xtremely.eval.data.examples import Comparable, Examples, Questions, chosen, part
 from xtremely.eval.data.readers import Missing, text_hash
-from xtremely.eval.methods.bitext import limited
+from xtremely.eval.methods.kinds import kind_of, training_of
 from xtremely.eval.study.grid import StudyCell, StudyPhase, Test
-from xtremely.eval.tasks.task import Task, find_task, find_training_task
-from xtremely.eval.training.encoding import usable
+from xtremely.eval.tasks.task import RetrievalRules, Task, find_task, find_training_task
 from xtremely.kernels.guard import UsageError
 
 
@@ -33,8 +32,9 @@ def sampled(task: str, root: Path, code: str, split: str, limit: int | None) -> 
     data = examples(task, root, code, split)
     if limit is None or len(data) <= limit:
         return data
-    if isinstance(data, (Parallel, Comparable)):
-        return limited(data, limit)
+    declared = find_training_task(task)
+    if isinstance(declared.rules, RetrievalRules):
+        return kind_of(declared).first(data, limit)
     rows = [row * len(data) // limit for row in range(limit)]
     return part(chosen(data, rows), slice(None))
 
@@ -98,7 +98,7 @@ def check_source(phase: StudyPhase, root: Path) -> None:
                 f"{phase.task} has no {phase.split} examples in {code!r} below {root}; there are"
                 f" some in {', '.join(there) or 'no language'}"
             )
-        have = len(usable(examples(phase.task, root, code, phase.split)))
+        have = len(training_of(task).usable(examples(phase.task, root, code, phase.split)))
         if have < share:
             raise UsageError(
                 f"{phase.task} has {have} {phase.split} examples in {code!r}, {share} are asked"
@@ -128,12 +128,6 @@ def data_hashes(cell: StudyCell, root: Path) -> dict[str, list[str]]:
         ],
         "test": [_test_hash(test, barred(test, cell.phases), root) for test in cell.tests],
     }
-
-
-def forget() -> None:
-    """Read all data anew."""
-    for remembered in (examples, sampled, sets_tested, _training_hash, _test_hash):
-        remembered.cache_clear()
 
 
 def _hash(data: Examples) -> str:

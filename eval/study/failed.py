@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from xtremely.eval.methods.kinds import kind_of
 from xtremely.eval.study.cells import Result
 from xtremely.eval.study.grid import StudyCell, StudyPhase
-from xtremely.eval.tasks.task import find_task, find_training_task
+from xtremely.eval.tasks.task import Task, find_task, find_training_task
 
 LEARNT = 10.0  # points above guessing in the languages trained on, with which a run has learnt
 
@@ -39,11 +40,7 @@ def has_learnt(cell: StudyCell, result: Result) -> bool:
         task = find_task(score["task"])
         values = score["metrics"].get("accuracy", {}).get("", {})
         own = [code for code in cell.phases[-1].languages if code in values]
-        if (
-            task.kind == "pair"
-            and own
-            and float(np.mean([values[code] for code in own])) < _least(task)
-        ):
+        if own and float(np.mean([values[code] for code in own])) < _least(task):
             return False
     return True
 
@@ -61,13 +58,15 @@ def _begun_well(cell: StudyCell, result: Result) -> bool:
         for source in phase.all_sources if not shuffled(phase) else ():
             task = find_training_task(source.task)
             dev = record.get("dev", {}).get(task.checkpoint or task.name)
-            if task.kind == "pair" and dev is not None and dev["score"] < _least(task):
+            if dev is not None and dev["score"] < _least(task):
                 return False
     return cell.target is not None or has_learnt(cell, result)
 
 
-def _least(task: Any) -> float:
-    return 100 / len(task.rules.labels) + LEARNT
+def _least(task: Task) -> float:
+    """The score with which a run has learnt the task, 0 where there is no rate of guessing."""
+    guessing = kind_of(task).guessing
+    return 0 if guessing is None else guessing(task) + LEARNT
 
 
 def _beginning(cell: StudyCell) -> tuple[Any, ...]:

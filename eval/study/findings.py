@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xtremely.eval.data.languages import LANGUAGES, language
+from xtremely.eval.methods.kinds import kind_of
 from xtremely.eval.study.cells import Result
 from xtremely.eval.study.failed import names_of_failed
 from xtremely.eval.study.grid import UNTRAINED, Grid, GridPart, StudyCell
@@ -28,8 +29,8 @@ from xtremely.eval.study.statistics import (
 )
 from xtremely.eval.tasks.task import RetrievalRules, Task, find_task
 
-# Metrics of a task's kind, the first one that which is compared with published figures.
-SHOWN = {"udpos": ("accuracy", "f1"), "span": ("f1", "exact_match")}
+# Metrics of a task where its kind shows others; the first is compared with published figures.
+SHOWN = {"udpos": ("accuracy", "f1")}
 REFERENCES = ("en", UNTRAINED)  # sources that all others are compared with
 
 Json = dict[str, Any]
@@ -169,7 +170,7 @@ def _tables(part: GridPart, model: str, found: list[tuple[StudyCell, Result]]) -
 def shown_metrics(task: Task, there: Iterable[str]) -> list[str]:
     """The metrics of a task to show, the benchmark's own first."""
     if not isinstance(task.rules, RetrievalRules):
-        wanted = SHOWN.get(task.name) or SHOWN.get(task.kind) or (task.metric,)
+        wanted = SHOWN.get(task.name) or kind_of(task).shown or (task.metric,)
         return [metric for metric in wanted if metric in there]
     own = (task.rules.direction, task.rules.scoring)
     return sorted(there, key=lambda metric: not all(word in metric for word in own))

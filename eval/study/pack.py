@@ -21,21 +21,13 @@ from typing import Any
 
 from xtremely.engine.hub.compact import compact, pieces_in_use
 from xtremely.engine.hub.conventions import conventions
-from xtremely.eval.data.examples import (
-    Choices,
-    Comparable,
-    Examples,
-    Parallel,
-    Questions,
-    Tagged,
-    TextPairs,
-    Texts,
-)
-from xtremely.eval.data.readers import files_read, read_lines
+from xtremely.eval.data.examples import Examples
+from xtremely.eval.data.readers import read_lines
 from xtremely.eval.study.cells import NAMES, ORIGIN, Planned, locate_model, model_hash, plan
-from xtremely.eval.study.data import barred, forget, sets_tested
-from xtremely.eval.study.grid import Grid, read_grid
-from xtremely.eval.training.data import Reader
+from xtremely.eval.study.data import barred, sets_tested
+from xtremely.eval.study.grid import read_grid
+from xtremely.eval.tasks.task import RetrievalRules, find_task, find_training_task
+from xtremely.eval.training.data import Reader, dev_of
 from xtremely.eval.training.recipe import Recipe, settled
 from xtremely.files.folders import check_outputs
 from xtremely.files.writing import check_file, written_whole
@@ -66,10 +58,9 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
     with tempfile.TemporaryDirectory(prefix="xtremely-pack-") as temporary:
         root = Path(temporary)
         shutil.copyfile(path, root / "grid.toml")
-        forget()  # what was read before would not be heard of
-        with files_read() as files:
-            planned = plan(grid, data_root, models)
-            texts = {name: _texts(grid, name, planned, data_root, models) for name in grid.models}
+        planned = plan(grid, data_root, models)
+        texts = {name: _texts(name, planned, data_root, models) for name in grid.models}
+        files = _files(planned, data_root)
         check_outputs({"--out": bundle}, {str(file): file for file in files})
         for file in files:
             _copy_plain(file, root / "data" / file.relative_to(data_root))
@@ -128,9 +119,23 @@ def _copy_plain(source: Path, target: Path) -> None:
     target.with_name(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _texts(
-    grid: Grid, model: str, planned: list[Planned], root: Path, models: Path | None
-) -> dict[str, None]:
+def _files(planned: list[Planned], root: Path) -> set[Path]:
+    """The files that cells are trained and tested on, and that training looks at."""
+    found: set[Path] = set()
+    for one in planned:
+        phases = one.recipe.phases if one.recipe else ()
+        for source in (source for phase in phases for source in phase.sources):
+            task, (dev, looked_at) = find_training_task(source.task), dev_of(source, root)
+            sets = [(code, source.split) for code in source.languages]
+            for code, split in (*sets, *((code, dev) for code in looked_at)):
+                found.update(task.files(root, code, split))
+        for test in one.cell.tests:
+            for code, split, _ in sets_tested(test, barred(test, one.cell.phases), root):
+                found.update(find_task(test.task).files(root, code, split))
+    return found
+
+
+def _texts(model: str, planned: list[Planned], root: Path, models: Path | None) -> dict[str, None]:
     """Every text that a model's cells tokenise, once."""
     prompt = conventions(locate_model(model, models), model).default_prompt
     found: dict[str, None] = {"a": None}  # by which the engine learns the special tokens
@@ -139,10 +144,12 @@ def _texts(
             continue
         if one.recipe is not None:
             for data in _trained_on(one.recipe, root):
-                found.update(dict.fromkeys(texts_of(data, "")))
+                found.update(dict.fromkeys(data.every_text()))
         for test in one.cell.tests:
+            embedded = isinstance(find_task(test.task).rules, RetrievalRules)
+            before = prompt if embedded else ""
             for _, _, data in sets_tested(test, barred(test, one.cell.phases), root):
-                found.update(dict.fromkeys(texts_of(data, prompt)))
+                found.update(dict.fromkeys(before + text for text in data.every_text()))
     return found
 
 
@@ -153,26 +160,3 @@ def _trained_on(recipe: Recipe, root: Path) -> Iterator[Examples]:
         material = reader.material(settled(phase))
         for part in (*material.sources, *material.dev):
             yield from part.languages.values()
-
-
-def texts_of(data: Examples, prompt: str) -> Iterator[str]:
-    """The texts of examples, as they are tokenised."""
-    match data:
-        case Tagged():
-            for words in data.words:
-                yield from words
-        case TextPairs():
-            yield from (*data.first, *data.second)
-        case Texts():
-            yield from data.texts
-        case Questions():
-            yield from data.contexts
-            yield from (question.text for question in data.questions)
-        case Choices():
-            yield from data.texts
-            for options in data.options:
-                yield from options
-        case Parallel():
-            yield from (prompt + text for text in (*data.x, *data.en))
-        case Comparable():
-            yield from (prompt + text for text in (*data.x.texts, *data.en.texts))

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from xtremely.eval.data.examples import Examples
@@ -45,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class RetrievalRules:
-    """How translations are found (kinds ``retrieve`` and ``mine``).
+    """How translations are found (kind ``retrieve``).
 
     Attributes:
         direction: the direction that the benchmark scores.
@@ -60,6 +62,14 @@ class RetrievalRules:
     profiles: dict[str, Setting]
     neighbours: int = 4
     candidates: int | None = None
+
+
+@dataclass(frozen=True)
+class MiningRules(RetrievalRules):
+    """The same where only some sentences have a translation (kind ``mine``).
+
+    All splits that are there are evaluated, with a threshold from the first.
+    """
 
 
 @dataclass(frozen=True)
@@ -97,18 +107,6 @@ class ExtractiveQARules:
     wording: str = "offsets"
 
 
-# Kind of a task -> its rules.
-TASK_KINDS = {
-    "retrieve": RetrievalRules,
-    "mine": RetrievalRules,
-    "pair": LabelRules,
-    "tag": LabelRules,
-    "choice": LabelRules,
-    "span": ExtractiveQARules,
-    "mlm": LabelRules,
-}
-
-
 @dataclass(frozen=True)
 class Task:
     """A benchmark task.
@@ -116,10 +114,11 @@ class Task:
     Attributes:
         name: what the command line calls it.
         title: one line for people.
-        kind: how it is evaluated, one of ``TASK_KINDS``.
+        kind: how it is evaluated, one of ``methods.kinds.KINDS``.
         languages: every language that the benchmark averages over, listed only here.
-        find: (root, language, split) -> what reads the examples. It only looks which files are
-            there, and raises Missing where there are none.
+        find: (root, language, split) -> what reads the examples, a ``functools.partial`` with the
+            files among its arguments, see ``files``. It only looks which are there, and raises
+            Missing where there are none.
         splits: splits that are evaluated, in this order. Mining takes all that are there, its
             threshold from the first; other kinds stop at the first whose answers are known.
         metric: the name of its score.
@@ -179,6 +178,18 @@ class Task:
         notes = {**examples.notes, "not_comparable": "; ".join([*reasons, remark])}
         return replace(examples, notes=notes)
 
+    def files(self, root: Path, language: str, split: str) -> list[Path]:
+        """The text files that ``read`` reads; none of data that comes with the package.
+
+        Raises:
+            Missing: there are none.
+        """
+        reader = self._find(root, language, split)
+        assert isinstance(reader, partial)
+        given = (*reader.args, *reader.keywords.values())
+        every = chain.from_iterable(one if isinstance(one, list) else [one] for one in given)
+        return [one for one in every if isinstance(one, Path)]
+
     def size_remark(self, language: str, split: str, count: int) -> str | None:
         """What is to be said of a set of ``count`` examples; None if it has the known size."""
         sizes = self.sizes.get(split, {})
@@ -212,7 +223,7 @@ class Task:
     @property
     def own_split(self) -> str:
         """The benchmark's: mining tunes on the first, other kinds fall back on those after it."""
-        return self.splits[-1] if self.kind == "mine" else self.splits[0]
+        return self.splits[-1] if isinstance(self.rules, MiningRules) else self.splits[0]
 
     def load(self, root: Path | None, language: str) -> dict[str, Examples]:
         """The splits to evaluate.
@@ -228,7 +239,7 @@ class Task:
             except Missing as missing:
                 places += missing.places
                 continue
-            if self.kind != "mine" and found[split].labelled:
+            if found[split].labelled and not isinstance(self.rules, MiningRules):
                 break
         if not found:
             raise Missing(self.name, language, places)
@@ -265,10 +276,6 @@ def _declared(*folders: str) -> dict[str, Task]:
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
             found = importlib.import_module(f"{package.__name__}.{module.name}").TASK
             require(found.name not in tasks, f"two files declare the task {found.name!r}")
-            require(
-                isinstance(found.rules, TASK_KINDS.get(found.kind, ())),
-                f"task {found.name!r}: {type(found.rules).__name__} are no rules of {found.kind!r}",
-            )
             tasks[found.name] = found
     return tasks
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import accumulate, islice
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xtremely.engine.training.multitask_model import HeadPlan
-from xtremely.eval.data.examples import Choices, Tagged, TextPairs, chosen
+from xtremely.eval.data.examples import chosen
 from xtremely.eval.data.readers import Missing, text_hash
+from xtremely.eval.methods.kinds import training_of
 from xtremely.eval.tasks.task import LabelRules, Task, find_training_task
-from xtremely.eval.training.encoding import TRAINING_METHODS, usable
 from xtremely.eval.training.recipe import Phase, Source
 from xtremely.kernels.guard import InputError, UsageError, require
 
@@ -50,18 +50,19 @@ class Material:
         """Head -> what it is, in the order of the sources."""
         made: dict[str, HeadPlan] = {}
         for part in self.sources:
-            way = TRAINING_METHODS[part.task.kind]
-            made.setdefault(part.head, HeadPlan(part.head, way.head, self.labels(part.head)))
+            kind = training_of(part.task).head
+            made.setdefault(part.head, HeadPlan(part.head, kind, self.labels(part.head)))
         return made
 
     def labels(self, head: str) -> tuple[str, ...]:
         """What a head's outputs mean: the task's labels, or those that occur if it lists none."""
         parts = [part for part in (*self.sources, *self.dev) if part.head == head]
-        rules = parts[0].task.rules
-        if not isinstance(rules, LabelRules) or rules.labels or parts[0].task.kind != "tag":
-            return rules.labels if isinstance(rules, LabelRules) else ()
-        sentences = [s for part in parts for one in part.languages.values() for s in one.tags]
-        return tuple(sorted({tag for sentence in sentences for tag in sentence}))
+        task = parts[0].task
+        if isinstance(task.rules, LabelRules) and task.rules.labels:
+            return task.rules.labels
+        occurring = training_of(task).labels
+        found = [occurring(one) for part in parts for one in part.languages.values()]
+        return tuple(sorted(set().union(*found)))
 
 
 class Reader:
@@ -118,14 +119,14 @@ class Reader:
             rows = np.take(order, range(end - size, end), mode="wrap")
             made[code] = chosen(examples, rows.tolist())
         if phase.shuffle_labels:
-            made = {code: shuffled(examples, self._seed) for code, examples in made.items()}
+            made = {code: shuffled(task, examples, self._seed) for code, examples in made.items()}
         return made
 
     def _examples(self, task: Task, code: str, split: str, phase: Phase) -> Any:
         key = (task.name, code, split)
         if key not in self._read:
             try:
-                examples = usable(task.read(self._root, code, split))
+                examples = training_of(task).usable(task.read(self._root, code, split))
             except Missing as missing:
                 there = ", ".join(task.languages_there(self._root, split)) or "no language"
                 others = [other for other in (*task.more_splits, *task.splits) if other != split]
@@ -152,33 +153,34 @@ class Reader:
         found: dict[str, TaskExamples] = {}
         for source in phase.sources:
             task = find_training_task(source.task)
-            legal = {*task.splits[1:], *task.more_splits} - {source.split}
-            split = next((name for name in DEV if name in legal), None)
-            there = task.languages_there(self._root, split) if split else []
-            codes = [code for code in source.languages if code in there]
+            split, codes = dev_of(source, self._root)
             for code in codes:
-                examples = self._examples(task, code, str(split), phase)
+                examples = self._examples(task, code, split, phase)
                 rows = range(min(len(examples), max(1, phase.dev_examples // len(codes))))
                 part = found.setdefault(task.name, TaskExamples(task, {}))
                 part.languages[code] = chosen(examples, rows)
         return list(found.values())
 
 
-def shuffled(examples: TextPairs | Choices | Tagged, seed: int) -> Any:
+def dev_of(source: Source, root: Path) -> tuple[str, list[str]]:
+    """The split that training on a source may look at, and the source's languages that have it."""
+    task = find_training_task(source.task)
+    legal = {*task.splits[1:], *task.more_splits} - {source.split}
+    split = next((name for name in DEV if name in legal), None)
+    if split is None:
+        return "", []
+    there = task.languages_there(root, split)
+    return split, [code for code in source.languages if code in there]
+
+
+def shuffled(task: Task, examples: Any, seed: int) -> Any:
     """The examples with their labels dealt out anew among them: the same texts, the same labels
     and as many of each. Translations of each other get the same ones.
     """
-    dice = np.random.default_rng([seed, 1])  # [seed] alone gives the order of the examples
-    match examples:
-        case TextPairs(labels=list(labels)):
-            return replace(examples, labels=[labels[n] for n in dice.permutation(len(labels))])
-        case Choices(answers=list(answers)):
-            return replace(examples, answers=[answers[n] for n in dice.permutation(len(answers))])
-        case Tagged(tags=list(tags)):
-            every = [tag for sentence in tags for tag in sentence]
-            dealt = iter([every[n] for n in dice.permutation(len(every))])
-            return replace(examples, tags=[[*islice(dealt, len(one))] for one in tags])
-    raise InputError("labels of such examples cannot be dealt out anew")
+    deal = training_of(task).shuffled
+    if deal is None:
+        raise InputError(f"labels of {task.name} cannot be dealt out anew")
+    return deal(examples, np.random.default_rng([seed, 1]))  # [seed] alone orders the examples
 
 
 def _content(examples: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.training.multitask_model import longest
-from xtremely.eval.methods.question_answering import check_windows
+from xtremely.eval.methods.kinds import check_length
 from xtremely.eval.tasks.task import Task, find_training_task
 from xtremely.eval.training.recipe import Recipe, settled
 from xtremely.kernels.guard import require
@@ -42,6 +42,6 @@ def check_lengths(recipes: Iterable[Recipe], base: Path, tests: Iterable[Task] =
         )
         for source in phase.sources:
             task = find_training_task(source.task)
-            check_windows(tokenizer, task, length, f"phase {phase.name!r}")
+            check_length(tokenizer, task, length, f"phase {phase.name!r}")
     for task in tests:
-        check_windows(tokenizer, task, min(task.max_length, limit), f"test {task.name!r}")
+        check_length(tokenizer, task, min(task.max_length, limit), f"test {task.name!r}")

@@ -11,7 +11,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -28,10 +28,10 @@ from xtremely.engine.training import trainer as mechanics
 from xtremely.engine.training.dataset import DevSet, Feature, TrainSet
 from xtremely.engine.training.trainer import Hyperparameters, TrainedModel
 from xtremely.eval.data.readers import text_hash
+from xtremely.eval.methods.kinds import training_of
 from xtremely.eval.run.results import dumps
 from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.eval.training.data import Material, Reader, TaskExamples
-from xtremely.eval.training.encoding import TRAINING_METHODS
 from xtremely.eval.training.folder import (
     RECORD,
     read_record,
@@ -40,7 +40,7 @@ from xtremely.eval.training.folder import (
     unfinished,
 )
 from xtremely.eval.training.lengths import check_lengths
-from xtremely.eval.training.recipe import Recipe, as_mapping, settled
+from xtremely.eval.training.recipe import Phase, Recipe, as_mapping, settled
 from xtremely.files.folders import in_turn, remove_whole
 from xtremely.files.writing import check_writable, file_digest, write_atomic
 from xtremely.kernels.guard import InputError, require, require_number
@@ -50,6 +50,8 @@ LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors",
 # with two moments a weight.
 DISK_FACTOR = 7
 MAX_SAVE_STEPS = 10**9
+# Hyperparameters that a phase has under the same names.
+OF_PHASE = {one.name for one in fields(Hyperparameters)} & {one.name for one in fields(Phase)}
 
 
 @dataclass(frozen=True)
@@ -211,16 +213,7 @@ class _Stage:
                 **settings,
                 device=device,
                 save_steps=save_steps,
-                epochs=phase.epochs,
-                max_steps=phase.max_steps,
-                learning_rate=phase.learning_rate,
-                batch_size=phase.batch_size,
-                accumulation=phase.accumulation,
-                warmup=phase.warmup,
-                weight_decay=phase.weight_decay,
-                patience=phase.patience,
-                evaluate_steps=phase.evaluate_steps,
-                keep_head=phase.keep_head,
+                **{name: getattr(phase, name) for name in OF_PHASE},
             ),
             work,
             quiet,
@@ -252,7 +245,7 @@ class _Stage:
             return [f for one in part.languages.values() for f in way(part)(ours, one)]
 
         def way(part: TaskExamples) -> Callable[[Tokenizer, Any], list[Feature]]:
-            make, task = TRAINING_METHODS[part.task.kind].features, self._task(part)
+            make, task = training_of(part.task).features, self._task(part)
             return lambda tokenizer, examples: make(tokenizer, task, examples, length)
 
         sources = [(part.head, made(part)) for part in self.material.sources]
@@ -285,10 +278,9 @@ class _Stage:
             }
             for source, part in sources
         ]
-        kinds = {part.head: part.task.kind for part in self.material.dev}
+        metrics = {part.head: training_of(part.task).metric for part in self.material.dev}
         dev = {
-            head: {"metric": TRAINING_METHODS[kinds[head]].metric, "score": score}
-            for head, score in fitted.scores.items()
+            head: {"metric": metrics[head], "score": score} for head, score in fitted.scores.items()
         }
         return {
             "digest": digest,
@@ -357,4 +349,4 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _scorer(task: Task, features: Sequence[Feature]) -> Callable[[list[np.ndarray]], float]:
-    return lambda predictions: TRAINING_METHODS[task.kind].score(task, features, predictions)
+    return lambda predictions: training_of(task).score(task, features, predictions)

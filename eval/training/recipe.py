@@ -33,6 +33,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from xtremely.eval.methods.kinds import KINDS, kind_of, training_of
 from xtremely.eval.tasks.task import find_training_task
 from xtremely.files.documents import ANYTHING, NO_OTHER_KEYS, fit, parse_toml, place, read_text
 from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
@@ -41,18 +42,6 @@ PHASE_KINDS = ("mlm", "intermediate", "target")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # How sources share a phase's batches, see ``Mixing``.
 MIXINGS = ("proportional", "capped", "temperature", "uniform", "fixed")
-# Kind of a task -> XTREME's published training: epochs, learning rate, warmup, weight decay
-# (scripts/train_*.sh; effective batch 32, linear decay). Masked words: no published setting.
-PUBLISHED = {
-    "pair": (5.0, 2e-5, 0.0, 0.0),
-    "choice": (5.0, 2e-5, 0.0, 0.0),
-    "tag": (10.0, 2e-5, 0.0, 0.0),
-    "span": (3.0, 3e-5, 500.0, 1e-4),
-    "mlm": (1.0, 2e-5, 0.0, 0.0),
-}
-
-# Kinds of tasks whose labels can be dealt out anew: an answer only stands in its own context.
-SHUFFLED = ("pair", "choice", "tag")
 # Fields that came later: left out of a phase's mapping at these values, so older digests hold.
 ADDED = {"shuffle_labels": False}
 MAX_BYTES = 2**24  # of a recipe's file
@@ -219,12 +208,8 @@ def settled(phase: Phase) -> Phase:
         kind = "uniform" if phase.mixing.kind == "temperature" else phase.mixing.kind
         phase = replace(phase, mixing=replace(phase.mixing, kind=kind, temperature=1.0))
     task = find_training_task(phase.sources[0].task)
-    epochs, rate, warmup, decay = PUBLISHED[task.kind]
     published: dict[str, Any] = {
-        "epochs": epochs,
-        "learning_rate": rate,
-        "warmup": warmup,
-        "weight_decay": decay,
+        **asdict(training_of(task).published),
         "max_length": task.max_length,
     }
     unset = {name: value for name, value in published.items() if getattr(phase, name) is None}
@@ -370,14 +355,16 @@ def _check(phase: Phase) -> None:
 def _check_source(source: Source, phase: Phase, where: str) -> None:
     task = find_training_task(source.task)
     where = f"{where}, source {source.task!r}"
-    if task.kind not in PUBLISHED:
+    training = kind_of(task).training
+    if training is None:
         raise UsageError(f"{where}: nothing is trained on it, it is matched by the encoder alone")
-    if phase.shuffle_labels and task.kind not in SHUFFLED:
+    if phase.shuffle_labels and training.shuffled is None:
+        able = [name for name, one in KINDS.items() if one.training and one.training.shuffled]
         raise UsageError(
             f"{where}: shuffle_labels deals out labels anew, and this task has none that fit"
-            f" another example; legal for tasks of kind {', '.join(SHUFFLED)}"
+            f" another example; legal for tasks of kind {', '.join(able)}"
         )
-    if phase.kind == "mlm" and task.kind != "mlm":
+    if phase.kind == "mlm" and task.name != "mlm":
         raise UsageError(f"{where}: a phase of kind 'mlm' learns from the task 'mlm' alone")
     if not source.languages:
         raise UsageError(f"{where}: no languages; legal: {', '.join(_languages(task))}")

@@ -2,7 +2,7 @@
 
 import json
 
-from xtremely.eval.scoring.score import GROUPS
+from xtremely.eval.run.score import GROUPS
 
 
 def squad(answers):

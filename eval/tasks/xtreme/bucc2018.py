@@ -13,7 +13,7 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Comparable, Side
 from xtremely.eval.data.languages import language
-from xtremely.eval.tasks.task import RetrievalRules, Setting, Task, sizes_of
+from xtremely.eval.tasks.task import MiningRules, Setting, Task, sizes_of
 from xtremely.kernels.guard import require
 
 NAME = "bucc2018"
@@ -76,7 +76,7 @@ TASK = Task(
     find=find,
     splits=("dev", "test"),
     metric="f1",
-    rules=RetrievalRules(
+    rules=MiningRules(
         direction="both",
         scoring="ratio",
         profiles={

@@ -35,26 +35,22 @@ def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
     layout, (path,) = readers.locate(NAME, code, [[file] for file in (*releases, download)])
     if layout < len(releases):
         return partial(read_pairs, path, LABELS, COLUMNS, layout="PAWS-X")
-    return partial(_from_download, path, f"{split}-{code}", split)
+    own = readers.existing(path.with_name(f"{split}-{code}.labels.txt"))
+    majority = readers.existing(path.with_name(f"{split}.labels.majority.txt"))
+    return partial(_from_download, path, own or majority, by_majority=own is None)
 
 
 def _from_hub(table: hub.Table) -> TextPairs:
     return text_pairs(table_rows(table, COLUMNS), LABELS, layout="hub")
 
 
-def _from_download(path: Path, own: str, common: str) -> TextPairs:
+def _from_download(path: Path, labels: Path | None, by_majority: bool) -> TextPairs:
     """XTREME's file, with labels from one beside it: the language's own, else the majority's."""
     pairs = read_pairs(path, LABELS, layout="XTREME")
-    exact = readers.existing(path.with_name(f"{own}.labels.txt"))
-    majority = readers.existing(path.with_name(f"{common}.labels.majority.txt"))
-    if pairs.labelled:
+    if pairs.labelled or labels is None:
         return pairs
-    if exact:
-        return with_labels(pairs, exact, LABELS)
-    if majority:
-        notes = {"majority_labels": len(pairs), "not_comparable": MAJORITY}
-        return with_labels(pairs, majority, LABELS, **notes)
-    return pairs
+    notes = {"majority_labels": len(pairs), "not_comparable": MAJORITY} if by_majority else {}
+    return with_labels(pairs, labels, LABELS, **notes)
 
 
 TASK = Task(

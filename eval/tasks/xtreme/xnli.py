@@ -45,7 +45,8 @@ def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
     download = root / NAME / f"{split}-{code}.tsv"
     layout, (path,) = readers.locate(NAME, code, [[file] for file in (*releases, download)])
     if layout == len(releases):
-        return partial(_from_download, path, path.with_name(f"{split}.labels.txt"))
+        labels = readers.existing(path.with_name(f"{split}.labels.txt"))
+        return partial(_from_download, path, labels)
     if split == "train":
         return partial(
             read_pairs, path, LABELS, TRAINING_COLUMNS, renamed=RENAMED, layout="XNLI-MT 1.0"
@@ -69,9 +70,9 @@ def _of_language(rows: list[Row], code: str, source: str) -> list[Row]:
     return found
 
 
-def _from_download(path: Path, labels: Path) -> TextPairs:
-    pairs, beside = read_pairs(path, LABELS, layout="XTREME"), readers.existing(labels)
-    return pairs if pairs.labelled or not beside else with_labels(pairs, beside, LABELS)
+def _from_download(path: Path, labels: Path | None) -> TextPairs:
+    pairs = read_pairs(path, LABELS, layout="XTREME")
+    return pairs if pairs.labelled or labels is None else with_labels(pairs, labels, LABELS)
 
 
 TASK = Task(

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from xtremely.engine.text.windows import pieces
 from xtremely.eval.methods.decode import by_offsets
-from xtremely.eval.training.encoding import answer_tokens
+from xtremely.eval.methods.question_answering import answer_tokens
 
 NORMALIZERS = {
     "none": None,

@@ -5,10 +5,11 @@ import torch
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.examples import Choices, TextPairs
-from xtremely.eval.methods.classification import CHOICES, PAIRS
+from xtremely.eval.methods.kinds import inference_of
 from xtremely.eval.tasks.task import find_task
 
 XNLI, XCOPA = find_task("xnli"), find_task("xcopa")
+PAIRS, CHOICES = inference_of(XNLI), inference_of(XCOPA)
 LIMIT = 40
 
 

@@ -17,7 +17,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.engine.text.windows import pieces
 from xtremely.eval.data.examples import Question, Questions
 from xtremely.eval.data.readers import read_lines
-from xtremely.eval.methods.question_answering import METHOD, Answering
+from xtremely.eval.methods.question_answering import KIND, Answering
 from xtremely.eval.run.folder import run_folder, write_submission
 from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.runner import Watcher, records_of, run_cell
@@ -69,8 +69,8 @@ def engine(folder):
 
 def answer(engine, examples, task=SMALL, max_length=MAX_LENGTH):
     """The answers of a model: for every question (text, score), best first."""
-    found = Answering(engine, engine.head(METHOD.head), task, examples, max_length)
-    engine.predict(engine.head(METHOD.head), found.tokens, found.take)
+    found = Answering(engine, engine.head(KIND.inference.head), task, examples, max_length)
+    engine.predict(engine.head(KIND.inference.head), found.tokens, found.take)
     ranked = [list(answers) for answers in found.ranked()]
     assert found.predictions() == [answers[0][0] if answers else "" for answers in ranked]
     return ranked
@@ -195,8 +195,8 @@ def test_neither_batches_nor_the_order_of_questions_change_an_answer(folder, eng
 
 def test_a_batch_that_comes_again_replaces_what_it_gave(engine):
     examples = mini_questions()
-    found = Answering(engine, engine.head(METHOD.head), SMALL, examples, MAX_LENGTH)
-    head = engine.head(METHOD.head)
+    found = Answering(engine, engine.head(KIND.inference.head), SMALL, examples, MAX_LENGTH)
+    head = engine.head(KIND.inference.head)
     engine.predict(head, found.tokens, lambda outputs, batch: found.take(-outputs, batch))
     engine.predict(head, found.tokens, found.take)
     assert [list(answers) for answers in found.ranked()] == answer(engine, examples)
@@ -228,7 +228,7 @@ def as_run_squad_does(logits, may_begin, may_end, best, longest):
 def test_the_scripts_profile_pairs_the_likeliest_begins_and_ends_only(engine):
     shortlisted = replace(SMALL, rules=replace(SMALL.rules, shortlist=3, best=1))
     examples = mini_questions()
-    head = engine.head(METHOD.head)
+    head = engine.head(KIND.inference.head)
     found = Answering(engine, head, shortlisted, examples, MAX_LENGTH)
     expected = {}
 
@@ -282,13 +282,13 @@ def test_a_long_question_is_cut(engine):
     examples = asked((long, 0), (cut, 0), contexts=[" ".join(LINES["ar"][5:9])])
     first, second = answer(engine, examples)
     assert first == second
-    found = Answering(engine, engine.head(METHOD.head), SMALL, examples, MAX_LENGTH)
+    found = Answering(engine, engine.head(KIND.inference.head), SMALL, examples, MAX_LENGTH)
     assert found.tokens.truncated == 1
 
 
 def test_a_model_that_reads_too_little_is_refused(engine):
     with pytest.raises(InputError, match="windows of 128 tokens"):
-        Answering(engine, engine.head(METHOD.head), XQUAD, mini_questions(), 128)
+        Answering(engine, engine.head(KIND.inference.head), XQUAD, mini_questions(), 128)
 
 
 def test_tritons_kernel_finds_the_same_answers(engine, monkeypatch):
@@ -310,11 +310,11 @@ def test_scores_and_predictions_by_hand():
     ]
     examples = Questions(["..."], questions)
     found = ["House", "house", ""]
-    assert METHOD.submission(examples, found) == {"a": "House", "b": "house", "c": ""}
+    assert KIND.inference.submission(examples, found) == {"a": "House", "b": "house", "c": ""}
     # b: one token of three right ("a" is no token), precision 1, recall 1 / 3: F1 1 / 2.
-    values = METHOD.measure(XQUAD, "en", examples, found)
+    values = KIND.inference.measure(XQUAD, "en", examples, found)
     assert values == pytest.approx({"exact_match": 100 / 3, "f1": 50})
-    assert METHOD.measure(find_task("mlqa"), "de", examples, found)["exact_match"] == 0
+    assert KIND.inference.measure(find_task("mlqa"), "de", examples, found)["exact_match"] == 0
 
 
 @pytest.fixture(scope="module")

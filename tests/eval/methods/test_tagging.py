@@ -11,7 +11,7 @@ from tokenizers import processors
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.eval.data.examples import Tagged, part
-from xtremely.eval.methods.tagging import METHOD, Tagging, split, subwords
+from xtremely.eval.methods.tagging import KIND, Tagging, split, subwords
 from xtremely.eval.scoring.submission import read_tags
 from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import InputError
@@ -49,7 +49,7 @@ def sentences(sentences):
 
 
 def predicted(engine, examples, task=PANX, max_length=128):
-    head = engine.head(METHOD.head, task.rules.labels)
+    head = engine.head(KIND.inference.head, task.rules.labels)
     asked = Tagging(engine, head, task, examples, max_length)
     engine.predict(head, asked.tokens, asked.take)
     return asked, asked.predictions()
@@ -143,7 +143,7 @@ def test_a_shorter_limit_makes_more_pieces_and_as_many_tags(engine, sentences):
 
 def test_scores_are_f1_of_spans_and_accuracy_by_hand():
     examples = Tagged([["a", "b", "c"], ["d"]], [["B-PER", "I-PER", "O"], ["B-LOC"]])
-    values = METHOD.measure(PANX, "de", examples, [["B-PER", "I-PER", "O"], ["B-ORG"]])
+    values = KIND.inference.measure(PANX, "de", examples, [["B-PER", "I-PER", "O"], ["B-ORG"]])
     assert values == {"f1": 50, "precision": 50, "recall": 50, "accuracy": 75}
 
 
@@ -151,7 +151,7 @@ def test_the_prediction_file_reads_back_as_what_was_predicted(tmp_path):
     tags = [["O", "B-PER"], ["O"], ["B-LOC", "I-LOC", "O"]]
     examples = Tagged([["w"] * len(one) for one in tags], tags)
     for name in ("predicted", "gold"):
-        text = "".join(f"{line}\n" for line in METHOD.submission(examples, tags))
+        text = "".join(f"{line}\n" for line in KIND.inference.submission(examples, tags))
         (tmp_path / name).write_text(text)
     assert read_tags(tmp_path / "predicted", tmp_path / "gold", TAGS) == (tags, tags)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from xtremely.eval.report.overview import overviews
-from xtremely.eval.scoring.score import TASKS
+from xtremely.eval.run.score import TASKS
 from xtremely.eval.tasks.task import find_task
 
 

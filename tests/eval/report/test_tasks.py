@@ -5,7 +5,7 @@ import re
 
 from report_pages import answered, charts, mined, read, record, tagged
 
-from xtremely.eval.scoring.score import TASKS
+from xtremely.eval.run.score import TASKS
 from xtremely.eval.tasks.task import find_task
 
 

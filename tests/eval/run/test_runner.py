@@ -9,6 +9,8 @@ import pytest
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import Missing
+from xtremely.eval.methods.bitext import RETRIEVE, Matched, Space
+from xtremely.eval.methods.kinds import KINDS
 from xtremely.eval.run import runner
 from xtremely.eval.run.folder import run_folder, write_submission
 from xtremely.eval.run.planning import EvaluationSettings, check_languages, plan_cells
@@ -312,13 +314,11 @@ def test_a_vector_that_cannot_be_compared_stops_the_run(engine, tmp_path, monkey
     ],
 )
 def test_a_score_that_is_not_finite_never_reaches_a_file(engine, tmp_path, monkeypatch, one, said):
-    from xtremely.eval.methods.bitext import Matched, Space
-
     found = Matched(
         split="test", n=1, space=Space(3, "mean", "none"), direction="en->x",
         scoring="cosine", **one,
     )  # fmt: skip
-    monkeypatch.setitem(runner.SCORERS, "retrieve", lambda *arguments: [found])
+    monkeypatch.setitem(KINDS, "retrieve", replace(RETRIEVE, match=lambda *arguments: [found]))
     with pytest.raises(InputError, match=f"mini, de: {said}; such a score means nothing"):
         run(engine, tmp_path, languages=["de"])
     assert not list((tmp_path / "cells").glob("*.json"))
@@ -333,6 +333,6 @@ def test_each_side_is_scored_with_its_own_vectors(engine, tmp_path, monkeypatch)
             seen.append(np.abs(found - engine.embed(texts, normalize=False)).max())
         return []
 
-    monkeypatch.setitem(runner.SCORERS, "retrieve", look)
+    monkeypatch.setitem(KINDS, "retrieve", replace(RETRIEVE, match=look))
     run(engine, tmp_path, languages=["de"])
     assert len(seen) == 2 and max(seen) < 1e-4

@@ -266,6 +266,18 @@ def test_data_that_cannot_be_put_into_a_bundle(small_study, tmp_path, monkeypatc
         pack(*given, small_study / "models")
 
 
+def test_data_that_come_with_the_package_stay_out_of_the_bundle(small_study, tmp_path):
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        'name = "m"\nmodels = ["tiny"]\nseeds = [1]\n[[part]]\nname = "a"\nsources = ["none"]\n'
+        '[[part.test]]\ntask = "mini"\n[[part.test]]\ntask = "tatoeba"\nlanguages = ["de"]\n'
+    )
+    told = pack(grid, small_study / "data", tmp_path / "m.tar.xz", small_study / "models")
+    there = unpack(tmp_path / "m.tar.xz", tmp_path / "run")
+    names = {path.name for path in (there / "data").rglob("*") if path.is_file()}
+    assert names == {"tatoeba.deu-eng.deu", "tatoeba.deu-eng.eng"} and told["files"] == 2
+
+
 def test_the_packaged_model_loses_nothing(e5, tmp_path):
     """Real pieces, an unknown character among them, and every weight to the last bit."""
     ids = pieces_in_use(e5.folder, SAMPLES)

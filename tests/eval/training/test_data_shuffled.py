@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from xtremely.eval.data.examples import Choices, Tagged, TextPairs
+from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.data import Reader, shuffled
 from xtremely.eval.training.recipe import Phase, Source
 
@@ -71,10 +72,12 @@ def test_dev_examples_keep_their_labels_and_data_that_differ_have_another_hash(r
 
 def test_words_and_options():
     tagged = Tagged([["a", "b", "c"], ["d"]] * 9, [["X", "Y", "Y"], ["Z"]] * 9)
-    dealt = shuffled(tagged, 1)
+    dealt = shuffled(find_task("udpos"), tagged, 1)
     assert [len(one) for one in dealt.tags] == [3, 1] * 9 and dealt.tags != tagged.tags
     assert Counter(tag for one in dealt.tags for tag in one) == {"X": 9, "Y": 18, "Z": 9}
-    choices = shuffled(Choices(["t"] * 9, [("a", "b")] * 9, [0, 0, 0, 0, 1, 1, 1, 1, 1]), 1)
+    choices = shuffled(
+        find_task("xcopa"), Choices(["t"] * 9, [("a", "b")] * 9, [0, 0, 0, 0, 1, 1, 1, 1, 1]), 1
+    )
     assert sorted(choices.answers) == [0] * 4 + [1] * 5
     assert choices.answers != sorted(choices.answers)
 
@@ -85,4 +88,5 @@ def test_an_order_of_its_own():
     """
     names = [str(n) for n in range(50)]
     order = np.random.default_rng(3).permutation(50).tolist()
-    assert [int(one) for one in shuffled(TextPairs(names, names, names), 3).labels] != order
+    dealt = shuffled(find_task("xnli"), TextPairs(names, names, names), 3)
+    assert [int(one) for one in dealt.labels] != order

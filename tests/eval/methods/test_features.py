@@ -6,8 +6,9 @@ import pytest
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.training.dataset import IGNORED
 from xtremely.eval.data.examples import Choices, Question, Questions, Tagged, TextPairs, chosen
+from xtremely.eval.methods.kinds import KINDS
+from xtremely.eval.methods.question_answering import NOWHERE, usable
 from xtremely.eval.tasks.task import find_training_task
-from xtremely.eval.training.encoding import NOWHERE, TRAINING_METHODS, usable
 
 UDPOS, XNLI, SQUAD = map(find_training_task, ("udpos", "xnli", "squad"))
 CONTEXT = "The dog of the house sleeps. " * 20 + "In Bern there is a bear. " + "Nothing more. " * 20
@@ -28,7 +29,7 @@ def asked(*questions):
 
 def test_a_pair_is_one_sequence_with_its_labels_number(tokenizer):
     examples = TextPairs(["a b", "c"], ["d", "e f"], ["neutral", "contradiction"])
-    first, second = TRAINING_METHODS["pair"].features(tokenizer, XNLI, examples, 128)
+    first, second = KINDS["pair"].training.features(tokenizer, XNLI, examples, 128)
     assert (first.target, second.target) == (2, 0)
     (ids,) = first.ids
     assert ids.tolist() == tokenizer.pairs(["a b"], ["d"], 128).ids.tolist()
@@ -36,7 +37,7 @@ def test_a_pair_is_one_sequence_with_its_labels_number(tokenizer):
 
 def test_options_are_sequences_of_one_example(tokenizer):
     examples = Choices(["x", "y"], [("a", "b c"), ("d", "e")], [1, 0])
-    first, second = TRAINING_METHODS["choice"].features(
+    first, second = KINDS["choice"].training.features(
         tokenizer, find_training_task("xcopa"), examples, 128
     )
     assert (first.target, second.target) == (1, 0)
@@ -46,7 +47,7 @@ def test_options_are_sequences_of_one_example(tokenizer):
 def test_a_tag_stands_on_the_first_subword_and_long_sentences_go_on(tokenizer):
     words = ["dogs", "and", "", "bears"] * 4
     tags = ["NOUN", "CCONJ", "X", "NOUN"] * 4
-    features = TRAINING_METHODS["tag"].features(tokenizer, UDPOS, Tagged([words], [tags]), 24)
+    features = KINDS["tag"].training.features(tokenizer, UDPOS, Tagged([words], [tags]), 24)
     assert len(features) > 1 and max(feature.length for feature in features) <= 24
     labels = UDPOS.rules.labels
     kept = [t for feature in features for t in feature.target[feature.target != IGNORED]]
@@ -58,13 +59,13 @@ def test_a_tag_stands_on_the_first_subword_and_long_sentences_go_on(tokenizer):
     ]
     assert [one for one in firsts if one] and features[0].target[0] == IGNORED
     gold = [feature.target for feature in features]
-    assert TRAINING_METHODS["tag"].score(UDPOS, features, gold) == 100
-    assert TRAINING_METHODS["tag"].score(UDPOS, features, [np.zeros_like(g) for g in gold]) == 0
+    assert KINDS["tag"].training.score(UDPOS, features, gold) == 100
+    assert KINDS["tag"].training.score(UDPOS, features, [np.zeros_like(g) for g in gold]) == 0
 
 
 def test_an_answer_is_found_in_every_window_that_shows_it(tokenizer):
     at = CONTEXT.index("Bern")
-    features = TRAINING_METHODS["span"].features(
+    features = KINDS["span"].training.features(
         tokenizer, SQUAD, asked(("Where is the bear?", 0, ("Bern",), (at,))), 300
     )
     inside = [feature for feature in features if feature.target != NOWHERE]
@@ -77,7 +78,7 @@ def test_an_answer_is_found_in_every_window_that_shows_it(tokenizer):
 
 
 def test_a_question_without_an_answer_points_at_the_first_token(tokenizer):
-    features = TRAINING_METHODS["span"].features(tokenizer, SQUAD, asked(("Why?", 0)), 300)
+    features = KINDS["span"].training.features(tokenizer, SQUAD, asked(("Why?", 0)), 300)
     assert features and {feature.target for feature in features} == {NOWHERE}
 
 

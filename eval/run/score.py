@@ -7,14 +7,14 @@ group's the mean over its tasks, the overall score the mean over all nine tasks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from xtremely.eval.scoring import metrics, submission
-from xtremely.eval.scoring.metrics import Metrics
-from xtremely.eval.tasks.task import ExtractiveQARules, LabelRules, Task, find_task
+from xtremely.eval.methods.kinds import kind_of
+from xtremely.eval.scoring.metrics import Metrics, headline
+from xtremely.eval.scoring.submission import locate
+from xtremely.eval.tasks.task import Task, find_task
 from xtremely.kernels.guard import UsageError, require, unknown
 
 GROUPS = {
@@ -75,12 +75,12 @@ def score_task(task: Task, predictions: Path, labels: Path, sizes: list[str]) ->
         labels: likewise.
         sizes: gets a remark for every language whose set has not the benchmark's size.
     """
-    suffix = ".json" if task.kind == "span" else ".tsv"
-    files = submission.locate(predictions, labels, task.name, task.languages, suffix)
-    score = SCORERS[task.kind]
+    kind = kind_of(task)
+    assert kind.score_file is not None
+    files = locate(predictions, labels, task.name, task.languages, kind.suffix)
     scored: dict[str, Metrics] = {}
     for code, (guess, gold) in files.items():
-        scored[code], count = score(guess, gold, task, code)
+        scored[code], count = kind.score_file(guess, gold, task, code)
         remark = task.size_remark(code, task.own_split, count)
         if remark:
             sizes.append(f"{code} {remark}")
@@ -93,13 +93,6 @@ def score_task(task: Task, predictions: Path, labels: Path, sizes: list[str]) ->
     names = scored[task.languages[0]]
     average = {name: fmean(values[name] for values in scored.values()) for name in names}
     return {AVERAGE: average, **scored}
-
-
-def headline(values: Metrics) -> float:
-    """The one number that XTREME makes of a task's metrics."""
-    if "exact_match" in values:
-        return (values["exact_match"] + values["f1"]) / 2
-    return values["f1"] if "f1" in values else values["accuracy"]
 
 
 def _tasks_of(predictions: Path, labels: Path) -> list[str]:
@@ -118,45 +111,3 @@ def _tasks_of(predictions: Path, labels: Path) -> list[str]:
         f" {', '.join(TASKS)}",
     )
     return found
-
-
-def _pair(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    found, truth = submission.read_labels(predicted, gold, _labels(task))
-    return metrics.accuracy(found, truth), len(truth)
-
-
-def _tag(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    found, truth = submission.read_tags(predicted, gold, _labels(task))
-    return metrics.tagging(found, truth), len(truth)
-
-
-def _span(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    assert isinstance(task.rules, ExtractiveQARules)
-    tokens = metrics.answer_tokens(task.rules.normaliser, language)
-    found, truth = submission.read_answers(predicted, gold)
-    return metrics.answers(found, truth, tokens), len(truth)
-
-
-def _mine(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    found, truth = submission.read_pairs(predicted, gold)
-    return metrics.pairs(found, truth), len(truth)
-
-
-def _retrieve(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    found, truth = submission.read_rows(predicted, gold)
-    return metrics.accuracy(found, truth), len(truth)
-
-
-def _labels(task: Task) -> tuple[str, ...]:
-    assert isinstance(task.rules, LabelRules)
-    return task.rules.labels
-
-
-# Kind of a task -> how a language of it is scored: metrics and the number of gold examples.
-SCORERS: dict[str, Callable[[Path, Path, Task, str], tuple[Metrics, int]]] = {
-    "pair": _pair,
-    "tag": _tag,
-    "span": _span,
-    "mine": _mine,
-    "retrieve": _retrieve,
-}

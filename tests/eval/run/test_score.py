@@ -7,7 +7,7 @@ import shutil
 import pytest
 from score_cases import CASES, RIGHT, put
 
-from xtremely.eval.scoring.score import TASKS, score_folder
+from xtremely.eval.run.score import TASKS, score_folder
 from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import InputError
 

@@ -1,0 +1,63 @@
+"""The kinds of tasks."""
+
+from __future__ import annotations
+
+from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.engine.text.windows import TooShort
+from xtremely.eval.methods import (
+    bitext,
+    classification,
+    masked_words,
+    multiple_choice,
+    question_answering,
+    tagging,
+)
+from xtremely.eval.methods.method import InferenceMethod, TaskKind, TrainingMethod
+from xtremely.eval.tasks.task import Task
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        classification.KIND,
+        multiple_choice.KIND,
+        tagging.KIND,
+        question_answering.KIND,
+        bitext.RETRIEVE,
+        bitext.MINE,
+        masked_words.KIND,
+    )
+}
+
+
+def kind_of(task: Task) -> TaskKind:
+    """A task's kind."""
+    return KINDS[task.kind]
+
+
+def check_length(tokenizer: Tokenizer, task: Task, max_length: int, where: str) -> None:
+    """Compare the sequences that a task needs with what a model takes.
+
+    Raises:
+        TooShort: sequences of ``max_length`` tokens would leave text out; the complaint begins
+            with ``where``.
+    """
+    check = kind_of(task).check_length
+    if check is not None:
+        try:
+            check(tokenizer, task, max_length)
+        except TooShort as error:
+            raise TooShort(f"{where}: {error}") from error
+
+
+def inference_of(task: Task) -> InferenceMethod:
+    """How a head evaluates a task that has one."""
+    found = kind_of(task).inference
+    assert found is not None, f"{task.name} is not evaluated by a head"
+    return found
+
+
+def training_of(task: Task) -> TrainingMethod:
+    """How a task is learnt that can be."""
+    found = kind_of(task).training
+    assert found is not None, f"{task.name} is not trained on"
+    return found

@@ -1,0 +1,34 @@
+"""Masked words in running text: a kind that is only trained on."""
+
+from __future__ import annotations
+
+from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.engine.training.dataset import Feature
+from xtremely.eval.data.examples import Texts
+from xtremely.eval.methods.method import (
+    PublishedTraining,
+    TaskKind,
+    TrainingMethod,
+    exact_share,
+    sequences,
+)
+from xtremely.eval.tasks.task import LabelRules, Task
+
+
+def features(tokenizer: Tokenizer, task: Task, examples: Texts, max_length: int) -> list[Feature]:
+    """Texts as they are; what is masked is decided when they are drawn."""
+    tokens = tokenizer(examples.texts, max_length)
+    return [Feature((ids,), (types,), None) for ids, types in sequences(tokens)]
+
+
+KIND = TaskKind(
+    name="mlm",
+    rules=LabelRules,
+    training=TrainingMethod(
+        "masked language",
+        features,
+        metric="none",
+        score=exact_share,
+        published=PublishedTraining(epochs=1.0),  # ours: XTREME has none
+    ),
+)

@@ -1,0 +1,80 @@
+"""Multiple choice: a text with each of its options as a sequence, one score each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain, repeat
+
+import numpy as np
+
+from xtremely.engine.models.heads import Head
+from xtremely.engine.runtime import Engine
+from xtremely.engine.text.tokenizer import Tokenizer, Tokens
+from xtremely.engine.training.dataset import Feature
+from xtremely.eval.data.examples import Choices
+from xtremely.eval.methods.classification import Outputs, lines
+from xtremely.eval.methods.method import (
+    InferenceMethod,
+    PublishedTraining,
+    TaskKind,
+    TrainingMethod,
+    exact_share,
+    sequences,
+)
+from xtremely.eval.scoring import metrics
+from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.tasks.task import LabelRules, Task
+
+
+class Options(Outputs):
+    """Texts, each with each of its options, as sequences for a head, and the options it prefers."""
+
+    def __init__(self, engine: Engine, head: Head, task: Task, examples: Choices, max_length: int):
+        self._counts = [*map(len, examples.options)]
+        super().__init__(_tokens(engine.tokenizer, examples, max_length), 1)
+
+    def predictions(self) -> list[str]:
+        """The row of every example's best option."""
+        return [str(int(scores.argmax())) for scores in self.values[:, 0].split(self._counts)]
+
+
+def _tokens(tokenizer: Tokenizer, examples: Choices, max_length: int) -> Tokens:
+    """Every text with each of its options, example after example."""
+    texts = chain.from_iterable(map(repeat, examples.texts, map(len, examples.options)))
+    return tokenizer.pairs([*texts], [*chain.from_iterable(examples.options)], max_length)
+
+
+def measure(task: Task, language: str, examples: Choices, predictions: list[str]) -> Metrics:
+    """Accuracy."""
+    return metrics.accuracy(predictions, [*map(str, examples.answers or [])])
+
+
+def features(tokenizer: Tokenizer, task: Task, examples: Choices, max_length: int) -> list[Feature]:
+    """The text with each option as a sequence; the target is the right option's number."""
+    every = sequences(_tokens(tokenizer, examples, max_length))
+    made = []
+    for options, answer in zip(examples.options, examples.answers or (), strict=True):
+        ids, types = zip(*(next(every) for _ in options), strict=True)
+        made.append(Feature(ids, types, answer))
+    return made
+
+
+def shuffled(examples: Choices, dice: np.random.Generator) -> Choices:
+    """The right options dealt out anew."""
+    answers = examples.answers or []
+    return replace(examples, answers=[answers[n] for n in dice.permutation(len(answers))])
+
+
+KIND = TaskKind(
+    name="choice",
+    rules=LabelRules,
+    inference=InferenceMethod("multiple choice", Options, measure, lines),
+    training=TrainingMethod(
+        "multiple choice",
+        features,
+        metric="accuracy",
+        score=exact_share,
+        published=PublishedTraining(epochs=5.0),
+        shuffled=shuffled,
+    ),
+)
