@@ -36,7 +36,7 @@ from xtremely.bench.contenders import (
     spawn,
 )
 from xtremely.bench.harness import Contender, Spread, measure, row_json
-from xtremely.bench.plots import speeds
+from xtremely.bench.pictures import encoder_speeds, named
 from xtremely.bench.workloads import Workload
 from xtremely.engine.config_json import read_json
 from xtremely.engine.models.config import EncoderConfig
@@ -276,7 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "results": results,
     }
     file = write(document, RESULTS)
-    speeds(results, (RESULTS / file).with_suffix(".html"))
+    picture = encoder_speeds(results, named(document["machine"]))
+    (RESULTS / file).with_suffix(".svg").write_text(picture, encoding="utf-8")
     print(summary(document, file))
 
 

@@ -1,19 +1,21 @@
-"""README's picture of encoder speed, drawn from a committed result: an SVG without any script.
+"""Pictures of benchmarks as SVG, which any browser shows without a script or the network.
 
     python -m xtremely.bench.pictures docs/speed.svg RESULT.json [RESULT.json ...]
 
-A workload that several results have is drawn from the last of them.
+draws README's picture of encoder speed from committed results. A workload that several results have
+is drawn from the last of them.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-# Contenders as results call them -> as the picture does, best first.
+# Contenders as results call them -> as README's picture does, best first.
 SHOWN = {
     "xtremely native int8": "Xtremely int8",
     "CTranslate2 int8 in streams": "CTranslate2 int8, one stream per core",
@@ -23,59 +25,110 @@ SHOWN = {
     "optimum onnxruntime": "optimum, onnxruntime fp32",
     "transformers sdpa sorted": "transformers, sdpa, sorted by length",
 }
-PANELS = {"short": "Sentences (Tatoeba)", "long": "Passages (XQuAD)"}
+WORKLOADS = {"short": "Sentences (Tatoeba)", "long": "Passages (XQuAD)"}
 WIDTH, LABEL, BAR, ROW, GAP = 860, 260, 480, 22, 46  # pixels
 
 
-def speed_picture(results: list[dict[str, Any]], machine: str) -> str:
-    """Bars of median tokens per second, a panel for each workload.
+class Bar(NamedTuple):
+    """A contender's rate."""
+
+    label: str
+    rate: dict[str, float]  # median, low and high, tokens per second
+    remark: str = ""
+
+
+def speed_picture(results: Sequence[dict[str, Any]], machine: str) -> str:
+    """README's picture: the contenders of ``SHOWN``, a panel for each workload.
 
     Args:
         results: those of a file of ``bench.encoders``.
         machine: what they were measured on, for the caption.
     """
-    parts, y = [], 14
+    panels = {}
     for result in results:
-        rows = {row["name"]: row["tokens_per_second"] for row in result["rows"]}
-        shown = [(label, rows[name]) for name, label in SHOWN.items() if name in rows]
-        largest = max(rate["high"] for _, rate in shown)
-        parts.append(
-            f'<text x="{LABEL}" y="{y}" font-weight="bold">'
-            f"{escape(PANELS[result['workload']])}, tokens per second</text>"
-        )
-        for label, rate in shown:
+        rates = {row["name"]: row["tokens_per_second"] for row in result["rows"]}
+        panels[result["workload"]] = [
+            Bar(label, rates[name]) for name, label in SHOWN.items() if name in rates
+        ]
+    return bars(panels, machine)
+
+
+def encoder_speeds(results: Sequence[dict[str, Any]], machine: str) -> str:
+    """Every contender that was not withheld, fastest first, with its cosine to the reference."""
+    panels = {}
+    for result in results:
+        rows = [row for row in result["rows"] if not row["withheld"]]
+        rows.sort(key=lambda row: -row["tokens_per_second"]["median"])
+        panels[result["workload"]] = [
+            Bar(row["name"], row["tokens_per_second"], f"cosine {row['cosine_mean']:.4f}")
+            for row in rows
+        ]
+    return bars(panels, machine)
+
+
+def bars(panels: dict[str, list[Bar]], machine: str) -> str:
+    """Bars of median tokens per second with their ranges.
+
+    Args:
+        panels: workload -> its bars, from the top.
+        machine: what they were measured on, for the caption.
+    """
+    parts, y = [], 14
+    for workload, shown in panels.items():
+        scale = BAR / max(bar.rate["high"] for bar in shown)
+        title = f"{WORKLOADS[workload]}, tokens per second"
+        parts.append(text(LABEL, y, title, 'font-weight="bold"'))
+        for bar in shown:
             y += ROW
-            parts += _bar(label, rate, y, BAR / largest)
+            parts += _drawn(bar, y, scale)
         y += GAP
     caption = f"{machine}. Medians of interleaved rounds; lines show the range."
-    parts.append(f'<text x="0" y="{y - 18}" fill="#666">{escape(caption)}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y - 8}" width="{WIDTH}"'
-        ' font-family="sans-serif" font-size="13">\n'
-        f'<rect width="100%" height="100%" fill="white"/>\n{chr(10).join(parts)}\n</svg>\n'
-    )
+    parts.append(text(0, y - 18, caption, 'fill="#666"'))
+    return svg(parts, WIDTH, y - 8)
 
 
-def _bar(label: str, rate: dict[str, float], y: int, scale: float) -> list[str]:
+def _drawn(bar: Bar, y: int, scale: float) -> list[str]:
     """A label, a bar, its range and its number; ``scale`` is pixels per token per second."""
-    colour = "#0a7d5a" if label.startswith("Xtremely") else "#9aa3ad"
-    low, middle, high = (LABEL + rate[key] * scale for key in ("low", "median", "high"))
+    own = bar.label.lower().startswith("xtremely")
+    colour, ink = ("#0a7d5a", "white") if own else ("#9aa3ad", "black")
+    low, middle, high = (LABEL + bar.rate[key] * scale for key in ("low", "median", "high"))
+    inside = text(LABEL + 6, y, bar.remark, f'fill="{ink}" font-size="11"')
     return [
-        f'<text x="{LABEL - 8}" y="{y}" text-anchor="end">{escape(label)}</text>',
+        text(LABEL - 8, y, bar.label, 'text-anchor="end"'),
         f'<rect x="{LABEL}" y="{y - 12}" width="{middle - LABEL:.0f}" height="15"'
         f' fill="{colour}"/>',
         f'<line x1="{low:.0f}" x2="{high:.0f}" y1="{y - 4}" y2="{y - 4}" stroke="#333"/>',
-        f'<text x="{high + 8:.0f}" y="{y}">{rate["median"]:,.0f}</text>',
+        *([inside] if bar.remark else []),
+        text(f"{high + 8:.0f}", y, f"{bar.rate['median']:,.0f}"),
     ]
 
 
+def text(x: float | str, y: float | str, content: str, more: str = "") -> str:
+    """A line of text; ``more`` are further attributes."""
+    return f'<text x="{x}" y="{y}"{" " * bool(more)}{more}>{escape(content)}</text>'
+
+
+def svg(parts: Sequence[str], width: int, height: int) -> str:
+    """A picture of these parts on white."""
+    inside = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
+        ' font-family="sans-serif" font-size="13">\n'
+        f'<rect width="100%" height="100%" fill="white"/>\n{inside}\n</svg>\n'
+    )
+
+
+def named(machine: dict[str, Any]) -> str:
+    """A result's machine, for a caption."""
+    return f"{machine['cores']} cores of an {machine['processor']} ({machine['vector_unit']})"
+
+
 def main(target: str, *sources: str) -> None:
-    """Draw the picture of one or several result files."""
+    """Draw README's picture of one or several result files."""
     found = [json.loads(Path(source).read_text(encoding="utf-8")) for source in sources]
     results = {one["workload"]: one for file in found for one in file["results"]}
-    about = found[-1]["machine"]
-    machine = f"{about['cores']} cores of an {about['processor']} ({about['vector_unit']})"
-    Path(target).write_text(speed_picture([*results.values()], machine), encoding="utf-8")
+    picture = speed_picture([*results.values()], named(found[-1]["machine"]))
+    Path(target).write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,72 @@
-"""Plots of benchmarks, as pages that take plotly from its CDN."""
+"""How the cost of indexes grows with the number of vectors, as SVG."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from xtremely.bench.pictures import svg, text
+
+Row = dict[str, Any]
+
+WIDTH, HEIGHT, MARGIN, KEY_ROW = 430, 300, 60, 20  # pixels; of a panel the first two
+COLOURS = ["#0a7d5a", "#3b7dd8", "#d9742b", "#c2478e", "#8a63d2", "#b8902a", "#1f9fb0", "#d04a4a"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of an index over the number of its vectors.
+
+    Attributes:
+        title: what is drawn, with its unit.
+        value: of a row; None where it has none.
+        logarithmic: whether heights are.
+    """
+
+    title: str
+    value: Callable[[Row], float | None]
+    logarithmic: bool = False
+
 
 PANELS = (
-    ("building, processor seconds", lambda row: row.get("build", {}).get("processor_seconds")),
-    ("search, processor ms a query", lambda row: _each(row)),
-    ("recall of the 4 nearest", lambda row: row.get("recall", {}).get("4")),
-    ("bytes a vector", lambda row: row["bytes"] / row["rows"] if "bytes" in row else None),
+    Panel("building, processor seconds", lambda row: _at(row, "build", "processor_seconds"), True),
+    Panel("search, processor ms per query", lambda row: _per_query(row), True),
+    Panel("recall of the 4 nearest", lambda row: _at(row, "recall", "4")),
+    Panel("bytes per vector", lambda row: row["bytes"] / row["rows"] if "bytes" in row else None),
 )
 
 
-def _each(row: dict[str, Any]) -> float:
+def _at(row: Row, *keys: str) -> float | None:
+    first, second = keys
+    return row.get(first, {}).get(second)
+
+
+def _per_query(row: Row) -> float:
     return 1000 * row["search"]["processor_seconds"] / row["queries"]
+
+
+def growth(rows: list[Row]) -> str:
+    """How building, searching, recall and size change with the number of vectors.
+
+    Args:
+        rows: the ``indexes`` of a file of ``bench.retrieval``.
+    """
+    families = list(dict.fromkeys(_family(row["index"]) for row in rows))
+    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(families)}
+    sizes = [math.log10(row["rows"]) for row in rows]
+    parts = []
+    for number, panel in enumerate(PANELS):
+        x, y = (number % 2) * WIDTH, (number // 2) * HEIGHT
+        drawn = _panel(panel, rows, colours, (min(sizes), max(sizes)))
+        parts.append(f'<g transform="translate({x} {y})">{"".join(drawn)}</g>')
+    top = 2 * HEIGHT
+    for number, (name, colour) in enumerate(colours.items()):
+        y = top + KEY_ROW * (number + 1)
+        parts.append(f'<circle cx="{MARGIN + 4}" cy="{y - 4}" r="4" fill="{colour}"/>')
+        parts.append(text(MARGIN + 16, y, name))
+    return svg(parts, 2 * WIDTH, top + KEY_ROW * (len(colours) + 1))
 
 
 def _family(name: str) -> str:
@@ -27,58 +76,34 @@ def _family(name: str) -> str:
     )
 
 
-def growth(rows: list[dict[str, Any]], path: Path) -> None:
-    """How building, searching, recall and size change with the number of vectors."""
-    figure = make_subplots(rows=2, cols=2, subplot_titles=[title for title, _ in PANELS])
-    families = list(dict.fromkeys(_family(row["index"]) for row in rows))
-    for number, family in enumerate(families):
-        own = [row for row in rows if _family(row["index"]) == family]
-        for place, (_, value) in enumerate(PANELS):
-            points = [(row["rows"], value(row)) for row in own if value(row) is not None]
-            figure.add_trace(
-                go.Scatter(
-                    x=[size for size, _ in points],
-                    y=[height for _, height in points],
-                    name=family,
-                    legendgroup=family,
-                    showlegend=place == 0,
-                    line={"color": f"hsl({number * 360 // len(families)},65%,45%)"},
-                ),
-                row=1 + place // 2,
-                col=1 + place % 2,
-            )
-    figure.update_xaxes(type="log", title="vectors")
-    figure.update_layout(height=800, title="Cost of an index by size")
-    figure.write_html(path, include_plotlyjs="cdn")
+def _panel(
+    panel: Panel, rows: list[Row], colours: dict[str, str], sizes: tuple[float, float]
+) -> list[str]:
+    """A panel's axes, and a line for each family of indexes."""
+    scale = math.log10 if panel.logarithmic else float
+    there = [(row, value) for row in rows if (value := panel.value(row)) is not None]
+    heights = [scale(value) for _, value in there]
+    low, high = (min(heights) if panel.logarithmic else 0.0), max(heights)
 
+    def x(row: Row) -> str:
+        share = (math.log10(row["rows"]) - sizes[0]) / (sizes[1] - sizes[0] or 1)
+        return f"{MARGIN + share * (WIDTH - MARGIN - 40):.0f}"
 
-def speeds(results: list[dict[str, Any]], path: Path) -> None:
-    """Tokens a second of every contender of ``bench.encoders``, with the rounds' range, over the
-    mean cosine of its embeddings to the reference.
-    """
-    figure = make_subplots(
-        rows=len(results), cols=1, subplot_titles=[r["workload"] for r in results]
-    )
-    for number, result in enumerate(results, start=1):
-        rows = [row for row in result["rows"] if not row["withheld"]]
-        rows.sort(key=lambda row: row["tokens_per_second"]["median"])
-        rates = [row["tokens_per_second"] for row in rows]
-        figure.add_trace(
-            go.Bar(
-                orientation="h",
-                y=[row["name"] for row in rows],
-                x=[rate["median"] for rate in rates],
-                text=[f"cosine {row['cosine_mean']:.4f}" for row in rows],
-                error_x={
-                    "symmetric": False,
-                    "array": [rate["high"] - rate["median"] for rate in rates],
-                    "arrayminus": [rate["median"] - rate["low"] for rate in rates],
-                },
-                marker={"color": ["#0a7" if "xtremely" in row["name"] else "#999" for row in rows]},
-            ),
-            row=number,
-            col=1,
-        )
-    figure.update_xaxes(title="tokens/s")
-    figure.update_layout(height=400 * len(results), title="Embedding speed", showlegend=False)
-    figure.write_html(path, include_plotlyjs="cdn")
+    def y(value: float) -> str:
+        share = (scale(value) - low) / (high - low or 1)
+        return f"{HEIGHT - 50 - share * (HEIGHT - 100):.0f}"
+
+    parts = [
+        text(MARGIN, 24, panel.title, 'font-weight="bold"'),
+        f'<path d="M{MARGIN} 40V{HEIGHT - 44}H{WIDTH - 30}" fill="none" stroke="#ccc"/>',
+    ]
+    for value in sorted({min(v for _, v in there), max(v for _, v in there)}):
+        parts.append(text(MARGIN - 8, y(value), f"{value:,.4g}", 'text-anchor="end"'))
+    for row in {row["rows"]: row for row in rows}.values():
+        parts.append(text(x(row), HEIGHT - 28, f"{row['rows']:,}", 'text-anchor="middle"'))
+    for family, colour in colours.items():
+        points = [(x(row), y(value)) for row, value in there if _family(row["index"]) == family]
+        line = " ".join(f"{across},{up}" for across, up in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [f'<circle cx="{a}" cy="{u}" r="4" fill="{colour}"/>' for a, u in points]
+    return parts

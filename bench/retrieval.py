@@ -34,6 +34,7 @@ import torch
 
 from xtremely.bench import machine, retrieval_peers
 from xtremely.bench.harness import Spread
+from xtremely.bench.plots import growth
 from xtremely.engine.runtime import Engine
 from xtremely.eval.mining.gold import TUNED
 from xtremely.eval.mining.mine import MiningContext, MiningSettings, mine
@@ -343,9 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found.append(result)
                 document.keep("indexes", found)
                 print(json.dumps(result), flush=True)
-        from xtremely.bench.plots import growth  # plotly need not be on a machine with a GPU
-
-        growth(found, document.path.with_suffix(".html"))
+        document.path.with_suffix(".svg").write_text(growth(found), encoding="utf-8")
     if wanted("mine"):
         mined = []
         for size in sizes:

@@ -21,9 +21,11 @@ from typer.core import TyperGroup
 from xtremely.eval.cli import retrieval, study, training
 from xtremely.eval.cli.endings import Stopped, ending, stoppable
 from xtremely.eval.cli.options import (
+    MODEL,
     Backend,
     DataRoot,
     Device,
+    Layer,
     Model,
     Pooling,
     Precision,
@@ -67,10 +69,12 @@ def _version(wanted: bool) -> None:
 def program(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Evaluate multilingual encoders on XTREME, on padding-free batches."""
+    """Evaluate, train and search with multilingual encoders on XTREME, without padding."""
 
 
 def _split(text: str | None, option: str) -> list[str] | None:
@@ -85,45 +89,78 @@ def _split(text: str | None, option: str) -> list[str] | None:
 
 @app.command("eval")
 def evaluate(
-    out: Annotated[Path, typer.Option(help="Folder for results; a run started again goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for results.json, report.html and submission/. An interrupted run"
+            " continues when it is started again with the same folder."
+        ),
+    ],
     model: Model = "e5-small-4bit",
     checkpoints: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the model fine-tuned for tasks that need a head: xnli, pawsx, udpos,"
-            " panx, squad, tydiqa, xcopa (default: the model itself has the head)."
+            help="Folder with one fine-tuned model for each kind of task, in folders called xnli,"
+            " pawsx, udpos, panx, squad, tydiqa and xcopa (default: --model is fine-tuned itself)."
         ),
     ] = None,
     tasks: Annotated[
         str | None,
-        typer.Option(help="Names separated by commas, or 'all' (default: mini without data)."),
+        typer.Option(
+            help="Tasks to evaluate, names from 'xtremely tasks' separated by commas, or all"
+            " (default: all with --data-root, else mini)."
+        ),
     ] = None,
     data_root: DataRoot = None,
     languages: Annotated[
-        str | None, typer.Option(help="ISO 639-1 codes, e.g. de,zh (default: all with data).")
+        str | None,
+        typer.Option(
+            help="Languages to evaluate, ISO 639-1 codes separated by commas, e.g. de,zh (default:"
+            " all that have data)."
+        ),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="all, last, a number, or several: 4,8,last.")
+        str | None,
+        typer.Option(
+            help="Hidden layers to evaluate embeddings from: all, last, or numbers separated by"
+            " commas, e.g. 4,8,last (default: the profile's)."
+        ),
     ] = None,
     pooling: Annotated[
-        str | None, typer.Option(help="mean, cls, or mean,cls (default: the profile's).")
+        str | None,
+        typer.Option(
+            help="How token vectors become one sentence vector: mean (their average), cls (the"
+            " first token's), or both: mean,cls (default: the profile's)."
+        ),
     ] = None,
     centring: Annotated[
-        str, typer.Option(help="none, mean (take each side's mean off), or none,mean.")
+        str,
+        typer.Option(
+            help="What to subtract from embeddings: none (nothing), mean (the average embedding of"
+            " the language), or both variants: none,mean."
+        ),
     ] = "none",
     profile: Annotated[
-        str, typer.Option(help="model (its own settings), script or paper (XTREME's published).")
+        str,
+        typer.Option(
+            help="Source of layer, pooling and prompt: model (the model's own), script (XTREME's"
+            " published code) or paper (XTREME's paper)."
+        ),
     ] = "model",
     prompt: Prompt = None,
     limit: Annotated[
-        int | None, typer.Option(help="Only so many sentences: a quick look, not the benchmark.")
+        int | None,
+        typer.Option(
+            help="Number of examples per language to evaluate, at least 2: for a quick look, not"
+            " for a benchmark score (default: all)."
+        ),
     ] = None,
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
     quiet: Quiet = False,
 ) -> None:
-    """Evaluate a model on tasks; writes results.json, submission/ and report.html."""
+    """Evaluate a model on XTREME's tasks and write a report."""
     from xtremely.engine.runtime import Engine
     from xtremely.eval.cli.display import ProgressWatcher, print_summary
     from xtremely.eval.report.html import write_report
@@ -189,14 +226,21 @@ def _check_root(data_root: Path | None) -> None:
 @app.command()
 def score(
     predictions: Annotated[
-        Path, typer.Argument(help="A submission: TASK/test-LL.tsv, or .json for answers.")
+        Path,
+        typer.Argument(
+            help="Folder with predictions in XTREME's layout: TASK/test-LANGUAGE.tsv, for question"
+            " answering TASK/test-LANGUAGE.json."
+        ),
     ],
-    labels: Annotated[Path, typer.Argument(help="The gold labels under the same names.")],
+    labels: Annotated[
+        Path, typer.Argument(help="Folder with the true labels in files of the same names.")
+    ],
     as_json: Annotated[
-        bool, typer.Option("--json", help="Every metric of every language, as JSON.")
+        bool,
+        typer.Option("--json", help="Print every metric of every language as JSON, not tables."),
     ] = False,
 ) -> None:
-    """Score a submission folder as XTREME's own script does; needs no model."""
+    """Score a folder of predictions as XTREME's own script does, without a model."""
     from xtremely.eval.cli.display import print_scores
     from xtremely.eval.run.results import dumps
     from xtremely.eval.run.score import score_folder
@@ -213,26 +257,26 @@ app.command("encode")(retrieval.encode)
 
 @app.command()
 def export(
-    model: Annotated[
-        str, typer.Argument(help="A packaged model, a Hugging Face folder, or a hub name.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder to make: model.onnx and its tokenizer.")],
+    model: Annotated[str, typer.Argument(help=f"The model to export: {MODEL}.")],
+    out: Annotated[Path, typer.Option(help="New folder for model.onnx and the tokenizer's files.")],
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 (for GPUs) or int8 (weights and activations).")
+        str,
+        typer.Option(
+            help="Number format of the exported model: fp32, fp16 (for GPUs) or int8 (weights and"
+            " activations)."
+        ),
     ] = "fp32",
     head: Annotated[
         str | None,
         typer.Option(
-            help="classification, tagging, answering or choice: the model's head instead of"
-            " sentence embeddings."
+            help="Head to export: classification, tagging, answering or choice (default: none, the"
+            " exported model gives sentence embeddings)."
         ),
     ] = None,
-    layer: Annotated[
-        int | None, typer.Option(help="Hidden layer of embeddings (default: the last).")
-    ] = None,
+    layer: Layer = None,
     pooling: Pooling = None,
 ) -> None:
-    """Write a model as ONNX, compared with torch before it is kept."""
+    """Export a model to ONNX and compare it with torch before it is kept."""
     from xtremely.eval.cli.exporting import export_model
     from xtremely.eval.cli.terminal import note
 
@@ -241,7 +285,7 @@ def export(
 
 @app.command("tasks")
 def list_tasks(data_root: DataRoot = None) -> None:
-    """The tasks, and with --data-root which languages have data there."""
+    """List the tasks, with their licences and files, and which languages have data."""
     from xtremely.eval.cli.listings import print_tasks
     from xtremely.eval.tasks.task import all_tasks
 
@@ -251,7 +295,7 @@ def list_tasks(data_root: DataRoot = None) -> None:
 
 @app.command("models")
 def list_models() -> None:
-    """The packaged models, and what else can be named."""
+    """List the packaged models and the model types that can be loaded."""
     from xtremely.eval.cli.listings import print_models
 
     print_models()
@@ -260,16 +304,18 @@ def list_models() -> None:
 app.command("train")(training.train)
 app.add_typer(study.app, name="study")
 
-kernels = typer.Typer(help="The Triton kernels: what they compile to, and tuning them.")
+kernels = typer.Typer(help="List what the Triton kernels compile to, or tune them on a GPU.")
 app.add_typer(kernels, name="kernels")
 
 
 @kernels.callback(invoke_without_command=True)
 def list_kernels(
     context: typer.Context,
-    target: Annotated[str, typer.Option(help="sm_80, sm_90 or gfx942.")] = "sm_90",
+    target: Annotated[
+        str, typer.Option(help="GPU architecture to list: sm_80, sm_90 or gfx942.")
+    ] = "sm_90",
 ) -> None:
-    """What the Triton kernels compile to: registers, spills, matrix instructions."""
+    """List what the Triton kernels compile to: registers, spills, matrix instructions."""
     from xtremely.eval.cli.kernel_tables import print_kernels
 
     if context.invoked_subcommand is None:
@@ -279,16 +325,19 @@ def list_kernels(
 @kernels.command("tune")
 def tune_kernels(
     only: Annotated[
-        str | None, typer.Option(help="Kernels separated by commas (default: all).")
+        str | None,
+        typer.Option(help="Kernels to tune, names separated by commas (default: all kernels)."),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16, bf16, or several: fp16,bf16.")
+        str,
+        typer.Option(help="Number formats to tune for, separated by commas: fp32, fp16 and bf16."),
     ] = "fp16,bf16",
     out: Annotated[
-        Path | None, typer.Option(help="The table to write (default: the package's own).")
+        Path | None,
+        typer.Option(help="JSON file for the fastest settings (default: the package's own table)."),
     ] = None,
 ) -> None:
-    """Measure every kernel's settings on this GPU and keep the fastest."""
+    """Measure the kernels' settings on this GPU and keep the fastest."""
     from xtremely.eval.cli.kernel_tables import print_tuning
 
     print_tuning(_split(only, "--only"), _split(precision, "--precision") or [], out)

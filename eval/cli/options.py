@@ -10,32 +10,66 @@ import typer
 
 from xtremely.kernels.guard import UsageError
 
-Model = Annotated[
-    str, typer.Option(help="A packaged model (see 'models'), a Hugging Face folder, or a hub name.")
-]
+MODEL = (
+    "the name of a packaged model (see 'xtremely models'), a folder in Hugging Face's format, or a"
+    " model's name on the Hugging Face hub"
+)
+PRECISIONS = "fp32, fp16, bf16, fp8 (BERT family only) or int8 (CPU only)"
+
+Model = Annotated[str, typer.Option(help=f"The model to run: {MODEL}.")]
 Backend = Annotated[
     str,
     typer.Option(
-        help="auto, torch, triton, native, onnx, or onnx:PROVIDER (cpu, cuda, tensorrt,"
-        " openvino); a backend named never degrades."
+        help="What runs the encoder: auto (the fastest that fits), torch, triton (GPU), native"
+        " (C++ on x86-64), onnx, or onnx:PROVIDER with cpu, cuda, tensorrt or openvino as PROVIDER."
+        " A backend other than auto is used or refused, never replaced."
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[
-    str, typer.Option(help="fp32, fp16, bf16, (BERT family) fp8, or (on a CPU) int8.")
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: auto (a GPU if there is one), cpu, cuda, or cuda:N for the GPU of"
+        " that number."
+    ),
 ]
-Layer = Annotated[int | None, typer.Option(help="Hidden layer (default: the last).")]
+TrainingDevice = Annotated[
+    str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu or cuda.")
+]
+Precision = Annotated[str, typer.Option(help=f"Number format to compute in: {PRECISIONS}.")]
+Layer = Annotated[
+    int | None,
+    typer.Option(
+        help="Hidden layer that embeddings are taken from, 0 being the word embeddings (default:"
+        " the last layer)."
+    ),
+]
 Pooling = Annotated[
-    str | None, typer.Option(help="mean or cls (default: the profile's or the model's own).")
+    str | None,
+    typer.Option(
+        help="How token vectors become one sentence vector: mean (their average) or cls (the first"
+        " token's) (default: the model's own)."
+    ),
 ]
 Prompt = Annotated[
     str | None,
-    typer.Option(help="Text before every sentence (default: the model's own, e.g. 'query: ')."),
+    typer.Option(
+        help="Text to put before every sentence, e.g. 'query: ' (default: the model's own prompt)."
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder with benchmark data (see 'tasks'), or hub:google/xtreme."),
+    typer.Option(
+        help="Folder with benchmark data ('xtremely tasks' lists the files it may hold), or"
+        " hub:google/xtreme to take them from the Hugging Face hub."
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Spread the work over Ray: 'local' (start it here), 'auto' (the cluster this machine"
+        " is part of), or a cluster's address. All machines must see the same files."
+    ),
 ]
 
 MAY_BE_EMPTY = ("--prompt",)

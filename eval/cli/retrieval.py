@@ -19,36 +19,36 @@ from xtremely.eval.cli.options import (
     Precision,
     Prompt,
     Quiet,
+    Ray,
 )
 from xtremely.kernels.guard import UsageError, require_number
 
 MAX_WORKERS = 65_536
 KEPT = "what is finished is kept in {}, the same command goes on from there"
 
+SENTENCES = (
+    "a text file (plain, .gz, .bz2, .xz or .zst) with one sentence, or id TAB sentence, on every"
+    " line; or a .parquet file with a column text or sentence, and perhaps id"
+)
 Source = Annotated[
     Path,
     typer.Argument(
-        help="Sentences (text, also .gz, .bz2, .xz, .zst: one per line, or id TAB sentence in every"
-        " line; .parquet: column text or sentence, perhaps id), or embeddings (.npy, one row per"
-        " sentence; no model is needed)."
+        help=f"Sentences: {SENTENCES}. Or embeddings: a .npy file with one row per sentence, for"
+        " which no model is loaded."
     ),
 ]
-Storage = Annotated[str, typer.Option(help="Vectors on disk: fp32, fp16 or int8.")]
-Shards = Annotated[
-    int, typer.Option(help="Parts of a side in memory at a time; makes no difference to the pairs.")
+Storage = Annotated[
+    str, typer.Option(help="Number format of embeddings on disk: fp32, fp16 or int8.")
 ]
 Work = Annotated[
-    Path | None, typer.Option(help="Where unfinished work is kept (default: OUT.work).")
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(help="Spread over Ray: 'local', 'auto', or a cluster's address."),
+    Path | None,
+    typer.Option(help="Folder that keeps the work of an unfinished run (default: OUT.work)."),
 ]
 
 
 @contextmanager
 def _interruptible(kept: str) -> Iterator[None]:
-    """Says, when a run is interrupted, what of it is kept."""
+    """Say what is kept when a run is interrupted."""
     from xtremely.eval.cli.terminal import note
 
     try:
@@ -58,7 +58,9 @@ def _interruptible(kept: str) -> Iterator[None]:
         raise
 
 
-index = typer.Typer(help="Indexes of vectors: build, search, look at.", no_args_is_help=True)
+index = typer.Typer(
+    help="Build, search or describe a FAISS index of embeddings.", no_args_is_help=True
+)
 
 
 def encode(
@@ -66,22 +68,23 @@ def encode(
         str,
         typer.Option(
             "--input",
-            help="Sentences (text, also .gz, .bz2, .xz, .zst: one per line, or id TAB sentence in"
-            " every line; .parquet: column text or sentence, perhaps id); - for standard input.",
+            help=f"Sentences to embed: {SENTENCES}; or - for standard input.",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="A .npy file: one row of float32 per line.")],
+    output: Annotated[
+        Path, typer.Option(help="File for the embeddings, .npy: one float32 row per line.")
+    ],
     model: Model = "e5-small-4bit",
     prompt: Prompt = None,
     layer: Layer = None,
     pooling: Pooling = None,
-    normalize: Annotated[bool, typer.Option(help="Scale rows to length 1.")] = True,
+    normalize: Annotated[bool, typer.Option(help="Scale every embedding to length 1.")] = True,
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
     quiet: Quiet = False,
 ) -> None:
-    """Embed a text file into a .npy matrix."""
+    """Embed the sentences of a file and write a matrix of embeddings."""
     from xtremely.eval.cli.display import encoding_progress
     from xtremely.eval.cli.terminal import note
     from xtremely.eval.mining.embed import Encoding
@@ -110,23 +113,59 @@ def encode(
 def mine(
     source: Source,
     target: Source,
-    out: Annotated[Path, typer.Option(help="score TAB id TAB id TAB sentence TAB sentence.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File for the pairs, best first: score TAB id TAB id TAB sentence TAB sentence."
+        ),
+    ],
     model: Model = "e5-small-4bit",
-    margin: Annotated[str, typer.Option(help="ratio, distance, or cosine.")] = "ratio",
-    k: Annotated[int, typer.Option(help="Neighbours that a pair is compared with.")] = 4,
+    margin: Annotated[
+        str,
+        typer.Option(
+            help="How a pair is scored: cosine (or absolute, the same), or its cosine compared with"
+            " the mean cosine of both sentences' nearest neighbours, by ratio or distance."
+        ),
+    ] = "ratio",
+    k: Annotated[
+        int, typer.Option(help="Number of nearest neighbours that the margin is computed from.")
+    ] = 4,
     retrieval: Annotated[
-        str, typer.Option(help="max (each sentence once), intersect, forward or backward.")
+        str,
+        typer.Option(
+            help="Which pairs to keep: max (the best, each sentence once), intersect (nearest to"
+            " each other), forward (nearest target of every source) or backward (the reverse)."
+        ),
     ] = "max",
     threshold: Annotated[
-        str | None, typer.Option(help="Least score, or dev-tuned: the best on --gold.")
+        str | None,
+        typer.Option(
+            help="Lowest score of a pair to keep, a number, or dev-tuned for the one with the best"
+            " F1 on --gold (default: keep all pairs)."
+        ),
     ] = None,
     gold: Annotated[
-        Path | None, typer.Option(help="True pairs, id TAB id: judges what was found.")
+        Path | None,
+        typer.Option(
+            help="File with the true pairs, id TAB id on every line, to measure precision, recall"
+            " and F1 against."
+        ),
     ] = None,
     factory: Annotated[
-        str, typer.Option("--index", help="auto, exact, or FAISS's description of an index.")
+        str,
+        typer.Option(
+            "--index",
+            help="How neighbours are searched: exact, a FAISS index by its factory string such as"
+            " IVF1024,Flat, or auto (exact while that is affordable).",
+        ),
     ] = "auto",
-    shards: Shards = 1,
+    shards: Annotated[
+        int,
+        typer.Option(
+            help="Number of parts to cut each side into. More parts need less memory; the pairs"
+            " stay the same."
+        ),
+    ] = 1,
     storage: Storage = "fp16",
     layer: Layer = None,
     pooling: Pooling = None,
@@ -136,10 +175,12 @@ def mine(
     precision: Precision = "fp32",
     work: Work = None,
     ray: Ray = None,
-    workers: Annotated[int, typer.Option(help="Ray: how many encode at a time.")] = 2,
+    workers: Annotated[
+        int, typer.Option(help="Number of models that encode at the same time with --ray.")
+    ] = 2,
     quiet: Quiet = False,
 ) -> None:
-    """Mine translation pairs from two piles of sentences; a killed run goes on where it was."""
+    """Mine translation pairs from two sets of sentences."""
     from xtremely.engine.runtime import Engine
     from xtremely.eval.cli.display import encoding_progress, print_mined, search_watch
     from xtremely.eval.mining.embed import Encoding, encode
@@ -202,15 +243,27 @@ def _threshold(text: str | None) -> float | str | None:
 @index.command("build")
 def build(
     source: Source,
-    out: Annotated[Path, typer.Option(help="The index, an ordinary FAISS file; and OUT.json.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="File for the index, in FAISS's format; OUT.json describes it."),
+    ],
     model: Model = "e5-small-4bit",
     factory: Annotated[
-        str, typer.Option("--index", help="auto, or FAISS's description, e.g. IVF1024,Flat.")
+        str,
+        typer.Option(
+            "--index",
+            help="Kind of index: a factory string of FAISS such as IVF1024,Flat, or auto (chosen"
+            " by size and memory).",
+        ),
     ] = "auto",
     recall: Annotated[
-        float, typer.Option(help="Share of the true neighbours to find, for the search's effort.")
+        float,
+        typer.Option(
+            help="Share of the true nearest neighbours that a search is tuned to find, above 0 and"
+            " at most 1."
+        ),
     ] = 0.98,
-    k: Annotated[int, typer.Option(help="Neighbours that the recall is about.")] = 4,
+    k: Annotated[int, typer.Option(help="Number of nearest neighbours to tune --recall for.")] = 4,
     storage: Storage = "fp16",
     layer: Layer = None,
     pooling: Pooling = None,
@@ -221,7 +274,7 @@ def build(
     work: Work = None,
     quiet: Quiet = False,
 ) -> None:
-    """Build an index of sentences or embeddings; memory is planned before it starts."""
+    """Build a FAISS index of sentences or embeddings."""
     from xtremely.eval.cli.display import encoding_progress
     from xtremely.eval.cli.terminal import note
     from xtremely.eval.mining.embed import Encoding
@@ -248,16 +301,26 @@ def build(
 
 @index.command("search")
 def search(
-    path: Annotated[Path, typer.Argument(help="An index made by 'index build'.")],
+    path: Annotated[Path, typer.Argument(help="Index file made by 'xtremely index build'.")],
     queries: Source,
-    out: Annotated[Path, typer.Option(help="query TAB rank TAB match TAB score.")],
+    out: Annotated[
+        Path, typer.Option(help="File for the matches: query TAB rank TAB match TAB score.")
+    ],
     model: Model = "e5-small-4bit",
-    k: Annotated[int, typer.Option(help="Neighbours of each query.")] = 4,
+    k: Annotated[int, typer.Option(help="Number of matches to find for every query.")] = 4,
     effort: Annotated[
-        int | None, typer.Option(help="IVF: lists looked into; HNSW: candidates (default: tuned).")
+        int | None,
+        typer.Option(
+            help="How much to search: lists to probe (nprobe) of an IVF index, or candidates"
+            " (efSearch) of an HNSW index (default: as tuned by --recall when it was built)."
+        ),
     ] = None,
     gpus: Annotated[
-        str | None, typer.Option(help="shards (split over all GPUs) or replicas (on each).")
+        str | None,
+        typer.Option(
+            help="How to use GPUs: shards (split the index over all) or replicas (a copy on each)"
+            " (default: search on the CPU)."
+        ),
     ] = None,
     layer: Layer = None,
     pooling: Pooling = None,
@@ -267,7 +330,7 @@ def search(
     precision: Precision = "fp32",
     quiet: Quiet = False,
 ) -> None:
-    """Search an index; refused unless the queries come from the model that the index holds."""
+    """Search an index with queries that were embedded by the same model."""
     from xtremely.eval.cli.display import encoding_progress
     from xtremely.eval.cli.terminal import note
     from xtremely.eval.mining.embed import Encoding
@@ -287,9 +350,12 @@ def search(
 
 @index.command("info")
 def info(
-    path: Annotated[Path | None, typer.Argument(help="An index (default: FAISS only).")] = None,
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="Index file to describe (default: show FAISS's BLAS library alone)."),
+    ] = None,
 ) -> None:
-    """What an index holds, and what FAISS multiplies with on this machine."""
+    """Show what an index holds and which BLAS library FAISS uses here."""
     from xtremely.eval.cli.terminal import line
     from xtremely.eval.mining.index import facts
 

@@ -7,60 +7,75 @@ from typing import Annotated
 
 import typer
 
+from xtremely.eval.cli.options import Quiet, Ray, TrainingDevice
 from xtremely.files.folders import check_outputs
 from xtremely.kernels.guard import UsageError, require, require_number
 
 app = typer.Typer(
-    help="What the source language of training changes: a grid of training runs, and its report.",
+    help="Compare source languages of training: run a grid of trainings and report on it.",
     no_args_is_help=True,
 )
 
-Grid = Annotated[Path, typer.Argument(help="The study's grid, a TOML file (see studies/).")]
+Grid = Annotated[
+    Path, typer.Argument(help="TOML file that describes the study's trainings (see docs/study.md).")
+]
 Models = Annotated[
     Path | None,
-    typer.Option(help="Folder with models by name, looked into before any other place."),
+    typer.Option(
+        help="Folder in which models are looked up by name first (default: packaged models and the"
+        " Hugging Face hub)."
+    ),
 ]
 
 
 @app.command("run")
 def run(
     grid: Annotated[
-        Path, typer.Argument(help="The study's grid, a TOML file, or a bundle of 'study pack'.")
+        Path,
+        typer.Argument(
+            help="TOML file that describes the study's trainings (see docs/study.md), or a bundle"
+            " made by 'xtremely study pack'."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the cells; a run started again goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the results of every training. An interrupted study continues when it"
+            " is started again with the same folder."
+        ),
+    ],
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder with benchmark data; a bundle brings its own.")
+        Path | None,
+        typer.Option(help="Folder with benchmark data; needed unless a bundle brings its own."),
     ] = None,
     models: Models = None,
     workers: Annotated[
         int,
         typer.Option(
-            help="Cells that are run at once, in processes that share the device; with Ray, cells"
-            " that share a GPU."
+            help="Trainings to run at the same time on the device; with --ray, on each GPU."
         ),
     ] = 1,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Run the cells on Ray: 'local', 'auto', or a cluster's address; all its machines"
-            " see the same files."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    ray: Ray = None,
+    device: TrainingDevice = "auto",
     keep_models: Annotated[
-        bool, typer.Option("--keep-models", help="Keep the trained models in the cells' folders.")
+        bool,
+        typer.Option(
+            "--keep-models", help="Keep the trained models, which are else deleted after testing."
+        ),
     ] = False,
     results: Annotated[
         Path | None,
-        typer.Option(help="The file with all finished cells (default: OUT/NAME.json)."),
+        typer.Option(help="JSON file for the results of all trainings (default: OUT/NAME.json)."),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only list cells and shared phases, and estimate the time."),
+        typer.Option(
+            "--dry-run", help="List the trainings and estimate their time, and train nothing."
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Train and test every cell of a grid that is not finished yet, first seeds first."""
+    """Run the trainings of a study that are not finished yet, and test them."""
     from xtremely.eval.study import estimate
     from xtremely.eval.study.grid import read_grid
     from xtremely.eval.study.pack import SUFFIX
@@ -91,21 +106,27 @@ def run(
 
 @app.command("report")
 def report(
-    grids: Annotated[list[Path], typer.Argument(help="Grids to report on together.")],
+    grids: Annotated[
+        list[Path], typer.Argument(help="TOML files of one or more studies, reported on together.")
+    ],
     cells: Annotated[
         list[Path],
         typer.Option(
-            "--run", help="A run's folder or file of results; may be given several times."
+            "--run",
+            help="Folder of 'xtremely study run', or its file of results; given once for each run.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.json and tables.md.")],
     into: Annotated[
         Path | None,
-        typer.Option(help="A Markdown page whose tables, between its marks, are exchanged."),
+        typer.Option(
+            help="Markdown page to update too: the tables between its marks <!-- tables --> and"
+            " <!-- end of tables --> are replaced."
+        ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Report on whatever cells are finished."""
+    """Report on the trainings of a study that are finished."""
     from xtremely.eval.study.cells import results_of
     from xtremely.eval.study.grid import read_grid
     from xtremely.eval.study.report import write_study_report
@@ -125,12 +146,14 @@ def report(
 @app.command("pack")
 def pack(
     grid: Grid,
-    data_root: Annotated[Path, typer.Option(help="Folder with benchmark data.")],
-    out: Annotated[Path, typer.Option(help="The bundle to write, a .tar.xz file.")],
+    data_root: Annotated[
+        Path, typer.Option(help="Folder with benchmark data to take the study's files from.")
+    ],
+    out: Annotated[Path, typer.Option(help="File for the bundle, ending in .tar.xz.")],
     models: Models = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Put grid, data and models into one small file for another machine."""
+    """Pack a study with its data and models into one small file for another machine."""
     from xtremely.eval.study.pack import pack as write
 
     told = write(grid, data_root, out, models)

@@ -7,48 +7,105 @@ from typing import Annotated
 
 import typer
 
+from xtremely.eval.cli.options import MODEL, Quiet, TrainingDevice
 from xtremely.kernels.guard import UsageError, require_number
 
 
 def train(
     out: Annotated[
-        Path, typer.Option(help="Folder for the phases' models; a run started again goes on.")
+        Path,
+        typer.Option(
+            help="Folder for the trained models, one folder for each phase. An interrupted run"
+            " continues when it is started again with the same folder."
+        ),
     ],
-    data_root: Annotated[Path, typer.Option(help="Folder with training data.")],
+    data_root: Annotated[
+        Path, typer.Option(help="Folder with training data, laid out like benchmark data.")
+    ],
     recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe in TOML (see README); else --phase.")
+        Path | None,
+        typer.Argument(
+            help="TOML file that describes the training (see docs/train.md); without it, --phase"
+            " describes it."
+        ),
     ] = None,
     phase: Annotated[
         list[str] | None,
         typer.Option(
-            help="TASK:LANGUAGES[:EXAMPLES[:SPLIT]], several sources joined by '+'; once for each"
-            " phase, the target last. E.g. --phase snli:en --phase udpos:en,zh:2000"
+            help="What a phase trains on: TASK:LANGUAGES, then perhaps :EXAMPLES (number per"
+            " language, or all) and :SPLIT. Several sources are joined by '+'. Given once for each"
+            " phase, the target task last, e.g. --phase snli:en --phase udpos:en,zh:2000."
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="What to start from (default: e5-small-4bit).")
+        str | None,
+        typer.Option(help=f"The model to train: {MODEL} (default: e5-small-4bit)."),
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Of every phase.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Instead of epochs.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of every phase.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Of every phase.")] = None,
-    accumulation: Annotated[int | None, typer.Option(help="Batches a step.")] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            help="Passes over the examples in every phase, fractions allowed (default: XTREME's,"
+            " 1 to 10 by task)."
+        ),
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(help="Optimiser steps in every phase, instead of --epochs (default: none)."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Highest learning rate of every phase, from which it falls linearly to 0 (default:"
+            " XTREME's, 2e-5, or 3e-5 for question answering)."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Sequences in a batch, in every phase (default: 32)."),
+    ] = None,
+    accumulation: Annotated[
+        int | None,
+        typer.Option(help="Batches whose gradients are added up for one step (default: 1)."),
+    ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Looks at the dev set without a better score; then stop.")
+        int | None,
+        typer.Option(
+            help="Evaluations on the dev set without a better score after which a phase stops"
+            " (default: train to the end)."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Random seed for sampling, order of examples, initialisation and dropout"
+            " (default: 1)."
+        ),
+    ] = None,
     freeze_embeddings: Annotated[
-        bool | None, typer.Option(help="Leave the word embeddings as they are (default).")
+        bool | None,
+        typer.Option(help="Keep the word embeddings fixed while training (default: yes)."),
     ] = None,
     prune_vocabulary: Annotated[
-        bool | None, typer.Option(help="Hold only the pieces that occur (default).")
+        bool | None,
+        typer.Option(
+            help="Keep only word pieces of the training data in memory; the saved model has all of"
+            " them (default: yes)."
+        ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 200,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors.")] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Number format to train in: fp32, bf16, fp16 or auto (bf16 on a GPU that has it,"
+            " else fp32) (default: auto)."
+        ),
+    ] = None,
+    device: TrainingDevice = "auto",
+    save_steps: Annotated[
+        int, typer.Option(help="Optimiser steps between two checkpoints to continue from.")
+    ] = 200,
+    quiet: Quiet = False,
 ) -> None:
-    """Train a model in phases; leaves a Hugging Face folder for each."""
+    """Fine-tune a model on one task after another, in any language."""
     from xtremely.eval.training.flags import recipe_of
     from xtremely.eval.training.phases import MAX_SAVE_STEPS, summary
     from xtremely.eval.training.phases import train as run

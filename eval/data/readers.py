@@ -72,6 +72,19 @@ class Incomplete(InputError):
         )
 
 
+class Damaged(InputError):
+    """A task's data for a language is there and cannot be read as what it should be.
+
+    Attributes:
+        task: its name.
+        language: its code.
+    """
+
+    def __init__(self, task: str, language: str, complaint: InputError):
+        self.task, self.language = task, language
+        super().__init__(str(complaint))
+
+
 def existing(path: Path) -> Path | None:
     """The file as named or in a compressed form (.gz, .bz2, .xz, in capitals too).
 

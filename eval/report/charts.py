@@ -7,11 +7,12 @@ as markup, so they are escaped.
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from itertools import cycle, groupby
 from typing import Any
 
 from xtremely.eval.data.languages import LANGUAGES, grouped, language
-from xtremely.eval.report.views import Series, View, direction
+from xtremely.eval.report.views import Series, View, direction, metric_name
 from xtremely.eval.run.results import distinct, groups
 
 # Readable on white and on near-black.
@@ -21,6 +22,68 @@ NEUTRAL = "#888888"
 DASHES = ("solid", "dot")
 
 Chart = dict[str, Any]
+
+
+def overview_charts(views: Iterable[View]) -> dict[str, Chart]:
+    """Model -> a chart of its scores; no chart of one that has none."""
+    drawn: dict[str, list[View]] = {}
+    for view in views:
+        if view.shown["score"] is not None:
+            drawn.setdefault(view.records[0]["model"], []).append(view)
+    return {model: _overview(own) for model, own in drawn.items()}
+
+
+def _overview(drawn: list[View]) -> Chart:
+    """A row for each split of a task: a dot for each language and a bar for their mean."""
+    names = [_row_name(view) for view in drawn]
+    metrics = [html.escape(metric_name(view.shown["metric"])) for view in drawn]
+    rows = {"tickvals": list(range(len(drawn))), "ticktext": names, "automargin": True}
+    value = {"xref": "paper", "x": 1.01, "xanchor": "left", "showarrow": False}
+    return {
+        "data": [
+            *(_language_dots(view, row) for row, view in enumerate(drawn)),
+            {
+                "x": [view.shown["score"] for view in drawn],
+                "y": list(range(len(drawn))),
+                "mode": "markers",
+                "marker": {"symbol": "line-ns", "size": 22, "line": {"width": 3, "color": NEUTRAL}},
+                "text": [f"mean {view.shown['score']:.1f}" for view in drawn],
+                "hoverinfo": "text",
+            },
+        ],
+        "layout": {
+            "height": 64 + 36 * len(drawn),
+            "margin": {"t": 12, "r": 60 + 7 * max(map(len, metrics))},
+            "showlegend": False,
+            "xaxis": {"range": [-1, 101]},
+            "yaxis": {**rows, "range": [len(drawn) - 0.5, -0.5]},
+            "annotations": [
+                value | {"y": row, "text": f"<b>{view.shown['score']:.1f}</b> {metric}"}
+                for row, (view, metric) in enumerate(zip(drawn, metrics, strict=True))
+            ],
+        },
+    }
+
+
+def _row_name(view: View) -> str:
+    """A task and its split, and the benchmark where it is not XTREME."""
+    benchmark = view.shown["benchmark"].removesuffix(", not XTREME")
+    name = f"{view.shown['task']} {view.shown['split']}"
+    return html.escape(name if benchmark == "XTREME" else f"{name}, {benchmark}")
+
+
+def _language_dots(view: View, row: int) -> Chart:
+    """The languages of a view, in the colours of their families."""
+    scores = {code: s for code, s in view.scores(view.shown).items() if s is not None}
+    of = [language(code) for code in scores]
+    return {
+        "x": list(scores.values()),
+        "y": [row] * len(scores),
+        "mode": "markers",
+        "marker": {"size": 8, "opacity": 0.8, "color": [FAMILY_COLOURS[one.family] for one in of]},
+        "text": [f"{one.name} {scores[one.code]:.1f}, {one.family}" for one in of],
+        "hoverinfo": "text",
+    }
 
 
 def language_chart(view: View) -> Chart | None:

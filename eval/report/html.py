@@ -1,8 +1,8 @@
 """The report of a run: one HTML page that needs nothing beside itself.
 
-The page begins with XTREME's table of all tasks. It shows each split of a task in the setting that
-the benchmark scores (where the records hold no such setting, in the best one, and says so) and
-every other setting in a table.
+The page begins with a picture of all scores and XTREME's table of all tasks. It shows each split of
+a task in the setting that the benchmark scores, or says that it shows the best one because the
+records lack that setting. Every other setting is in a table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from xtremely.eval.data.languages import language
-from xtremely.eval.report.charts import language_chart, sweep_charts
+from xtremely.eval.report.charts import language_chart, overview_charts, sweep_charts
 from xtremely.eval.report.overview import overviews
 from xtremely.eval.report.views import direction, metric_name, views
 from xtremely.eval.run.results import Record, distinct, groups, remarks, settings_of
@@ -52,6 +52,7 @@ def write_report(path: Path, records: list[Record], missing: Sequence[str] = ())
         overviews=overviews(records),
         benchmark_tasks=TASKS,
         views=every,
+        overview_charts=overview_charts(every),
         settings=sorted(settings, key=lambda item: not item[1]["headline"]),
         models=[_provenance(name, group) for (name,), group in groups(records, "model").items()],
         costs=[_cost(group) for group in groups(records, "model", "task").values()],

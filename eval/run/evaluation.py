@@ -16,8 +16,9 @@ from xtremely.engine.hub.locate import display_name
 from xtremely.engine.models.heads import NoHead
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.windows import TooShort
-from xtremely.eval.data.readers import Incomplete, Missing
+from xtremely.eval.data.readers import Damaged, Missing
 from xtremely.eval.run.planning import (
+    Absent,
     Cell,
     EvaluationSettings,
     check_languages,
@@ -101,7 +102,7 @@ class Evaluation:
         if remark:
             warnings.warn(remark, stacklevel=2)
         notes: list[str] = []
-        absent: list[Missing | Incomplete] = []
+        absent: list[Absent] = []
         planned: dict[str | None, list[Cell]] = {}
         engine: Engine | None = None
         for checkpoint, tasks in self._by_checkpoint(notes):
@@ -112,7 +113,7 @@ class Evaluation:
                 check_place(engine, cell, self.settings, out)
                 check_names(submission_names(cell))
         if absent and not any(planned.values()):
-            raise next((one for one in absent if isinstance(one, Incomplete)), absent[0])
+            raise next((one for one in absent if not isinstance(one, Missing)), absent[0])
         reasons = f" ({'; '.join(notes)})" if notes else ""
         require(any(planned.values()), f"nothing to do: no task has these languages{reasons}")
         watcher.plan([cell for cells in planned.values() for cell in cells])
@@ -157,10 +158,10 @@ class Evaluation:
 
     def _plan(
         self, engine: Engine, tasks: list[Task], notes: list[str]
-    ) -> tuple[list[Cell], list[Missing | Incomplete]]:
+    ) -> tuple[list[Cell], list[Absent]]:
         """All tasks of an engine; with every task wanted, those it cannot answer are left out."""
         cells: list[Cell] = []
-        absent: list[Missing | Incomplete] = []
+        absent: list[Absent] = []
         headless: list[str] = []
         for task in tasks:
             try:
@@ -179,7 +180,7 @@ class Evaluation:
                 continue
             if self.named:  # what cannot run is then an error
                 for one in gone:
-                    if isinstance(one, Incomplete) or not planned:
+                    if not isinstance(one, Missing) or not planned:
                         raise one
             cells += planned
             absent += gone
@@ -192,13 +193,15 @@ class Evaluation:
         return cells, absent
 
 
-def _lacking(absent: list[Missing | Incomplete]) -> Iterator[str]:
-    """Sentences about data that is not there, one a task, and about data that is there in part."""
+def _lacking(absent: list[Absent]) -> Iterator[str]:
+    """Sentences about data that is not there, one a task, and about what is not whole."""
     lacking: dict[str, list[str]] = {}
     for gone in absent:
         if isinstance(gone, Missing):
             lacking.setdefault(gone.task, []).append(gone.language)
     yield from (f"{task} has no data for {', '.join(codes)}" for task, codes in lacking.items())
     for gone in absent:
-        if isinstance(gone, Incomplete):
+        if isinstance(gone, Damaged):
+            yield f"{gone.task} in {gone.language} is left out, its data is damaged: {gone}"
+        elif not isinstance(gone, Missing):
             yield f"{gone.task} in {gone.language} is incomplete: {gone.absent} is missing"

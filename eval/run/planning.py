@@ -8,7 +8,8 @@ from typing import Any
 
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine
-from xtremely.eval.data.readers import Incomplete, Missing, text_hash, whole_number
+from xtremely.eval.data.hub import is_hub
+from xtremely.eval.data.readers import Damaged, Incomplete, Missing, text_hash, whole_number
 from xtremely.eval.methods.bitext import Space, Spaces
 from xtremely.eval.methods.kinds import check_length, inference_of, kind_of
 from xtremely.eval.tasks.task import LabelRules, RetrievalRules, Task
@@ -19,6 +20,8 @@ from xtremely.kernels.pooling import POOLINGS
 PROFILES = ("model", "script", "paper")
 CENTRINGS = ("none", "mean")
 MAX_COUNT = 10**9  # of a number that counts examples
+
+Absent = Missing | Incomplete | Damaged  # why a task has no data for a language
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def plan_cells(
     settings: EvaluationSettings,
     languages: list[str] | None = None,
     strict: bool = True,
-) -> tuple[list[Cell], list[Missing | Incomplete]]:
+) -> tuple[list[Cell], list[Absent]]:
     """Read all data and settle all settings before anything is computed.
 
     Args:
@@ -83,15 +86,16 @@ def plan_cells(
         settings: what the user asked for.
         languages: only these; a task that lacks one of them leaves it out. None takes all.
         strict: a task without any data is an error, and so is a language asked for that has none
-            in a task that has it, and data that is there in part; else they are given back.
+            in a task that has it, and data that is there in part or damaged; else they are given
+            back. What the hub does not give is always an error.
 
     Returns:
         The cells in order; and the languages of the benchmark, or asked for, whose data is not
-        there, or not all of it.
+        there, not all of it, or damaged.
     """
     check_values(settings)
     cells: list[Cell] = []
-    absent: list[Missing | Incomplete] = []
+    absent: list[Absent] = []
     for task in tasks:
         every = (*task.languages, *task.more_languages)
         wanted = [code for code in every if languages is None or code in languages]
@@ -109,6 +113,11 @@ def plan_cells(
                     raise
                 if code in task.languages or languages is not None:
                     absent.append(gone)
+                continue
+            except InputError as error:
+                if strict or (data_root is not None and is_hub(data_root)):
+                    raise
+                absent.append(Damaged(task.name, code, error))
                 continue
             cells.append(_cell(engine, task, code, splits, settings))
         if wanted and len(cells) == found_before and strict:

@@ -13,6 +13,7 @@ from xtremely.eval.study.cells import Result
 from xtremely.eval.study.contrast_tables import contrast_lines
 from xtremely.eval.study.contrasts import contrasts
 from xtremely.eval.study.failed import LEARNT
+from xtremely.eval.study.figures import forest, label_width, maps, parts, source_name
 from xtremely.eval.study.findings import Json, findings, own_languages
 from xtremely.eval.study.grid import UNTRAINED, Grid
 from xtremely.eval.study.statistics import INDO_EUROPEAN
@@ -132,6 +133,11 @@ def _page(grids: list[Grid], found: Json) -> str:
         groups=groups,
         layers=layers,
         runs=runs,
+        parts=parts(found["tables"]),
+        maps=maps,
+        label_width=label_width,
+        models={table["model"] for table in found["tables"]},
+        forest=forest,
     )
 
 
@@ -147,13 +153,6 @@ def interval(estimate: Json | None, signed: bool = False) -> str:
     form = "{:+.1f}" if signed else "{:.1f}"
     low, value, high = (form.format(estimate[key]) for key in ("low", "value", "high"))
     return value if estimate["low"] == estimate["high"] else f"{value} ({low} to {high})"
-
-
-def source_name(source: str) -> str:
-    """A source for people."""
-    codes = own_languages(source)
-    named = "no training" if source == UNTRAINED else source
-    return " + ".join(language(code).name for code in codes) or named
 
 
 def origin(source: str) -> str:

@@ -202,7 +202,7 @@ def test_bad_data_ends_in_one_line_and_exit_code_1(xtremely, tiny_bert, data, ou
         (["--layers", "²"], 2, "layer '²' does not exist"),
         (["--layers", "9" * 5000], 2, "layer '99999999999999999999' does not exist"),
         (["--layers", "1,,2"], 2, "layer '' does not exist"),
-        (["--layers", ""], 2, "--layers is empty"),
+        (["--layers", ""], 2, "--layers is empty; give it a value"),
         (["--layers", "\u0661"], 2, "layer '\u0661' does not exist"),
         (["--tasks", "tatoeba", "--data-root", "hub:"], 2, "legal: hub:google/xtreme"),
         (["--limit", "-3"], 2, "--limit is -3; legal: a finite number, 2 or more"),

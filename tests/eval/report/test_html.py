@@ -1,5 +1,8 @@
 """The page of a run: right numbers, honest labels, nothing loaded from elsewhere."""
 
+import json
+import re
+
 import pytest
 from report_pages import answered, charts, mined, read, record, tagged
 
@@ -12,7 +15,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 def test_one_record_is_a_whole_page(page):
     found = page([record()])
     assert "90.0" in found.text and "German only" in found.text and "some-model" in found.text
-    assert len(charts(found)) == 1
+    assert len(charts(found)) == 2  # of all scores, and of the languages
     assert "a" * 64 in found.text and "b" * 64 in found.text and "torch 2.13.0" in found.text
     assert 'id="layers"' not in found.source and 'id="mining"' not in found.source
 
@@ -81,7 +84,9 @@ def test_unscored_languages_are_left_out_of_means_and_counted(page):
     assert "90.0 accuracy, mean of 1" not in found.text
     assert "German only 1 more unscored: labels not public" in found.text
     assert "Indo-European 1 90.0" in found.rows
-    assert len(charts(found)) == 1
+    overview, languages = map(json.loads, charts(found))
+    assert [trace["x"] for trace in overview["data"]] == [[90.0], [90.0]]  # language, mean
+    assert languages["data"][0]["x"] == [90.0]
 
 
 def test_a_score_near_zero_still_ranks_above_none(page):
@@ -120,7 +125,7 @@ def test_layers_are_drawn_when_there_are_several(page):
     records += [record(layer=9, score=99.5, headline=False)]
     found = page(records)
     assert 'id="layers"' in found.source
-    assert '"y": [88.0, 99.5, 90.0, 92.0]' in charts(found)[1]
+    assert '"y": [88.0, 99.5, 90.0, 92.0]' in charts(found)[2]
     assert "Large dot: the setting shown above, 92.0. Best of all: 99.5 at layer 9" in found.text
 
 
@@ -205,3 +210,42 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert {target[1:] for target in loads} <= {attrs.get("id") for _, attrs in found.tags}
     assert "default-src 'none'" in found.source
     assert "Plotly" in found.source
+
+
+def test_the_picture_of_all_scores_comes_before_any_table(page):
+    records = [record(score=80.0), record(language="zh", score=60.0), tagged("de", 75.0)]
+    found = page(records, ["a note"])
+    main = found.source.partition("<main>")[2]
+    assert main.index('class="chart"') < main.index("<table")
+    chart = json.loads(charts(found)[0])
+    assert chart["layout"]["yaxis"]["ticktext"] == ["tatoeba test", "udpos test"]
+    tatoeba, udpos, means = chart["data"]
+    assert (tatoeba["x"], tatoeba["y"]) == ([80.0, 60.0], [0, 0])
+    assert tatoeba["text"] == ["German 80.0, Indo-European", "Mandarin 60.0, Sino-Tibetan"]
+    assert (udpos["x"], udpos["y"]) == ([75.0], [1])
+    assert (means["x"], means["y"]) == ([70.0, 75.0], [0, 1])
+    values = [note["text"] for note in chart["layout"]["annotations"]]
+    assert values == ["<b>70.0</b> accuracy", "<b>75.0</b> F1"]
+
+
+def test_every_model_has_a_picture_of_its_own(page):
+    first = page([record(), record(model="another", score=70.0)])
+    overviews = [json.loads(chart)["data"][0]["x"] for chart in charts(first)[:2]]
+    assert overviews == [[90.0], [70.0]]
+    main = first.source.partition("<main>")[2]
+    assert main.index("<h3>some-model") < main.index("<h3>another") < main.index("<table")
+
+
+def test_a_benchmark_that_is_not_xtreme_is_named_beside_its_row(page):
+    found = page([record(settings={"benchmark": "XTREME-R"})])
+    ticks = json.loads(charts(found)[0])["layout"]["yaxis"]["ticktext"]
+    assert ticks == ["tatoeba test, XTREME-R"]
+
+
+def test_no_text_of_a_table_is_cut_and_every_table_scrolls_in_its_box(page):
+    found = page([record(), mined(), tagged("de", 80.0), record(model="m" * 90)])
+    style = found.source.partition("<style>")[2].partition("</style>")[0]
+    assert "ellipsis" not in style and "table-layout" not in style
+    assert 'class="scroll' in found.source
+    boxed = re.findall(r'<div class="scroll[^"]*"><table', found.source)
+    assert len(boxed) == found.source.count("<table")

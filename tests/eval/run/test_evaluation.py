@@ -226,6 +226,41 @@ def test_an_incomplete_set_is_left_out_and_named_or_an_error(base, matching, tmp
         whole.run(tmp_path / "out", Watcher())
 
 
+DAMAGED = [
+    pytest.param("tatoeba/tatoeba.deu-eng.eng", b"one line\n", "aligned line by line", id="lines"),
+    pytest.param("tatoeba/tatoeba.deu-eng.eng", b"\xff\xfe", "not UTF-8", id="encoding"),
+    pytest.param("bucc2018/de-en.dev.en", b"no tab\n", "de-en.dev.en:1", id="columns"),
+    pytest.param("bucc2018/de-en.dev.en", b"", "is empty", id="empty"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "complaint"), DAMAGED)
+def test_a_damaged_set_is_left_out_and_named_or_an_error(
+    base, matching, tmp_path, name, content, complaint
+):
+    options = {"tasks": [TATOEBA, BUCC], "languages": ["de", "zh"]}
+    before, _ = evaluation(base, matching, **options, named=False)
+    every = cells(before.run(tmp_path / "before", Watcher())[0])
+    (matching / name).write_bytes(content)
+    task = name.partition("/")[0]
+    whole, _ = evaluation(base, matching, **options, named=False)
+    results, notes = whole.run(tmp_path / "out", Watcher())
+    assert cells(results) == every - {(task, "de")}
+    (note,) = [one for one in notes if "damaged" in one]
+    assert note.startswith(f"{task} in de is left out, its data is damaged: ")
+    assert str(matching / name) in note and complaint in note
+    whole, _ = evaluation(base, matching, **options)
+    with pytest.raises(InputError, match=complaint):
+        whole.run(tmp_path / "out", Watcher())
+
+
+def test_where_nothing_is_left_the_damaged_set_is_named(base, matching, tmp_path):
+    (matching / "tatoeba" / "tatoeba.deu-eng.eng").write_bytes(b"one line\n")
+    whole, _ = evaluation(base, matching, tasks=[TATOEBA], languages=["de"], named=False)
+    with pytest.raises(InputError, match="aligned line by line"):
+        whole.run(tmp_path / "out", Watcher())
+
+
 def test_where_nothing_is_left_the_incomplete_set_is_named(base, matching, tmp_path):
     options = {"tasks": [TATOEBA, BUCC], "languages": ["fr"], "named": False}
     whole, _ = evaluation(base, matching, **options)

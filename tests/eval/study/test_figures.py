@@ -1,0 +1,89 @@
+"""What a study's page draws first, by hand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from xtremely.eval.study.cells import collected
+from xtremely.eval.study.figures import forest, label_width, maps, parts
+from xtremely.eval.study.grid import read_grid
+from xtremely.eval.study.report import write_study_report
+
+ROOT = Path(__file__).parents[3]
+
+
+def difference(value, low=None, high=None, verdict="larger"):
+    around = None if low is None else {"low": low, "high": high, "level": 0.95}
+    return {"value": value, "interval": around, "verdict": verdict}
+
+
+def contrast(name, primary=True, **averages):
+    return {"name": name, "primary": primary, "averages": averages}
+
+
+def test_marks_stand_where_their_points_are():
+    about = {"contrasts": [contrast("zh - en", tasks=difference(-5.0, -20.0, 10.0))]}
+    plot = forest(about, smallest=2.0)
+    assert plot["extent"] == pytest.approx(21.0)  # the farthest end and a little more
+    (row,) = plot["rows"]
+    assert row["at"] == pytest.approx(50 - 50 * 5 / 21)
+    assert row["left"] == pytest.approx(50 - 50 * 20 / 21)
+    assert row["left"] + row["width"] == pytest.approx(50 + 50 * 10 / 21)
+    assert plot["band"]["left"] == pytest.approx(50 - 50 * 2 / 21)
+    assert plot["band"]["width"] == pytest.approx(50 * 4 / 21)
+    assert row["text"] == "-5.0 (-20.0 to +10.0)" and row["verdict"] == "larger"
+
+
+def test_only_primary_contrasts_with_a_value_are_drawn():
+    shown = contrast("zh - en", tasks=difference(1.0), retrieval=difference(None))
+    hidden = contrast("ru - en", primary=False, tasks=difference(50.0))
+    plot = forest({"contrasts": [shown, hidden]}, smallest=2.0)
+    assert [(row["name"], row["scope"], row["width"]) for row in plot["rows"]] == [
+        ("zh - en", "tasks", 0.0)
+    ]
+    assert plot["extent"] == pytest.approx(2.1)
+
+
+def test_one_map_is_drawn_of_every_task_in_its_first_metric():
+    keys = ("model", "part", "task", "title", "metric")
+    rows = [
+        ("m", "pos", "udpos", "Parts", "accuracy"),
+        ("m", "pos", "udpos", "Parts", "f1"),
+        ("m", "pos", "udpos", "Parts, runs that learnt", "accuracy"),
+        ("m", "qa", "xquad", "Answers", "f1"),
+    ]
+    tables = [dict(zip(keys, row, strict=True)) for row in rows]
+    assert [number for number, _ in maps(tables)] == [1, 4]
+    assert {title: [n for n, _ in own] for title, own in parts(tables).items()} == {
+        "Parts": [1, 2],
+        "Parts, runs that learnt": [3],
+        "Answers": [4],
+    }
+
+
+def test_the_longest_name_of_a_map_has_room():
+    # "English + Mandarin + Arabic" has 27 characters.
+    assert label_width({"rows": {"en": {}, "en+zh+ar": {}}}) == round(14 + 6.4 * 27)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    out = tmp_path_factory.mktemp("figures")
+    results = collected(ROOT / "results" / "study" / "ner.json")
+    write_study_report([read_grid(ROOT / "studies" / "ner.toml")], results, out)
+    return (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_study_begins_with_its_maps_and_has_a_short_table_of_contents(page):
+    main = page.partition("<main>")[2]
+    assert main.index("<svg") < main.index("<table")
+    assert main.count("<figure") == 1
+    contents = page.partition("<nav>")[2].partition("</nav>")[0]
+    targets = re.findall(r'href="#([^"]+)"', contents)
+    assert targets == ["maps", "all", "p1", "cells"]
+    assert all(f'id="{target}"' in page for target in re.findall(r'href="#([^"]+)"', page))
+
+
+def test_every_table_of_a_study_scrolls_in_a_box_of_its_own(page):
+    assert page.count("<table") == page.count('<div class="scroll"><table')
