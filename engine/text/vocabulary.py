@@ -155,7 +155,7 @@ def check_vocabulary(folder: Path, backend: Any, specials: Collection[int]) -> N
         )
 
 
-def check_padding(folder: Path, padding: int | None, specials: Collection[int]) -> None:
+def check_padding(folder: Path, padding: int | None, specials: Collection[int]) -> int | None:
     """Compare a tokenizer's padding with that of a model that counts positions by it.
 
     The RoBERTa line gives a token with the id of its padding no position of its own.
@@ -165,12 +165,15 @@ def check_padding(folder: Path, padding: int | None, specials: Collection[int]) 
         padding: the tokenizer's padding token, if it has one.
         specials: ids of its special tokens.
 
+    Returns:
+        The token without a position; None for a model that gives every token one.
+
     Raises:
         InputError: what the model takes for padding is another token of the tokenizer's.
     """
     path = folder / CONFIG
     if not path.exists():
-        return
+        return None
     said = about(read_config(folder), folder)
     offset = position_offset(said.model_type, said.pad_token_id)
     legal = set(specials) if padding is None else {padding}
@@ -179,6 +182,7 @@ def check_padding(folder: Path, padding: int | None, specials: Collection[int]) 
         f"{path}: 'pad_token_id' is {offset - 1}, which is another token to the tokenizer"
         + (f"; legal: {padding}, its padding" if padding is not None else ", which has no padding"),
     )
+    return offset - 1 if offset else None
 
 
 def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:
