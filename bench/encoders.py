@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Console(width=140).print(table(results[-1]))
             for one in found.values():
                 one.close()
-    document = {
+    document: dict[str, Any] = {
         "benchmark": "encoders",
         "date": datetime.now(UTC).date().isoformat(),
         "model": {"name": engine.name, "hash": engine.model_hash},

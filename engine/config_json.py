@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -89,8 +90,19 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def about(raw: dict[str, Any], where: Path) -> About:
-    """What the config.json of the folder ``where`` says of any model."""
-    return documents.fit(raw, About, str(where / CONFIG))
+    """What the config.json of the folder ``where`` says of any model.
+
+    Raises:
+        InputError: a field has another type, or ``id2label`` numbers nothing.
+    """
+    said = documents.fit(raw, About, str(where / CONFIG))
+    odd = [number for number in said.id2label or {} if not re.fullmatch("[0-9]{1,9}", number)]
+    require(
+        not odd,
+        f"{where / CONFIG}: {ascii(f'id2label.{odd[0]}' if odd else '')} is the name of no output;"
+        ' legal: names under "0", "1" and so on',
+    )
+    return said
 
 
 def position_offset(model_type: str, pad: int | None) -> int:

@@ -115,7 +115,7 @@ def unknown_id(backend: Any) -> int | None:
 
 def check_vocabulary(
     folder: Path, backend: Any, padding: int | None, specials: Collection[int]
-) -> None:
+) -> int | None:
     """Compare a tokenizer with its folder's config.json, as far as there is one.
 
     Args:
@@ -123,6 +123,9 @@ def check_vocabulary(
         backend: its tokenizer, of the tokenizers library.
         padding: the tokenizer's padding token, if it has one.
         specials: ids of its special tokens.
+
+    Returns:
+        The token to which the model gives no position: its padding, in the RoBERTa line; else None.
 
     Raises:
         InputError: ids beyond the word table, hardly any pieces, none but special tokens, or what
@@ -136,11 +139,11 @@ def check_vocabulary(
         " model's own tokenizer files there",
     )
     if not (folder / CONFIG).exists():
-        return
+        return None
     said = about(read_config(folder), folder)
     if said.vocab_size is not None:
         _check_rows(folder, ids, said.vocab_size)
-    _check_padding(folder, said, padding, specials)
+    return _check_padding(folder, said, padding, specials)
 
 
 def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
@@ -166,10 +169,11 @@ def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
 
 def _check_padding(
     folder: Path, said: About, padding: int | None, specials: Collection[int]
-) -> None:
+) -> int | None:
     """Compare a tokenizer's padding with that of a model that counts positions by it.
 
-    The RoBERTa line gives a token with the id of its padding no position of its own.
+    The RoBERTa line gives a token with the id of its padding no position of its own: that token is
+    returned, None for a model that gives every token one.
     """
     offset = position_offset(said.model_type, said.pad_token_id)
     legal = set(specials) if padding is None else {padding}
@@ -179,6 +183,7 @@ def _check_padding(
         f"{folder / CONFIG}: 'pad_token_id' is {offset - 1}, which is another token to the"
         f" tokenizer{remedy}",
     )
+    return offset - 1 if offset else None
 
 
 def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:

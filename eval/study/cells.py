@@ -24,6 +24,7 @@ from xtremely.engine.runtime import folder_hash
 from xtremely.eval.run.results import dumps
 from xtremely.eval.study.data import check_source, data_hashes
 from xtremely.eval.study.grid import Grid, StudyCell
+from xtremely.eval.study.saved_scores import check_scores
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.lengths import check_lengths
 from xtremely.eval.training.recipe import Recipe, as_mapping
@@ -284,16 +285,10 @@ def _check_result(result: Result, where: str) -> None:
         belongs = name == cell_name(result["identity"])
     except (KeyError, TypeError):
         belongs = False
-    metrics = [metric for one in result["scores"] for metric in one["metrics"].values()]
-    layers = {layer for metric in metrics for layer in metric}
-    odd = sorted(layer for layer in layers if not re.fullmatch("[0-9]{0,6}", layer))
-    require(not odd, f"{where}: a score's layer is {odd[:1]}; legal: a number, or '' for a head's")
-    values = (value for one in metrics for layer in one.values() for value in layer.values())
-    wrong = [value for value in values if not 0 <= value <= 100 + 1e-6]
-    require(not wrong, f"{where}: a score is {wrong[:1]}; legal: 0 to 100")
     require(belongs, f"{where}: {name!r} is not the name of the cell that it describes")
     phases = len(result["identity"]["train"]), len(result["training"])
     require(len({*phases}) == 1, f"{where}: {phases[1]} trainings of {phases[0]} phases")
+    check_scores(result, where)
 
 
 def restore(out: Path, path: Path) -> None:

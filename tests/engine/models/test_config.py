@@ -122,6 +122,8 @@ def test_a_size_that_is_none_is_named_with_its_file(raw, field, value):
         ({"architectures": [5]}, r"architectures\[0\]"),
         ({"id2label": {"0": [1]}}, "id2label.0"),
         ({"id2label": ["a"]}, "id2label"),
+        ({"id2label": {"NOUN": "a"}}, "id2label.NOUN"),
+        ({"id2label": {"-1": "a"}}, "id2label.-1"),
         ({"layer_norm_eps": -1e-12}, "layer_norm_eps"),
         ({"layer_norm_eps": "1e-12"}, "layer_norm_eps"),
         ({"layer_norm_eps": 2}, "layer_norm_eps"),

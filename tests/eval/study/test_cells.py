@@ -54,7 +54,8 @@ def test_committed_results_are_the_cells_of_their_grids(results):
 
 def result(**changes):
     """A result of an untrained cell with the name that belongs to it."""
-    identity = {"model": "m", "source": "none", "seed": 1, "train": [], "test": [],
+    identity = {"model": "m", "source": "none", "seed": 1, "train": [],
+                "test": [{"task": "xnli"}],
                 "model_hash": "0", "recipe": None, **changes.pop("identity", {})}  # fmt: skip
     evaluation = {"seconds": 1.5, "tokens": 3, "backend": "torch", "device": "cpu",
                   "precision": "fp32", "versions": {}}  # fmt: skip
@@ -62,6 +63,12 @@ def result(**changes):
              "metrics": {"accuracy": {"": {"de": 50}}}}  # fmt: skip
     made = {"identity": identity, "scores": [score], "training": [], "evaluation": evaluation}
     return {"name": cell_name(identity), **made, **changes}
+
+
+def scored(code="de", n=4, **changes):
+    """Other scores of the same cell."""
+    languages = {code: {"split": "test", "n": n}}
+    return {"scores": [{**result()["scores"][0], "languages": languages, **changes}]}
 
 
 def test_a_cells_name_hangs_on_all_of_its_identity():
@@ -73,7 +80,7 @@ def test_a_cells_name_hangs_on_all_of_its_identity():
             {"source": "de"},
             {"seed": 2},
             {"train": [{"task": "xnli"}]},
-            {"test": [{"task": "xnli"}]},
+            {"test": [{"task": "pawsx"}]},
             {"model_hash": "1"},
             {"recipe": {"precision": "bf16"}},
             {"data_hash": {"train": [], "test": ["0"]}},
@@ -109,7 +116,7 @@ def test_results_go_into_a_file_and_back_as_they_are(tmp_path):
         ({"scores": [{"task": "xnli"}]}, "'cells[0].scores[0].languages' is missing"),
         (
             {"scores": [{"task": "xnli", "languages": {}, "metrics": {"a": {"x": {}}}}]},
-            "a score's layer is ['x']; legal: a number, or '' for a head's",
+            "a score's layer is 'x'; legal: a number, or '' for a head's",
         ),
         (
             {"scores": [{"task": "xnli", "languages": {}, "metrics": {"a": {"": {"en": 1e308}}}}]},
@@ -121,6 +128,13 @@ def test_results_go_into_a_file_and_back_as_they_are(tmp_path):
         ({"training": [{"steps": "5", "seconds": 1}]}, "'cells[0].training[0].steps' is '5'"),
         ({"training": [{"steps": 5, "seconds": float("nan")}]}, "the number NaN is not finite"),
         ({"identity": {"train": [{}]}}, ""),
+        ({"scores": []}, "has scores of []; its cell is tested on ['xnli']"),
+        (scored(n=0), "xnli, de: 'n' is 0; legal: 1 or more"),
+        (scored(code="d"), "xnli: unknown language 'd'"),
+        (scored(metrics={"accuracy": {}}), "xnli has a metric of no layer"),
+        (scored(metrics={"accuracy": {"": {}}}), "xnli has scores in []; legal: some of ['de']"),
+        (scored(metrics={"accuracy": {"": {"../de": 50}}}), "xnli has scores in ['../de']; legal"),
+        ({"evaluation": {**result()["evaluation"], "seconds": -1.0}}, "a cost is -1.0; legal: 0"),
     ],
 )
 def test_a_result_from_elsewhere_is_checked(tmp_path, changes, complaint):
@@ -145,7 +159,10 @@ def test_a_file_of_results_is_whole_or_refused(tmp_path):
     whole = path.read_text()
     for text, complaint in (
         (whole.replace("50", "51"), "result 1 does not match its checksum"),
-        (whole.replace('"task"', '"tusk"', 1), "'cells[0].scores[0].task' is missing"),
+        (
+            whole.replace('"task": "xnli", "lang', '"tusk": "xnli", "lang'),
+            "'cells[0].scores[0].task' is missing",
+        ),
         (whole[:-9], "broken JSON"),
         ("[]", "not a file of a study's collected results"),
         ('{"records": []}', "'cells' is missing"),
