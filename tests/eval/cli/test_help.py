@@ -22,9 +22,7 @@ from xtremely.retrieval.mining import RETRIEVALS
 from xtremely.retrieval.vectors import STORED_DTYPES
 
 # Words that only this project uses so, or that say nothing without what stands around them.
-PRIVATE = re.compile(
-    r"\b(cells?|piles?|effort|of everything|never degrades|goes on|looks at)\b"
-)
+PRIVATE = re.compile(r"\b(cells?|piles?|effort|of everything|never degrades|goes on|looks at)\b")
 LEGAL = {
     "encode --backend": (*BACKENDS, *PROVIDERS),
     "encode --precision": PRECISIONS,
