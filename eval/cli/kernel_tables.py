@@ -57,9 +57,7 @@ def print_tuning(names: list[str] | None, precisions: list[str], out: Path | Non
     if out is not None:
         check_file(out, "--out", make_folder=True)
         if out.exists():
-            read_json(
-                out, dict[str, dict[str, dict[str, dict[str, Any]]]]
-            )  # refuses others
+            read_json(out, dict[str, dict[str, dict[str, dict[str, Any]]]])  # refuses others
     require(
         torch.cuda.is_available(),
         "tuning measures on a GPU and this machine has none; untuned kernels run with defaults",
