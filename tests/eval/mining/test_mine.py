@@ -119,9 +119,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
     whole, _ = mined(out=tmp_path / "whole" / "pairs.tsv")
     out = tmp_path / "killed" / "pairs.tsv"
     code = (
-        "import time; from xtremely.eval import embedding;"
+        "import time; from xtremely.eval.mining import embed;"
         "from xtremely.retrieval.store import Store;"
-        "embedding.SHARD = 4; write = Store.write;"
+        "embed.SHARD = 4; write = Store.write;"
         "Store.write = lambda *a, **k: (write(*a, **k), time.sleep(0.2));"
         "from xtremely.eval.cli.main import main;"
         f"main({['mine', *map(str, sides[:2]), '--model', str(tiny_bert), '--out', str(out)]!r})"
