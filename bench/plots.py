@@ -80,7 +80,10 @@ def _panel(
     panel: Panel, rows: list[Row], colours: dict[str, str], sizes: tuple[float, float]
 ) -> list[str]:
     """A panel's axes, and a line for each family of indexes."""
-    scale = math.log10 if panel.logarithmic else float
+
+    def scale(value: float) -> float:
+        return math.log10(value) if panel.logarithmic else value
+
     there = [(row, value) for row in rows if (value := panel.value(row)) is not None]
     heights = [scale(value) for _, value in there]
     low, high = (min(heights) if panel.logarithmic else 0.0), max(heights)

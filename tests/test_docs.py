@@ -167,3 +167,19 @@ def test_links_between_pages_lead_somewhere():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_readme_shows_what_its_first_command_prints(tmp_path, capsys, monkeypatch, e5):
+    monkeypatch.setenv("COLUMNS", "100")
+    first = commands(ROOT / "README.md")[0]
+    with contextlib.chdir(tmp_path), contextlib.suppress(SystemExit):
+        main(shlex.split(first)[1:])
+    printed = capsys.readouterr().out
+    (shown,) = blocks(ROOT / "README.md", "text")
+    rows = [line.split() for line in shown.splitlines()]
+    by_setting = {tuple(line.split()[:-2]): line.split()[-2:] for line in printed.splitlines()}
+    for *setting, score, languages in rows:
+        found, count = by_setting[tuple(setting)]
+        assert count == languages
+        # A processor's own rounding may move one of 1,560 sentences.
+        assert score == found or abs(float(score) - float(found)) < 0.2

@@ -32,7 +32,7 @@ from xtremely.eval.run.score import AVERAGE, GROUPS, TASKS
 from xtremely.eval.scoring.metrics import headline
 
 MAX_ROWS = 40
-WIDE = 100  # columns that bars with all their figures need
+WIDE = 100  # terminal columns that a bar with all its figures needs
 
 
 class _Rate(ProgressColumn):
@@ -44,7 +44,7 @@ class _Rate(ProgressColumn):
 
 
 def _bars(quiet: bool) -> Progress:
-    """Bars that leave out what a narrow terminal has no room for, and cut no figure."""
+    """Progress bars; on a narrow terminal only their counts, whole."""
     out = console(stderr=True)
     columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
     if out.width >= WIDE:
@@ -57,7 +57,7 @@ def _bars(quiet: bool) -> Progress:
 
 @contextmanager
 def encoding_progress(lines: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar over lines; yields the function that moves it."""
+    """A progress bar over lines; yields the function that advances it."""
     with _bars(quiet) as bars:
         bar = bars.add_task("encoding", total=lines, tokens=0)
 
@@ -69,7 +69,7 @@ def encoding_progress(lines: int, quiet: bool) -> Iterator[Callable[[int, int], 
 
 @contextmanager
 def search_watch(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for what a search is doing; yields the function that is told so."""
+    """A progress bar for the steps of a search; yields the function that updates it."""
     bars = _bars(quiet)
     bar = bars.add_task("", total=None, tokens=0)
 
@@ -85,7 +85,7 @@ def search_watch(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def print_mined(report: dict[str, Any], out: Path) -> None:
-    """What was mined, in a few lines on standard error."""
+    """Print what was mined, in a few lines on standard error."""
     for side in (report["source"], report["target"]):
         dropped = "".join(
             f", {side[what]:,} {what} left out"
@@ -148,7 +148,7 @@ class ProgressWatcher(Watcher):
         )
 
     def encoded(self, sentences: int, tokens: int) -> None:
-        """Move both token counters."""
+        """Advance both token counters."""
         for bar, step in ((self._cell, sentences), (self._run, 0)):
             so_far = self._bars.tasks[bar].fields["tokens"]
             self._bars.update(bar, advance=step, tokens=so_far + tokens)
@@ -159,14 +159,14 @@ class ProgressWatcher(Watcher):
 
 
 def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
-    """The run's table, what keeps its scores from being compared, and where the rest is."""
+    """Print the run's table, why scores may not be comparable, and where the files are."""
     rows = summarise(records)
     shown = rows if len(rows) <= MAX_ROWS else _near_headline(rows)
     chosen = any(not row["headline"] for row in rows)
     show(_settings(records[0]["model"], shown, chosen))
     said = [
         *["bold: the setting that the benchmark scores"] * chosen,
-        *(f"{len(rows) - len(shown)} more settings in the report" for _ in [0] if shown != rows),
+        *[f"{len(rows) - len(shown)} more settings in the report"] * (shown != rows),
         *_caveats(records),
         *remarks(records),
         *notes,
@@ -177,7 +177,7 @@ def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
 
 
 def _settings(model: str, rows: list[Record], chosen: bool) -> Table:
-    """A row per setting; how translations were found only where they were looked for."""
+    """One row per setting; columns about retrieval only if there was any."""
     matched = any(row["direction"] for row in rows)
     names = ("task", *(("direction", "scoring", "layer") if matched else ()), "metric")
     made = table(f"{model}: mean over languages", *names)
@@ -222,7 +222,7 @@ def _near_headline(rows: list[Record]) -> list[Record]:
 
 
 def _caveats(records: list[Record]) -> list[str]:
-    """XTREME's average of what ran, and what keeps a score from being set beside published ones."""
+    """XTREME's average over what ran, and why a score is not comparable with published ones."""
     tables = overviews(records)
     found = dict.fromkeys(line for table in tables for line in _reserved(table))
     covered = {(c.task.name, code) for table in tables for c in table.columns for code in c.records}
@@ -241,7 +241,7 @@ def _caveats(records: list[Record]) -> list[str]:
 
 
 def _reserved(table: Overview) -> Iterator[str]:
-    """The average over the tasks that were scored, and every reservation about it."""
+    """The average over the scored tasks, and everything that limits its comparison."""
     partial = ", partial" if table.partial else ""
     tasks = f"{len(table.columns)} of {len(TASKS)} tasks"
     absent = f"; no score for {', '.join(table.absent)}" if table.absent else ""
@@ -252,7 +252,7 @@ def _reserved(table: Overview) -> Iterator[str]:
 
 
 def print_scores(scores: dict[str, Any]) -> None:
-    """A submission's scores: means by task, languages by task, groups, and what is missing."""
+    """Print a submission's scores: means by task, languages by task, groups, missing tasks."""
     tasks = scores["tasks"]
     show(_task_means(tasks))
     show(_language_scores(tasks))

@@ -1,7 +1,7 @@
-"""How commands end that do not end well: one line, an exit code, no traceback.
+"""How a command ends that fails or is stopped: one line, an exit code, no traceback.
 
 Ctrl-C and SIGTERM are one exception, ``Stopped``, whatever a command is doing: child processes are
-ended, files that were being written disappear, and what the line says is the same for both.
+ended, files that were being written disappear, and both print the same line.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from xtremely.kernels.guard import InputError, UsageError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GOES_ON = "what was finished is kept, the same command goes on from there"
-# Command -> what is left when it is cut short; the others write at their end, whole.
+# Command -> what it keeps when it is stopped; the others write everything at their end.
 KEPT = {
     **dict.fromkeys(("eval", "train", "mine", "index build", "study run"), GOES_ON),
     "kernels tune": "what was measured is kept in the table",
 }
 NOTHING_KEPT = "nothing was written, the same command starts anew"
 GRACE_SECONDS = 3.0  # after which a child process is killed
-# Trouble with a disk, which work may have been done before.
+# Failures of a disk, which may come after hours of work.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 class Stopped(BaseException):
-    """SIGINT or SIGTERM came; ``number`` says which."""
+    """The process received SIGINT or SIGTERM; ``number`` tells which."""
 
     def __init__(self, number: int):
         self.number = number
@@ -38,7 +38,7 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """What came while a command ran: ``number``, None for nothing."""
+    """The signal that came while a command ran: ``number``, None for none."""
 
     number: int | None = None
 
@@ -51,7 +51,7 @@ def stoppable() -> Iterator[Signals]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        if os.getpid() != owner:  # a fork: it has nothing to say
+        if os.getpid() != owner:  # a forked child, which prints nothing
             os.kill(os.getpid(), number)
         seen.number = number
         _end_children()
@@ -59,7 +59,7 @@ def stoppable() -> Iterator[Signals]:
 
     try:
         before = {each: signal.signal(each, stop) for each in SIGNALS}
-    except ValueError:  # not the main thread, which alone hears signals
+    except ValueError:  # only the main thread receives signals
         yield seen
         return
     try:
@@ -70,19 +70,19 @@ def stoppable() -> Iterator[Signals]:
 
 
 def _end_children() -> None:
-    """Worker processes do not outlive the command."""
+    """End the worker processes of the command."""
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None:
         children = multiprocessing.active_children()
         for child in children:
             child.terminate()
-        for child in children:  # one that was just being forked may have missed it
+        for child in children:  # one that was being forked may have missed the signal
             child.join(GRACE_SECONDS)
             child.kill()
 
 
 def ending(error: BaseException, command: str, seen: Signals) -> tuple[str, int] | None:
-    """What to say of an exception that ended a command, and the exit code.
+    """The line to print for an exception that ended a command, and the exit code.
 
     Args:
         error: the exception.
@@ -108,7 +108,7 @@ def ending(error: BaseException, command: str, seen: Signals) -> tuple[str, int]
 
 
 def _is_allocation(error: BaseException) -> bool:
-    """Whether torch did not get memory, of a GPU or of the host."""
+    """Whether torch ran out of memory, on a GPU or on the host."""
     if type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "not enough memory" in str(error)

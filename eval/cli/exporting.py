@@ -1,4 +1,4 @@
-"""``xtremely export``: what a user names, as a product to export."""
+"""``xtremely export``: from the options of the command to an exported model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xtremely.files.writing import check_writable
 from xtremely.kernels.guard import UsageError, require, unknown
 from xtremely.kernels.pooling import POOLINGS
 
-# What the command line calls the kinds of heads.
+# Name of a kind of head on the command line -> its name in the engine.
 HEADS = {
     "classification": "sequence classification",
     "tagging": "token classification",

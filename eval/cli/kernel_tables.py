@@ -1,4 +1,4 @@
-"""What the command line shows of the Triton kernels: what they compile to, what tuning finds."""
+"""Tables of the Triton kernels: what they compile to, and what tuning measures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def print_kernels(target: str) -> None:
 
 
 def print_tuning(names: list[str] | None, precisions: list[str], out: Path | None) -> None:
-    """Tune the kernels on this machine's GPU, a line a shape class, and keep the table."""
+    """Tune the kernels on this machine's GPU, print one line per shape class, keep the table."""
     known = all_kernels()
     legal_precisions = {name: precision for precision, name in TYPES.items()}
     for what, given, legal in (
@@ -57,7 +57,7 @@ def print_tuning(names: list[str] | None, precisions: list[str], out: Path | Non
     if out is not None:
         check_file(out, "--out", make_folder=True)
         if out.exists():
-            read_json(out, dict[str, dict[str, dict[str, dict[str, Any]]]])  # else not a table
+            read_json(out, dict[str, dict[str, dict[str, dict[str, Any]]]])  # refuses others
     require(
         torch.cuda.is_available(),
         "tuning measures on a GPU and this machine has none; untuned kernels run with defaults",
@@ -68,4 +68,4 @@ def print_tuning(names: list[str] | None, precisions: list[str], out: Path | Non
     for tried in tuning.tune(chosen, wanted, device):
         tuning.keep(tried, device, out or TABLE)
         line(tuning.line(tried))
-    line("keep the record true: python -m xtremely.kernels.inspection --write")
+    line("now update the record of compiled kernels: python -m xtremely.kernels.inspection --write")

@@ -14,7 +14,7 @@ from xtremely.eval.tasks.task import Task
 
 
 def print_tasks(tasks: list[Task], data_root: Path | None) -> None:
-    """Every task with its languages, source and licence; with a data root, what is there."""
+    """Print every task with its languages, source and licence, and the data that was found."""
     for task in tasks:
         _name(task.name, f"{task.title}  ({task.metric}; {task.benchmark})")
         line(f"  source: {task.source}; licence: {task.licence}")
@@ -26,7 +26,7 @@ def print_tasks(tasks: list[Task], data_root: Path | None) -> None:
 
 
 def _print_found(task: Task, data_root: Path | None) -> None:
-    """Which languages have data, which have none, and what is missing of the incomplete."""
+    """Print which languages have data, which have none, and which files are missing."""
     by_splits: dict[tuple[str, ...], list[str]] = {}
     incomplete: list[Incomplete] = []
     for code in (*task.languages, *task.more_languages):
@@ -52,14 +52,14 @@ def _name(name: str, text: str) -> None:
 
 
 def _codes(task: Task, codes: Collection[str]) -> str:
-    """Language codes, XTREME-R's apart."""
+    """Language codes, those of XTREME-R after the others."""
     own = " ".join(code for code in codes if code in task.languages)
     further = " ".join(code for code in codes if code in task.more_languages)
     return "; ".join(filter(None, (own, f"XTREME-R's {further}" * bool(further))))
 
 
 def print_models() -> None:
-    """Packaged models and the architectures that run."""
+    """Print the packaged models and the supported model types."""
     from xtremely.engine.hub.bundled import MODELS
     from xtremely.engine.hub.locate import cache_folder
     from xtremely.engine.models.families import model_types

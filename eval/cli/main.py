@@ -1,8 +1,8 @@
 """The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``export``, ``mine``,
 ``index``, ``tasks``, ``models``, ``kernels``, ``study``.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM). Tables go to
-standard output, progress and notes to standard error.
+Exit codes: 0 success, 1 wrong input, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM).
+Tables go to standard output, progress and notes to standard error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from xtremely.kernels.guard import InputError, UsageError
 
 
 class _Commands(TyperGroup):
-    """Typer reports these two as its own, with no word of what is kept."""
+    """Handles two exceptions itself, as typer would not mention what is kept."""
 
     def invoke(self, context: Any) -> object:
         """Run a command."""
@@ -78,7 +78,7 @@ def program(
 
 
 def _split(text: str | None, option: str) -> list[str] | None:
-    """The names that an option lists, each once; None if it was not given."""
+    """The names in an option's value, each once; None if the option was not given."""
     if text is None:
         return None
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
@@ -198,7 +198,7 @@ def evaluate(
 
 
 def _tasks(names: str | None, data_root: Path | None) -> tuple[list, bool]:
-    """The tasks, and whether they were named one by one."""
+    """The tasks, and whether the user named them one by one."""
     from xtremely.eval.tasks.task import all_tasks, find_task
 
     wanted = _split(names, "--tasks") or (["all"] if data_root else ["mini"])
@@ -209,7 +209,7 @@ def _tasks(names: str | None, data_root: Path | None) -> tuple[list, bool]:
     homeless = [task.name for task in chosen if not task.packaged]
     if homeless and data_root is None:
         raise UsageError(
-            f"{', '.join(homeless)}: needs --data-root; without data, --tasks mini runs"
+            f"{', '.join(homeless)}: needs --data-root; without data, use --tasks mini"
         )
     return chosen, named
 
@@ -348,12 +348,10 @@ app.add_typer(retrieval.index, name="index")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; every foreseeable trouble ends in one line and an exit code."""
+    """Run the command line; a foreseeable error ends in one line and an exit code."""
     warn_in_notes()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # what the terminal cannot show is no reason to end
+        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else arguments
     command = " ".join(given[:2])

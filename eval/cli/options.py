@@ -76,8 +76,8 @@ MAY_BE_EMPTY = ("--prompt",)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse what no option takes: an empty text, which as a path would be the current folder, and
-    a character that no path can hold.
+    """Refuse an empty value, which as a path would be the current folder, and a NUL character,
+    which no path can hold.
 
     Raises:
         UsageError: with the option's name.

@@ -1,7 +1,7 @@
-"""What goes to the terminal by way of rich.
+"""Lines and tables on the terminal, printed by rich.
 
-Names and paths come from outside: nothing in them is markup. Figures are never cut: a table that
-needs more room than the terminal has gets it, and the terminal folds the line.
+Names and paths come from outside, so nothing in them is treated as markup. Figures are never cut: a
+table may be wider than the terminal, which then wraps its lines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xtremely.eval.plain import plain
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that shows text as it is."""
+    """A console that prints text without interpreting it."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
@@ -26,12 +26,12 @@ def note(message: str) -> None:
 
 
 def line(text: str, style: str | None = None) -> None:
-    """One line on standard output, folded by the terminal alone."""
+    """One line on standard output, wrapped only by the terminal."""
     console().print(plain(text), style=style, soft_wrap=True)
 
 
 def table(title: str, *columns: str) -> Table:
-    """A table of our looks; add columns with figures by ``figures``."""
+    """An empty table in the common style; ``figures`` adds columns of figures."""
     made = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         made.add_column(name)
@@ -45,7 +45,7 @@ def figures(made: Table, *columns: str) -> None:
 
 
 def show(made: Table) -> None:
-    """Print a table, no figure cut and no word broken: text folds, and what is left sticks out."""
+    """Print a table without cutting figures or words: text wraps first, then the table widens."""
     out, wide = console(), Console(width=100_000, markup=False, emoji=False)
     for column in made.columns:
         column.width = _widths(column)[0]
@@ -59,7 +59,7 @@ def show(made: Table) -> None:
 
 
 def _widths(column: Column) -> tuple[int, int]:
-    """The least and the most that a column needs: figures never fold, text does at its spaces."""
+    """The least and the largest width of a column: figures never wrap, text does at spaces."""
     cells = [str(cell) for cell in (column.header, *column.cells)]
     most = max(map(cell_len, cells))
     words = [word for cell in cells for word in cell.split()]

@@ -1,7 +1,7 @@
 """The charts of a report: plotly figures as plain dictionaries.
 
-Fonts, colours of text and grid, and what all charts share stand in the page. Plotly reads names
-as markup, so they are escaped.
+The page's script adds what all charts share: fonts, and the colours of text and grid. Names are
+escaped, because plotly reads them as markup.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def language_chart(view: View) -> Chart | None:
     borders, families = _family_bands(codes)
     names = {"tickvals": list(range(len(codes))), "ticktext": [language(c).name for c in codes]}
     return {
-        # Drawn last, so on top, what is looked at first; the legend keeps the series' order.
+        # The first series is drawn last and so on top; the legend keeps the series' order.
         "data": [
             trace
             for rank, one in reversed(list(enumerate(drawn)))

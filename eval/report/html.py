@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing beside itself.
+"""The report of a run: one HTML page that loads no other file.
 
 The page begins with a picture of all scores and XTREME's table of all tasks. It shows each split of
 a task in the setting that the benchmark scores, or says that it shows the best one because the
@@ -24,7 +24,7 @@ from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import require
 
 ROWS_SHOWN = 40
-# One checkpoint of one model that differs in any of these is not the same to the reader.
+# Records of one checkpoint that differ in any of these are shown as different models.
 IDENTITY = ("model_hash", "backend", "device", "precision")
 
 
@@ -34,7 +34,7 @@ def write_report(path: Path, records: list[Record], missing: Sequence[str] = ())
     Args:
         path: the HTML file.
         records: as ``results.json`` holds them, of one or more models.
-        missing: sentences about what was left out, for want of data or of a head.
+        missing: sentences about what was left out because data or a head is missing.
     """
     require(bool(records), "there are no records to report; run a task first")
     records = _told_apart(records)
@@ -70,7 +70,7 @@ def write_report(path: Path, records: list[Record], missing: Sequence[str] = ())
 
 
 def _told_apart(records: list[Record]) -> list[Record]:
-    """Records whose model names say what differs where one name stands for several models.
+    """Records whose model names include what differs, if one name stands for several models.
 
     The checkpoints of a model are one model, whatever their hashes.
     """
@@ -91,7 +91,7 @@ def _told_apart(records: list[Record]) -> list[Record]:
 
 
 def _cost(records: list[Record]) -> dict[str, Any]:
-    """What a task cost. A language is one cell: each of its records carries the whole cost."""
+    """What a task cost. All records of a language carry the same cost, which counts once."""
     cells = {record["language"]: record for record in records}.values()
     sums = {
         key: sum(cell[key] for cell in cells)
@@ -109,7 +109,7 @@ def _cost(records: list[Record]) -> dict[str, Any]:
 
 
 def _provenance(model: str, records: list[Record]) -> dict[str, Any]:
-    """What decided the numbers of one model."""
+    """Everything that determined the scores of one model."""
     keys = dict.fromkeys(key for record in records for key in record["settings"])
     return {
         "name": model,
@@ -122,7 +122,7 @@ def _provenance(model: str, records: list[Record]) -> dict[str, Any]:
 
 
 def _holders(records: list[Record], key: str) -> list[tuple[Any, str]]:
-    """The values of a protocol setting, with the tasks it was so for where they differ."""
+    """The values of a setting, each with its tasks if they differ."""
     found: dict[str, tuple[Any, list[str]]] = {}
     for (task,), group in groups(records, "task").items():
         if any(key in record["settings"] for record in group):

@@ -1,7 +1,7 @@
 """The XTREME table of a run: tasks by languages, means by family, and the average of what ran.
 
 A task's score is the mean over its languages, the overall score the mean over all nine tasks; a
-table that lacks a task, a language or the benchmark's own split says so in ``reservations``.
+table that lacks a task, a language or the benchmark's own split lists that in ``reservations``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Column:
 
     @property
     def reservations(self) -> list[str]:
-        """Why the mean is not to be set beside a published one; empty if it may be."""
+        """Why the mean is not comparable with published ones; empty if it is."""
         scored, own = self.records.values(), self.task.own_split
         found = []
         if len(scored) < len(self.task.languages):
@@ -69,7 +69,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks that XTREME takes together.
+    """Tasks that XTREME groups together.
 
     Attributes:
         name: what XTREME calls them.
@@ -115,7 +115,7 @@ class Overview:
 
     @property
     def partial(self) -> bool:
-        """Whether ``average`` is anything else than XTREME's overall score."""
+        """Whether ``average`` differs from XTREME's overall score in what it covers."""
         return bool(self.absent) or any(column.reservations for column in self.columns)
 
     @property
@@ -149,7 +149,7 @@ def overviews(records: Iterable[Record]) -> list[Overview]:
 
 
 def _chosen(task: Task, records: list[Record]) -> dict[str, Record]:
-    """A record of each of the benchmark's languages, of its own split where that was scored."""
+    """One record per language of the benchmark, of the benchmark's split if that was scored."""
     own = task.own_split
     found = {r["language"]: r for r in sorted(records, key=lambda r: r["split"] == own)}
     return {code: found[code] for code in task.languages if code in found}

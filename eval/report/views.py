@@ -1,4 +1,4 @@
-"""What the report shows of records: a split of a task by a model in one view."""
+"""Records arranged for the report: one view per model, task and split."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 
 
 class Badge(NamedTuple):
-    """Why not to set a score beside a published one; ``short`` where it holds for every row."""
+    """Why a score is not comparable with published ones; ``short`` if it holds for every row."""
 
     text: str
     short: str | None = None
 
 
 class Series(NamedTuple):
-    """A figure for every language: a column of a table, the dots of one shape in a chart."""
+    """One figure per language: a column of a table, or the dots of one shape in a chart."""
 
     name: str
     values: dict[str, float | None]
@@ -62,7 +62,7 @@ class View:
 
     @property
     def matched(self) -> bool:
-        """Whether translations were found with embeddings; else a head answered."""
+        """Whether embeddings found translations; otherwise a head answered."""
         return self.shown["direction"] is not None
 
     @property
@@ -96,7 +96,7 @@ class View:
             Series(metric_name(metric), self.scores(self.shown), SYMBOLS[0]),
             *(
                 Series(
-                    # Beside another metric the accuracy is that of single tokens.
+                    # Next to another metric, accuracy means that of single tokens.
                     "token accuracy" if name == "accuracy" else metric_name(name),
                     {code: record["details"].get(name) for code, record in records.items()},
                     f"{symbol}-open",
@@ -135,18 +135,18 @@ def views(records: Iterable[Record]) -> list[View]:
 
 
 def metric_name(metric: str) -> str:
-    """A metric, for people."""
+    """A metric's name as shown to readers."""
     return METRICS.get(metric, metric)
 
 
 def direction(row: Record) -> str:
-    """Direction and retrieval, for people."""
+    """Direction and retrieval as shown to readers."""
     arrow = row["direction"].replace("->", " → ")
     return f"{arrow}, {row['retrieval']}" if row["retrieval"] else arrow
 
 
 def variant(row: Record) -> str:
-    """Direction, retrieval and scoring, for people."""
+    """Direction, retrieval and scoring as shown to readers."""
     return f"{direction(row)}, {row['scoring']}"
 
 

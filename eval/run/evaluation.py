@@ -166,7 +166,13 @@ class Evaluation:
         for task in tasks:
             try:
                 planned, gone = plan_cells(
-                    engine, [task], self.data_root, self.settings, self.languages, strict=False
+                    engine,
+                    [task],
+                    self.data_root,
+                    self.settings,
+                    self.languages,
+                    strict=False,
+                    skip_damaged=not self.named,
                 )
             except NoHead:
                 if self.named:

@@ -76,6 +76,7 @@ def plan_cells(
     settings: EvaluationSettings,
     languages: list[str] | None = None,
     strict: bool = True,
+    skip_damaged: bool = False,
 ) -> tuple[list[Cell], list[Absent]]:
     """Read all data and settle all settings before anything is computed.
 
@@ -86,8 +87,9 @@ def plan_cells(
         settings: what the user asked for.
         languages: only these; a task that lacks one of them leaves it out. None takes all.
         strict: a task without any data is an error, and so is a language asked for that has none
-            in a task that has it, and data that is there in part or damaged; else they are given
-            back. What the hub does not give is always an error.
+            in a task that has it, and data that is there in part; else they are given back.
+        skip_damaged: data that cannot be read is given back, too, except that of the hub; else it
+            is an error.
 
     Returns:
         The cells in order; and the languages of the benchmark, or asked for, whose data is not
@@ -115,7 +117,7 @@ def plan_cells(
                     absent.append(gone)
                 continue
             except InputError as error:
-                if strict or (data_root is not None and is_hub(data_root)):
+                if not skip_damaged or (data_root is not None and is_hub(data_root)):
                     raise
                 absent.append(Damaged(task.name, code, error))
                 continue

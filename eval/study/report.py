@@ -1,4 +1,4 @@
-"""A study's report: ``report.json``, ``tables.md``, and one page that needs nothing else."""
+"""A study's report: ``report.json``, ``tables.md``, and one HTML page that loads no other file."""
 
 from __future__ import annotations
 

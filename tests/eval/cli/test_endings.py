@@ -12,7 +12,6 @@ import pytest
 import torch
 from click.utils import strip_ansi
 
-from xtremely.eval.cli import main
 from xtremely.eval.cli.endings import GOES_ON, NOTHING_KEPT, Signals, ending
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -129,7 +128,7 @@ def test_handlers_are_put_back(fails):
 def test_workers_do_not_outlive_the_command(tmp_path):
     code = (
         "import multiprocessing, sys, time\n"
-        "from xtremely.eval.cli import listings, main\n"
+        "from xtremely.eval.cli import listings, main as cli\n"
         "def work():\n"
         "    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
         "    worker.start(); print(worker.pid, flush=True); worker.join()\n"
@@ -170,6 +169,6 @@ def test_a_terminal_that_cannot_show_a_character_is_no_trouble():
 
 def test_the_command_line_is_there_before_torch():
     """Loading torch takes seconds, in which Ctrl-C would find nobody to hear it."""
-    code = f"import sys, {main.__name__}; print('torch' in sys.modules)"
+    code = "import sys, xtremely.eval.cli.main; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n"
