@@ -1,5 +1,6 @@
 """A study in one file: small enough to travel, and the same study where it arrives."""
 
+import errno
 import io
 import json
 import re
@@ -8,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from xtremely.engine.hub.compact import (
     compact,
@@ -139,6 +141,25 @@ def test_a_model_in_a_bundle_that_is_no_model(tmp_path):
     path = archive(tmp_path / "c.tar.xz", *members, ("models/m/packed.safetensors", b"{}"))
     with pytest.raises(InputError, match="its model m is damaged"):
         unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("place", "trouble"),
+    [
+        ("_extract", OSError(errno.ENOSPC, "No space left on device")),
+        ("expand", OSError(errno.ENOSPC, "No space left on device")),
+        ("expand", SafetensorError("I/O error: No space left on device (os error 28)")),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_bundle(bundle, tmp_path, monkeypatch, place, trouble):
+    def full(*arguments):
+        raise trouble
+
+    monkeypatch.setattr(study_unpack, place, full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        unpack(bundle[0], tmp_path / "out")
+    assert raised.value.errno == errno.ENOSPC
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {LOCK, MARKER}
 
 
 def test_a_second_unpacking_takes_what_is_there(bundle, tmp_path):
