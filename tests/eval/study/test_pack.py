@@ -270,6 +270,15 @@ def test_a_bundle_is_none_of_its_inputs(small_study, tmp_path, xtremely, write):
         pack(tmp_path, tmp_path, tmp_path / "bundle.zip")
 
 
+@pytest.mark.parametrize("option", ["--data-root", "--models"])
+def test_a_bundle_and_other_data_or_models_are_refused(bundle, tmp_path, xtremely, option):
+    """They would not be looked at."""
+    given = (option, tmp_path, "--out", tmp_path / "out", "--dry-run")
+    code, _, told = xtremely("study", "run", bundle[0], *given)
+    assert (code, "brings its own data and models; leave out" in told) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_pack_that_fails_leaves_nothing(small_study, tmp_path, monkeypatch):
     monkeypatch.setattr(study_pack.tarfile.TarFile, "add", None)
     given = small_study / "grid.toml", small_study / "data"
