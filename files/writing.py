@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -17,6 +18,9 @@ from xtremely.kernels.guard import InputError, require
 # A temporary file: a dot, the final name, 16 random hexadecimal digits, and an end of its own.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.xtremely-part(\.npy)?")
 LEFTOVER_SECONDS = 3600.0
+# Trouble with a disk, which work may have been done before.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_CUT_SHORT = re.compile("[0-9]+ requested and [0-9]+ written")  # what numpy says of a full disk
 
 
 def temporary_name(path: Path, suffix: str = "") -> Path:
@@ -34,6 +38,9 @@ def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
     """A temporary name to write to, which becomes ``path`` if all goes well.
 
     The content is on the disk before the name appears, so that no crash leaves a partial file.
+
+    Raises:
+        OSError: of a disk that is full or broken, with the file's name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path, suffix)
@@ -43,7 +50,10 @@ def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
         temporary.replace(path)
         flush(path.parent)
     except OSError as error:
-        if error.filename == str(temporary):  # a name that nobody knows
+        if _CUT_SHORT.fullmatch(str(error)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        unnamed = error.filename is None and error.errno in DISK
+        if unnamed or error.filename == str(temporary):  # a name that nobody knows
             error.filename = str(path)
         raise
     finally:

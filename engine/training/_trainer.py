@@ -17,6 +17,7 @@ import transformers
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from xtremely.engine.models.loading import quiet
 from xtremely.engine.training.dataset import Collator, DevSet, Examples, Key, Order, TrainSet
 from xtremely.engine.training.environment import Environment, Note
 from xtremely.engine.transfer import to_host
@@ -131,7 +132,10 @@ class Trainer(transformers.Trainer):
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         self.require_finite()
-        return super()._save_checkpoint(*args, **kwargs)
+        with (
+            quiet()
+        ):  # checkpoints of one second are told apart by their steps, which it remarks on
+            return super()._save_checkpoint(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The mean of the heads' dev scores, and each."""

@@ -6,14 +6,16 @@ ended, files that were being written disappear, and both print the same line.
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
+from xtremely.files.writing import DISK
 from xtremely.kernels.guard import InputError, UsageError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,8 +27,6 @@ KEPT = {
 }
 NOTHING_KEPT = "nothing was written, the same command starts anew"
 GRACE_SECONDS = 3.0  # after which a child process is killed
-# Failures of a disk, which may come after hours of work.
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 class Stopped(BaseException):
@@ -41,6 +41,49 @@ class Signals:
     """The signal that came while a command ran: ``number``, None for none."""
 
     number: int | None = None
+
+
+class _Output(io.FileIO):
+    """An output that goes nowhere once its reader is gone, as with ``xtremely tasks | head -1``."""
+
+    def write(self, data: Any, /) -> int:
+        """Write bytes."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def _lenient(stream: Any) -> Any:
+    """An output stream that escapes what it cannot show; the process's own also lose no reader."""
+    if isinstance(stream, io.TextIOWrapper):  # None where it is closed
+        stream.reconfigure(errors="backslashreplace")
+        if stream in (sys.__stdout__, sys.__stderr__):
+            raw = _Output(stream.fileno(), "w", closefd=False)
+            return io.TextIOWrapper(
+                io.BufferedWriter(raw),
+                stream.encoding,
+                "backslashreplace",
+                line_buffering=stream.line_buffering,
+            )
+    return stream
+
+
+@contextmanager
+def lenient_streams() -> Iterator[None]:
+    """Let no command end because of what its terminal cannot show or its reader does not read."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_lenient, before)
+    try:
+        yield
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 @contextmanager

@@ -7,7 +7,6 @@ Tables go to standard output, progress and notes to standard error.
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 from functools import partial
@@ -19,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from xtremely.eval.cli import retrieval, study, training
-from xtremely.eval.cli.endings import Stopped, ending, stoppable
+from xtremely.eval.cli.endings import Stopped, ending, lenient_streams, stoppable
 from xtremely.eval.cli.options import (
     MODEL,
     Backend,
@@ -350,15 +349,13 @@ app.add_typer(retrieval.index, name="index")
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a foreseeable error ends in one line and an exit code."""
     warn_in_notes()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else arguments
     command = " ".join(given[:2])
     with stoppable() as seen:
         try:
-            check_arguments(given)
-            app(given)
+            with lenient_streams():
+                check_arguments(given)
+                app(given)
         except BaseException as error:
             found = ending(error, command, seen)
             if found is None:

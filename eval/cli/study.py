@@ -87,6 +87,11 @@ def run(
         check_outputs({"--results": results}, {"the grid": grid})
         require(not results.is_dir(), f"--results {results} is a folder; name a file")
     if grid.name.endswith(SUFFIX):
+        if data_root is not None or models is not None:
+            raise UsageError(
+                f"{grid} is a bundle, which brings its own data and models; leave out --data-root"
+                " and --models"
+            )
         unpacked = unpack(grid, out)
         grid, data_root, models = (unpacked / name for name in ("grid.toml", "data", "models"))
     if data_root is None or not data_root.is_dir():

@@ -60,9 +60,12 @@ def write_study_report(
         The findings, as ``report.json`` has them.
 
     Raises:
-        InputError: no cell of the grids is finished, the folder holds something else, or the page
-            has no place for tables.
+        InputError: no cell of the grids is finished, two grids have one name, the folder holds
+            something else, or the page has no place for tables.
     """
+    names = [grid.name for grid in grids]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    require(not twice, f"two grids are called {', '.join(twice)}; name each grid once")
     files = {"report.json", "tables.md", "report.html"}
     if into is not None:
         check_outputs({"--into": into, **{name: out / name for name in files}}, {})

@@ -7,8 +7,10 @@ it may hold plain files and folders inside its own folder, and only so many byte
 
 from __future__ import annotations
 
+import errno
 import json
 import lzma
+import os
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from xtremely.engine.hub.compact import PACKED, expand
 from xtremely.eval.study.cells import NAMES, own_run_folder
 from xtremely.files.documents import read_json
 from xtremely.files.folders import alone, check_inside
-from xtremely.files.writing import file_digest, write_atomic
+from xtremely.files.writing import DISK, file_digest, write_atomic
 from xtremely.kernels.guard import InputError, require
 
 UNPACKED = "unpacked.json"  # written last into the folder of an unpacked bundle
@@ -57,6 +59,7 @@ def unpack(bundle: Path, out: Path) -> Path:
     Raises:
         InputError: not a bundle, one that is damaged or leads out of its folder, or a run's folder
             that cannot be used.
+        OSError: of a disk that is full or broken.
     """
     try:
         digest = file_digest(bundle)
@@ -79,6 +82,8 @@ def unpack(bundle: Path, out: Path) -> Path:
             raise InputError(f"{bundle}: {error}") from error
         except (OSError, EOFError, tarfile.TarError, ValueError, lzma.LZMAError) as error:
             own.remove(folder.name, fresh)
+            if isinstance(error, OSError) and error.errno in DISK:
+                raise
             raise InputError(f"{bundle}: not a whole bundle ({error}); pack it again") from error
         contents = {"bundle": digest, "files": _digests(out / fresh)}
         write_atomic(out / fresh / UNPACKED, json.dumps(contents).encode())
@@ -149,6 +154,10 @@ def _arrange(packed: Path, folder: Path) -> None:
         try:
             expand(one, folder / "models" / one.name)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            full = f"os error {errno.ENOSPC}" in str(error)  # what safetensors says of a full disk
+            number = errno.ENOSPC if full else getattr(error, "errno", None)
+            if number in DISK:
+                raise OSError(number, os.strerror(number), str(folder)) from error
             raise InputError(f"its model {one.name} is damaged ({error})") from error
     shutil.rmtree(packed)
 

@@ -172,8 +172,8 @@ def _check_room(base: Path, out: Path) -> None:
     needed = DISK_FACTOR * size
     require(
         free >= needed,
-        f"{out}: {free / 1e9:.1f} GB free, training may need {needed / 1e9:.1f} (a model of"
-        f" {size / 1e9:.1f} GB and checkpoints of it); make room, or name another folder",
+        f"{out}: {free / 1e6:,.1f} MB free, training may need {needed / 1e6:,.1f} (a model of"
+        f" {size / 1e6:,.1f} MB and checkpoints of it); make room, or name another folder",
     )
 
 

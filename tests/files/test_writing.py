@@ -1,5 +1,6 @@
 """Writing whole files, and tidying up after killed processes."""
 
+import errno
 import os
 import stat
 import time
@@ -36,6 +37,26 @@ def test_a_folder_in_the_place_of_a_file_is_named_by_its_own_name(tmp_path):
         write_atomic(path, b"new")
     assert raised.value.filename == str(path)
     assert [one.name for one in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("5760 requested and 992 written")],
+    ids=["system", "numpy"],
+)
+def test_a_full_disk_is_told_of_with_the_files_name(tmp_path, trouble):
+    """A file object's own errors name no file, and numpy's say nothing of a disk."""
+    path = tmp_path / "f"
+    with pytest.raises(OSError) as raised, written_whole(path):
+        raise trouble
+    about = raised.value.errno, raised.value.strerror, raised.value.filename
+    assert about == (errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_other_trouble_keeps_its_name(tmp_path):
+    with pytest.raises(BrokenPipeError) as raised, written_whole(tmp_path / "f"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert raised.value.filename is None
 
 
 def test_a_planted_link_under_a_temporary_name_is_not_written_through(tmp_path, monkeypatch):

@@ -57,6 +57,15 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
+def test_checkpoints_of_one_second_are_no_matter_for_a_remark(trained, monkeypatch):
+    """transformers remarks on it once in a process, by a logger that ``--quiet`` does not reach."""
+    logger, remarks = transformers.utils.logging.get_logger("transformers.trainer_utils"), []
+    monkeypatch.setattr(logger, "handle", lambda record: remarks.append(record.getMessage()))
+    monkeypatch.setattr(type(logger), "warning_once", type(logger).warning)
+    trained(save_steps=1)
+    assert remarks == []
+
+
 # The order of batches
 
 

@@ -52,6 +52,26 @@ def test_signals_end_a_command_in_one_line(tiny_bert, tmp_path, number, code, co
         assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
 
 
+@pytest.mark.parametrize("both", [False, True], ids=["output", "both"])
+def test_a_reader_that_has_gone_ends_no_command(tiny_bert, tmp_path, both):
+    """As in ``xtremely eval ... | head -1``: all that was to be written is there."""
+    given = ["eval", "--model", tiny_bert, "--tasks", "mini", "--languages", "de", "--limit", "5"]
+    code = "import sys; from xtremely.eval.cli.main import main; main(sys.argv[1:])"
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [sys.executable, "-c", code, *map(str, given), "--out", tmp_path / "out"],
+        stdout=writer,
+        stderr=writer if both else subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=100,
+    )
+    os.close(writer)
+    assert process.returncode == 0 and "error" not in (process.stderr or "")
+    assert {"results.json", "report.html"} <= {one.name for one in (tmp_path / "out").iterdir()}
+
+
 @pytest.fixture
 def fails(xtremely, monkeypatch):
     """The command line, with a command that raises an exception."""
@@ -133,7 +153,7 @@ def test_workers_do_not_outlive_the_command(tmp_path):
         "    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
         "    worker.start(); print(worker.pid, flush=True); worker.join()\n"
         "listings.print_models = work\n"
-        "main.main(['models'])\n"
+        "cli.main(['models'])\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

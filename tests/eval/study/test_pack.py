@@ -1,5 +1,6 @@
 """A study in one file: small enough to travel, and the same study where it arrives."""
 
+import errno
 import io
 import json
 import re
@@ -8,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from xtremely.engine.hub.compact import (
     compact,
@@ -141,6 +143,25 @@ def test_a_model_in_a_bundle_that_is_no_model(tmp_path):
         unpack(path, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("place", "trouble"),
+    [
+        ("_extract", OSError(errno.ENOSPC, "No space left on device")),
+        ("expand", OSError(errno.ENOSPC, "No space left on device")),
+        ("expand", SafetensorError("I/O error: No space left on device (os error 28)")),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_bundle(bundle, tmp_path, monkeypatch, place, trouble):
+    def full(*arguments):
+        raise trouble
+
+    monkeypatch.setattr(study_unpack, place, full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        unpack(bundle[0], tmp_path / "out")
+    assert raised.value.errno == errno.ENOSPC
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {LOCK, MARKER}
+
+
 def test_a_second_unpacking_takes_what_is_there(bundle, tmp_path):
     path, _, there = bundle
     before = (there / "grid.toml").stat().st_mtime_ns
@@ -247,6 +268,15 @@ def test_a_bundle_is_none_of_its_inputs(small_study, tmp_path, xtremely, write):
     assert (code, "d.tar.xz is a folder, and a file" in told) == (1, True)
     with pytest.raises(InputError, match=r"a bundle's name ends in .tar.xz"):
         pack(tmp_path, tmp_path, tmp_path / "bundle.zip")
+
+
+@pytest.mark.parametrize("option", ["--data-root", "--models"])
+def test_a_bundle_and_other_data_or_models_are_refused(bundle, tmp_path, xtremely, option):
+    """They would not be looked at."""
+    given = (option, tmp_path, "--out", tmp_path / "out", "--dry-run")
+    code, _, told = xtremely("study", "run", bundle[0], *given)
+    assert (code, "brings its own data and models; leave out" in told) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_pack_that_fails_leaves_nothing(small_study, tmp_path, monkeypatch):

@@ -62,6 +62,13 @@ def test_two_results_of_one_cell_are_told_apart(study, tmp_path):
         write_study_report([grid], [*results, results[0]], tmp_path)
 
 
+def test_a_grid_is_reported_on_once(study, tmp_path):
+    grid, results = study
+    with pytest.raises(InputError, match="two grids are called ner; name each grid once"):
+        write_study_report([grid, grid], results, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_scores_that_a_result_lacks(study):
     """Whoever made it, it has the form of a result: nothing is reported where nothing is."""
     grid, results = study
