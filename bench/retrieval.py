@@ -11,8 +11,8 @@ length 1, so that a copy has a cosine of about 0.96 with its original. ``sets`` 
 ``bench.mining_sets`` wrote.
 
 Every figure has seconds on the clock and seconds of processor time: on a machine with other work
-only the latter can be compared. Results are kept as they come in ``retrieval-*.json``, with plots
-beside them; the last line of stdout is one line of JSON.
+only the latter can be compared. Results are kept as they come in ``retrieval-*.json``, with a
+picture beside them; the last line of stdout is one line of JSON.
 """
 
 from __future__ import annotations
