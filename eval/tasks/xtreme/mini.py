@@ -34,7 +34,7 @@ def _read(code: str) -> Parallel:
 
 TASK = Task(
     name=NAME,
-    title="translation retrieval among 60 sentences of our own (not XTREME)",
+    title="translation retrieval among 60 packaged sentences (not XTREME)",
     kind="retrieve",
     languages=codes(
         "ar bg bn de el es fa fi fr he hi hu id ja ka kk ko ml ru sw ta te th tr vi zh"
