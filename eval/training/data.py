@@ -178,7 +178,8 @@ def shuffled(task: Task, examples: Any, seed: int) -> Any:
     and as many of each. Translations of each other get the same ones.
     """
     deal = training_of(task).shuffled
-    require(deal is not None, f"labels of {task.name} cannot be dealt out anew")
+    if deal is None:
+        raise InputError(f"labels of {task.name} cannot be dealt out anew")
     return deal(examples, np.random.default_rng([seed, 1]))  # [seed] alone orders the examples
 
 

@@ -356,10 +356,10 @@ def _check_source(source: Source, phase: Phase, where: str) -> None:
     if training is None:
         raise UsageError(f"{where}: nothing is trained on it, it is matched by the encoder alone")
     if phase.shuffle_labels and training.shuffled is None:
-        legal = [name for name, one in KINDS.items() if one.training and one.training.shuffled]
+        dealt = [name for name, one in KINDS.items() if one.training and one.training.shuffled]
         raise UsageError(
             f"{where}: shuffle_labels deals out labels anew, and this task has none that fit"
-            f" another example; legal for tasks of kind {', '.join(legal)}"
+            f" another example; legal for tasks of kind {', '.join(dealt)}"
         )
     if phase.kind == "mlm" and task.name != "mlm":
         raise UsageError(f"{where}: a phase of kind 'mlm' learns from the task 'mlm' alone")

@@ -19,7 +19,7 @@ from xtremely.kernels.guard import InputError, UsageError
 RUN = """
 import sys, time
 from xtremely.engine.runtime import Engine
-from xtremely.eval.cli import main
+from xtremely.eval.cli.main import main
 def pooled(*arguments, **options):
     print("started", flush=True)
     time.sleep(60)
@@ -129,12 +129,12 @@ def test_handlers_are_put_back(fails):
 def test_workers_do_not_outlive_the_command(tmp_path):
     code = (
         "import multiprocessing, sys, time\n"
-        "from xtremely.eval import cli, listings\n"
+        "from xtremely.eval.cli import listings, main\n"
         "def work():\n"
         "    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
         "    worker.start(); print(worker.pid, flush=True); worker.join()\n"
         "listings.print_models = work\n"
-        "cli.main(['models'])\n"
+        "main.main(['models'])\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

