@@ -111,10 +111,12 @@ class Engine:
         require(budget >= 1, f"token_budget {budget} must be at least 1")
         name = display_name(model)
         own, least = conventions(folder, name), tokenizer.single.specials
+        most = min(own.max_length or loaded.max_length, loaded.max_length)
         require(
-            own.max_length is None or own.max_length >= least,
-            f"{folder}: cuts texts at {own.max_length} tokens (max_seq_length, or the tokenizer's"
-            f" model_max_length); legal: {least} or more, its special tokens",
+            most > least,
+            f"{folder}: cuts texts at {most} tokens (max_seq_length, model_max_length or"
+            f" max_position_embeddings); legal: {least + 1} or more, for {least} special tokens and"
+            " one of a text",
         )
         return cls(name, folder, loaded, tokenizer, own, budget)
 

@@ -211,10 +211,19 @@ def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(engine):
     assert engine.embed(["cat"], prompt="a ", max_length=8).shape == (1, 48)
 
 
-def test_a_limit_below_the_special_tokens_is_named_when_the_model_is_loaded(tiny_bert, tmp_path):
-    folder = shutil.copytree(tiny_bert, tmp_path / "model")
-    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 1}')
-    with pytest.raises(InputError, match="model: cuts texts at 1 tokens .max_seq_length.*legal: 2"):
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("where", ["sentence_bert_config", "positions"])
+def test_a_limit_that_leaves_no_room_for_a_text_is_named_when_the_model_is_loaded(
+    make_tiny, tmp_path, where, limit
+):
+    """All texts would be the same two special tokens, and their vectors equal."""
+    if where == "positions":
+        folder = make_tiny("bert", max_position_embeddings=limit)
+    else:
+        folder = shutil.copytree(make_tiny("bert"), tmp_path / "model")
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": limit}))
+    complaint = rf"cuts texts at {limit} tokens \(max_seq_length.*legal: 3 or more, for 2 special"
+    with pytest.raises(InputError, match=complaint):
         Engine.load(str(folder))
 
 
