@@ -153,7 +153,7 @@ def test_workers_do_not_outlive_the_command(tmp_path):
         "    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
         "    worker.start(); print(worker.pid, flush=True); worker.join()\n"
         "listings.print_models = work\n"
-        "main.main(['models'])\n"
+        "cli.main(['models'])\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
