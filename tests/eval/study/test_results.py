@@ -95,6 +95,18 @@ def test_a_damaged_cell_is_taken_from_the_file(run, done, tmp_path, monkeypatch,
     assert victim.read_bytes() == before
 
 
+def test_a_damaged_file_says_where_the_finished_cells_are(run, done, tmp_path, monkeypatch):
+    out = tmp_path / "again"
+    shutil.copytree(done[0], out)
+    file = out / "small.json"
+    file.write_text(file.read_text()[:-100])
+    with pytest.raises(InputError, match="small.json.*broken JSON.*move it away, finished cells"):
+        run(out)
+    file.unlink()
+    monkeypatch.setattr(study_run, "compute", None)
+    assert run(out) == done[1] and names(collected(file)) == names(done[1])
+
+
 def test_lengths_are_checked_before_anything_is_trained(small_study, tmp_path):
     """The model takes 130 tokens; questions of 64, four special tokens and a stride of 128 do not
     fit. A part that would be trained before is in the grid, too.
