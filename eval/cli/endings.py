@@ -46,7 +46,7 @@ class Signals:
 class _Output(io.FileIO):
     """An output that goes nowhere once its reader is gone, as with ``xtremely tasks | head -1``."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         """Write bytes."""
         try:
             return super().write(data)
@@ -57,31 +57,32 @@ class _Output(io.FileIO):
             return len(data)
 
 
+def _lenient(stream: Any) -> Any:
+    """A stream that does so; None, for one that is closed, and what is no stream of the process
+    stay as they are.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    if stream is None or stream not in (sys.__stdout__, sys.__stderr__):
+        return stream
+    output = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+    lines = stream.line_buffering
+    return io.TextIOWrapper(output, stream.encoding, "backslashreplace", line_buffering=lines)
+
+
 @contextmanager
 def lenient_streams() -> Iterator[None]:
     """Let no command end because of what its terminal cannot show or its reader does not read."""
     before = sys.stdout, sys.stderr
-    for stream in before:  # None where it is closed
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(
-            io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
-            stream.encoding,
-            "backslashreplace",
-            line_buffering=stream.line_buffering,
-        )
-        if stream is not None and stream in (sys.__stdout__, sys.__stderr__)
-        else stream
-        for stream in before
-    )
+    sys.stdout, sys.stderr = map(_lenient, before)
     try:
         yield
-        for stream in (sys.stdout, sys.stderr):
+    finally:
+        written = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = before
+        for stream in written:
             if stream is not None:
                 stream.flush()
-    finally:
-        sys.stdout, sys.stderr = before
 
 
 @contextmanager
