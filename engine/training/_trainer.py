@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from xtremely.engine.foreign import one_line
 from xtremely.engine.models.loading import quiet
 from xtremely.engine.training.dataset import Collator, DevSet, Examples, Key, Order, TrainSet
 from xtremely.engine.training.environment import Environment, Note
 from xtremely.engine.transfer import to_host
 from xtremely.files.documents import read_json
 from xtremely.files.writing import file_digest, write_atomic
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError, require
 
 COMPLETE = "complete"  # the file that a whole checkpoint has, see ``Note``
 SCORE = "eval_score"
@@ -132,10 +134,16 @@ class Trainer(transformers.Trainer):
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         self.require_finite()
-        with (
-            quiet()
-        ):  # checkpoints of one second are told apart by their steps, which it remarks on
-            return super()._save_checkpoint(*args, **kwargs)
+        try:
+            with quiet():  # it remarks on checkpoints of one second, which steps tell apart
+                return super()._save_checkpoint(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, RuntimeError, SafetensorError) as error:  # each writes files of its own
+            raise InputError(
+                f"{self.args.output_dir}: a checkpoint could not be written ({one_line(error)});"
+                " make room there, then the same command goes on from the one before"
+            ) from error
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The mean of the heads' dev scores, and each."""

@@ -223,13 +223,6 @@ def _fit(
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         trainer.require_finite()
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
-            raise
-        raise InputError(
-            f"{work}: a checkpoint could not be written ({error}); make room there, then the same"
-            " command goes on from the one before"
-        ) from error
     finally:  # what is said of a failure begins a line
         if progress.bar is not None:
             progress.bar.close()

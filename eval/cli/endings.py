@@ -79,11 +79,12 @@ def lenient_streams() -> Iterator[None]:
     sys.stdout, sys.stderr = map(_lenient, before)
     try:
         yield
-        for stream in (sys.stdout, sys.stderr):
+    finally:
+        written = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = before
+        for stream in written:
             if stream is not None:
                 stream.flush()
-    finally:
-        sys.stdout, sys.stderr = before
 
 
 @contextmanager

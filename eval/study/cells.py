@@ -349,7 +349,12 @@ def run_folder(out: Path, results: Path) -> Iterator[None]:
         folder.check_places(folders=("cells", "phases"))
         inside = results.parent.resolve() == out.resolve()
         if inside:
-            whole = results.is_file() and bool(collected(results))
+            try:
+                whole = results.is_file() and bool(collected(results))
+            except InputError as error:
+                raise InputError(
+                    f"{error}; move it away, finished cells are kept in {out / 'cells'}"
+                ) from error
             folder.add(results.name, recognised=whole)
         check_file(results, "--out" if inside else "--results", make_folder=True)
         yield

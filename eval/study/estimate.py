@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from xtremely.engine.training.trainer import choose_device
-from xtremely.eval.study.cells import Planned, Result, collected, finished, plan
+from xtremely.eval.study.cells import Planned, Result, collected, finished, others, plan
 from xtremely.eval.study.grid import Grid
 from xtremely.eval.study.phases import FOLDER, Shared, shared_phases
 from xtremely.eval.study.run import Place, device_name
@@ -49,9 +49,13 @@ def dry_run(grid: Grid, place: Place) -> Iterator[str]:
     Args:
         grid: the study.
         place: where it would run.
+
+    Raises:
+        InputError: the file of results is another study's, which the run would refuse.
     """
     planned = plan(grid, place.data_root, place.models)
     path = place.results or place.out / f"{grid.name}.json"
+    others(path, grid.name, {one.name for one in planned})
     results = {one["name"]: one for one in (collected(path) if path.exists() else ())}
     for one in planned:
         if one.name not in results and (found := finished(place.folder(one))):

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from xtremely.engine.hub.conventions import conventions
 from xtremely.engine.hub.locate import folder_hash, locate
@@ -209,6 +210,21 @@ def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(engine):
     with pytest.raises(UsageError, match="leaves no room for a text in sequences of 8 tokens"):
         engine.embed(["cat", "dog"], prompt="a long one", max_length=8)
     assert engine.embed(["cat"], prompt="a ", max_length=8).shape == (1, 48)
+
+
+def test_only_vectors_of_texts_with_padding_are_not_those_of_transformers(make_tiny):
+    """It has a position here; the tokenizer's note says so."""
+    folder = make_tiny("xlm-roberta")
+    texts = ["a </s> text", "a <s> text", "<unk>", "a <mask> text", "a <pad> text"]
+    with pytest.warns(UserWarning, match="texts hold '<pad>', the model's padding"):
+        ours = Engine.load(str(folder)).embed(texts)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        states = [model(torch.tensor([tokenizer(one)["input_ids"]]))[0][0] for one in texts]
+    theirs = np.stack([(state.mean(0) / state.mean(0).norm()).numpy() for state in states])
+    np.testing.assert_allclose(ours[:-1], theirs[:-1], atol=1e-5)
+    assert abs(ours[-1] - theirs[-1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("limit", [1, 2])

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from training_cases import CALM, run, run_and_save
 
@@ -34,6 +35,30 @@ def trained(base, tokenizer, tmp_path):
         return run_and_save(folder, tokenizer, tmp_path, name, **changes)
 
     return trained
+
+
+# Disks
+
+
+@pytest.mark.parametrize(
+    ("writer", "trouble"),
+    [
+        ("torch.save", RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")),
+        ("torch.save", OSError(28, "No space left on device")),
+        (
+            "safetensors.torch.save_file",
+            SafetensorError("Error while serializing: No space left on device (os error 28)"),
+        ),
+    ],
+    ids=["torch", "system", "safetensors"],
+)
+def test_a_checkpoint_that_cannot_be_written_is_one_line(trained, monkeypatch, writer, trouble):
+    def full(*arguments, **options):
+        raise trouble
+
+    monkeypatch.setattr(writer, full)
+    with pytest.raises(InputError, match="a checkpoint could not be written .*make room there"):
+        trained(save_steps=1)
 
 
 # Numbers that are not finite

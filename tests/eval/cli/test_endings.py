@@ -72,6 +72,16 @@ def test_a_reader_that_has_gone_ends_no_command(tiny_bert, tmp_path, both):
     assert {"results.json", "report.html"} <= {one.name for one in (tmp_path / "out").iterdir()}
 
 
+def test_an_output_that_cannot_be_written_is_one_line():
+    code = "import sys; from xtremely.eval.cli.main import main; main(['models'])"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert "error: No space left on device" in strip_ansi(done.stderr)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
 @pytest.fixture
 def fails(xtremely, monkeypatch):
     """The command line, with a command that raises an exception."""

@@ -3,11 +3,13 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 
 import pytest
 
 from xtremely.eval.study import run as study_run
 from xtremely.eval.study.cells import collected, plan
+from xtremely.eval.study.estimate import dry_run
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.run import Place, run_study
 from xtremely.eval.tasks.task import find_task
@@ -51,13 +53,19 @@ def names(results):
     return {one["name"] for one in results}
 
 
-def test_a_file_of_another_study_is_refused_before_anything_runs(run, done, tmp_path, monkeypatch):
+def test_a_file_of_another_study_is_refused_before_anything_runs(
+    run, done, small_study, tmp_path, monkeypatch
+):
     monkeypatch.setattr(study_run, "compute", None)
     file = tmp_path / "all.json"
     shutil.copyfile(done[0] / "small.json", file)
     before = file.read_bytes()
     with pytest.raises(InputError, match="all.json holds 7 cells of study 'small' .* not of 'oth"):
         run(tmp_path / "out", OTHER, results=file)
+    grid = replace(read_grid(small_study / "grid.toml"), name="other")
+    place = Place(small_study / "data", tmp_path, small_study / "models", results=file)
+    with pytest.raises(InputError, match="not of 'other'"):  # a dry run, too
+        next(dry_run(grid, place))
     assert file.read_bytes() == before and not [*(tmp_path / "out" / "cells").glob("*")]
     # Files of before have no name: there the cells say whose it is.
     file.write_text(json.dumps({"cells": json.loads(before)["cells"]}))
@@ -93,6 +101,18 @@ def test_a_damaged_cell_is_taken_from_the_file(run, done, tmp_path, monkeypatch,
         warnings.simplefilter("error")
         assert run(out) == done[1]
     assert victim.read_bytes() == before
+
+
+def test_a_damaged_file_says_where_the_finished_cells_are(run, done, tmp_path, monkeypatch):
+    out = tmp_path / "again"
+    shutil.copytree(done[0], out)
+    file = out / "small.json"
+    file.write_text(file.read_text()[:-100])
+    with pytest.raises(InputError, match="small.json.*broken JSON.*move it away, finished cells"):
+        run(out)
+    file.unlink()
+    monkeypatch.setattr(study_run, "compute", None)
+    assert run(out) == done[1] and names(collected(file)) == names(done[1])
 
 
 def test_lengths_are_checked_before_anything_is_trained(small_study, tmp_path):
