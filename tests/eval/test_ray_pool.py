@@ -22,7 +22,6 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
 
 FOUND = {
-    "scores": [],
     "evaluation": {
         "seconds": 1.0, "tokens": 1, "backend": "torch", "implementation": "packed",
         "device": "cpu", "precision": "fp32", "versions": {},
@@ -114,7 +113,13 @@ def test_a_studys_cells_are_computed_once_each_though_a_worker_dies(
         if planned.cell.source == "none":
             die_once(place.out / "died")
         cost = [{"steps": 1, "seconds": 1.0, "reused": False} for _ in planned.cell.phases]
+        languages, metrics = {"de": {"split": "test", "n": 4}}, {"f1": {"": {"de": 50.0}}}
+        scores = [
+            {"task": test.task, "languages": languages, "metrics": metrics}
+            for test in planned.cell.tests
+        ]
         about = {"name": planned.name, "identity": planned.identity, "training": cost}
+        about["scores"] = scores
         return cells.finish(place.folder(planned), about | FOUND)
 
     monkeypatch.setattr(run, "compute", compute)

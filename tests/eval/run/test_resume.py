@@ -91,7 +91,12 @@ def pieces(out):
 def check_kills(runs, options, out, kills):
     """Kill a run so many times, then let it end; the results must be those of one undisturbed."""
     undisturbed, killed = out / "undisturbed", out / "killed"
-    assert Run(runs, options, undisturbed).wait() == 0
+    run = Run(runs, options, undisturbed)
+    while run.running() and not pieces(undisturbed):
+        time.sleep(0.01)
+    start = time.monotonic()
+    assert run.wait() == 0
+    longest = (time.monotonic() - start) / (kills + 1)  # all kills come before the end
     dice = random.Random(time.time_ns())
     deaths, survivors = 0, {}
     for kill in range(kills):
@@ -101,7 +106,7 @@ def check_kills(runs, options, out, kills):
             if len(pieces(killed)) > before:
                 break
             time.sleep(0.01)
-        time.sleep(dice.uniform(0, 0.6))
+        time.sleep(dice.uniform(0, longest))
         if run.running():
             run.kill()
             deaths += 1
