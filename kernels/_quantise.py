@@ -1,6 +1,6 @@
-"""Row-wise quantisation to e4m3: the Triton code of ``quantise``.
+"""Row-wise quantisation to e4m3: the Triton kernel of ``quantise``.
 
-``norm_fp8`` and ``linear_fp8`` use it too.
+``norm_fp8`` and ``linear_fp8`` use it, too.
 """
 
 import triton
@@ -13,7 +13,7 @@ INTERPRETED = _exp2.INTERPRETED
 
 @triton.jit
 def rounded(x):
-    """Values (fp32) as e4m3; those beyond 448 become 448."""
+    """fp32 values rounded to e4m3; magnitudes beyond 448 become 448."""
     if INTERPRETED:  # as a GPU does by itself
         x = tl.minimum(tl.maximum(x, -448.0), 448.0)
         # Adding 1.5 * 2**20 times a value's power of two (2**-6 for smaller ones) leaves e4m3's
@@ -27,7 +27,7 @@ def rounded(x):
 
 @triton.jit
 def quantised(row):
-    """A row (fp32) as e4m3 values, and its scale; see ``quantise`` for the rule."""
+    """The e4m3 values of an fp32 row, and its scale; see ``quantise`` for the rule."""
     scale = tl.maximum(tl.div_rn(tl.max(tl.abs(row), 0), 448.0), 1.1754943508222875e-38)
     return rounded(row * tl.div_rn(1.0, scale)), scale
 

@@ -191,7 +191,8 @@ class Index:
         """Set nprobe (lists searched) of an IVF or efSearch of an HNSW; other kinds have neither.
 
         Raises:
-            InputError: ``effort`` is below 1 or above ``MAX_EFFORT``.
+            UsageError: ``effort`` is below 1 or above ``MAX_EFFORT``.
+            InputError: FAISS cannot set it for this index.
         """
         require_number("the effort of a search", effort, 1, MAX_EFFORT)
         faiss = load_faiss()
