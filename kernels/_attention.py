@@ -31,9 +31,9 @@ def attend_short(
     HEADS: tl.constexpr,
     DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr,  # DIM, rounded up to a power of two
-    WINDOW: tl.constexpr,  # how far a token sees on either side; None for all the way
+    WINDOW: tl.constexpr,  # tokens that a token attends to on either side; None for all
     BLOCK: tl.constexpr,
-    DOT: tl.constexpr,  # "ieee" for fp32, else "tf32" (which low precisions ignore)
+    DOT: tl.constexpr,  # "ieee" for fp32, else "tf32" (ignored in fp16 and bf16)
 ):
     """One head of a tile of several short sequences; K and V are read once, without a loop."""
     tile, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS

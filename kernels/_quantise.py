@@ -14,11 +14,11 @@ INTERPRETED = _exp2.INTERPRETED
 @triton.jit
 def rounded(x):
     """fp32 values rounded to e4m3; magnitudes beyond 448 become 448."""
-    if INTERPRETED:  # as a GPU does by itself
+    if INTERPRETED:  # a GPU clips and rounds by itself
         x = tl.minimum(tl.maximum(x, -448.0), 448.0)
-        # Adding 1.5 * 2**20 times a value's power of two (2**-6 for smaller ones) leaves e4m3's
-        # three bits behind the point, and the adder rounds as IEEE does. The conversion is then
-        # exact in Triton's interpreter too, whose own rounding to e4m3 is wrong.
+        # Triton's interpreter rounds wrongly to e4m3. Adding 1.5 * 2**20 times a value's power of
+        # two (at least 2**-6) leaves the three mantissa bits of e4m3, rounded by IEEE addition.
+        # The conversion is then exact.
         power = (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
         anchor = tl.maximum(power, 0.015625) * 1572864.0
         x = x + anchor - anchor

@@ -187,11 +187,11 @@ def _config(precision: torch.dtype, gelu: bool, architecture: str) -> Config:
 
 @cache
 def _candidates(precision: torch.dtype, gelu: bool, architecture: str) -> tuple[Config, ...]:
-    """The default first; on Hopper it is untuned, chosen for what the kernel compiles to."""
+    """Settings to measure, the default first; on Hopper it was chosen by its compiled code."""
     persistent: tuple[Config, ...] = ()
-    if architecture == HOPPER and precision != torch.float32:  # fp32 has no matrix unit to feed
-        # GELU takes half as long as a product of depth 1024 takes the matrix unit. Small tiles
-        # leave a multiprocessor room for two programs, and one multiplies while one finishes.
+    if architecture == HOPPER and precision != torch.float32:  # tensor cores have no exact fp32
+        # GELU takes half as long as a product of depth 1024 on the tensor cores. With small tiles
+        # two programs fit on a multiprocessor, and one multiplies while the other runs GELU.
         small = (
             tiled(128, 128, 64, 4, 3, FLATTEN=True, GROUP=16),
             tiled(128, 128, 64, 4, 3, FLATTEN=True),
