@@ -51,12 +51,12 @@ class SentenceEncoder:
     def __init__(self, engine: Engine):
         self.engine, self.device, folder = engine, engine.backend.device, engine.folder
         self._normalizes = _normalizes(folder)
-        # Evaluators leave their scores there; there is no card to keep them.
+        # Evaluators call this to record their scores; there is no model card to hold them.
         self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *_: None)
         said = declared(folder)
         self.prompts = {"query": "", "document": "", **(said.prompts or {})}
         self.default_prompt_name = said.default_prompt_name
-        self._prompt(None, None)  # a default that is no prompt is an error now, not at first use
+        self._prompt(None, None)  # report an unknown default prompt now, not at first use
         self.truncate_dim = said.truncate_dim
         self.similarity_fn_name = said.similarity_fn_name or "cosine"
         if self.similarity_fn_name not in SIMILARITIES:

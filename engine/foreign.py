@@ -12,9 +12,9 @@ _BARE = (LookupError, AttributeError, TypeError, ArithmeticError, AssertionError
 
 
 def one_line(error: BaseException) -> str:
-    """Another library's complaint, short enough to stand inside ours."""
+    """Another library's message, shortened to one line for use inside our own."""
     text = " ".join(str(error).split())
-    if not text or isinstance(error, _BARE):  # whose texts say little alone
+    if not text or isinstance(error, _BARE):  # their messages mean little without the type
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return text if len(text) <= _REASON else text[: _REASON - 3] + "..."
 

@@ -19,9 +19,9 @@ from xtremely.engine.text.batch import Batch
 from xtremely.kernels.packing import Layout
 from xtremely.kernels.quantise import LARGEST, quantise_ref
 
-Rows = tuple[Tensor, Tensor]  # values [T, H] e4m3, and a scale a row [T]
+Rows = tuple[Tensor, Tensor]  # values [T, H] e4m3, and one scale per row [T]
 
-ROUNDED_UP = 1 + 2.0**-4  # by how much rounding to e4m3 can lengthen a row
+ROUNDED_UP = 1 + 2.0**-4  # factor by which rounding to e4m3 can lengthen a row
 
 
 class Fp8Linear(nn.Module):

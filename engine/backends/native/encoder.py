@@ -83,7 +83,7 @@ def _try() -> None:
 
 
 def _compare(encoder: Encoder, int8: bool) -> None:
-    """Compare an encoder in C++ with torch, in fp32 or in int8."""
+    """Compare an encoder in C++ with torch in fp32, and if ``int8`` also in int8."""
     lengths, last = np.array([40, 17, 17, 3, 1]), encoder.config.layers
     offsets = np.concatenate([[0], lengths.cumsum()])
     ids = np.arange(lengths.sum()) % encoder.config.vocabulary

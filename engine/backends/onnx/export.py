@@ -1,8 +1,8 @@
-"""Exporting a model to ONNX: its graph, fusion, precision, and a trial before anything is kept.
+"""Exports a model to ONNX: writes the graph, fuses and converts it, and checks the result.
 
-The file runs in plain onnxruntime. It is compared with this project's torch encoder, before and
-after onnxruntime's optimizer: fusion has made wrong embeddings before. What differs too much is
-thrown away.
+The file runs in plain onnxruntime. It is compared with this project's torch encoder, with and
+without onnxruntime's fusion, as fusion has produced wrong embeddings before. A file that differs
+too much is discarded.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ def export(
 
     Args:
         folder: a Hugging Face model folder.
-        teacher: its encoder in torch, on the CPU in fp32.
-        product: what the file gives; its head likewise.
-        precision: fp32; fp16, which is for GPUs; or int8, weights and activations of the linear
-            layers and the word table.
-        out: the folder to make: the model, its tokenizer and its configuration.
-        name: what the metadata call the model.
+        teacher: the reference: its encoder in torch, on the CPU in fp32.
+        product: the output of the graph; a head in it must be on the CPU in fp32, too.
+        precision: fp32; fp16, for GPUs; or int8, for the word table and for weights and activations
+            of linear layers.
+        out: the folder to make, with the model, its tokenizer and its configuration.
+        name: the model's name in the metadata.
 
     Returns:
-        How near the file that was kept comes to torch.
+        The difference between the file and torch.
 
     Raises:
         UsageError: no such precision.
-        InputError: ``out`` exists, or the export failed its trial.
+        InputError: ``out`` exists, or the file differs too much from torch.
     """
     if precision not in BOUNDS:
         legal = ", ".join(BOUNDS)
@@ -89,7 +89,7 @@ def export(
 
 
 def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) -> Agreement:
-    """Write the fused model if it passes, else the plain one, which must."""
+    """Write the fused model if it agrees with torch, else the plain one; InputError if neither."""
     encoder, product = trial.teacher.encoder, trial.product
     plain = build(
         encoder, product, activation_absmax(encoder, trial.batch) if precision == "int8" else None
@@ -117,7 +117,7 @@ def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) ->
 
 
 def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:
-    """The same model with onnxruntime's fused operators (adds with norms, biases with GELU)."""
+    """The model with onnxruntime's fused operators (adds with norms, biases with GELU)."""
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_by_fusion
 
@@ -135,7 +135,7 @@ def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:
 
 
 def _fuse_whole_products(graph: onnx.GraphProto) -> None:
-    """Products of whole numbers, their cast and their outputs' scale as one operator."""
+    """Fuse integer products with the cast and the output scales after them."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -156,7 +156,7 @@ def _fuse_whole_products(graph: onnx.GraphProto) -> None:
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model in fp16; what goes in and comes out stays as it was."""
+    """The model in fp16; the types of inputs and outputs do not change."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(_copy(model), keep_io_types=True, disable_shape_infer=True)
@@ -169,7 +169,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, large weights beside it."""
+    """Write a model; large weights go into a second file beside it."""
     large = sum(len(one.raw_data) for one in model.graph.initializer) > EXTERNAL_FROM
     options: dict[str, Any] = {"save_as_external_data": True, "location": DATA} if large else {}
     onnx.save_model(model, str(path), **options)
