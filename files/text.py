@@ -1,4 +1,4 @@
-"""What of Unicode leaves no mark on paper."""
+"""Recognises blank text: text of invisible Unicode characters only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _FILLERS = frozenset(
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text holds nothing that can be seen: no character, or only spaces, control
-    characters and zero-width ones, of all of Unicode.
+    """Whether a text has no visible character: it is empty, or holds only spaces, control
+    characters and zero-width characters of Unicode.
     """
     return all(
         unicodedata.category(character) in _UNSEEN or character in _FILLERS for character in text

@@ -28,9 +28,9 @@ from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.kernels.guard import UsageError, require
 
-# Precision -> the largest difference from torch in fp32 that is kept, see ``Agreement``.
+# Precision -> largest legal difference from torch in fp32, see ``Agreement``.
 BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
-# Weights larger than this go into a file of their own: a protobuf holds 2 GB at most.
+# Bytes above which weights go into a file of their own: a protobuf holds at most 2 GB.
 EXTERNAL_FROM = 1 << 30
 FILE, DATA = "model.onnx", "model.onnx.data"
 UNIT = "scale_of_one"
@@ -121,10 +121,10 @@ def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_by_fusion
 
-    # It says of every norm that shapes are unknown, as it was told not to look for them.
+    # It logs for every norm that shapes are unknown, because shape inference is off.
     logging.getLogger("fusion_skiplayernorm").setLevel(logging.ERROR)
     options = FusionOptions("bert")
-    # These know the graphs of torch's exporter: a product each for queries, keys and values.
+    # These fusions expect graphs of torch's exporter, with separate products for Q, K and V.
     options.enable_embed_layer_norm = options.enable_attention = False
     options.enable_rotary_embeddings = options.enable_shape_inference = False
     made = optimize_by_fusion(_copy(model), "bert", config.heads, config.hidden, options).model
