@@ -92,10 +92,10 @@ class Engine:
 
         Args:
             model: ``e5-small-4bit`` (packaged), a Hugging Face folder, or a hub name.
-            backend: ``auto``, ``torch``, ``triton``, ``onnx`` or ``onnx:PROVIDER``.
+            backend: ``auto``, ``torch``, ``triton``, ``native``, ``onnx`` or ``onnx:PROVIDER``.
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
             precision: see ``open_backend``.
-            token_budget: most tokens in a batch; by default ``TOKEN_BUDGET`` of the device.
+            token_budget: most tokens in a batch; by default as in ``TOKEN_BUDGET``.
 
         Raises:
             UsageError: an unknown backend, device or precision.

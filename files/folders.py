@@ -231,7 +231,7 @@ def in_turn(lock: Path) -> Iterator[None]:
 
 
 def remove_whole(path: Path) -> None:
-    """Delete a folder or file so that no part of it is ever seen under its name."""
+    """Delete a folder or file so that it is never visible in part under its name."""
     doomed = temporary_name(path)
     path.rename(doomed)
     if doomed.is_dir() and not doomed.is_symlink():

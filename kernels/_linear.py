@@ -56,7 +56,7 @@ def multiply(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
-    SUMMED: tl.constexpr,  # fp8 products that Hopper's matrix unit adds up; None for all
+    SUMMED: tl.constexpr,  # fp8 products that Hopper's tensor cores sum at a time; None for all
     DOT: tl.constexpr,
 ):
     """One tile of the result, for operands of any row strides."""
@@ -97,7 +97,7 @@ def multiply_persistent(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
-    SUMMED: tl.constexpr,  # fp8 products that Hopper's matrix unit adds up; None for all
+    SUMMED: tl.constexpr,  # fp8 products that Hopper's tensor cores sum at a time; None for all
     FLATTEN: tl.constexpr,  # start loading the next tile before this one is written
 ):
     """Several tiles of the result, one after the other, loaded and stored through TMA."""

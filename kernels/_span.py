@@ -13,7 +13,7 @@ def find(
     SCORES,  # [B, best] fp32
     BEGINS,  # [B, best]
     ENDS,  # [B, best]
-    row_stride,  # of LOGITS; 2, so not a multiple of 16 as a ``stride_...`` is taken to be
+    row_stride,  # of LOGITS, 2; a ``stride_...`` would be taken for a multiple of 16
     best,
     longest,
     SLOTS: tl.constexpr,  # best, rounded up to a power of two

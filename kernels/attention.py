@@ -90,7 +90,7 @@ def attention(
         [T, heads * dim], contiguous, the input of the output projection.
 
     Raises:
-        InputError: what was got, what is legal.
+        InputError: a shape, dtype, head size, RoPE table or window is not legal.
     """
     from xtremely.kernels import _attention
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch takes seconds to import, during which Ctrl-C would show a traceback
+if TYPE_CHECKING:  # torch takes seconds to import, during which Ctrl-C could not be handled
     import torch
     from torch import Tensor
 

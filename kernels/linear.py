@@ -187,7 +187,7 @@ def _config(precision: torch.dtype, gelu: bool, architecture: str) -> Config:
 
 @cache
 def _candidates(precision: torch.dtype, gelu: bool, architecture: str) -> tuple[Config, ...]:
-    """Settings to measure, the default first; on Hopper it was chosen by its compiled code."""
+    """Settings to measure, the default first; on Hopper that is untuned, chosen by its code."""
     persistent: tuple[Config, ...] = ()
     if architecture == HOPPER and precision != torch.float32:  # tensor cores have no exact fp32
         # GELU takes half as long as a product of depth 1024 on the tensor cores. With small tiles

@@ -113,7 +113,7 @@ def _config(precision: torch.dtype, gelu: bool, rounded: bool, architecture: str
 
 @cache
 def _candidates(architecture: str) -> tuple[Config, ...]:
-    """Settings to measure, the default first; on Hopper it was chosen by its compiled code."""
+    """Settings to measure, the default first; on Hopper that is untuned, chosen by its code."""
     if architecture != HOPPER:
         return (PLAIN,)
     tiles = ((128, 128, 128, 4, 3), (128, 256, 128, 8, 3), (256, 128, 128, 8, 3))

@@ -29,7 +29,7 @@ def rescore(queries: Tensor, keys: Tensor, indices: Tensor) -> Tensor:
         [M, C] fp32.
 
     Raises:
-        InputError: what was got, what is legal.
+        InputError: a shape, dtype, number of keys or index is not legal.
     """
     from xtremely.kernels import _rescore
 

@@ -49,7 +49,7 @@ def span(
         scores are -inf and its remaining positions -1.
 
     Raises:
-        InputError: what was got, what is legal.
+        InputError: a shape, dtype, ``best`` or ``longest`` is not legal.
     """
     from xtremely.kernels import _span
 

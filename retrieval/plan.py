@@ -41,7 +41,7 @@ _USUAL = re.compile(
 TRIAL = 120.0  # seconds
 TRIAL_ROWS = 1000  # most random vectors that a trial trains on
 TRIAL_ADDED = 300  # how many of them it adds
-_FAILED, _UNTRAINED = 3, 4  # exit codes: cannot be filled or searched; cannot be trained
+_FAILED, _UNTRAINED = 3, 4  # exit codes: cannot be filled or searched; too few to train
 _TRIAL = """
 import sys, numpy as np
 from xtremely.retrieval.blas import load_faiss

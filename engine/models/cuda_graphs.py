@@ -40,7 +40,7 @@ class Graphs:
         self._kept: OrderedDict[tuple, Callable[[Batch], States] | None] = OrderedDict()
 
     def __call__(self, batch: Batch, layers: Collection[int]) -> States:
-        """The requested hidden states; they are copies, which the caller may keep."""
+        """The requested hidden states, each [T, H]; later calls do not overwrite them."""
         shape = (batch.layout.lengths, tuple(sorted(layers)))
         seen, replay = shape in self._kept, self._kept.get(shape)
         if seen and replay is None:

@@ -188,7 +188,7 @@ WORDS = "embeddings.tok_embeddings.weight"
 
 
 def _state(take: Take, config: ModernBertConfig) -> dict[str, Tensor]:
-    """A bias that the configuration switches off is zeros."""
+    """The encoder's state dict; biases that the configuration switches off are zeros."""
     hidden, wide, last = config.hidden, config.intermediate, config.layers - 1
     state = {"embeddings.words": take(WORDS, config.vocabulary, hidden)}
 

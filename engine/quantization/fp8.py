@@ -91,7 +91,7 @@ class Fp8Bert(Encoder):
     """Embeddings and a stack of fp8 layers.
 
     Args:
-        encoder: the encoder in fp32; its embeddings and norms are reused.
+        encoder: the encoder in fp32; its embeddings and norms are reused in ``precision``.
         precision: dtype of activations, fp16 or bf16.
     """
 

@@ -120,7 +120,7 @@ def stretches(size: int, room: int, stride: int) -> list[Stretch]:
     stop = np.minimum(start + room, size)
     token = np.arange(size)
     least = np.minimum(token - start, stop - 1 - token)
-    # As in run_squad.py, 0.01 x length breaks ties in favour of the longer window, then the first.
+    # As in run_squad.py, 0.01 x length is added for longer windows; on ties the first is taken.
     context = np.where(least < 0, -np.inf, least + 0.01 * (stop - start))
     owner = context.argmax(axis=0)
     rows = np.arange(len(start))

@@ -57,7 +57,7 @@ class Hyperparameters:
         save_steps: optimiser steps between checkpoints; with patience, every evaluation saves one.
         seed: random seed of order, masks, initialisation and dropout.
         freeze: do not train the word embeddings.
-        prune: keep only pieces that occur in the word table.
+        prune: drop pieces that do not occur from the word table.
         keep_head: continue with the folder's own head.
         precision: fp32, bf16, fp16 or auto.
         device: auto, cpu or cuda.
