@@ -1,7 +1,7 @@
-"""The engine behind other libraries' interfaces: sentence-transformers' and MTEB's.
+"""Adapters that give the engine the interfaces of sentence-transformers and MTEB.
 
-Neither library is needed to import this module. Both adapters read a model folder's declarations
-as sentence-transformers does, and refuse what the engine cannot do instead of ignoring it.
+Neither library is needed to import this module. Both adapters read the configuration files of
+sentence-transformers, and raise an error for anything that the engine cannot do.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
 class SentenceEncoder:
-    """An engine that answers like ``sentence_transformers.SentenceTransformer`` on its folder.
+    """An engine with the interface and results of ``sentence_transformers.SentenceTransformer``.
 
     Attributes:
         device: where the engine computes.
         prompts: the folder's named prompts; ``query`` and ``document`` are empty where it has
-            none. Prompts that a model's authors publish in prose only do not count here.
+            none. Prompts that are only published in a model card are not used here.
         default_prompt_name: the prompt used where the caller names none, or None.
-        max_seq_length: tokens after which a text is cut, at most what the encoder takes.
+        max_seq_length: tokens after which a text is cut, at most the encoder's limit.
         similarity_fn_name: one of ``SIMILARITIES``.
         truncate_dim: dimensions kept of every embedding, or None for all.
 
     Raises:
-        InputError: the folder wants more than the engine computes, such as a Dense module.
+        InputError: the folder declares something that the engine lacks, such as a Dense module.
     """
 
     def __init__(self, engine: Engine):
         self.engine, self.device, folder = engine, engine.backend.device, engine.folder
         self._normalizes = _normalizes(folder)
-        # Evaluators leave their scores there; there is no card to keep them.
+        # Evaluators call this to record their scores; there is no model card to hold them.
         self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *_: None)
         said = declared(folder)
         self.prompts = {"query": "", "document": "", **(said.prompts or {})}
         self.default_prompt_name = said.default_prompt_name
-        self._prompt(None, None)  # a default that is no prompt is an error now, not at first use
+        self._prompt(None, None)  # report an unknown default prompt now, not at first use
         self.truncate_dim = said.truncate_dim
         self.similarity_fn_name = said.similarity_fn_name or "cosine"
         if self.similarity_fn_name not in SIMILARITIES:
@@ -64,7 +64,7 @@ class SentenceEncoder:
         self.max_seq_length = engine.max_length
 
     def get_embedding_dimension(self) -> int:
-        """Length of a vector from ``encode``."""
+        """Dimensions of a vector from ``encode``."""
         return min(self.engine.backend.width, self.truncate_dim or self.engine.backend.width)
 
     get_sentence_embedding_dimension = get_embedding_dimension  # its name before version 6
@@ -87,23 +87,26 @@ class SentenceEncoder:
     ) -> Embeddings:
         """Sentence embeddings by sentence-transformers' rules.
 
-        ``prompt`` beats ``prompt_name`` beats ``default_prompt_name``. ``truncate_dim`` cuts before
-        ``normalize_embeddings`` scales, and after a Normalize module, which always does.
+        ``prompt`` takes precedence over ``prompt_name``, and that over ``default_prompt_name``.
+        ``truncate_dim`` is applied after the model's Normalize module, if it has one, and before
+        ``normalize_embeddings``.
 
         Args:
-            inputs: N strings, or one; ``sentences`` is its name before version 6.
+            inputs: N strings, or one; called ``sentences`` before version 6.
             batch_size: ignored: the engine's batches are counted in tokens, not sentences.
-            show_progress_bar: whether to show one; None for not.
+            show_progress_bar: whether to show a progress bar; None for no bar.
             output_value, precision, device: only the defaults, or the engine's own device.
-            convert_to_numpy: an array; otherwise a list of tensors on the engine's device.
-            convert_to_tensor: one tensor on the engine's device; beats ``convert_to_numpy``.
-            unsupported: sentence-transformers' other options, legal only as None.
+            convert_to_numpy: return an array, otherwise a list of tensors on the engine's device.
+            convert_to_tensor: return one tensor on the engine's device, whatever
+                ``convert_to_numpy``.
+            unsupported: sentence-transformers' other options; only None is legal.
 
         Returns:
             [N, H] float32, [0, H] for no sentences; [H] for a single string.
 
         Raises:
-            InputError: an input that is no string, an unknown prompt name, an unsupported option.
+            InputError: an input is not a string, a prompt name is unknown, or an option is not
+                supported.
         """
         inputs = unsupported.pop("sentences", inputs)
         options: dict[str, tuple[Any, list[Any]]] = {
@@ -177,11 +180,11 @@ class SentenceEncoder:
 
 
 class MtebEncoder:
-    """An engine behind MTEB's encoder protocol: pass it to ``mteb.evaluate``.
+    """An engine with MTEB's encoder protocol, for ``mteb.evaluate``.
 
-    Embeddings are ``SentenceEncoder``'s; the prompt is the one MTEB chooses among the model's (for
-    the task, its type, or ``query`` and ``document``), else its default.
-    Prompts that a model's authors publish in prose count here.
+    Embeddings are those of ``SentenceEncoder``. The prompt is the one that MTEB chooses among the
+    model's prompts (for the task, its type, or ``query`` and ``document``), else the default. Here
+    prompts that are only published in a model card are used, too.
     """
 
     def __init__(self, engine: Engine):
@@ -192,7 +195,7 @@ class MtebEncoder:
 
     @cached_property
     def mteb_model_meta(self) -> ModelMeta:
-        """What MTEB files results under: name, hash of the folder, backend and precision."""
+        """The model's metadata in MTEB's results: name, hash of the folder, backend, precision."""
         from mteb.models.model_meta import ModelMeta, ScoringFunction
 
         name, backend = self.engine.name, self.engine.backend
@@ -218,7 +221,7 @@ class MtebEncoder:
         prompt_type: PromptType | None = None,
         **options: Any,
     ) -> Embeddings:
-        """[N, H] float32 embeddings of a loader's N texts; ``options`` go to SentenceEncoder."""
+        """Embeddings [N, H] float32 of a loader's N texts; ``options`` go to SentenceEncoder."""
         from mteb.models.abs_encoder import get_prompt_name
 
         prompts = self.engine.conventions.prompts
@@ -229,7 +232,7 @@ class MtebEncoder:
 
 
 def _normalizes(folder: Path) -> bool:
-    """Whether the folder's modules end in Normalize; modules the engine has not are refused."""
+    """Whether the folder's modules end in Normalize; InputError for modules the engine lacks."""
     listed = modules(folder)
     if not listed:
         return False

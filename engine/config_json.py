@@ -1,4 +1,4 @@
-"""What a model folder's config.json says of any model, as far as this project asks."""
+"""Reads the fields of config.json that models of all kinds have in common."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xtremely.files import documents
 from xtremely.kernels.guard import require
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
-MAX_BYTES = 2**26  # of a configuration
-# They differ from BERT in one thing: their position table starts after the padding index.
+MAX_BYTES = 2**26  # largest configuration file
+# Models that differ from BERT only in that positions are counted from the padding id + 1.
 ROBERTA_TYPES = ("xlm-roberta", "roberta", "camembert")
 MAX_LAYERS, MAX_LENGTH = 1000, 2**20
 Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -28,18 +28,18 @@ Numbers = Literal["float16", "bfloat16", "float32", "float64", "auto"]
 
 @dataclass(frozen=True)
 class About:
-    """What config.json says of any model, as far as this project asks.
+    """Fields of config.json that this project uses for models of all kinds.
 
     Attributes:
-        model_type: Hugging Face's name of the architecture; empty where it says nothing.
-        architectures: classes that the checkpoint was saved from.
-        id2label: number of an output -> its name.
-        label2id: the same the other way round; said twice, as transformers writes it.
-        vocab_size: rows of the word table, where it is said.
-        max_position_embeddings: positions, where they are said.
-        pad_token_id: the padding token, where there is one.
-        dtype: what the weights are stored in.
-        torch_dtype: its name before transformers 5.
+        model_type: Hugging Face's name of the architecture; empty if it is missing.
+        architectures: classes from which the checkpoint was saved.
+        id2label: number of an output -> its label.
+        label2id: the inverse of ``id2label``; transformers writes both.
+        vocab_size: rows of the word embedding table.
+        max_position_embeddings: rows of the position table.
+        pad_token_id: id of the padding token.
+        dtype: data type of the stored weights.
+        torch_dtype: name of ``dtype`` before transformers 5.
     """
 
     model_type: str = ""
@@ -54,20 +54,20 @@ class About:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        InputError: it cannot be read, or is no JSON object.
+        InputError: it cannot be read or is not a JSON object.
     """
     return documents.read_json(path, dict[str, Any])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A model folder's config.json, of which the fields that ``about`` reads have their types.
+    """Read a model folder's config.json; the fields of ``About`` are checked.
 
     Raises:
-        InputError: there is none, the folder holds an adapter, the file cannot be read, or a field
-            has another type; file and field are named.
+        InputError: there is no such file, the folder holds an adapter, the file cannot be read, or
+            a field has the wrong type; file and field are named.
     """
     require(
         not (folder / ADAPTER).exists(),
@@ -90,10 +90,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def about(raw: dict[str, Any], where: Path) -> About:
-    """What the config.json of the folder ``where`` says of any model.
+    """The fields of ``About`` in the config.json of the folder ``where``.
 
     Raises:
-        InputError: a field has another type, or ``id2label`` numbers nothing.
+        InputError: a field has the wrong type, or a key of ``id2label`` is not a number.
     """
     said = documents.fit(raw, About, str(where / CONFIG))
     odd = [number for number in said.id2label or {} if not re.fullmatch("[0-9]{1,9}", number)]
@@ -106,18 +106,18 @@ def about(raw: dict[str, Any], where: Path) -> About:
 
 
 def position_offset(model_type: str, pad: int | None) -> int:
-    """Rows at the head of a position table that no token uses: the RoBERTa line's way of padding.
+    """Unused rows at the start of a position table, as in RoBERTa-style models; 0 in others.
 
     Args:
         model_type: Hugging Face's name of the architecture.
-        pad: the padding token of config.json, None where it says nothing.
+        pad: the padding id of config.json; None if it is missing.
     """
     return (1 if pad is None else pad) + 1 if model_type in ROBERTA_TYPES else 0
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """Fields of transformers' configurations, as far as a class of them has them."""
+    """Fields of transformers' configuration classes; a class may lack some."""
 
     num_hidden_layers: Layers | None
     hidden_size: Count | None
@@ -131,10 +131,10 @@ class _Loaded:
 
 
 def configuration(folder: Path) -> Any:
-    """transformers' configuration of a model folder; its sizes are numbers within reason.
+    """transformers' configuration of a model folder, with its sizes checked.
 
     Raises:
-        InputError: it cannot be read, or a size is none.
+        InputError: it cannot be read, or a size is not a number in its legal range.
     """
     from transformers import AutoConfig
 

@@ -1,4 +1,4 @@
-"""The engine: a model, loaded once, turning text into embeddings or a head's outputs."""
+"""``Engine``: loads a model once and turns text into embeddings or the outputs of a task head."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from xtremely.engine.transfer import Finish, to_host
 from xtremely.kernels.guard import UsageError, require
 from xtremely.kernels.pooling import POOLINGS, normalise
 
-# Batches larger than a processor's cache cost more than they save; a GPU wants many rows.
+# Batches that exceed a CPU's cache are slower; a GPU needs many tokens to be fully used.
 TOKEN_BUDGET = {"cpu": 2048, "native": 8192, "cuda": 32768}
 
-Progress = Callable[[int, int], None]  # (sentences done, tokens done) since the last call
+Progress = Callable[[int, int], None]  # called with (sentences, tokens) done since the last call
 
 
 @dataclass
 class Work:
-    """What running a list of sequences cost."""
+    """What it cost to run a list of sequences: counts, and wall-clock time in seconds."""
 
     sentences: int = 0
     tokens: int = 0
@@ -45,13 +45,13 @@ class Work:
     seconds: float = 0.0
 
     def add(self, other: Work) -> None:
-        """Count another piece of work into this one."""
+        """Add the counts and seconds of ``other`` to this one."""
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def padding_share(self) -> float:
-        """Share of the computed tokens that was padding, 0 to 1."""
+        """Share of the computed tokens that were padding, 0 to 1."""
         return 1 - self.tokens / self.computed_tokens if self.computed_tokens else 0.0
 
 
@@ -60,13 +60,13 @@ class Engine:
     """A model on a backend.
 
     Attributes:
-        name: the name the model was asked for by.
-        checkpoint: the fine-tuning of it that this is; None for the model itself.
-        folder: where its files lie.
-        backend: what computes.
+        name: the name under which the model was requested.
+        checkpoint: name of the fine-tuned checkpoint; None for the model itself.
+        folder: the folder with its files.
+        backend: runs the encoder.
         tokenizer: the model's own.
-        conventions: the model's pooling and prompts.
-        token_budget: tokens in a batch; halves when the device runs out of memory.
+        conventions: the model's pooling, prompts and length limit.
+        token_budget: most tokens in a batch; halved when the device runs out of memory.
     """
 
     name: str
@@ -92,14 +92,14 @@ class Engine:
 
         Args:
             model: ``e5-small-4bit`` (packaged), a Hugging Face folder, or a hub name.
-            backend: ``auto``, ``torch``, ``triton``, ``onnx`` or ``onnx:PROVIDER``.
+            backend: ``auto``, ``torch``, ``triton``, ``native``, ``onnx`` or ``onnx:PROVIDER``.
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
             precision: see ``open_backend``.
-            token_budget: most tokens in a batch; by default what suits the device.
+            token_budget: most tokens in a batch; by default as in ``TOKEN_BUDGET``.
 
         Raises:
             UsageError: an unknown backend, device or precision.
-            InputError: the model cannot be found or loaded; the text says what to do.
+            InputError: the model cannot be found or loaded; the message says what to do.
         """
         folder = locate(model)
         place = _device(device)
@@ -129,7 +129,7 @@ class Engine:
 
     @property
     def max_length(self) -> int:
-        """Tokens after which texts are cut: what the model asks for, at most what it can take."""
+        """Tokens after which texts are cut: the model's own limit, at most the encoder's."""
         own, most = self.conventions.max_length, self.backend.max_length
         return most if own is None else min(own, most)
 
@@ -147,11 +147,11 @@ class Engine:
 
         Args:
             texts: N strings; see ``texts.checked``.
-            prompt: text put before every sentence; by default the model's own convention.
-            layer: 0 (embeddings' output) to the number of layers; by default the last.
+            prompt: text put before every sentence; by default the model's own.
+            layer: 0 (output of the embedding layer) to the number of layers; by default the last.
             pooling: ``mean`` or ``cls``; by default the model's own.
-            normalize: scale to length 1.
-            max_length: cut texts at so many tokens; by default at the model's own limit.
+            normalize: scale every embedding to length 1.
+            max_length: tokens after which a text is cut; by default the model's own limit.
 
         Returns:
             [N, H] float32.
@@ -176,7 +176,7 @@ class Engine:
         max_length: int | None = None,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, Work]:
-        """Embeddings from several layers and poolings in one pass over the text.
+        """Embeddings from several layers and poolings in one pass; other arguments as ``embed``.
 
         Returns:
             [N, layers, poolings, H] float32, not normalised, and what the pass cost.
@@ -191,11 +191,11 @@ class Engine:
     def tokens(
         self, texts: Iterable[str], *, prompt: str | None = None, max_length: int | None = None
     ) -> Tokens:
-        """Texts as sequences for the encoder; see ``embed`` for prompt and length.
+        """Tokenise texts for the encoder; see ``embed`` for prompt and length.
 
         Raises:
-            InputError: something among them is no text (see ``texts.checked``).
-            UsageError: the prompt fills the sequences, so that all texts would be the same.
+            InputError: one of them is not a text (see ``texts.checked``).
+            UsageError: the prompt fills the whole sequence, so that all texts would be equal.
         """
         texts = checked(texts)
         prefix = self.conventions.default_prompt if prompt is None else prompt
@@ -215,7 +215,7 @@ class Engine:
         poolings: Sequence[str],
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, Work]:
-        """``sweep`` for N sequences that are tokenised already."""
+        """``sweep`` for N sequences that are already tokenised."""
         require(len(layers) > 0 and len(poolings) > 0, "no layer or no pooling was asked for")
         for layer in layers:
             if not 0 <= layer <= self.backend.layers:
@@ -246,7 +246,7 @@ class Engine:
         return out.numpy(), work
 
     def head(self, kind: str, labels: Collection[str] | None = ()) -> Head:
-        """The task head that the model's folder holds, see ``heads.load_head``."""
+        """The task head in the model's folder; see ``heads.load_head``."""
         return load_head(self.folder, self.backend, kind, labels)
 
     def predict(
@@ -256,14 +256,17 @@ class Engine:
         take: Callable[[Tensor, Batch], Finish | None],
         progress: Progress | None = None,
     ) -> Work:
-        """A head's outputs for tokenised sequences.
+        """Run a task head on tokenised sequences.
 
         Args:
-            head: of this engine.
+            head: a head of this engine.
             tokens: N sequences, from ``tokenizer``.
-            take: gets each batch's outputs, [B, C] or [T, C] fp32 on the backend's device, and the
-                batch, whose ``order`` says which sequences they are of; see ``run``.
+            take: called with each batch's outputs, [B, C] or [T, C] fp32 on the backend's device,
+                and with the batch, whose ``order`` holds the sequences' indices; see ``run``.
             progress: see ``Progress``.
+
+        Returns:
+            What it cost.
         """
         last = self.backend.layers
 
@@ -281,16 +284,16 @@ class Engine:
         take: Callable[[dict[int, Tensor], Batch], Finish | None],
         progress: Progress | None = None,
     ) -> Work:
-        """Every sequence through the encoder once; ``take`` gets each batch's hidden states.
+        """Run every sequence through the encoder; ``take`` receives each batch's hidden states.
 
-        What ``take`` returns is called when the device has been given the next batch: while the
-        host waits for one batch's results (``transfer.to_host``), the device computes another. A
-        batch that does not fit into the device's memory comes again in smaller ones, and so do
-        all after it.
+        The function that ``take`` returns is called after the next batch has been submitted. So
+        the device computes one batch while the host waits for the results of the one before (see
+        ``transfer.to_host``). A batch that does not fit into the device's memory is split, and all
+        later batches are smaller, too.
 
         Raises:
-            InputError: the hidden states of a sequence hold NaN or infinity; it is named before
-                anything is done with its batch's results.
+            InputError: the hidden states of a sequence hold NaN or infinity. The sequence is named,
+                and its batch's results are not used.
         """
         start = time.perf_counter()
         work = Work(sentences=len(tokens), tokens=len(tokens.ids), truncated=tokens.truncated)
@@ -325,13 +328,13 @@ class Engine:
     def _finish(
         self, sound: Soundness, batch: Batch, tokens: Tokens, left_to_do: Finish | None
     ) -> None:
-        """What is done with a batch when its results have reached the host."""
+        """Check a batch and use its results, once they have reached the host."""
         sound.require(batch, tokens, self.tokenizer.spelled)
         if left_to_do is not None:
             left_to_do()
 
     def _shrink(self, tokens: int) -> None:
-        """Halve the token budget after a batch of ``tokens`` did not fit, saying so."""
+        """Halve the token budget after a batch of ``tokens`` did not fit, with a warning."""
         self.token_budget = max(1, min(self.token_budget, tokens) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What a host does while a GPU computes: copies nobody waits for, and the next piece of work."""
+"""Overlaps work on the host with computation on a GPU: asynchronous copies and prefetching."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-# What is left to do with a batch when its results have reached the host.
+# Called to process a batch once its results have reached the host.
 Finish = Callable[[], None]
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Start copying a tensor to the host; calling the result waits for the copy and gives it."""
+    """Start to copy a tensor to the host; the returned function waits for the copy, returns it."""
     if tensor.device.type == "cpu":
         return lambda: tensor
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -35,9 +35,9 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
 def prepared(
     make: Callable[[Item], Made], items: Iterable[Item], device: torch.device
 ) -> Iterator[Made]:
-    """``make`` of every item (tokenising, say), on a GPU one item ahead of who uses them.
+    """``make(item)`` for every item, such as tokenising; on a GPU one item ahead of its use.
 
-    On a CPU each is made when it is asked for: the cores have enough to do.
+    On a CPU each is made when it is requested, as the cores are busy anyway.
     """
     if device.type == "cpu":
         yield from map(make, items)

@@ -1,10 +1,10 @@
-"""Structured files from outside: JSON and TOML, read once, bounded and checked against a schema.
+"""Reads JSON and TOML files, bounded in size and depth, and checks them against a schema.
 
 A schema is any type that pydantic understands (a dataclass, a TypedDict, ``dict[str, float]``).
-Types are checked strictly: the text ``"512"`` is no number. Unknown keys are ignored, as a model's
-config.json has many; a dataclass with ``__pydantic_config__ = NO_OTHER_KEYS`` refuses them.
-Whatever is wrong with a file ends in an ``InputError`` that names the file, the field, what was
-found and what is legal.
+Types are checked strictly: the text ``"512"`` is not a number. Unknown keys are ignored, as a
+model's config.json has many; a dataclass with ``__pydantic_config__ = NO_OTHER_KEYS`` refuses them.
+Every fault of a file raises an ``InputError`` that names the file, the field, what was found and
+what is legal.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from pydantic_core import ErrorDetails, to_json
 from xtremely.kernels.guard import InputError, require, unknown
 
 Schema = TypeVar("Schema")
-ANYTHING: Any = Any  # the schema of every value, which is given as the file has it
+ANYTHING: Any = Any  # the schema that accepts every value unchanged
 
 NO_OTHER_KEYS = ConfigDict(extra="forbid")
 MAX_BYTES = 2**31
-MAX_DEPTH = 64  # tables and lists inside each other
-MAX_BITS = 14_000  # of a whole number: Python writes at most 4,300 digits
+MAX_DEPTH = 64  # nesting depth of tables and lists
+MAX_BITS = 14_000  # bits of an integer: Python converts at most 4,300 digits to text
 TOO_LONG = "a number is too long; legal: at most 4,300 digits"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SHOWN = 80  # characters of a wrong value that a complaint repeats
+_SHOWN = 80  # characters of a wrong value that an error message quotes
 
 
 def read_json(path: Path, schema: type[Schema], max_bytes: int = MAX_BYTES) -> Schema:
-    """The value in a JSON file.
+    """Read the value in a JSON file.
 
     Args:
         path: the file, UTF-8 with or without a byte-order mark.
@@ -51,13 +51,13 @@ def read_json(path: Path, schema: type[Schema], max_bytes: int = MAX_BYTES) -> S
 
 
 def parse_json(text: str, schema: type[Schema], where: str, first_line: int | None = 1) -> Schema:
-    """The value in a JSON text; see ``read_json``.
+    """Parse the value in a JSON text; see ``read_json``.
 
     Args:
         text: the JSON.
         schema: the type of the value.
-        where: what a complaint calls the text, usually its file.
-        first_line: the line of the file at which the text starts; None where ``where`` names it.
+        where: name of the text in error messages, usually its file.
+        first_line: the line of the file at which the text starts; None if ``where`` names it.
     """
     try:
         value = json.loads(
@@ -82,7 +82,7 @@ def parse_json(text: str, schema: type[Schema], where: str, first_line: int | No
 
 
 def read_toml(path: Path, schema: type[Schema], max_bytes: int = 2**24) -> Schema:
-    """The value in a TOML file; complaints name the line of the field where it is found.
+    """Read the value in a TOML file; error messages name the field's line if it can be found.
 
     Raises:
         InputError: the file cannot be read, is not TOML, or does not fit the schema.
@@ -91,12 +91,12 @@ def read_toml(path: Path, schema: type[Schema], max_bytes: int = 2**24) -> Schem
 
 
 def parse_toml(text: str, schema: type[Schema], where: str) -> Schema:
-    """The value in a TOML text; see ``read_toml``.
+    """Parse the value in a TOML text; see ``read_toml``.
 
     Args:
         text: the TOML.
         schema: the type of the value.
-        where: what a complaint calls the text, usually its file.
+        where: name of the text in error messages, usually its file.
     """
     try:
         value = tomllib.loads(text)
@@ -111,16 +111,16 @@ def parse_toml(text: str, schema: type[Schema], where: str) -> Schema:
 
 
 def fit(value: Any, schema: type[Schema], where: str, toml: str = "") -> Schema:
-    """A value that was already parsed, checked like a file's.
+    """Check a parsed value against a schema, and convert it.
 
     Args:
         value: the value.
         schema: its type.
-        where: what a complaint calls it.
-        toml: the TOML text it came from, by which a complaint names the line.
+        where: name of the value in error messages.
+        toml: the TOML text it came from, to find the line for error messages.
 
     Raises:
-        InputError: it does not fit the schema, is nested too deeply or holds broken text.
+        InputError: it does not fit the schema, is nested too deeply or holds a lone surrogate.
     """
     check_value(value, where)
     return _fitting(value, schema, where, toml)
@@ -136,7 +136,7 @@ def check_value(value: Any, where: str) -> None:
 
 
 def _fault(value: Any, depth: int) -> tuple[list[str | int], str] | None:
-    """Where in a value the first fault is, and what it is; None if there is none."""
+    """The location and description of the first fault in a value; None if there is none."""
     if isinstance(value, str):
         found = _SURROGATE.search(value)
         return found and (
@@ -165,7 +165,7 @@ def _fault(value: Any, depth: int) -> tuple[list[str | int], str] | None:
 
 
 def _field(location: tuple[str | int, ...]) -> str:
-    """A place in a value as people write it: ``data[0].paragraphs[2].context``."""
+    """A location in a value as text, such as ``data[0].paragraphs[2].context``."""
     field = ""
     for part in location:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else part
@@ -174,11 +174,11 @@ def _field(location: tuple[str | int, ...]) -> str:
 
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
-    """The line of a TOML text at which a field stands, None where it cannot be told.
+    """The line of a field in a TOML text; None if it cannot be found.
 
     Args:
         text: the TOML.
-        location: table names, list positions and last the key, as pydantic gives them.
+        location: table names, list positions and finally the key, as from pydantic.
     """
     keys = [part for part in location if isinstance(part, str)]
     if not keys:
@@ -208,16 +208,16 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int | None:
 
 
 def place(where: str, toml: str, *location: str | int) -> str:
-    """How a complaint about a field begins: its file and, where that can be told, its line."""
+    """The beginning of an error message about a field: its file, and its line if it is found."""
     line = line_of(toml, location) if toml else None
     return f"{where}:{line}: " if line else f"{where}: " if where else ""
 
 
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
-    """A UTF-8 text file of bounded size, without its byte-order mark.
+    """Read a UTF-8 text file of at most ``max_bytes``, without its byte-order mark.
 
     Raises:
-        InputError: it cannot be read, is too large or not UTF-8, with the line.
+        InputError: it cannot be read, is too large, or is not UTF-8, with the line.
     """
     try:
         with path.open("rb") as file:
@@ -225,7 +225,7 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
             data = file.read(max_bytes + 1) if size <= max_bytes else b""
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    require(  # a pipe or a device has no size beforehand, and may have no end
+    require(  # the size of a pipe or device is unknown, and may be infinite
         max(size, len(data)) <= max_bytes,
         f"{path}: {max(size, len(data)):,} bytes; a file of this kind has at most {max_bytes:,}",
     )
@@ -239,7 +239,7 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
 
 
 def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
-    """A JSON object; plain JSON would silently take the last of equal keys."""
+    """A JSON object; repeated keys are an error, while json would silently keep the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -261,10 +261,10 @@ def _fitting(value: Any, schema: Any, where: str, toml: str = "") -> Any:
     if schema is object or schema is Any:
         return value
     try:
-        # By way of JSON, since only there a strict tuple takes a list.
+        # Through JSON, because in strict mode only JSON input accepts a list for a tuple.
         return _adapter(schema).validate_json(to_json(value), strict=True)
     except ValidationError as error:
-        # The fault of the last member of a union is the one that says most.
+        # The error of a union's last member is the most specific.
         fault = error.errors(include_url=False)[0]
         raise InputError(_complaint(fault, value, schema, where, toml)) from error
 
@@ -275,12 +275,12 @@ def _adapter(schema: Any) -> TypeAdapter[Any]:
 
 
 def _there(location: tuple[str | int, ...], value: Any, last: bool) -> tuple[str | int, ...]:
-    """A location without the names that pydantic gives to members of a union.
+    """A location without the names that pydantic adds for members of a union.
 
     Args:
-        location: as pydantic gives it.
-        value: in which it is.
-        last: whether its last part is wanted though the value does not have it.
+        location: the location from pydantic.
+        value: the value that contains it.
+        last: whether to keep its last part even if the value does not have it.
     """
     kept: list[str | int] = []
     for place, part in enumerate(location):
@@ -312,7 +312,7 @@ def _complaint(error: ErrorDetails, value: Any, schema: Any, where: str, toml: s
 
 
 def _owner(schema: Any, location: tuple[str | int, ...]) -> Any:
-    """The dataclass that a location's last key belongs to."""
+    """The dataclass to which the last key of a location belongs."""
     kind = schema
     for part in location[:-1]:
         kind = next((one for one in get_args(kind) if is_dataclass(one)), kind)
@@ -322,7 +322,7 @@ def _owner(schema: Any, location: tuple[str | int, ...]) -> Any:
 
 
 def _keys(kind: Any) -> dict[str, Any]:
-    """The keys of a dataclass as files write them, with their types; of others, none."""
+    """The keys of a dataclass, as written in files, with their types; empty for other types."""
     if not is_dataclass(kind):
         return {}
     hints, written = get_type_hints(kind), get_type_hints(kind, include_extras=True)

@@ -1,8 +1,8 @@
-"""Folders of results: which are ours, who works in them, and what may be deleted there.
+"""Manages result folders: ownership, locks, and safe deletion and overwriting.
 
-A folder that a command made holds ``.xtremely.json``: the kind of run and the files that it wrote.
-A folder that is not empty and has no such file belongs to somebody else and is refused. Only files
-that are listed may be deleted or overwritten.
+A folder that a command made holds ``.xtremely.json``: the command, and the files that it wrote. A
+folder that is not empty and has no such file belongs to somebody else and is refused. Only listed
+files may be deleted or overwritten.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from xtremely.kernels.guard import InputError, require
 
 MARKER = ".xtremely.json"
 LOCK = ".xtremely.lock"
-# What file managers leave in every folder that they show.
+# Files that file managers create in every folder that they show.
 _OF_FILE_MANAGERS = (".DS_Store", ".directory", "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What ``.xtremely.json`` says.
+    """The content of ``.xtremely.json``.
 
     Attributes:
         made_by: the command whose results the folder holds, such as ``eval`` or ``train``.
-        files: what the command made, files and folders, as paths relative to the folder.
+        files: files and folders that the command made, relative to the folder.
     """
 
     made_by: str
@@ -48,7 +48,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class OwnFolder:
-    """A folder whose content a command may replace, as far as it made it.
+    """A folder in which a command may replace the files that it made itself.
 
     Attributes:
         path: the folder.
@@ -60,11 +60,12 @@ class OwnFolder:
     _names: dict[str, None] = field(default_factory=dict, repr=False)
 
     def add(self, *names: str, recognised: bool = False) -> None:
-        """List names in the folder as ours, before they are written.
+        """List names as made by the command, before they are written.
 
         Args:
-            names: of files and folders, relative to the folder.
-            recognised: they may be there already, as their content has shown that they are ours.
+            names: files and folders, relative to the folder.
+            recognised: whether they may exist already, because their content shows that the command
+                made them.
         """
         for name in names:
             require(_is_inside(name), f"{name!r} is not a name inside a folder")
@@ -77,7 +78,7 @@ class OwnFolder:
         self._note()
 
     def require_free(self, *names: str) -> None:
-        """Raise InputError for a name that is neither listed as ours nor unused."""
+        """Raise InputError if a name exists that is not listed as made by the command."""
         for name in names:
             target = self.path / name
             require(
@@ -86,16 +87,15 @@ class OwnFolder:
             )
 
     def check_places(self, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
-        """Fail before any work if something cannot be written that will be.
+        """Check before any work that all outputs can be written.
 
         Args:
-            files: names of files, relative to the folder; the folders that they are to be in are
-                made.
+            files: names of files, relative to the folder; their parent folders are made.
             folders: names of folders; they may be missing.
 
         Raises:
-            InputError: a folder or a link to nothing lies where a file is to be, or the reverse;
-                or the system refuses, with its reason.
+            InputError: there is a folder or a broken link in place of a file, or a file in place of
+                a folder; or the system refuses, with its reason.
         """
         for name in files:
             check_file(self.path / name, "--out", make_folder=True)
@@ -104,7 +104,7 @@ class OwnFolder:
                 check_writable(self.path / name, "--out")
 
     def remove(self, *names: str) -> None:
-        """Delete files or folders that are listed as ours, and folders that this leaves empty."""
+        """Delete files or folders that are listed, and folders that this leaves empty."""
         for name in names:
             target = self.path / name
             if name not in self._names:
@@ -115,13 +115,13 @@ class OwnFolder:
             else:
                 target.unlink(missing_ok=True)
             for folder in target.relative_to(self.path).parents[:-1]:
-                with suppress(OSError):  # it holds something else
+                with suppress(OSError):  # it is not empty
                     (self.path / folder).rmdir()
             del self._names[name]
         self._note()
 
     def listed(self, below: str) -> list[str]:
-        """The names listed as ours that begin with ``below/``."""
+        """The listed names that begin with ``below/``."""
         return [name for name in self._names if name.startswith(f"{below}/")]
 
     def _note(self) -> None:
@@ -140,9 +140,9 @@ def own_folder(
     Args:
         path: the folder; it is made if it does not exist.
         made_by: the command.
-        option: what named the folder, for complaints.
-        recognise: the names in a folder without a marker that show it to be the command's, made
-            before there were markers; what else lies there stays as it is.
+        option: the option that named the folder, for error messages.
+        recognise: the names by which a folder without a marker, made before there were markers, is
+            recognised as the command's; other files in it are left alone.
 
     Raises:
         InputError: the folder holds something else, or cannot be written to.
@@ -189,14 +189,14 @@ def own_folder(
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes, on this machine, until the block ends.
+    """Lock a folder inside the block, against other processes on this machine.
 
     Raises:
-        InputError: another run is at work there.
+        InputError: another run is using the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK
-    try:  # what a link leads to is not ours, and a pipe would be waited for
+    try:  # links are not followed, and opening a pipe would wait
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         raise InputError(
@@ -214,8 +214,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def in_turn(lock: Path) -> Iterator[None]:
-    """Hold a lock file until the block ends, after whoever holds it now: another process of this
-    machine, or of one that sees the same files. A process that is killed holds it no longer.
+    """Wait for a lock file and hold it inside the block. Other processes can be on this machine or
+    on one that shares the file system. A killed process releases the lock.
 
     Raises:
         InputError: the file cannot be made.
@@ -231,7 +231,7 @@ def in_turn(lock: Path) -> Iterator[None]:
 
 
 def remove_whole(path: Path) -> None:
-    """Delete a folder or file so that no part of it is ever seen under its name."""
+    """Delete a folder or file so that it is never visible in part under its name."""
     doomed = temporary_name(path)
     path.rename(doomed)
     if doomed.is_dir() and not doomed.is_symlink():
@@ -241,14 +241,14 @@ def remove_whole(path: Path) -> None:
 
 
 def is_nobodys(name: str) -> bool:
-    """Whether a name says nothing of whose a folder is: a lock, a temporary file, or what file
-    managers leave behind.
+    """Whether a name says nothing about a folder's owner: a lock, a temporary file, or a file of a
+    file manager.
     """
     return name == LOCK or is_temporary(name) or name in _OF_FILE_MANAGERS or name.startswith("._")
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name from outside is safe as that of a file directly inside a folder."""
+    """Whether an untrusted name is safe as the name of a file directly inside a folder."""
     return (
         bool(name)
         and len(name.encode("utf-8", "replace")) <= 255
@@ -258,10 +258,10 @@ def is_plain_name(name: str) -> bool:
 
 
 def check_name(name: str, what: str) -> str:
-    """A name from outside that becomes a file's or folder's; gives it back.
+    """Check and return an untrusted name of a file or folder.
 
     Raises:
-        InputError: it leads elsewhere (``../x``, an absolute path), or is no name of a file.
+        InputError: it leads elsewhere (``../x``, an absolute path), or is not a legal file name.
     """
     require(
         is_plain_name(name),
@@ -271,7 +271,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_inside(name: str, what: str) -> str:
-    """A relative path from outside that must stay below a folder; gives it back.
+    """Check and return an untrusted relative path, which must stay below a folder.
 
     Raises:
         InputError: it is absolute, empty, or leads out of the folder.
@@ -290,11 +290,11 @@ def _is_inside(name: str) -> bool:
 
 
 def check_outputs(outputs: dict[str, Path], inputs: dict[str, Path]) -> None:
-    """Refuse outputs that would overwrite inputs, or each other.
+    """Raise InputError if outputs would overwrite inputs or each other.
 
     Args:
         outputs: option or argument -> the file or folder that will be written.
-        inputs: likewise, what will be read.
+        inputs: option or argument -> the file or folder that will be read.
 
     Raises:
         InputError: two of them are the same file, also through links.
@@ -310,9 +310,9 @@ def check_outputs(outputs: dict[str, Path], inputs: dict[str, Path]) -> None:
 
 
 def _place(path: Path) -> tuple[int, int] | Path:
-    """What tells whether two paths are one file."""
+    """The identity of a file, by which two paths to it are equal."""
     try:
         about = path.stat()
         return about.st_dev, about.st_ino
     except OSError:
-        return Path(os.path.realpath(path))  # also where links lead in a circle
+        return Path(os.path.realpath(path))  # works for circular links, too

@@ -1,11 +1,11 @@
-"""Files in the cache that are executed: only ours, only unchanged.
+"""Verifies cached files that are executed: their owner, permissions and checksum.
 
-Whoever can write to a compiled library runs code as the user who loads it. So a cached one is
-loaded only if it and its folder belong to this user (or root) and nobody else may write to them,
-and if it bears the seal that it got when it was made: its last 32 bytes are the SHA-256 of its name
-and of all that precedes them. File and seal appear together, so no crash parts them; the name is
-part of it, so that one file is not taken for another. A folder of files that are run by others,
-such as an exported model and its weights, has its seal in a file of its own.
+Anyone who can write to a compiled library can run code as the user who loads it. So a cached one is
+only loaded if it and its folder belong to this user (or root) and nobody else may write to them. It
+must also have its seal: its last 32 bytes are the SHA-256 of its name and of all bytes before them.
+File and seal are written together, so a crash cannot separate them. The seal covers the file name,
+so that one file cannot replace another. A folder of files that other programs run, such as an
+exported model with its weights, has its seal in a separate file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from xtremely.files.writing import file_digest
 from xtremely.kernels.guard import require
 
 _SEAL = hashlib.sha256().digest_size
-SEAL = "seal.sha256"  # in a folder
+SEAL = "seal.sha256"  # file with the seal of a folder
 
 
 def distrusted(path: Path) -> str | None:
-    """Why a file or folder is not to be trusted, for people; None if it is."""
+    """Why a file or folder is not trusted, as text; None if it is."""
     try:
         about = path.lstat()
     except OSError as error:
@@ -40,10 +40,10 @@ def distrusted(path: Path) -> str | None:
 
 
 def within_reach(folder: Path) -> str | None:
-    """Why strangers could put another folder in the place of one inside; None if they cannot.
+    """Why other users could replace a folder inside ``folder``; None if they cannot.
 
-    Its group may write to it, as is usual where every user has a group of their own; so may
-    everybody where only owners may rename, as in ``/tmp``.
+    Its group may have write permission, as is usual where every user has their own group. So may
+    everybody if only owners can rename (sticky bit), as in ``/tmp``.
     """
     try:
         about = folder.stat()
@@ -57,27 +57,27 @@ def within_reach(folder: Path) -> str | None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only this user may write to, and those above it; what exists is left."""
+    """Make a folder and its parents, writable by this user only; existing ones are unchanged."""
     if not folder.is_dir():
         make_private(folder.parent)
         folder.mkdir(exist_ok=True, mode=0o755)
 
 
 def close_to_others(path: Path) -> None:
-    """Take from everybody else the right to write to a file or folder, if it is this user's."""
+    """Remove write permission for others from a file or folder, if it is this user's."""
     about = path.lstat()
     if about.st_uid == os.geteuid() and not stat.S_ISLNK(about.st_mode):
         path.chmod(stat.S_IMODE(about.st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
 
 
 def closed_folder(folder: Path) -> str | None:
-    """Have a folder of the cache to which nobody else can write from now on.
+    """Make sure that a folder of the cache exists and that nobody else can write to it.
 
     Returns:
-        Why what lies there already is not to be trusted; None if others could not write to it.
+        Why files that are already there are not trusted; None if others could not write to them.
 
     Raises:
-        InputError: it, or the cache around it, stays open to others.
+        InputError: others can still write to it or to the cache around it.
     """
     make_private(folder)
     doubt = distrusted(folder)
@@ -94,13 +94,13 @@ def closed_folder(folder: Path) -> str | None:
 
 
 def seal_folder(folder: Path, name: str) -> None:
-    """Put a seal beside the files of a folder that will be called ``name``."""
+    """Write the seal of a folder that will be called ``name``."""
     (folder / SEAL).write_text(_folder_digest(folder, name), encoding="ascii")
     (folder / SEAL).chmod(0o644)
 
 
 def folder_doubt(folder: Path) -> str | None:
-    """Why a folder and its files are not what was sealed, and by this user; None if they are."""
+    """Why a folder is not trusted or not as it was sealed; None if it is."""
     inside = sorted(folder.rglob("*")) if folder.is_dir() and not folder.is_symlink() else []
     for path in (folder, *inside):
         reason = distrusted(path)
@@ -127,7 +127,7 @@ def seal(path: Path, name: str) -> None:
 
 
 def sealed(path: Path) -> bool:
-    """Whether a file is, to the byte, what was sealed under its name."""
+    """Whether a file is unchanged since it was sealed under its name."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, under names that nobody can guess."""
+"""Writes files atomically, through temporary files with unpredictable names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from xtremely.kernels.guard import InputError, require
 
-# A temporary file: a dot, the final name, 16 random hexadecimal digits, and an end of its own.
+# A temporary file: a dot, the final name, 16 random hexadecimal digits, and its own suffix.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.xtremely-part(\.npy)?")
 LEFTOVER_SECONDS = 3600.0
-# Trouble with a disk, which work may have been done before.
+# Errors of the disk itself, which can occur after work has been done.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-_CUT_SHORT = re.compile("[0-9]+ requested and [0-9]+ written")  # what numpy says of a full disk
+_CUT_SHORT = re.compile("[0-9]+ requested and [0-9]+ written")  # numpy's message for a full disk
 
 
 def temporary_name(path: Path, suffix: str = "") -> Path:
@@ -28,19 +28,19 @@ def temporary_name(path: Path, suffix: str = "") -> Path:
 
     Args:
         path: the final file.
-        suffix: for writers that insist on one; ``.npy`` or nothing.
+        suffix: suffix for writers that need one; ``.npy`` or nothing.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.xtremely-part{suffix}")
 
 
 @contextmanager
 def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
-    """A temporary name to write to, which becomes ``path`` if all goes well.
+    """Yield a temporary path to write to, which is renamed to ``path`` if the block succeeds.
 
-    The content is on the disk before the name appears, so that no crash leaves a partial file.
+    The content is flushed to disk before the rename, so a crash leaves no partial file.
 
     Raises:
-        OSError: of a disk that is full or broken, with the file's name.
+        OSError: the disk is full or broken; the error has the final file's name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path, suffix)
@@ -53,7 +53,7 @@ def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
         if _CUT_SHORT.fullmatch(str(error)):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         unnamed = error.filename is None and error.errno in DISK
-        if unnamed or error.filename == str(temporary):  # a name that nobody knows
+        if unnamed or error.filename == str(temporary):  # report the final name instead
             error.filename = str(path)
         raise
     finally:
@@ -61,13 +61,13 @@ def written_whole(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing."""
+    """Write a file as a whole or not at all."""
     with written_whole(path) as temporary, temporary.open("xb") as file:
         file.write(data)
 
 
 def flush(path: Path) -> None:
-    """Have a file's or folder's content on the disk."""
+    """Flush the content of a file or folder to disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -76,14 +76,14 @@ def flush(path: Path) -> None:
 
 
 def check_writable(folder: Path, option: str) -> None:
-    """Fail before any work if files cannot be made in a folder, which is made if need be.
+    """Check before any work that files can be made in a folder; the folder is made if necessary.
 
     Args:
-        folder: where results will be written.
-        option: what named the folder, for the complaint (``--out``).
+        folder: the folder for results.
+        option: the option that named it, for error messages (``--out``).
 
     Raises:
-        InputError: with the system's reason.
+        InputError: the system refuses, with its reason.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,15 +97,15 @@ def check_writable(folder: Path, option: str) -> None:
 
 
 def check_file(out: Path, option: str, *, make_folder: bool = False) -> None:
-    """Fail before any work if a file cannot be written.
+    """Check before any work that a file can be written.
 
     Args:
         out: the file.
-        option: what named it, for complaints.
-        make_folder: make the folder it is to be in.
+        option: the option that named it, for error messages.
+        make_folder: make its parent folder.
 
     Raises:
-        InputError: it is no name of a file, or the system refuses, with its reason.
+        InputError: the name is not a legal file name, or the system refuses, with its reason.
     """
     try:
         require(out.name not in ("", ".."), f"{option} {out} names no file; name one")
@@ -132,18 +132,18 @@ def check_file(out: Path, option: str, *, make_folder: bool = False) -> None:
 
 
 def _reason(error: OSError) -> str:
-    """What the system says; of a name that is taken, what can have taken it."""
+    """The system's reason; for a name that is taken, what takes it."""
     taken = isinstance(error, FileExistsError)
     return "a file, or a link to nothing, is in the way" if taken else str(error.strerror)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one of those that exist only while something is written or probed."""
+    """Whether a name is one of the temporary files that this module makes."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files of killed processes: our names, our user, older than an hour."""
+    """Delete temporary files of killed processes: our names and our user, over an hour old."""
     for path in folder.rglob(".*.xtremely-part*"):
         try:
             about = path.lstat()
@@ -151,7 +151,7 @@ def remove_leftovers(folder: Path) -> None:
             if ours and path.is_file() and time.time() - about.st_mtime > LEFTOVER_SECONDS:
                 path.unlink()
         except OSError:
-            continue  # another process was faster, or the folder is not ours to tidy
+            continue  # another process deleted it, or we lack permission
 
 
 def file_digest(path: Path) -> str:

@@ -1,12 +1,13 @@
-"""Attention over packed sequences: the Triton code of ``attention``.
+"""Attention over packed sequences: the Triton kernels of ``attention``.
 
-Both kernels read the fused projection's output in place: a row holds queries, keys and values of
-all heads one after the other. Programs that run together take the heads of one tile, so that they
-read whole rows. The softmax is in base 2; scaling and taking off the maximum are one operation.
+Both kernels read the output of the fused projection in place: a row holds the queries, keys and
+values of all heads. Programs that run at the same time process the heads of one tile, so together
+they read whole rows. The softmax is in base 2; scaling and subtracting the maximum are one
+operation.
 
-With RoPE, queries and keys are turned as they are loaded. Angle i turns dimension i against
-dimension i + DIM / 2, so both are taken as two halves, and the logits are the sum of two products
-of half the depth: nothing moves between the halves.
+With RoPE, queries and keys are rotated when they are loaded. Angle i rotates dimensions i and
+i + DIM / 2, so both are loaded as two halves, and the logits are the sum of two products of half
+the depth. No data moves between the halves.
 """
 
 import triton
@@ -14,14 +15,14 @@ import triton.language as tl
 
 from xtremely.kernels import _exp2
 
-LOWEST = tl.constexpr(-3.4028234663852886e38)  # of fp32; finite, so that it can be subtracted
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # lowest fp32; finite, so that it can be subtracted
 
 
 @triton.jit
 def attend_short(
     QKV,  # [T, 3, HEADS, DIM]
     ROWS,  # [tiles, BLOCK] rows of T, -1 for none
-    SHIFTS,  # [tiles] logarithm of a slot's rows
+    SHIFTS,  # [tiles] base-2 logarithm of the slot size
     ROPE,  # [positions, DIM] cosines, then sines, of DIM / 2 angles; None without RoPE
     OUT,  # [T, HEADS, DIM]
     stride_qkv,
@@ -30,11 +31,11 @@ def attend_short(
     HEADS: tl.constexpr,
     DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr,  # DIM, rounded up to a power of two
-    WINDOW: tl.constexpr,  # how far a token sees on either side; None for all the way
+    WINDOW: tl.constexpr,  # tokens that a token attends to on either side; None for all
     BLOCK: tl.constexpr,
-    DOT: tl.constexpr,  # "ieee" for fp32, else "tf32" (which low precisions ignore)
+    DOT: tl.constexpr,  # "ieee" for fp32, else "tf32" (ignored in fp16 and bf16)
 ):
-    """A tile of several short sequences, one head: K and V are read once, no loop."""
+    """One head of a tile of several short sequences; K and V are read once, without a loop."""
     tile, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
     at, d = tl.arange(0, BLOCK), tl.arange(0, DIM_BLOCK)
     rows = tl.load(ROWS + tile * BLOCK + at)
@@ -53,7 +54,7 @@ def attend_short(
     if WINDOW is not None:
         own &= tl.abs(at[:, None] - at[None, :]) <= WINDOW
     products = tl.where(own, products, float("-inf"))
-    top = tl.where(there, tl.max(products, 1), 0.0)  # a row that is nobody's sees nothing
+    top = tl.where(there, tl.max(products, 1), 0.0)  # unused rows have no keys
     weights = _exp2.exp2(products * scale - (top * scale)[:, None])
     total = tl.where(there, tl.sum(weights, 1), 1.0)
     mixed = tl.dot(weights.to(v.dtype), v, input_precision=DOT) * (1.0 / total)[:, None]
@@ -64,7 +65,7 @@ def attend_short(
 @triton.jit
 def attend_long(
     QKV,  # [T, 3, HEADS, DIM]
-    TILES,  # [tiles, 4] query rows from, to; sequence rows from, to
+    TILES,  # [tiles, 4] start and end (exclusive) of the query rows, then of the sequence
     ROPE,  # [positions, DIM] cosines, then sines, of DIM / 2 angles; None without RoPE
     OUT,  # [T, HEADS, DIM]
     stride_qkv,
@@ -78,7 +79,7 @@ def attend_long(
     BLOCK_KEYS: tl.constexpr,
     DOT: tl.constexpr,
 ):
-    """A tile of query rows of one long sequence, one head: keys in blocks, online softmax."""
+    """One head of a tile of query rows of a long sequence: online softmax over blocks of keys."""
     tile, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
     first = tl.load(TILES + tile * 4)
     last = tl.load(TILES + tile * 4 + 1)
@@ -102,7 +103,7 @@ def attend_long(
             k, v = _keys_values(source, key - begin, everywhere, ROPE, HEADS, DIM, DIM_BLOCK)
             products = _products(q, k, ROPE, DOT)
             top, total, mixed = _absorb(products, v, scale, top, total, mixed, DOT)
-        if whole < end:  # the last keys, fewer than a block: the only ones that need a mask
+        if whole < end:  # the last, partial block of keys: the only one that needs a mask
             key = whole + keys
             source = base + key.to(tl.int64)[:, None] * stride_qkv
             valid = key < end
@@ -120,7 +121,7 @@ def attend_long(
             products = _products(q, k, ROPE, DOT)
             seen_by_all = (start >= last - 1 - WINDOW) & (start + BLOCK_KEYS <= first + WINDOW + 1)
             if not (seen_by_all & (start + BLOCK_KEYS <= stop)):
-                row_at = tl.minimum(at, last - 1)[:, None]  # idle rows see what the last one does
+                row_at = tl.minimum(at, last - 1)[:, None]  # unused rows act as the last one
                 near = tl.abs(row_at - key[None, :]) <= WINDOW
                 products = tl.where(near & valid[None, :], products, float("-inf"))
             top, total, mixed = _absorb(products, v, scale, top, total, mixed, DOT)
@@ -132,7 +133,7 @@ def attend_long(
 
 @triton.jit
 def _take(source, position, mask, ROPE, DIM: tl.constexpr, DIM_BLOCK: tl.constexpr):
-    """Rows of queries or keys: (all dimensions,), or with RoPE (one half, the other half)."""
+    """Load queries or keys: (all dimensions,), or with RoPE (first half, second half)."""
     if ROPE is None:
         d = tl.arange(0, DIM_BLOCK)[None, :]
         return (tl.load(source + d, mask=mask & (d < DIM), other=0.0),)
@@ -158,7 +159,7 @@ def _keys_values(
     DIM: tl.constexpr,
     DIM_BLOCK: tl.constexpr,
 ):
-    """A block of keys, as ``_take`` gives them, and of values."""
+    """Load a block of keys, as by ``_take``, and of values."""
     d = tl.arange(0, DIM_BLOCK)[None, :]
     k = _take(source + HEADS * DIM, position, mask, ROPE, DIM, DIM_BLOCK)
     v = tl.load(source + 2 * HEADS * DIM + d, mask=mask & (d < DIM), other=0.0)
@@ -167,7 +168,7 @@ def _keys_values(
 
 @triton.jit
 def _products(q, k, ROPE, DOT: tl.constexpr):
-    """Every query times every key, both as ``_take`` gives them."""
+    """Inner products of all queries and keys, both as loaded by ``_take``."""
     products = tl.dot(q[0], tl.trans(k[0]), input_precision=DOT)
     if ROPE is not None:
         products = tl.dot(q[1], tl.trans(k[1]), products, input_precision=DOT)
@@ -176,7 +177,7 @@ def _products(q, k, ROPE, DOT: tl.constexpr):
 
 @triton.jit
 def _absorb(products, v, scale, top, total, mixed, DOT: tl.constexpr):
-    """The running maximum, sum of weights and weighted values after one more block of keys."""
+    """Update the running maximum, sum of weights and weighted values by one block of keys."""
     higher = tl.maximum(top, tl.max(products, 1) * scale)
     weights = _exp2.exp2(products * scale - higher[:, None])
     shrink = _exp2.exp2(top - higher)

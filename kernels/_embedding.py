@@ -1,4 +1,4 @@
-"""Embedding gather, sum and LayerNorm: the Triton code of ``embedding``."""
+"""Embedding gather, sum and LayerNorm: the Triton kernel of ``embedding``."""
 
 import triton
 import triton.language as tl
@@ -22,7 +22,7 @@ def embed_norm(
     H: tl.constexpr,
     COLUMNS: tl.constexpr,  # H, rounded up to a power of two
 ):
-    """One token: a row of each table is gathered, they are added and normalised in registers."""
+    """One token: one row of each table is loaded; they are summed and normalised in registers."""
     token = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, COLUMNS)
     mask = at < H

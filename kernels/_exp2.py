@@ -1,4 +1,4 @@
-"""Powers of two, one instruction each: what softmax and GELU are made of."""
+"""Fast powers of two in one instruction, for softmax and GELU."""
 
 import os
 
@@ -11,9 +11,9 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") not in ("", "
 
 @triton.jit
 def exp2(x):
-    """2 to the power of x (fp32); less than 2**-126 is 0.
+    """2 to the power of x (fp32); results below 2**-126 are 0.
 
-    Triton's own takes four instructions on NVIDIA's GPUs, so as to keep those smallest numbers.
+    Triton's own exp2 takes four instructions on NVIDIA GPUs, as it keeps these subnormal numbers.
     """
     if INTERPRETED:
         return tl.exp2(x)

@@ -1,8 +1,9 @@
-"""Gated GELU: the Triton code of ``geglu``, and GELU itself, which ``linear`` uses too.
+"""Gated GELU: the Triton kernel of ``geglu``, and GELU itself, which ``linear`` uses, too.
 
-For results of 16 bits GELU is computed as max(x, 0) - |x| Phi(-|x|) with the logarithm of Phi, the
-normal distribution, as a polynomial: nearly a parabola, so five terms suffice. On all of fp32 it is
-within 1.3e-6 of exact GELU, and within 0.06 % of it above -4, at a third of ``erf``'s operations.
+For 16-bit results GELU is computed as max(x, 0) - |x| Phi(-|x|), where Phi is the cumulative normal
+distribution. Its logarithm is nearly a parabola, and is approximated by a polynomial of five terms.
+For all fp32 inputs the error is at most 1.3e-6, and at most 0.06 % above -4, with a third of the
+operations of ``erf``.
 """
 
 import triton
@@ -13,7 +14,7 @@ from xtremely.kernels import _exp2
 
 @triton.jit
 def gelu(x, EXACT: tl.constexpr):
-    """GELU of fp32 values, by ``erf`` if EXACT, else to more than 16 bits' precision."""
+    """GELU of fp32 values: by ``erf`` if EXACT, else approximate, but finer than 16 bits."""
     if EXACT:
         return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
     else:
@@ -35,7 +36,7 @@ def gate(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """A block of the result; each value is read and written once, in fp32 between."""
+    """A block of the result; values are read and written once and computed in fp32."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     mask = (row < M) & (column < WIDTH)

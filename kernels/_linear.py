@@ -1,6 +1,6 @@
-"""Matrix product with bias and GELU in its epilogue: the Triton code of ``linear``.
+"""Matrix product with bias and GELU in the epilogue: the Triton kernels of ``linear``.
 
-Both kernels add up a result's products in the same order, which depends on K and BLOCK_K alone.
+Both kernels sum products in the same order, which depends on K and BLOCK_K alone.
 """
 
 import triton
@@ -11,7 +11,7 @@ from xtremely.kernels import _geglu, _quantise
 
 @triton.jit
 def corner(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):
-    """Where a tile begins; GROUP row tiles share a column tile's weights in the cache."""
+    """First row and column of a tile; GROUP row tiles share the weights of a column tile in L2."""
     tiles_m, tiles_n = tl.cdiv(M, BLOCK_M), tl.cdiv(N, BLOCK_N)
     in_group = GROUP * tiles_n
     first = tile // in_group * GROUP
@@ -21,7 +21,7 @@ def corner(tile, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.c
 
 @triton.jit
 def finished(total, m, n, M, N, BIAS, X_SCALE, WEIGHT_SCALE, OUT_SCALE, GELU: tl.constexpr):
-    """What is written for the sums of rows m and columns n; scales only if there are any."""
+    """The epilogue for rows m and columns n: scales (if there are any), bias, GELU, rounding."""
     if X_SCALE is not None:
         total *= tl.load(X_SCALE + m, mask=m < M, other=0.0)[:, None]
         total *= tl.load(WEIGHT_SCALE + n, mask=n < N, other=0.0)[None, :]
@@ -56,10 +56,10 @@ def multiply(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
-    SUMMED: tl.constexpr,  # fp8 products that Hopper's matrix unit adds up; None for all
+    SUMMED: tl.constexpr,  # fp8 products that Hopper's tensor cores sum at a time; None for all
     DOT: tl.constexpr,
 ):
-    """One tile of the result, whatever the strides."""
+    """One tile of the result, for operands of any row strides."""
     first_m, first_n = corner(tl.program_id(0), M, N, BLOCK_M, BLOCK_N, GROUP)
     m = first_m + tl.arange(0, BLOCK_M)
     n = first_n + tl.arange(0, BLOCK_N)
@@ -71,7 +71,7 @@ def multiply(
         left = (k < K - start)[None, :]
         a = tl.load(x + start, mask=left, other=0.0)
         b = tl.load(weight + start, mask=left, other=0.0)
-        if DOT == "ieee":  # in fp32 a sum of sums errs less than one long sum
+        if DOT == "ieee":  # in fp32 a sum of partial sums has less error than one long sum
             total += tl.dot(a, b.T, input_precision=DOT, max_num_imprecise_acc=SUMMED)
         else:
             total = tl.dot(a, b.T, total, max_num_imprecise_acc=SUMMED)
@@ -97,10 +97,10 @@ def multiply_persistent(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
-    SUMMED: tl.constexpr,  # fp8 products that Hopper's matrix unit adds up; None for all
-    FLATTEN: tl.constexpr,  # the next tile's loads begin before this one is written
+    SUMMED: tl.constexpr,  # fp8 products that Hopper's tensor cores sum at a time; None for all
+    FLATTEN: tl.constexpr,  # start loading the next tile before this one is written
 ):
-    """Tiles of the result, one after the other, fetched and written by the copy engine (TMA)."""
+    """Several tiles of the result, one after the other, loaded and stored through TMA."""
     half: tl.constexpr = BLOCK_N // 2
     tiles = tl.cdiv(M, BLOCK_M) * tl.cdiv(N, BLOCK_N)
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
@@ -111,7 +111,7 @@ def multiply_persistent(
             a = X.load([first_m, start])
             b = WEIGHT.load([first_n, start])
             total = tl.dot(a, b.T, total, max_num_imprecise_acc=SUMMED)
-        # A half at a time needs fewer registers and less shared memory.
+        # Writing half of the columns at a time needs fewer registers and less shared memory.
         halves = tl.split(total.reshape(BLOCK_M, 2, half).permute(0, 2, 1))
         for side in tl.static_range(2):
             first = first_n + side * half

@@ -1,4 +1,4 @@
-"""Residual add and LayerNorm: the Triton code of ``norm``, which ``norm_fp8`` uses too."""
+"""Residual add and LayerNorm: the Triton kernel of ``norm``, also used by ``norm_fp8``."""
 
 import triton
 import triton.language as tl
@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def normed_sum(x, residual, WEIGHT, BIAS, at, mask, eps, H: tl.constexpr):
-    """LayerNorm of the sum of two rows, zero where the mask is not; sums are fp32."""
+    """LayerNorm of the sum of two rows, in fp32; 0 where ``mask`` is false."""
     x = x.to(tl.float32) + residual.to(tl.float32)
     mean = tl.sum(x, 0) / H
     centred = tl.where(mask, x - mean, 0.0)
@@ -30,7 +30,7 @@ def add_norm(
     H: tl.constexpr,
     COLUMNS: tl.constexpr,  # H, rounded up to a power of two
 ):
-    """One row: everything is read once and kept in registers."""
+    """One row; all values are read once and kept in registers."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, COLUMNS)
     mask = at < H

@@ -1,4 +1,4 @@
-"""Residual add, LayerNorm and quantisation: the Triton code of ``norm_fp8``."""
+"""Residual add, LayerNorm and quantisation: the Triton kernel of ``norm_fp8``."""
 
 import triton
 import triton.language as tl
@@ -22,7 +22,7 @@ def add_norm_quantise(
     H: tl.constexpr,
     COLUMNS: tl.constexpr,  # H, rounded up to a power of two
 ):
-    """One row: everything is read once and kept in registers; what is quantised is what is kept."""
+    """One row; the result is rounded to its own precision before it is quantised."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, COLUMNS)
     mask = at < H

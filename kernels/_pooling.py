@@ -1,4 +1,4 @@
-"""One normalised vector a sequence: the Triton code of ``pooling``."""
+"""Pooling to one vector per sequence: the Triton kernel of ``pooling``."""
 
 import triton
 import triton.language as tl
@@ -12,11 +12,11 @@ def pool(
     stride_values,
     H: tl.constexpr,
     COLUMNS: tl.constexpr,  # H, rounded up to a power of two
-    ROWS: tl.constexpr,  # rows taken at a time
-    MEAN: tl.constexpr,  # else the first row
+    ROWS: tl.constexpr,  # rows read at a time
+    MEAN: tl.constexpr,  # mean of all rows, else the first row
     UNIT: tl.constexpr,
 ):
-    """One sequence: rows are added block by block from its own start, in fp32."""
+    """One sequence; rows are summed in fp32, in blocks from the sequence's own start."""
     sequence = tl.program_id(0)
     begin = tl.load(CU_SEQLENS + sequence).to(tl.int64)
     end = tl.load(CU_SEQLENS + sequence + 1).to(tl.int64)

@@ -1,4 +1,4 @@
-"""Residual add, and LayerNorm of the sum beside it: the Triton code of ``prenorm``."""
+"""Residual add and LayerNorm that returns both: the Triton kernel of ``prenorm``."""
 
 import triton
 import triton.language as tl
@@ -20,7 +20,7 @@ def add_and_norm(
     COLUMNS: tl.constexpr,  # H, rounded up to a power of two
     ROWS: tl.constexpr,
 ):
-    """Some rows: everything is read once and kept in registers, sums are fp32."""
+    """Several rows; all values are read once and kept in registers, sums are in fp32."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     at = tl.arange(0, COLUMNS)[None, :]
     inside = at < H

@@ -1,6 +1,6 @@
-"""Row-wise quantisation to e4m3: the Triton code of ``quantise``.
+"""Row-wise quantisation to e4m3: the Triton kernel of ``quantise``.
 
-``norm_fp8`` and ``linear_fp8`` use it too.
+``norm_fp8`` and ``linear_fp8`` use it, too.
 """
 
 import triton
@@ -13,12 +13,12 @@ INTERPRETED = _exp2.INTERPRETED
 
 @triton.jit
 def rounded(x):
-    """Values (fp32) as e4m3; those beyond 448 become 448."""
-    if INTERPRETED:  # as a GPU does by itself
+    """fp32 values rounded to e4m3; magnitudes beyond 448 become 448."""
+    if INTERPRETED:  # a GPU clips and rounds by itself
         x = tl.minimum(tl.maximum(x, -448.0), 448.0)
-        # Adding 1.5 * 2**20 times a value's power of two (2**-6 for smaller ones) leaves e4m3's
-        # three bits behind the point, and the adder rounds as IEEE does. The conversion is then
-        # exact in Triton's interpreter too, whose own rounding to e4m3 is wrong.
+        # Triton's interpreter rounds wrongly to e4m3. Adding 1.5 * 2**20 times a value's power of
+        # two (at least 2**-6) leaves the three mantissa bits of e4m3, rounded by IEEE addition.
+        # The conversion is then exact.
         power = (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
         anchor = tl.maximum(power, 0.015625) * 1572864.0
         x = x + anchor - anchor
@@ -27,7 +27,7 @@ def rounded(x):
 
 @triton.jit
 def quantised(row):
-    """A row (fp32) as e4m3 values, and its scale; see ``quantise`` for the rule."""
+    """The e4m3 values of an fp32 row, and its scale; see ``quantise`` for the rule."""
     scale = tl.maximum(tl.div_rn(tl.max(tl.abs(row), 0), 448.0), 1.1754943508222875e-38)
     return rounded(row * tl.div_rn(1.0, scale)), scale
 

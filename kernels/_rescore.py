@@ -1,4 +1,4 @@
-"""Inner products with chosen keys: the Triton code of ``rescore``."""
+"""Inner products with chosen keys: the Triton kernel of ``rescore``."""
 
 import triton
 import triton.language as tl
@@ -17,7 +17,7 @@ def rescore(
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A row of X with up to BLOCK_C keys; the order of additions depends on K alone."""
+    """One row of X with up to BLOCK_C keys; the order of additions depends on K alone."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     there = place < count

@@ -1,4 +1,4 @@
-"""The best answer spans of every sequence: the Triton code of ``span``."""
+"""The best answer spans of every sequence: the Triton kernel of ``span``."""
 
 import triton
 import triton.language as tl
@@ -13,17 +13,18 @@ def find(
     SCORES,  # [B, best] fp32
     BEGINS,  # [B, best]
     ENDS,  # [B, best]
-    row_stride,  # of LOGITS; 2, so not a multiple of 16 as a ``stride_...`` is taken to be
+    row_stride,  # of LOGITS, 2; a ``stride_...`` would be taken for a multiple of 16
     best,
     longest,
     SLOTS: tl.constexpr,  # best, rounded up to a power of two
     WINDOW: tl.constexpr,  # longest, rounded up to a power of two
-    BLOCK: tl.constexpr,  # begins taken at a time
+    BLOCK: tl.constexpr,  # begins processed at a time
 ):
-    """One sequence: every begin offers its best span; the best offer is taken and replaced.
+    """One sequence: repeatedly takes the best span over all begins into a sorted list.
 
-    Among equals a lower begin is taken first, then a lower end, and inserted behind equals into
-    the sorted list, which the blocks of begins share.
+    Each begin keeps its best remaining span as its candidate. On ties the lower begin is taken
+    first, then the lower end, and it is inserted after equal scores. All blocks of begins share
+    the list.
     """
     sequence = tl.program_id(0).to(tl.int64)
     origin = tl.load(CU_SEQLENS + sequence).to(tl.int64)
@@ -52,7 +53,7 @@ def find(
             begin = start + at
             own = first == begin
             end = tl.sum(tl.where(own, last, 0), 0)
-            place = tl.sum((scores >= score).to(tl.int32), 0)  # off the list if no offer is left
+            place = tl.sum((scores >= score).to(tl.int32), 0)  # past the list if none is left
             scores = _insert(scores, score, place, slot, before)
             begins = _insert(begins, begin, place, slot, before)
             ends = _insert(ends, end, place, slot, before)
@@ -72,7 +73,7 @@ def find(
 
 @triton.jit
 def _logit(LOGITS, LEGAL, row, inside, row_stride):
-    """A column of the logits in fp32, -inf where it does not count."""
+    """A column of the logits in fp32; -inf at illegal tokens."""
     legal = tl.load(LEGAL + row, mask=inside, other=0)
     source = LOGITS + row.to(tl.int64) * row_stride
     return tl.load(source, mask=legal, other=float("-inf")).to(tl.float32)
@@ -80,6 +81,6 @@ def _logit(LOGITS, LEGAL, row, inside, row_stride):
 
 @triton.jit
 def _insert(values, value, place, slot, before):
-    """The list with a value at a place, and what stood there and behind moved up by one."""
+    """Insert a value into the list at ``place`` and move later entries back by one."""
     moved = tl.where(slot == place, value, tl.gather(values, before, 0))
     return tl.where(slot < place, values, moved)

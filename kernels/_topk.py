@@ -1,35 +1,34 @@
-"""Largest inner products without their matrix: the Triton code of ``topk``.
+"""Largest inner products without the score matrix: the Triton kernel of ``topk``.
 
-A score and an index make one whole number, the higher the better, ties broken by the lower index.
-A list is the ``count`` best such numbers that a row or a column has met, in no order, and behind
-them a floor that none of them lies below. All of these only ever rise, so what is read of them,
-however old, is a lower bound; and numbers go in by an atomic maximum, which hands out what it
-takes the place of, so none is lost. The lists end the same in whatever order tiles are done, and
-however many at a time.
+A score and an index are packed into one integer (a key): higher is better, ties go to the lower
+index. A list holds the ``count`` best keys of a row or column so far, unsorted, and after them a
+floor, a lower bound of all of them. Entries and floors only ever rise, so a stale read is still a
+lower bound. Keys are inserted by atomic maximum, which returns the key that it replaced, so none is
+lost. The final lists do not depend on the order of tiles or on how many run at the same time.
 """
 
 import triton
 import triton.language as tl
 
-TURNS = tl.constexpr(4)  # rounds between looks at the floors, which rise fast at first
+TURNS = tl.constexpr(4)  # rounds between reads of the floors, which rise fast at first
 
 
 @triton.jit
 def ordered(bits):
-    """Bits of a float to a whole number of the same order, and back."""
+    """Map the bits of a float to an integer of the same order, or back."""
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
 def packed(score, index):
-    """A score and an index as one number; zeros lose their sign."""
+    """Pack a score and an index into one key; -0 becomes 0."""
     bits = ordered((score + 0.0).to(tl.int32, bitcast=True))
     return (bits.to(tl.int64) << 32) | (~index).to(tl.int64) & 0xFFFFFFFF
 
 
 @triton.jit
 def bar(LISTS, owner, there, count, first):
-    """The lowest score with which indices from ``first`` on may still enter the owners' lists."""
+    """The lowest score with which indices from ``first`` on can still enter the owners' lists."""
     place = LISTS + owner.to(tl.int64) * (count + 1) + count
     floor = tl.load(place, mask=there, other=0, cache_modifier=".cg")
     higher = ((floor + first - 0xFFFFFFFF) >> 32) + 1
@@ -38,7 +37,7 @@ def bar(LISTS, owner, there, count, first):
 
 @triton.jit
 def insert(key, owner, wanted, LISTS, count):
-    """Give each wanted key the place of the worst in its owner's list, if it is better."""
+    """Replace the worst key of the owner's list by each wanted key that is better."""
     places = LISTS + owner.to(tl.int64) * (count + 1)
     worst = tl.full(key.shape, 0x7FFFFFFFFFFFFFFF, tl.int64)
     second = worst
@@ -51,8 +50,8 @@ def insert(key, owner, wanted, LISTS, count):
     wanted &= key > worst
     old = tl.atomic_max(places + at, key, mask=wanted, sem="relaxed")
     tl.atomic_max(places + count, tl.minimum(second, key), mask=wanted, sem="relaxed")
-    # Where another program was faster, what came out may still be better than something: it goes
-    # past all places, and what is left is worse than every one of them.
+    # If another program was faster, the replaced key may be better than another entry. It is then
+    # offered to every entry; the key that remains is worse than all of them.
     wanted &= old != worst
     if tl.max(wanted.to(tl.int32), 0) > 0:
         key = tl.minimum(key, old)
@@ -84,10 +83,10 @@ def search(
     GROUP: tl.constexpr,  # row tiles that share a column tile in the cache
     DOT: tl.constexpr,
 ):
-    """A tile of scores, of which only those that some list wants leave the registers.
+    """One tile of scores; only scores that can enter a list leave the registers.
 
-    A round takes the best wanted score of every row out of the tile and offers it to the lists of
-    its row and of its column. Most tiles need one round or none.
+    Each round takes the best such score of every row and offers it to the lists of its row and of
+    its column. Most tiles need one round or none.
     """
     tile = tl.program_id(0)
     tiles_m, tiles_n = tl.cdiv(rows, BLOCK_M), tl.cdiv(columns, BLOCK_N)
@@ -112,7 +111,7 @@ def search(
         needed = bar(LISTS, m, m < rows, count, first_n)[:, None]
         if BOTH:
             of_column = bar(LISTS, rows + n, n < columns, count, first_m)
-            # Read once and handed round: without this gather every thread reads many floors.
+            # The gather distributes floors that are read once; else each thread reads many.
             of_column = tl.gather(of_column, tl.arange(0, BLOCK_N), 0)
             needed = tl.minimum(needed, of_column[None, :])
         scores = tl.where(scores >= needed, scores, float("-inf"))
@@ -122,7 +121,7 @@ def search(
             best = tl.max(scores, 1)
             at = tl.min(tl.where(scores == best[:, None], n[None, :], 0x7FFFFFFF), 1)
             scores = tl.where(n[None, :] != at[:, None], scores, float("-inf"))
-            top = tl.max(tl.max(scores, 1), 0)  # here: the tile is at rest while lists are written
+            top = tl.max(tl.max(scores, 1), 0)  # here, as insert does not change the tile
             wanted = best > float("-inf")
             key, owner = packed(best, at), m
             if BOTH:

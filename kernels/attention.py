@@ -1,4 +1,4 @@
-"""Bidirectional attention over packed sequences."""
+"""Bidirectional self-attention over packed sequences, with optional RoPE and local window."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ LOCAL = 64  # the window of ModernBERT's local layers
 
 @dataclass(frozen=True)
 class Shape:
-    """What settings are chosen by.
+    """A shape class, by which compile-time settings are chosen.
 
     Attributes:
-        kind: ``tiny`` or ``short`` sequences, several to a small or a larger tile, or ``long``
-            ones, several tiles each.
-        dim: of a head.
-        precision: of the projections.
-        rope: whether queries and keys are turned.
-        window: whether keys are left out for being far; short tiles are too small to care.
+        kind: ``tiny`` or ``short`` for several sequences per tile, in small or larger tiles;
+            ``long`` for several tiles per sequence.
+        dim: dimensions of a head.
+        precision: dtype of queries, keys and values.
+        rope: whether RoPE is applied.
+        window: whether attention is local; only for ``long``.
     """
 
     kind: str
@@ -65,32 +65,32 @@ def attention(
     rope: Tensor | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """Every token attends to the tokens of its own sequence, and to those only.
+    """Every token attends to the tokens of its own sequence, and to no others.
 
-    Sequences of at most a tile are packed several to a tile under a block-diagonal mask and need
-    no loop; there are two sizes of tiles, as large ones waste work on the shortest sequences.
-    Longer ones go in tiles of query rows, longest first. A sequence's result has the same bits
+    Sequences that fit into a tile share tiles under a block-diagonal mask and need no loop. There
+    are two tile sizes, as large tiles waste work on the shortest sequences. Longer sequences are
+    split into tiles of query rows, longest sequence first. A sequence's result has the same bits
     whatever else is in the batch.
 
-    RoPE is applied as queries and keys are loaded. Short tiles load each once, so it costs no
-    memory traffic, where a pass of its own would double it. Long ones turn a key once for every
-    tile of queries: by count of operations cheaper than that pass up to some 500 tokens, and under
-    a window at any length.
+    RoPE is applied when queries and keys are loaded. Short tiles load each once, so it adds no
+    memory traffic; a separate pass would double it. Long sequences rotate a key once per query
+    tile. By operation count this is cheaper than a separate pass up to some 500 tokens, and with a
+    window at any length.
 
     Args:
-        qkv: [T, 3 * heads * dim] fp32, fp16 or bf16, the fused projection's output; rows may be
-            strided.
-        layout: where the T tokens' sequences lie.
+        qkv: [T, 3 * heads * dim] fp32, fp16 or bf16, the output of the fused projection; rows may
+            be strided.
+        layout: the boundaries of the T tokens' sequences.
         heads: number of attention heads of 32, 64, 96 or 128 dimensions.
-        rope: [positions, dim] fp32, as ``rope_table`` gives it, to turn queries and keys by their
-            places in their sequences; None where positions come otherwise.
-        window: how many tokens a token sees on either side of it; None for its whole sequence.
+        rope: [positions, dim] fp32 from ``rope_table``, indexed by position in the sequence; None
+            without RoPE.
+        window: tokens that a token attends to on either side; None for the whole sequence.
 
     Returns:
-        [T, heads * dim], contiguous, in the layout that the output projection reads.
+        [T, heads * dim], contiguous, the input of the output projection.
 
     Raises:
-        InputError: what was got, what is legal.
+        InputError: a shape, dtype, head size, RoPE table or window is not legal.
     """
     from xtremely.kernels import _attention
 
@@ -165,17 +165,17 @@ def attention_ref(
 
 
 def rope_table(positions: int, dim: int, theta: float, device: torch.device | str) -> Tensor:
-    """Rotary position embedding of a head: a row for each position 0, 1, ...
+    """The table of rotary position embeddings (RoPE), one row for each position 0, 1, ...
 
     Args:
-        positions: rows.
-        dim: the head's dimensions, an even number.
-        theta: the base; position p turns dimensions i and i + dim / 2 by p / theta^(2 i / dim).
-        device: where the table lives.
+        positions: number of rows.
+        dim: dimensions of a head, an even number.
+        theta: RoPE base; position p rotates dimensions i and i + dim / 2 by p / theta^(2 i / dim).
+        device: device of the table.
 
     Returns:
-        [positions, dim] fp32, the dim / 2 angles' cosines, then their sines. Angles are computed
-        in fp32, as in the training of the models that use them.
+        [positions, dim] fp32: the cosines of the dim / 2 angles, then their sines. Angles are
+        computed in fp32, as in the training of models that use RoPE.
     """
     frequencies = 1.0 / theta ** (torch.arange(0, dim, 2, device=device).float() / dim)
     angles = torch.outer(torch.arange(positions, device=device).float(), frequencies)
@@ -183,14 +183,14 @@ def rope_table(positions: int, dim: int, theta: float, device: torch.device | st
 
 
 def _turned(x: Tensor, rope: Tensor) -> Tensor:
-    """[..., length, dim] queries or keys, each turned by its position's angles."""
+    """Apply RoPE to queries or keys [..., length, dim]."""
     cos, sin = rope.chunk(2, dim=-1)
     near, far = x.chunk(2, dim=-1)
     return torch.cat([near * cos - far * sin, far * cos + near * sin], dim=-1).to(x.dtype)
 
 
 def _near(length: int, window: int, device: torch.device) -> Tensor:
-    """[length, length], whether a token sees another."""
+    """[length, length] bool, whether two tokens are within the window of each other."""
     at = torch.arange(length, device=device)
     return (at[:, None] - at).abs() <= window
 
@@ -225,22 +225,22 @@ def _checked(
 
 
 def _constants(heads: int, dim: int, precision: torch.dtype) -> dict[str, Any]:
-    dot = "ieee" if precision == torch.float32 else "tf32"  # which low precisions ignore
+    dot = "ieee" if precision == torch.float32 else "tf32"  # ignored in fp16 and bf16
     return {"HEADS": heads, "DIM": dim, "DIM_BLOCK": 1 << (dim - 1).bit_length(), "DOT": dot}
 
 
 def _config(shape: Shape, architecture: str) -> Config:
     default = _candidates(shape)[0]
     if architecture == "sm_80" and default.constants.get("BLOCK_KEYS") == 32 and shape.dim > 64:
-        default = _long(32, 32, 4)  # 64 query rows spill there
+        default = _long(32, 32, 4)  # 64 query rows would spill registers
     return choose("attention", str(shape), architecture, default)
 
 
 @cache
 def _candidates(shape: Shape) -> tuple[Config, ...]:
-    """The default, what compiles without spills for sm_90, first."""
-    crowded = shape.dim > 64 or shape.rope  # many registers a row
-    if shape.precision == torch.float32:  # no matrix units for exact fp32: small tiles
+    """Settings that compile for sm_90 without register spills, the default first."""
+    crowded = shape.dim > 64 or shape.rope  # many registers per row
+    if shape.precision == torch.float32:  # tensor cores have no exact fp32: small tiles
         if shape.kind != "long":
             return (_short(16, 4),)
         return _long(16, 16, 8 if crowded else 4), _long(32, 16, 8)
@@ -273,7 +273,7 @@ def make_inputs(
     theta: float | None = None,
     window: int | None = None,
 ) -> Inputs:
-    """Random projections for sequences of the given lengths; RoPE where ``theta`` is given."""
+    """Random queries, keys and values for sequences of these lengths; RoPE if ``theta``."""
     qkv = torch.randn(sum(lengths), 3 * heads * dim, device=device, dtype=precision)
     inputs = {"qkv": qkv, "layout": Layout(lengths, device), "heads": heads}
     if theta is not None:
@@ -284,17 +284,17 @@ def make_inputs(
 def cost(
     qkv: Tensor, layout: Layout, heads: int, window: int | None = None, **_: object
 ) -> tuple[float, float]:
-    """Two matrix products a sequence and head; Q, K, V read and the result written once."""
+    """Two matrix products per sequence and head; Q, K, V read and the result written once."""
     width = qkv.shape[1] // 3
     pairs = 0
     for length in layout.lengths:
-        hidden = 0 if window is None else max(0, length - 1 - window)  # from the first token
+        hidden = 0 if window is None else max(0, length - 1 - window)  # masked for the first token
         pairs += length**2 - hidden * (hidden + 1)
     return 4.0 * width * pairs, 4.0 * len(qkv) * width * qkv.element_size()
 
 
 def launches(architecture: str) -> list[Launch]:
-    """Every shipped class, 16 heads."""
+    """All shipped shape classes, with 16 heads."""
     from xtremely.kernels import _attention
 
     strides = {"stride_qkv": "i32", "stride_out": "i32", "scale": "fp32"}
@@ -320,9 +320,10 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """Tiny sequences as Tatoeba, PAN-X and BUCC have them, short and long ones as XNLI and XQuAD.
+    """Tiny sequences as in Tatoeba, PAN-X and BUCC, short and long ones as in XNLI and XQuAD.
 
-    A tile also decides which sequences are for it, so each has some for its neighbours.
+    The tile size also decides which sequences a class gets, so each case has sequences of the
+    neighbouring classes, too.
     """
     lengths = {
         "tiny": (26,) * 400 + (20,) * 500 + (11,) * 1100,

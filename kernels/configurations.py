@@ -1,8 +1,9 @@
-"""Which compile-time settings a kernel runs with: its default, or what was measured to be faster.
+"""Chooses the compile-time settings of a kernel: tuned ones if there are any, else its default.
 
 Every kernel names its shape classes (``short 64 bf16``) and gives each a default. ``tuned.json``
-beside this file holds what ``xtremely kernels tune`` found, by kernel, architecture and class. A
-class never depends on how many sequences or rows there are, so a batch's company changes no bit.
+beside this file holds the results of ``xtremely kernels tune``, by kernel, architecture and class.
+A class never depends on the number of sequences or rows, so a sequence's result has the same bits
+in every batch.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Config:
     """Compile-time settings of a launch.
 
     Attributes:
-        constants: tile sizes and the like, by the jit function's argument names.
-        warps: per program.
-        stages: of the software pipeline.
+        constants: compile-time arguments of the jit function, such as tile sizes, by name.
+        warps: warps per program.
+        stages: stages of the software pipeline.
     """
 
     constants: dict[str, Any]
@@ -49,7 +50,7 @@ def choose(kernel: str, shape: str, architecture: str, default: Config) -> Confi
 
 @contextmanager
 def forced(kernel: str, shape: str, config: Config) -> Iterator[None]:
-    """While it lasts, the shape class runs with these settings: how they are measured."""
+    """Run a shape class with these settings inside the block; used to measure them."""
     _forced[kernel, shape] = config
     try:
         yield
@@ -59,7 +60,7 @@ def forced(kernel: str, shape: str, config: Config) -> Iterator[None]:
 
 @cache
 def architecture(device: torch.device) -> str:
-    """``sm_90``, ``gfx942``, ...; ``interpreter`` where kernels are not compiled."""
+    """Name of a device's architecture (``sm_90``, ``gfx942``); ``interpreter`` without a GPU."""
     if device.type != "cuda":
         return INTERPRETER
     properties = torch.cuda.get_device_properties(device)
@@ -75,5 +76,5 @@ def is_tuned(architecture: str) -> bool:
 
 @cache
 def read_table() -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """Kernel -> architecture -> shape class -> settings, with where and when they were measured."""
+    """Kernel -> architecture -> shape class -> settings, with device and date of measurement."""
     return json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.exists() else {}

@@ -1,4 +1,4 @@
-"""Word embeddings, with position and type embeddings or without, normalised in one pass."""
+"""Sum of word, position and type embeddings, with LayerNorm, in one pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 IDS = (torch.int32, torch.int64)
-UNUSED = ("POSITIONS", "TYPES")  # by a model that has words only
+UNUSED = ("POSITIONS", "TYPES")  # arguments that models with word embeddings only leave out
 
 
 def embedding(
@@ -30,11 +30,11 @@ def embedding(
     """LayerNorm(words[word_ids] + positions[position_ids] + types[type_ids]), sums in fp32.
 
     Args:
-        word_ids: [T] int32 or int64, rows of ``words``; not checked on the device.
-        position_ids: [T], rows of ``positions``; not checked on the device either.
+        word_ids: [T] int32 or int64, rows of ``words``; their range is not checked.
+        position_ids: [T], rows of ``positions``; their range is not checked.
         type_ids: [T], rows of ``types``.
         words: [vocabulary, H] fp32, fp16 or bf16; rows of all tables may be strided.
-        positions: [longest, H]; None for a model that takes positions in elsewhere.
+        positions: [longest, H]; None for a model without position embeddings.
         types: [types, H]; None for a model without token types.
         weight: [H].
         bias: [H].
@@ -95,7 +95,7 @@ def embedding_ref(
 def _checked(
     ids: dict[str, Tensor], tables: dict[str, Tensor | None], weight: Tensor, bias: Tensor
 ) -> dict[str, Tensor]:
-    """The tables that there are."""
+    """Check the arguments; the tables that are not None."""
     held = {name: table for name, table in tables.items() if table is not None}
     tokens, width = len(ids["word_ids"]), held["words"].shape[-1]
     for name, tensor in ids.items():
@@ -124,7 +124,7 @@ def make_inputs(
     bare: bool = False,
     mean: float = 0,
 ) -> Inputs:
-    """Random tables of 300 words around a mean, 70 positions and 2 types; ``bare``: words only."""
+    """Random tables of 300 words, 70 positions and 2 types; only words if ``bare``."""
     rows = {"words": 300, "positions": 70, "types": 2}
 
     def rand(*shape: int) -> Tensor:
@@ -144,13 +144,13 @@ def make_inputs(
 def cost(
     word_ids: Tensor, words: Tensor, positions: Tensor | None, types: Tensor | None, **_: object
 ) -> tuple[float, float]:
-    """About seven operations a value and one a table; a row of each read and one written."""
+    """About 7 operations per value, plus one per table; one row of each read and one written."""
     values, tables = len(word_ids) * words.shape[1], 3 - (positions, types).count(None)
     return (6.0 + tables) * values, (1.0 + tables) * values * words.element_size()
 
 
 def launches(architecture: str) -> list[Launch]:
-    """The hidden sizes of MiniLM, XLM-R base and large, in every precision; also words alone."""
+    """The hidden sizes of MiniLM, XLM-R base and large, in every precision; also words only."""
     from xtremely.kernels import _embedding
 
     ids = dict.fromkeys(("WORD_IDS", "POSITION_IDS", "TYPE_IDS"), "*i64")
@@ -172,7 +172,7 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """Every width and precision, at a batch of 32,768 tokens."""
+    """Every width and precision, with a batch of 32,768 tokens."""
     return [
         Tuning(f"{width} {TYPES[p]}", p, {"tokens": 32768, "width": width}, row_candidates(width))
         for p in PRECISIONS

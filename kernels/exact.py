@@ -1,4 +1,4 @@
-"""Exact nearest neighbours at nearly the speed of half precision."""
+"""Exact nearest-neighbour search on a GPU: fp16 candidates, verified and rescored in fp64."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from xtremely.kernels.topk import (
 
 OVERFETCH = 12  # candidates beyond k: on BUCC's zh-en, 4 leave a row in 500 unproven, 12 leave none
 LARGEST = torch.finfo(torch.float16).max
-# What an addition in fp32 may lose of the largest sum if it cuts off instead of rounding, and as
-# much again for matrix units, which cut off the terms that they align before they add them.
+# Error of an fp32 addition, relative to the largest partial sum: 2^-23 if it truncates instead of
+# rounding, and as much again for matrix units, which truncate terms when they align them.
 CUT = 2.0**-22
 
 
 def topk_exact(queries: Tensor, keys: Tensor, k: int) -> Nearest:
-    """``topk`` of fp32 vectors with the scores of fp64, rounded to fp32.
+    """``topk`` of fp32 vectors with exact results: scores in fp64, rounded to fp32.
 
-    Copies in fp16 give k + 12 candidates, and these are scored again from the vectors themselves.
-    A row whose candidates provably hold its k nearest is done; the others are searched again in
-    fp64. So the result is that of searching all in fp64.
+    Copies in fp16 give k + 12 candidates, which are rescored from the fp32 vectors. Rows whose
+    candidates provably hold the k nearest are done. The others are searched again in fp64. So the
+    result equals that of a search in fp64.
 
-    The proof: a product of x and y differs from that of their copies x' and y' by no more than
-    ``|x - x'| |y| + |x'| |y - y'|``; no partial sum exceeds ``|x'| |y'|``, so D additions in fp32
-    err by no more than ``D 2^-22 |x'| |y'|``. A key that is no candidate has not scored higher
-    than the last candidate, so its true score is at most that plus both. If the k-th score exceeds
-    this, no key is missing. Lengths and differences are those of the given vectors, so whatever
-    fp16 does to them is counted.
+    The proof: the inner product of x and y differs from that of their copies x' and y' by at most
+    ``|x - x'| |y| + |x'| |y - y'|``. No partial sum exceeds ``|x'| |y'|``, so D additions in fp32
+    have an error of at most ``D 2^-22 |x'| |y'|``. A key that is not a candidate did not score
+    above the last candidate. Its true score is therefore at most the last candidate's plus both
+    bounds. If the k-th true score exceeds this, no key is missing. Lengths and differences are
+    measured on the given vectors, so all effects of fp16 are included.
 
     Args:
         queries: [M, D] fp32; rows may be strided.
         keys: [N, D] fp32.
-        k: 1 to 128; more than N gives N.
+        k: 1 to 128; at most N are returned.
 
     Raises:
         InputError: as ``topk``.
@@ -64,13 +64,13 @@ def topk_both_exact(x: Tensor, y: Tensor, k: int) -> Both:
 
 @dataclass(frozen=True)
 class Halved:
-    """Vectors and their copies.
+    """Vectors and their fp16 copies.
 
     Attributes:
-        full: [N, D] fp32.
-        copy: [N, D] fp16.
-        lengths: [N] fp64, of the copies.
-        losses: [N] fp64, lengths of the differences.
+        full: [N, D] fp32, the vectors.
+        copy: [N, D] fp16, the copies.
+        lengths: [N] fp64, L2 norms of the copies.
+        losses: [N] fp64, L2 norms of the differences.
     """
 
     full: Tensor
@@ -99,7 +99,7 @@ def _overfetched(k: int) -> int:
 
 
 def _settled(queries: Halved, keys: Halved, candidates: Nearest, k: int) -> Nearest:
-    """The k nearest, from candidates where these suffice."""
+    """The k nearest: from the candidates where these provably suffice, else by fp64 search."""
     scores = rescore(queries.full, keys.full, candidates.indices)
     count = min(k, len(keys.full))
     best = unpacked(packed(scores, candidates.indices).topk(count).values)
@@ -113,7 +113,7 @@ def _settled(queries: Halved, keys: Halved, candidates: Nearest, k: int) -> Near
 
 
 def _error(queries: Halved, keys: Halved) -> Tensor:
-    """By how much any key's true score with each query can exceed that of the copies."""
+    """Upper bound, per query, on how much any true score exceeds the score of the copies."""
     longest, most_lost = keys.lengths.max(), keys.losses.max()
     rounded = queries.losses * (longest + most_lost) + queries.lengths * most_lost
     return rounded + queries.full.shape[1] * CUT * queries.lengths * longest

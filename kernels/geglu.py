@@ -1,4 +1,4 @@
-"""Gated GELU, the feed-forward layer's activation in the ModernBERT family."""
+"""Gated GELU (GEGLU), the activation of feed-forward layers in the ModernBERT family."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-WIDTH = 1152  # of ModernBERT base and mmBERT: what compile checks and tuning look at
+WIDTH = 1152  # ModernBERT base and mmBERT, for compile checks and tuning
 
 
 def geglu(x: Tensor) -> Tensor:
-    """GELU(first half of a row) * second half, the exact (erf) GELU, in fp32.
+    """GELU(first half of each row) * second half, with exact (erf) GELU, computed in fp32.
 
     Args:
         x: [T, 2 * N] fp32, fp16 or bf16; rows may be strided.
@@ -70,7 +70,7 @@ def make_inputs(precision: torch.dtype, device: torch.device, rows: int, width: 
 
 
 def cost(x: Tensor) -> tuple[float, float]:
-    """About ten operations a value written; two reads and a write."""
+    """About ten operations per output value; two reads and one write."""
     values = x.numel() / 2
     return 10.0 * values, 3.0 * values * x.element_size()
 
@@ -89,7 +89,7 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """Every precision, at a batch of 32,768 tokens."""
+    """Every precision, with a batch of 32,768 tokens."""
     case = {"rows": 32768, "width": WIDTH}
     return [Tuning(TYPES[p], p, case, _candidates()) for p in PRECISIONS]
 

@@ -1,4 +1,4 @@
-"""Complaints about what a caller passed: what was got, what is legal, what to do."""
+"""Errors for invalid input; messages say what was got, what is legal and what to do."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import math
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch takes seconds to load, in which a command could not be stopped in peace
+if TYPE_CHECKING:  # torch takes seconds to import, during which Ctrl-C could not be handled
     import torch
     from torch import Tensor
 
 
 class InputError(ValueError):
-    """Something the caller passed cannot be used; the text says what, and what would do."""
+    """Input that cannot be used; the message says why, and what is legal (exit code 1)."""
 
 
 class UsageError(InputError):
-    """The request itself names something that does not exist (command line: exit code 2)."""
+    """A request that is itself invalid, such as an unknown name (exit code 2)."""
 
 
 def require(condition: bool, complaint: str) -> None:
-    """Raise InputError with ``complaint`` unless the condition holds."""
+    """Raise InputError with the message ``complaint`` unless the condition holds."""
     if not condition:
         raise InputError(complaint)
 
@@ -34,14 +34,14 @@ def require_number(
     *,
     above: bool = False,
 ) -> None:
-    """Raise InputError unless a number from outside is finite and in its range.
+    """Raise UsageError unless a number is finite and in its range.
 
     Args:
-        name: the option or field that it came from.
+        name: the option or field, for the message.
         value: the number.
         least: the smallest legal value.
         most: the largest legal value.
-        above: ``least`` itself is not legal.
+        above: whether ``least`` itself is illegal.
     """
     inside = least < value <= most if above else least <= value <= most
     if inside and (isinstance(value, int) or math.isfinite(value)):
@@ -55,7 +55,7 @@ def require_number(
 
 
 def unknown(what: str, got: str, legal: Iterable[str]) -> UsageError:
-    """A UsageError for a name that does not exist, with the nearest one that does."""
+    """A UsageError for an unknown name, which suggests the most similar legal one."""
     names = sorted(legal)
     near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -76,9 +76,9 @@ def require_kernels(device: torch.device) -> None:
 
 
 def kernel_input(name: str, tensor: Tensor, precisions: Collection[torch.dtype]) -> None:
-    """Raise InputError unless a Triton kernel can take the tensor where it lies.
+    """Raise InputError unless a Triton kernel can take the tensor as it is.
 
-    Every launch asks this several times: texts are made only when they are needed.
+    This runs several times per launch, so messages are only formatted when needed.
     """
     if tensor.dtype not in precisions:
         legal = ", ".join(str(precision).removeprefix("torch.") for precision in precisions)

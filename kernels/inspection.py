@@ -1,11 +1,11 @@
-"""What the shipped kernels become on real GPUs, found out without one.
+"""Compiles all kernels for several GPUs, without having one, and records what they use.
 
 Triton compiles for any target on any machine. Every shipped configuration is compiled for the
-targets below, and registers, shared memory, spills, asynchronous copies and the matrix instructions
-are read off the binary. ``compiled.json`` beside this file is the record; a test compares.
+targets below. Registers, shared memory, spills, asynchronous copies and matrix instructions are
+read from the binaries and compared with the record in ``compiled.json``, also in a test.
 
-    python -m xtremely.kernels.inspection          compile everything, show what differs
-    python -m xtremely.kernels.inspection --write  and keep it as the record
+    python -m xtremely.kernels.inspection          compile everything, show differences
+    python -m xtremely.kernels.inspection --write  also write the result as the new record
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from xtremely.kernels.spec import Launch, all_kernels
 
 RECORD = Path(__file__).parent / "compiled.json"
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
-# What a multiprocessor has to share among the programs on it: registers, threads, shared memory.
+# Target -> registers, threads and bytes of shared memory of a multiprocessor.
 LIMITS = {"sm_80": (65536, 2048, 163 * 1024), "sm_90": (65536, 2048, 227 * 1024)}
 ALIGNED = "tt.divisibility"
-# Instruction -> what it is called in the record.
+# Name in the record -> pattern of the instruction.
 SASS = {
-    "hgmma": r"\b[HQ]GMMA\.",  # QGMMA: of fp8
+    "hgmma": r"\b[HQ]GMMA\.",  # QGMMA is for fp8
     "hmma": r"\bHMMA\.",
     "tma": r"\bUTMA",
     "wide_loads": r"\bLDG\S*\.128",
 }
-ASYNC = r"\bLDGSTS\b"  # copies to shared memory that nobody waits for; recorded where there are any
+ASYNC = r"\bLDGSTS\b"  # asynchronous copies to shared memory; recorded where there are any
 GCN = {"mfma": r"\bv_mfma_", "wide_loads": r"\b(global|buffer)_load_dwordx4\b"}
 
 Row = dict[str, Any]
 
 
 def rows() -> Iterator[tuple[str, str]]:
-    """Every (kernel and configuration, target), by name."""
+    """Names of every configuration ("kernel: launch") and target."""
     for name, kernel in all_kernels().items():
         for target, launch in ((t, one) for t in TARGETS for one in kernel.launches(t)):
             yield f"{name}: {launch.name}", target
 
 
 def compiled(configuration: str, target: str) -> Row:
-    """Compile one configuration for one target and read the binary."""
+    """Compile one configuration for one target and read the properties of the binary."""
     require(
         os.environ.get("TRITON_INTERPRET", "0") in ("", "0"),
         "TRITON_INTERPRET is set, so kernels do not compile; unset it",
@@ -79,7 +79,7 @@ def compiled(configuration: str, target: str) -> Row:
 
 
 def _attributes(launch: Launch) -> dict[tuple[int], list]:
-    """Pointers, strides and widths are multiples of 16 in real models: that allows wide loads."""
+    """Declare pointers, strides and widths as multiples of 16, which allows wide loads."""
     return {
         (place,): [[ALIGNED, 16]]
         for place, argument in enumerate(launch.function.arg_names)
@@ -101,7 +101,7 @@ def _read_cubin(cubin: bytes, target: str, warps: int, shared: int) -> Row:
     if copies := len(re.findall(ASYNC, code)):
         counts["async_copies"] = copies
     total, threads, memory = LIMITS[target]
-    per_warp = -(-registers * 32 // 256) * 256  # registers are handed out in blocks of 256
+    per_warp = -(-registers * 32 // 256) * 256  # registers are allocated in blocks of 256
     resident = min(total // (per_warp * warps), threads // (32 * warps), 32)
     if shared:
         resident = min(resident, memory // shared)
@@ -145,13 +145,13 @@ def _read_gcn(code: str, shared: int) -> Row:
 
 
 def compile_all(wanted: Sequence[tuple[str, str]], pool: Executor) -> dict[str, dict[str, Row]]:
-    """Compile configurations for targets, as ``rows`` names them, in the processes of a pool.
+    """Compile configurations for targets, named as by ``rows``, in the processes of a pool.
 
     Returns:
-        configuration -> target -> what was read.
+        configuration -> target -> properties of the binary.
 
     Raises:
-        InputError: kernels are interpreted in those processes.
+        InputError: kernels are interpreted in those processes, not compiled.
     """
     table: dict[str, dict[str, Row]] = {}
     read = pool.map(compiled, *zip(*wanted, strict=True))
@@ -161,12 +161,12 @@ def compile_all(wanted: Sequence[tuple[str, str]], pool: Executor) -> dict[str, 
 
 
 def read_record() -> dict[str, Any]:
-    """{"triton": version, "table": as ``compile_all`` gives it}."""
+    """The record: {"triton": version, "table": a result of ``compile_all``}."""
     return json.loads(RECORD.read_text(encoding="utf-8"))
 
 
 def differences(old: dict[str, dict[str, Row]], new: dict[str, dict[str, Row]]) -> list[str]:
-    """Lines that say what changed, a configuration and target each."""
+    """One line for each configuration and target that differs."""
     lines = []
     for configuration in sorted({*old, *new}):
         for target in TARGETS:
@@ -187,8 +187,8 @@ def differences(old: dict[str, dict[str, Row]], new: dict[str, dict[str, Row]]) 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Compile, compare, and keep if asked; 1 if something differs and was not kept."""
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # as it runs; the default will change
+    """Compile and compare; write the record if asked, else return 1 if something differs."""
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # Triton's default now, about to change
     import triton
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])

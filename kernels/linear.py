@@ -1,4 +1,4 @@
-"""Matrix product with bias, and with exact GELU in the epilogue."""
+"""Linear layer: matrix product with bias and optional GELU in the epilogue."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-LIBRARY = Config({"LIBRARY": True}, warps=0)  # torch's own product, and GELU after it
-HOPPER = "sm_90"  # the one architecture whose copy engine (TMA) the persistent kernel is made for
-ALIGNMENT = 16  # bytes: where a matrix's rows must begin for it
+LIBRARY = Config({"LIBRARY": True}, warps=0)  # torch's own product, followed by GELU
+HOPPER = "sm_90"  # the only architecture with the persistent kernel, which loads through TMA
+ALIGNMENT = 16  # bytes to which TMA needs the rows of a matrix aligned
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool = False) -> Tensor:
-    """x @ weight.T + bias, through the exact (erf) GELU if asked; sums and GELU in fp32.
+    """x @ weight.T + bias, optionally followed by exact (erf) GELU; sums and GELU in fp32.
 
-    A row's result has the same bits whatever other rows there are, unless tuning found torch's
-    own product to be faster and it runs instead.
+    A row's result has the same bits whatever other rows there are, unless tuning found torch's own
+    product to be faster, which then runs instead.
 
     Args:
         x: [M, K] fp32, fp16 or bf16; rows may be strided.
@@ -81,16 +81,16 @@ def product(
     fallback: Config,
     scales: tuple[Tensor | None, ...] = (None, None, None),
 ) -> Tensor:
-    """Launch a product with a persistent configuration or a plain one.
+    """Launch the persistent or the plain kernel.
 
     Args:
-        x: [M, K]; ``weight`` is [N, K], ``bias`` [N], of the result's precision.
+        x: [M, K]; ``weight`` is [N, K]; ``bias`` is [N], in the precision of the result.
         gelu: as in ``linear``.
-        config: what was chosen.
-        fallback: the plain configuration for operands that a persistent one cannot take: ``fits``
-            decides by their rows' places in memory, never by how many rows there are.
-        scales: of the rows of ``x``, of ``weight`` and of the result, all [..] fp32; a result with
-            a scale is e4m3.
+        config: the chosen configuration.
+        fallback: the plain configuration for operands that the persistent kernel cannot take.
+            ``fits`` decides this by their alignment, never by the number of rows.
+        scales: fp32 scales of the rows of ``x`` [M], of ``weight`` [N] and of the result [M]; a
+            result with scales is e4m3.
     """
     from xtremely.kernels import _linear
 
@@ -106,7 +106,7 @@ def product(
     if tiles and is_persistent(config):
         from triton.tools.tensor_descriptor import TensorDescriptor
 
-        # Where two programs fit on a multiprocessor they share it; else they follow each other.
+        # Two programs share a multiprocessor if both fit; otherwise they run one after the other.
         _linear.multiply_persistent[min(tiles, 2 * _multiprocessors(x.device)),](
             TensorDescriptor.from_tensor(x, [m, k]),
             TensorDescriptor.from_tensor(weight, [n, k]),
@@ -138,18 +138,18 @@ def product(
 
 
 def plain_like(config: Config, fallback: Config) -> Config:
-    """The plain configuration that adds up as a persistent one does, to the same bits."""
+    """The plain configuration with the same order of sums, and so the same bits, as ``config``."""
     summed = {"SUMMED": config.constants["SUMMED"]}
     return replace(fallback, constants={**fallback.constants, **summed})
 
 
 def is_persistent(config: Config) -> bool:
-    """Whether it is one of the persistent kernel, whose operands come by TMA."""
+    """Whether a configuration is for the persistent kernel, which loads through TMA."""
     return "FLATTEN" in config.constants
 
 
 def fits(matrix: Tensor) -> bool:
-    """Whether the copy engine can fetch tiles of the matrix where it lies."""
+    """Whether TMA can load tiles of the matrix, by its strides and alignment."""
     stride, step = matrix.stride()
     return (
         matrix.numel() > 0
@@ -172,11 +172,11 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def _dot(fp32: bool) -> str:
-    return "ieee" if fp32 else "tf32"  # which low precisions ignore
+    return "ieee" if fp32 else "tf32"  # ignored in fp16 and bf16
 
 
 def shape_class(precision: torch.dtype, gelu: bool) -> str:
-    """The name that a product's configuration goes by."""
+    """The name of a product's shape class."""
     return f"{'gelu ' if gelu else ''}{TYPES[precision]}"
 
 
@@ -187,11 +187,11 @@ def _config(precision: torch.dtype, gelu: bool, architecture: str) -> Config:
 
 @cache
 def _candidates(precision: torch.dtype, gelu: bool, architecture: str) -> tuple[Config, ...]:
-    """The default first; on Hopper it is untuned, chosen for what the kernel compiles to."""
+    """Settings to measure, the default first; on Hopper that is untuned, chosen by its code."""
     persistent: tuple[Config, ...] = ()
-    if architecture == HOPPER and precision != torch.float32:  # fp32 has no matrix unit to feed
-        # GELU takes half as long as a product of depth 1024 takes the matrix unit. Small tiles
-        # leave a multiprocessor room for two programs, and one multiplies while one finishes.
+    if architecture == HOPPER and precision != torch.float32:  # tensor cores have no exact fp32
+        # GELU takes half as long as a product of depth 1024 on the tensor cores. With small tiles
+        # two programs fit on a multiprocessor, and one multiplies while the other runs GELU.
         small = (
             tiled(128, 128, 64, 4, 3, FLATTEN=True, GROUP=16),
             tiled(128, 128, 64, 4, 3, FLATTEN=True),
@@ -215,7 +215,7 @@ def _plain(precision: torch.dtype) -> tuple[Config, ...]:
 
 
 def tiled(m: int, n: int, k: int, warps: int, stages: int, **more: Any) -> Config:
-    """A configuration of the product: its tile, and FLATTEN if it is persistent."""
+    """A configuration with this tile size; ``FLATTEN`` in ``more`` makes it persistent."""
     constants = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k, "GROUP": 8, "SUMMED": k, **more}
     return Config(constants, warps, stages)
 
@@ -228,7 +228,7 @@ def make_inputs(
     columns: int,
     gelu: bool,
 ) -> Inputs:
-    """Random matrices, scaled so that GELU sees both of its arms."""
+    """Random matrices, scaled so that GELU gets inputs of both signs."""
 
     def rand(*shape: int) -> Tensor:
         return torch.randn(*shape, device=device, dtype=precision)
@@ -238,14 +238,14 @@ def make_inputs(
 
 
 def cost(x: Tensor, weight: Tensor, **_: object) -> tuple[float, float]:
-    """Two operations a product; both matrices read and the result written once."""
+    """Two operations per product; both matrices read and the result written once."""
     (rows, depth), columns = x.shape, len(weight)
     values = rows * depth + columns * depth + rows * columns
     return 2.0 * rows * depth * columns, float(values * x.element_size())
 
 
 def launches(architecture: str) -> list[Launch]:
-    """With and without GELU, in every precision; torch's own product ships no code."""
+    """With and without GELU, in every precision; torch's own product has no code to compile."""
     found = []
     for precision in PRECISIONS:
         kind = TYPES[precision]
@@ -265,9 +265,9 @@ def launch(
     config: Config,
     fallback: Config,
 ) -> list[Launch]:
-    """What ships for a shape class: a persistent configuration and its fallback, or a plain one.
+    """The launches of a shape class: a persistent one and its fallback, or a plain one.
 
-    ``operand``, ``bias`` and ``result`` are Triton's names of precisions.
+    ``operand``, ``bias`` and ``result`` are precisions, as Triton names them.
     """
     from xtremely.kernels import _linear
 
@@ -295,12 +295,12 @@ def launch(
 
 
 def here() -> str:
-    """The architecture of this machine's GPU, on which tuning measures."""
+    """The architecture of this machine's GPU."""
     return architecture_of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def tunings() -> list[Tuning]:
-    """The feed-forward product of XLM-R large; candidates are those of this machine's GPU."""
+    """The feed-forward product of XLM-R large, with candidates for this machine's GPU."""
     case = {"rows": 32768, "depth": 1024, "columns": 4096}
     return [
         Tuning(shape_class(p, gelu), p, {**case, "gelu": gelu}, _candidates(p, gelu, here()))
@@ -321,7 +321,7 @@ KERNEL = Kernel(
             (7, 48, 13),
             (130, 96, 67),
             (33, 131, 129),
-            (130, 160, 72),  # rows that the copy engine can fetch: the persistent kernel's
+            (130, 160, 72),  # aligned for TMA, so for the persistent kernel
         )
         for gelu in (False, True)
     ),

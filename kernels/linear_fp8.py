@@ -1,4 +1,4 @@
-"""Matrix product of fp8 rows with their scales, with bias, and with exact GELU in the epilogue."""
+"""Linear layer in fp8 with one scale per row, with bias and optional GELU in the epilogue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xtremely.kernels.linear import HOPPER, check_shapes, here, launch, product,
 from xtremely.kernels.quantise import E4M3, LARGEST, has_e4m3, quantise_ref, require_e4m3
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
-PRECISIONS = (torch.float16, torch.bfloat16)  # of bias and result
+PRECISIONS = (torch.float16, torch.bfloat16)  # dtypes of bias and result
 PLAIN = tiled(128, 128, 128, 8, 3)
 
 
@@ -28,17 +28,17 @@ def linear_fp8(
     gelu: bool = False,
     out_scale: Tensor | None = None,
 ) -> Tensor:
-    """(x * x_scale[:, None]) @ (weight * weight_scale[:, None]).T + bias, through GELU if asked.
+    """(x * x_scale[:, None]) @ (weight * weight_scale[:, None]).T + bias, optionally with GELU.
 
-    With ``out_scale`` the result is fp8 itself, the next product's ``x``, and nothing of 16 bits is
-    ever written. Its scales must be known beforehand: e4m3 has an exponent, so that a scale 16
-    times too large costs only the smallest values some bits.
+    With ``out_scale`` the result is fp8, the ``x`` of the next product, and no 16-bit values are
+    written. Its scales must be known beforehand. Too large a scale costs little: as e4m3 has an
+    exponent, one that is 16 times too large only costs the smallest values some bits.
 
-    Sums, scales, bias and GELU are fp32. Hopper's matrix unit itself keeps fewer bits of a sum of
-    fp8 products (about 14, says DeepSeek-V3's report). Settings say whether its sums of 128
-    products are added up outside of it (``SUMMED``, the default) or all are left to it, which is
-    faster, and which tuning takes only where the result's own precision is coarser (LOG.md). A
-    row's result has the same bits whatever other rows there are.
+    Sums, scales, bias and GELU are in fp32. But Hopper's tensor cores keep fewer bits of sums of
+    fp8 products (about 14, according to DeepSeek-V3's report). By default, sums of 128 products
+    (``SUMMED``) are therefore added in fp32 outside of them. Leaving the whole sum to them is
+    faster; tuning only chooses it where the result's own precision is coarser (LOG.md). A row's
+    result has the same bits whatever other rows there are.
 
     Args:
         x: [M, K] e4m3, as from ``quantise``; rows may be strided.
@@ -47,14 +47,13 @@ def linear_fp8(
         weight_scale: [N] fp32.
         bias: [N] fp16 or bf16.
         gelu: whether to apply exact (erf) GELU to the result before it is written.
-        out_scale: [M] fp32, what each row of the result is divided by; quotients beyond 448 become
-            448.
+        out_scale: [M] fp32; each row of the result is divided by its scale and clipped at 448.
 
     Returns:
         [M, N], contiguous, the precision of ``bias``; e4m3 with ``out_scale``.
 
     Raises:
-        InputError: also on a device without e4m3.
+        InputError: an argument is not legal, or the device does not support e4m3.
     """
     scales = {"x_scale": x_scale, "weight_scale": weight_scale, "out_scale": out_scale}
     _checked(x, weight, bias, scales)
@@ -78,7 +77,7 @@ def linear_fp8_ref(
     gelu: bool = False,
     out_scale: Tensor | None = None,
 ) -> Tensor:
-    """``linear_fp8`` in plain torch: the values with their scales multiplied in fp32."""
+    """``linear_fp8`` in plain torch: values times scales, multiplied in fp32."""
     scales = {"x_scale": x_scale, "weight_scale": weight_scale, "out_scale": out_scale}
     _checked(x, weight, bias, scales)
     precision = torch.promote_types(bias.dtype, torch.float32)
@@ -114,7 +113,7 @@ def _config(precision: torch.dtype, gelu: bool, rounded: bool, architecture: str
 
 @cache
 def _candidates(architecture: str) -> tuple[Config, ...]:
-    """The default first; on Hopper it is untuned, chosen for what the kernel compiles to."""
+    """Settings to measure, the default first; on Hopper that is untuned, chosen by its code."""
     if architecture != HOPPER:
         return (PLAIN,)
     tiles = ((128, 128, 128, 4, 3), (128, 256, 128, 8, 3), (256, 128, 128, 8, 3))
@@ -136,10 +135,10 @@ def make_inputs(
     gelu: bool,
     rounded: bool = False,
 ) -> Inputs:
-    """Quantised random matrices, scaled so that GELU sees both of its arms.
+    """Quantised random matrices, scaled so that GELU gets inputs of both signs.
 
-    If ``rounded``, also scales of the result: no value exceeds its row's length times the longest
-    row of weights.
+    If ``rounded``, also scales for the result: no value exceeds the length of its row of ``x``
+    times that of the longest row of weights.
     """
     x, x_scale = quantise_ref(torch.randn(rows, depth, device=device))
     weight, weight_scale = quantise_ref(torch.randn(columns, depth, device=device) / depth**0.5)
@@ -163,19 +162,19 @@ def make_inputs(
 def cost(
     x: Tensor, weight: Tensor, bias: Tensor, out_scale: Tensor | None = None, **_: object
 ) -> tuple[float, float]:
-    """Two operations a product; both matrices and scales read and the result written once."""
+    """Two operations per product; matrices and scales read and the result written once."""
     (rows, depth), columns = x.shape, len(weight)
     read = (rows + columns) * (depth + 4.0)
     written = bias.element_size() if out_scale is None else 1
     return 2.0 * rows * depth * columns, read + rows * columns * written
 
 
-# With GELU or without, and in what precision the result is written.
+# Whether with GELU, and the precision of the result.
 SHIPPED = ((False, False), (True, False), (True, True))
 
 
 def launches(architecture: str) -> list[Launch]:
-    """What an encoder needs, to every precision, where the architecture has e4m3."""
+    """The products of an encoder, in every precision, where the architecture has e4m3."""
     found = []
     for precision in PRECISIONS if has_e4m3(architecture) else ():
         kind = TYPES[precision]
@@ -188,7 +187,7 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """The feed-forward product of XLM-R large; candidates are those of this machine's GPU."""
+    """The feed-forward product of XLM-R large, with candidates for this machine's GPU."""
     case = {"rows": 32768, "depth": 1024, "columns": 4096}
     return [
         Tuning(
@@ -203,7 +202,7 @@ def tunings() -> list[Tuning]:
 
 
 def values(out: Tensor, out_scale: Tensor | None = None, **_: object) -> Tensor:
-    """The result; one in fp8 as places in the order of e4m3's numbers, where a step is 1."""
+    """The result; fp8 values as ranks among all e4m3 numbers, so that one rounding step is 1."""
     if out_scale is None:
         return out
     bits = out.view(torch.uint8).to(torch.int32)

@@ -14,8 +14,8 @@ from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-WIDEST = 8192  # a row is kept in the registers of one program
-WIDTHS = (384, 768, 1024)  # what compile checks and tuning look at
+WIDEST = 8192  # most values of a row, which is kept in the registers of one program
+WIDTHS = (384, 768, 1024)  # widths for compile checks and tuning
 
 
 def norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -62,7 +62,7 @@ def norm_ref(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: flo
 
 
 def check_shapes(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """Raise InputError unless the arguments belong together."""
+    """Raise InputError unless the arguments' shapes and dtypes fit each other."""
     require(x.ndim == 2, f"x has shape {tuple(x.shape)}, expected [tokens, width]")
     require(
         residual.shape == x.shape and residual.dtype == x.dtype,
@@ -77,7 +77,7 @@ def check_shapes(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> N
 
 
 def check_for_kernel(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """Raise InputError unless the kernel can take the arguments where they lie."""
+    """Raise InputError unless the kernel can take the arguments as they are."""
     check_shapes(x, residual, weight, bias)
     for name, tensor in (("x", x), ("residual", residual), ("weight", weight), ("bias", bias)):
         kernel_input(name, tensor, PRECISIONS)
@@ -89,19 +89,19 @@ def check_for_kernel(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) 
 
 
 def row_columns(width: int) -> int:
-    """Columns (a power of two) of a program that keeps a row of ``width`` values."""
+    """``width`` rounded up to a power of two: the columns of a program that holds one row."""
     return 1 << max(0, width - 1).bit_length()
 
 
 def row_config(kernel: str, width: int, precision: torch.dtype, architecture: str) -> Config:
-    """Settings of a kernel that gives every row a program."""
+    """Settings of a kernel with one program per row."""
     default = row_candidates(width)[0]
     return choose(kernel, f"{width} {TYPES[precision]}", architecture, default)
 
 
 @cache
 def row_candidates(width: int) -> tuple[Config, ...]:
-    """Warps for a row of ``width`` values, the default first."""
+    """Numbers of warps to measure for a row of ``width`` values, the default first."""
     default = min(8, max(1, row_columns(width) // 512))
     return tuple(Config({}, warps) for warps in sorted((1, 2, 4, 8), key=lambda w: w != default))
 
@@ -109,9 +109,9 @@ def row_candidates(width: int) -> tuple[Config, ...]:
 def make_inputs(
     precision: torch.dtype, device: torch.device, rows: int, width: int, mean: float = 1
 ) -> Inputs:
-    """Random rows; off-centre, so that the mean matters.
+    """Random rows whose mean is far above their standard deviation.
 
-    A mean far above the deviation tells a variance of centred values from a difference of squares.
+    Such rows reveal a variance that is computed as a difference of squares, which is inaccurate.
     """
 
     def rand(*shape: int) -> Tensor:
@@ -127,7 +127,7 @@ def make_inputs(
 
 
 def cost(x: Tensor, **_: object) -> tuple[float, float]:
-    """About eight operations a value; two reads and a write."""
+    """About eight operations per value; two reads and one write."""
     return 8.0 * x.numel(), 3.0 * x.numel() * x.element_size()
 
 
@@ -152,7 +152,7 @@ def row_tunings(
     widths: tuple[int, ...] = WIDTHS,
     candidates: Callable[[int], tuple[Config, ...]] = row_candidates,
 ) -> list[Tuning]:
-    """Every width and precision, at a batch of 32,768 tokens."""
+    """Every width and precision, with a batch of 32,768 tokens."""
     return [
         Tuning(f"{width} {TYPES[p]}", p, {"rows": 32768, "width": width}, candidates(width))
         for p in PRECISIONS

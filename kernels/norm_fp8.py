@@ -1,4 +1,4 @@
-"""Residual add and LayerNorm in one pass, the result also as fp8 rows for the product after it."""
+"""Residual add and LayerNorm in one pass, with the result also quantised to fp8 rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from xtremely.kernels.spec import TYPES, Kernel, Launch
 def norm_fp8(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``norm``, and what ``quantise`` makes of its result, without reading that again.
+    """``norm`` and ``quantise`` of its result, in one pass.
 
-    A post-norm encoder needs all of it: the result for the next residual add, its fp8 rows for the
-    next product, and their lengths to know beforehand how large that product's values can be.
+    A post-norm encoder needs all outputs: the result for the next residual add, its fp8 rows for
+    the next product, and their lengths, which bound the values of that product.
 
     Args:
         x: [T, H] fp32, fp16 or bf16; rows may be strided.
@@ -36,12 +36,12 @@ def norm_fp8(
         eps: added to the variance.
 
     Returns:
-        The result [T, H], the precision of ``x``; its rows as values [T, H] e4m3 and scales [T]
-        fp32, to the bit what ``quantise`` gives for the result; the result's lengths (L2) [T] fp32.
-        All contiguous.
+        The result [T, H] in the precision of ``x``; its quantised rows, values [T, H] e4m3 and
+        scales [T] fp32, with the same bits as from ``quantise``; and the L2 norms [T] fp32 of the
+        result's rows. All are contiguous.
 
     Raises:
-        InputError: also on a device without e4m3.
+        InputError: an argument is not legal, or the device does not support e4m3.
     """
     from xtremely.kernels import _norm_fp8
 
@@ -83,7 +83,7 @@ def norm_fp8_ref(
 
 
 def cost(x: Tensor, **_: object) -> tuple[float, float]:
-    """About 18 operations a value; two reads, a write, a byte a value, eight bytes a row."""
+    """About 18 operations per value; two reads and a write, one byte per value, 8 per row."""
     return 18.0 * x.numel(), x.numel() * (3.0 * x.element_size() + 1.0) + 8.0 * len(x)
 
 
@@ -107,7 +107,7 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def values(out: tuple[Tensor, Tensor, Tensor, Tensor], **_: object) -> Tensor:
-    """LayerNorm's result; what follows from it has its own tests."""
+    """The result of LayerNorm; the quantised rows are tested separately."""
     return out[0]
 
 

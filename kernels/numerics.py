@@ -1,9 +1,8 @@
-"""How exact a kernel must be: a law, not a tolerance.
+"""The accuracy rule for kernels: at most twice the error of plain torch, plus rounding.
 
-Three answers are compared: the kernel's, plain torch's in the same precision, and an exact one
-computed in fp64. The kernel may be wrong by at most twice as much as plain torch is, plus
-the rounding that the precision itself makes on values of this size. The law follows the tests of
-Dao-AILab's flash-attention.
+Three results are compared: the kernel's, plain torch's in the same precision, and one computed in
+fp64. The kernel's error may be at most twice that of plain torch, plus the rounding error of the
+precision at values of this size. The rule follows the tests of Dao-AILab's flash-attention.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ FACTOR = 2.0
 
 
 def raised(value: Any) -> Any:
-    """A tensor in fp64 (whole numbers and other arguments as they are)."""
+    """A floating-point tensor in fp64; other arguments are returned as they are."""
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def rounding(exact: Tensor, precision: torch.dtype) -> float:
-    """Noise of the precision at these values: a unit in the last place of the largest."""
+    """Rounding error of the precision: one unit in the last place of the largest value."""
     largest = float(exact.abs().max()) if exact.numel() else 0.0
     if not 0 < largest < math.inf:
         return 0.0
@@ -34,16 +33,16 @@ def rounding(exact: Tensor, precision: torch.dtype) -> float:
 def assert_no_worse_than_plain(
     out: Tensor, plain: Tensor, exact: Tensor, factor: float = FACTOR
 ) -> None:
-    """Fail unless ``out`` errs at most ``factor`` times as much as ``plain``, plus rounding.
+    """Fail if the error of ``out`` exceeds ``factor`` times that of ``plain``, plus rounding.
 
     Args:
-        out: the kernel's answer.
-        plain: plain torch's answer in the same precision.
-        exact: the answer in fp64.
-        factor: a case that needs more than two says why.
+        out: the kernel's result.
+        plain: plain torch's result in the same precision.
+        exact: the result in fp64.
+        factor: 2 by default; callers explain a larger one.
 
     Raises:
-        AssertionError: with maximum and RMS of both errors and the worst place.
+        AssertionError: with maximum and RMS of both errors and the coordinates of the largest.
     """
     assert out.shape == exact.shape, f"shape {tuple(out.shape)}, expected {tuple(exact.shape)}"
     assert out.dtype == plain.dtype, f"dtype {out.dtype}, expected {plain.dtype}"
@@ -68,7 +67,7 @@ def three_answers(
     ref: Callable[..., Tensor],
     inputs: dict[str, Any],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The kernel's answer, plain torch's, and the exact one, for the same inputs."""
+    """Results of the kernel, of plain torch and in fp64, for the same inputs."""
     exact = ref(**{name: raised(value) for name, value in inputs.items()})
     return run(**inputs), ref(**inputs), exact
 

@@ -1,4 +1,4 @@
-"""Packed variable-length batches: rows of every sequence end to end, no padding between them."""
+"""Packed batches of variable-length sequences: tokens end to end, without padding."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from xtremely.kernels.guard import require
 
-SMALLEST_SLOT = 16  # rows of the smallest matrix product a tensor core does
+SMALLEST_SLOT = 16  # rows of the smallest matrix product on tensor cores
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Values of B sequences end to end.
+    """Values of B sequences, packed end to end.
 
     Attributes:
         values: [T, ...], the rows of sequence 0, then of sequence 1, and so on.
         cu_seqlens: [B + 1] int32; sequence b is ``values[cu_seqlens[b]:cu_seqlens[b + 1]]``.
-        max_seqlen: the longest sequence's length (0 for an empty batch).
+        max_seqlen: length of the longest sequence (0 for an empty batch).
     """
 
     values: Tensor
@@ -33,7 +33,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Run:
-    """A stretch of neighbouring sequences of one length: a dense [count, length] block."""
+    """Consecutive sequences of equal length, which form a dense [count, length] block."""
 
     start: int
     count: int
@@ -46,14 +46,14 @@ class Run:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on a device, without waiting for what the device is doing."""
+    """Copy a CPU tensor to a device without waiting for the device's queued work."""
     if device.type == "cuda":
-        tensor = tensor.pin_memory()  # only from there can the GPU fetch it on its own
+        tensor = tensor.pin_memory()  # asynchronous copies need pinned memory
     return tensor.to(device, non_blocking=True)
 
 
 def cumulative(lengths: Tensor) -> Tensor:
-    """Lengths [B] to cu_seqlens [B + 1] int32."""
+    """Cumulative sequence lengths (cu_seqlens) [B + 1] int32 from lengths [B]."""
     cu = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
     cu[1:] = torch.cumsum(lengths, 0)
     return cu
@@ -61,15 +61,15 @@ def cumulative(lengths: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ShortTiles:
-    """Short sequences gathered into tiles of a fixed number of rows, several to a tile.
+    """Short sequences gathered into tiles of a fixed number of rows, several per tile.
 
-    A tile is cut into slots of one power-of-two size, and a sequence stands at the head of its
-    slot: where it stands inside the slot never depends on its neighbours, so neither does the
-    order in which a kernel adds it up.
+    A tile is divided into slots of equal, power-of-two size. A sequence begins at the start of its
+    slot. So its place in the slot, and the order in which a kernel sums its values, do not depend
+    on the other sequences.
 
     Attributes:
-        rows: [tiles, block] int32, each tile row's row in the packed values; -1 where none is.
-        shifts: [tiles] int32, the logarithm (base 2) of a slot's rows.
+        rows: [tiles, block] int32, for each row of a tile its row in the packed values, or -1.
+        shifts: [tiles] int32, base-2 logarithm of the slot size.
     """
 
     rows: Tensor
@@ -77,17 +77,17 @@ class ShortTiles:
 
 
 class Layout:
-    """Where the sequences of a packed batch lie: made once a batch, used by every layer.
+    """The sequence boundaries of a packed batch, with tilings that every layer uses.
 
     Args:
-        lengths: tokens of each sequence.
-        device: where the tensors of the layout live.
+        lengths: tokens of each of the B sequences.
+        device: device of the layout's tensors.
 
     Attributes:
-        lengths: the same, as a tuple.
-        total: number of tokens.
-        max_seqlen: the longest sequence.
-        cu_seqlens: [B + 1] int32 sequence borders on the device.
+        lengths: the lengths, as a tuple.
+        total: number of tokens in all.
+        max_seqlen: tokens of the longest sequence.
+        cu_seqlens: [B + 1] int32, cumulative sequence lengths, on the device.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu"):
@@ -105,7 +105,7 @@ class Layout:
         return self if device == self.device else Layout(self.lengths, device)
 
     def require_rows(self, name: str, values: Tensor) -> None:
-        """Raise InputError unless the rows of ``values`` can be this layout's tokens."""
+        """Raise InputError unless ``values`` has one row per token and is on the same device."""
         require(
             len(values) == self.total,
             f"{name} has {len(values)} rows, the layout's sequences have {self.total} tokens",
@@ -118,10 +118,10 @@ class Layout:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The maximal runs of neighbouring sequences of equal, non-zero length, in order.
+        """Maximal runs of consecutive sequences of equal, non-zero length, in order.
 
-        In a batch sorted by length there are few of them, and each is a dense block: attention
-        over a run needs no mask.
+        A batch that is sorted by length has few runs. Each is a dense block, so attention over it
+        needs no mask.
         """
         found: list[Run] = []
         start = 0
@@ -134,15 +134,15 @@ class Layout:
         return found
 
     def short_tiles(self, above: int, block: int) -> ShortTiles | None:
-        """Tiles of ``block`` rows over the sequences of ``above`` + 1 to ``block`` tokens."""
+        """Tiles of ``block`` rows for the sequences of ``above`` + 1 to ``block`` tokens."""
         return self._once(f"short {above}", block, lambda size: self._short_tiles(above, size))
 
     def long_tiles(self, above: int, block: int) -> Tensor | None:
-        """Query tiles of at most ``block`` rows over the sequences of more than ``above`` tokens.
+        """Query tiles of at most ``block`` rows for the sequences of more than ``above`` tokens.
 
         Returns:
-            [tiles, 4] int32: first and last + 1 query row, first and last + 1 row of the
-            sequence; those of the longest sequences first.
+            [tiles, 4] int32: start and end (exclusive) of the query rows, then of the sequence;
+            longest sequences first. None if there are no such sequences.
         """
         return self._once(f"long {above}", block, lambda size: self._long_tiles(above, size))
 
@@ -189,7 +189,7 @@ class Layout:
 
 
 def pack(padded: Tensor, lengths: Tensor) -> Packed:
-    """Drop the padding: [B, L, ...] with lengths [B] to a Packed of sum(lengths) rows."""
+    """Remove the padding from [B, L, ...], given lengths [B]."""
     longest = int(lengths.max()) if lengths.numel() else 0
     require(
         longest <= padded.shape[1], f"length {longest} exceeds the padded width {padded.shape[1]}"
@@ -199,7 +199,7 @@ def pack(padded: Tensor, lengths: Tensor) -> Packed:
 
 
 def unpack(packed: Packed, fill: float = 0.0) -> Tensor:
-    """Back to [B, max_seqlen, ...], ``fill`` in the padding."""
+    """Pad packed values to [B, max_seqlen, ...] with ``fill``."""
     lengths = packed.cu_seqlens.diff()
     sound = bool((lengths >= 0).all()) and int(packed.cu_seqlens[-1]) == len(packed.values)
     require(

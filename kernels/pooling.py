@@ -1,4 +1,4 @@
-"""One vector a sequence from packed hidden states."""
+"""Pools packed hidden states to one vector per sequence: mean or first token."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def pool(values: Tensor, layout: Layout, pooling: str, unit: bool = False) -> Tensor:
-    """Mean over all of a sequence's tokens (specials included) or its first token.
+    """The mean of a sequence's hidden states (special tokens included), or the first one.
 
-    Sums are fp32. A sequence without tokens pools to zeros.
+    Sums are in fp32. A sequence without tokens pools to zeros.
 
     Args:
         values: [T, H] packed hidden states, fp32, fp16 or bf16; rows may be strided.
-        layout: where the T tokens' B sequences lie.
-        pooling: ``mean`` or ``cls``.
+        layout: the boundaries of the B sequences.
+        pooling: ``mean`` or ``cls`` (the first token).
         unit: scale every vector to length 1 (a zero vector stays zero).
 
     Returns:
@@ -99,7 +99,7 @@ def make_inputs(
 
 
 def cost(values: Tensor, layout: Layout, pooling: str, **_: object) -> tuple[float, float]:
-    """An addition a value read; the result written in fp32."""
+    """One addition per value read; the result is written in fp32."""
     pooled = 4.0 * len(layout.lengths) * values.shape[1]
     read = float(values.numel()) if pooling == "mean" else pooled / 4
     return read if len(values) else 0.0, read * values.element_size() + pooled
@@ -115,7 +115,7 @@ def _config(shape: str, width: int, architecture: str) -> Config:
 
 @cache
 def _candidates(width: int) -> tuple[Config, ...]:
-    """Rows taken at a time and warps, the default first."""
+    """Rows read at a time and warps, the default first."""
     default = (8, 2 * min(8, max(1, row_columns(width) // 512)))
     others = ((rows, warps) for rows in (4, 8, 16) for warps in (2, 4, 8))
     settings = dict.fromkeys((default, *others))

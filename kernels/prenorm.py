@@ -1,4 +1,4 @@
-"""Residual add, and LayerNorm of the sum beside it: what stands between two pre-norm blocks."""
+"""Residual add and LayerNorm in one pass, returning the sum, too: between two pre-norm blocks."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from xtremely.kernels.spec import TYPES, Kernel, Launch
 def prenorm(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """x + residual, for the next residual add, and LayerNorm of it, for the next block.
+    """x + residual for the next residual add, and its LayerNorm for the next block.
 
     Args:
-        x: [T, H] fp32, fp16 or bf16, a block's output; rows may be strided.
+        x: [T, H] fp32, fp16 or bf16, the output of a block; rows may be strided.
         residual: [T, H], the same precision.
         weight: [H].
         bias: [H].
         eps: added to the variance.
 
     Returns:
-        The sum and its LayerNorm (taken before the sum is rounded, in fp32), each [T, H],
-        contiguous, the precision of ``x``.
+        The sum and its LayerNorm, each [T, H], contiguous, in the precision of ``x``. LayerNorm is
+        computed from the fp32 sum, before that is rounded.
     """
     from xtremely.kernels import _prenorm
 
@@ -80,7 +80,7 @@ def _config(width: int, precision: torch.dtype, architecture: str) -> Config:
 
 @cache
 def _candidates(width: int) -> tuple[Config, ...]:
-    """Rows of a program and warps; by default some 1,024 values and a warp for 512."""
+    """Rows per program and warps; by default about 1,024 values, and one warp per 512."""
     columns = row_columns(width)
     default = (max(1, 1024 // columns), min(8, max(2, columns // 512)))
     others = ((rows, warps) for rows in (1, 2, 4) for warps in (1, 2, 4, 8))
@@ -88,12 +88,12 @@ def _candidates(width: int) -> tuple[Config, ...]:
 
 
 def both(answer: tuple[Tensor, Tensor], **_: object) -> Tensor:
-    """The sum and its norm side by side."""
+    """The sum and its norm in one tensor."""
     return torch.cat(answer, dim=1)
 
 
 def cost(x: Tensor, **_: object) -> tuple[float, float]:
-    """About eight operations a value; two reads and two writes."""
+    """About eight operations per value; two reads and two writes."""
     return 8.0 * x.numel(), 4.0 * x.numel() * x.element_size()
 
 

@@ -1,4 +1,4 @@
-"""Rows as fp8 (e4m3) with a scale a row: what a product of fp8 matrices takes."""
+"""Row-wise quantisation to fp8 (e4m3) with one scale per row, for fp8 matrix products."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from xtremely.kernels.norm import PRECISIONS, WIDEST, row_columns, row_config, r
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch
 
 E4M3 = torch.float8_e4m3fn
-LARGEST = 448.0  # of e4m3
-SMALLEST = 2.0**-126  # scale: it and its reciprocal are normal fp32 numbers
+LARGEST = 448.0  # largest e4m3 number
+SMALLEST = 2.0**-126  # smallest scale: it and its reciprocal are normal fp32 numbers
 # Hidden and intermediate sizes of MiniLM, XLM-R base and large.
 WIDTHS = (384, 768, 1024, 1536, 3072, 4096)
 
 
 def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows as e4m3 values times a scale, which takes a row's largest magnitude to 448.
+    """Quantise every row to e4m3 values times a scale, with the largest magnitude at 448.
 
-    scale = max|row| / 448, but at least 2**-126, which is also that of a row of zeros; the values
-    are row * (1 / scale), rounded to nearest, ties to even. None is beyond 448 by more than that
-    rounding takes back. A row with NaN or infinity has NaN among its values.
+    scale = max|row| / 448, but at least 2**-126, as for a row of zeros. The values are
+    row * (1 / scale), rounded to nearest, ties to even; rounding never takes them beyond 448. A row
+    with NaN or infinity has NaN among its values.
 
     Args:
         x: [T, H] fp32, fp16 or bf16; rows may be strided.
@@ -34,7 +34,7 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
         The values [T, H] e4m3, contiguous, and the scales [T] fp32.
 
     Raises:
-        InputError: also on a device without e4m3.
+        InputError: an argument is not legal, or the device does not support e4m3.
     """
     from xtremely.kernels import _quantise
 
@@ -75,14 +75,14 @@ def _checked(x: Tensor) -> None:
 
 
 def has_e4m3(architecture: str) -> bool:
-    """Whether its matrix units take e4m3: NVIDIA's from Ada on. (gfx942's is another e4m3.)"""
+    """Whether its tensor cores support e4m3: NVIDIA from Ada on (gfx942 has another e4m3)."""
     return architecture == INTERPRETER or (
         architecture.startswith("sm_") and int(architecture.removeprefix("sm_")) >= 89
     )
 
 
 def require_e4m3(device: torch.device) -> None:
-    """Raise InputError unless kernels on the device can work with e4m3."""
+    """Raise InputError unless kernels on the device support e4m3."""
     found = architecture_of(device)
     require(
         has_e4m3(found),
@@ -100,7 +100,7 @@ def make_inputs(precision: torch.dtype, device: torch.device, rows: int, width: 
 
 
 def cost(x: Tensor) -> tuple[float, float]:
-    """About eight operations a value; read once, a byte written, four bytes a row."""
+    """About eight operations per value; one read, one byte written, four bytes per row."""
     return 8.0 * x.numel(), x.numel() * (x.element_size() + 1.0) + 4.0 * len(x)
 
 
@@ -121,7 +121,7 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def values(out: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-    """What the values and scales stand for."""
+    """The dequantised rows: values times scales."""
     quantised, scale = out
     return quantised.to(scale.dtype) * scale[:, None]
 

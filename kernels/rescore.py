@@ -1,4 +1,4 @@
-"""Inner products of every query with keys chosen for it, in fp64."""
+"""Inner products of every query with its own list of keys, summed in fp64."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-MAX_CHOSEN = 65535  # keys chosen for a query: a grid's second side is no longer
+MAX_CHOSEN = 65535  # most keys per query: the limit of a CUDA grid's second dimension
 
 
 def rescore(queries: Tensor, keys: Tensor, indices: Tensor) -> Tensor:
-    """Inner products of every query with its own keys; summed in fp64, rounded to fp32.
+    """Inner products of every query with its own keys, summed in fp64 and rounded to fp32.
 
-    Equal pairs of vectors have the same bits wherever they stand.
+    Equal pairs of vectors have results of the same bits, wherever they are.
 
     Args:
         queries: [M, D] fp32, fp16 or bf16; rows may be strided.
         keys: [N, D], the same precision.
-        indices: [M, C] int64, rows of the keys; C up to 65535.
+        indices: [M, C] int64, the rows of each query's keys; C is at most 65535.
 
     Returns:
         [M, C] fp32.
 
     Raises:
-        InputError: what was got, what is legal.
+        InputError: a shape, dtype, number of keys or index is not legal.
     """
     from xtremely.kernels import _rescore
 
@@ -93,7 +93,7 @@ def _config(precision: torch.dtype, architecture: str) -> Config:
 
 @cache
 def _candidates() -> tuple[Config, ...]:
-    """The default, untuned, first."""
+    """Settings to measure; the default, which was not tuned, first."""
     settings = ((32, 64, 4), (32, 32, 2), (32, 128, 8), (16, 64, 2), (16, 128, 4))
     return tuple(Config({"BLOCK_C": c, "BLOCK_K": k}, warps) for c, k, warps in settings)
 
@@ -101,14 +101,14 @@ def _candidates() -> tuple[Config, ...]:
 def make_inputs(
     precision: torch.dtype, device: torch.device, rows: int, columns: int, depth: int, chosen: int
 ) -> Inputs:
-    """Random vectors, and keys drawn for every query."""
+    """Random vectors, and random keys for every query."""
     queries, keys = (torch.randn(n, depth, device=device, dtype=precision) for n in (rows, columns))
     indices = torch.randint(columns, (rows, chosen), device=device)
     return {"queries": queries, "keys": keys, "indices": indices}
 
 
 def cost(queries: Tensor, keys: Tensor, indices: Tensor) -> tuple[float, float]:
-    """Two operations a product; queries and chosen keys read and the result written once."""
+    """Two operations per product; queries and chosen keys read and the result written once."""
     rows, depth = queries.shape
     vectors = (rows + indices.numel()) * depth * queries.element_size()
     return 2.0 * indices.numel() * depth, float(vectors + 12 * indices.numel())
@@ -133,7 +133,7 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """16 candidates each, as an exact search for four neighbours has."""
+    """16 keys per query, as in an exact search for four neighbours."""
     case = {"rows": 2**15, "columns": 2**17, "depth": 1024, "chosen": 16}
     return [Tuning(TYPES[precision], precision, case, _candidates()) for precision in PRECISIONS]
 

@@ -1,4 +1,4 @@
-"""The best answer spans of every packed sequence, from its tokens' start and end logits."""
+"""Finds the best answer spans of packed sequences, from the start and end logits of tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xtremely.kernels.packing import Layout
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-MAX_SPANS = 1024  # spans asked for, and tokens of a span: what one program holds at a time
+MAX_SPANS = 1024  # most spans per sequence and most tokens per span, which one program holds
 
 Spans = tuple[Tensor, Tensor, Tensor]
 
@@ -24,32 +24,32 @@ def span(
 ) -> Spans:
     """The ``best`` spans of every sequence by start logit + end logit, summed in fp32.
 
-    A span goes from a token that may begin one to the same or a later token of the sequence that
-    may end one, over ``longest`` tokens at most. Of equal spans the one that begins earlier comes
-    first, then the one that ends earlier. A sequence's result has the same bits whatever else is
-    in the batch.
+    A span goes from a token at which one may begin to the same or a later token of the sequence at
+    which one may end. It has at most ``longest`` tokens. Of spans with equal scores, the one that
+    begins earlier comes first, then the one that ends earlier. A sequence's result has the same
+    bits whatever else is in the batch.
 
-    Every legal span is looked at. The script of BERT and XTREME pairs the 20 likeliest starts with
-    the 20 likeliest ends among all tokens, illegal ones too, and so can miss spans, the very best
-    among them. It lets a span end at any token of the context, but begin only at a token that no
-    overlapping window shows with more context: hence two masks.
+    All legal spans are considered. The script of BERT and XTREME only pairs the 20 best starts with
+    the 20 best ends among all tokens, even illegal ones, so it can miss spans, even the best. It
+    lets a span end at any token of the context, but begin only at a token that has no more context
+    in another window; hence two masks.
 
     Args:
         logits: [T, 2] fp32, fp16 or bf16, start and end logit of every token; rows may be strided.
-            A start or end logit of -inf or NaN begins or ends no span.
+            No span begins or ends at a logit of -inf or NaN.
         may_begin: [T] bool, the tokens at which a span may begin.
         may_end: [T] bool, the tokens at which a span may end.
-        layout: where the T tokens' sequences lie; they may have any length.
-        best: spans wanted of each of the B sequences, 1 to 1024.
-        longest: tokens a span may have, 1 to 1024.
+        layout: the boundaries of the B sequences, of any length.
+        best: number of spans per sequence, 1 to 1024.
+        longest: most tokens of a span, 1 to 1024.
 
     Returns:
         Scores [B, best] fp32, best first, and the spans' first and last tokens [B, best] int32,
-        counted from the sequence's own start. Where a sequence has fewer legal spans, the rest of
-        its scores is -inf and the rest of its positions -1.
+        counted from the sequence's own start. If a sequence has fewer legal spans, its remaining
+        scores are -inf and its remaining positions -1.
 
     Raises:
-        InputError: what was got, what is legal.
+        InputError: a shape, dtype, ``best`` or ``longest`` is not legal.
     """
     from xtremely.kernels import _span
 
@@ -104,16 +104,17 @@ def span_ref(
 
 
 def _ranked(opening: Tensor, closing: Tensor, best: int, longest: int) -> Spans:
-    """Scores, begins and ends, each [count, spans], of the band above a diagonal, best first.
+    """Scores, begins and ends of the best spans, each [count, spans], best first.
 
-    Only the begins of the best spans are looked at: each has one of the ``best`` highest rows.
+    Only rows (begins) with one of the ``best`` highest maxima are sorted: no other row can have one
+    of the best spans.
     """
     width = min(longest, opening.shape[1])
     windows = F.pad(closing, (0, width - 1), value=-torch.inf).unfold(1, width, 1)
     band = opening[:, :, None] + windows
     band = band.masked_fill(band.isnan(), -torch.inf)
     rows = band.amax(dim=2).sort(dim=1, descending=True, stable=True).indices[:, :best]
-    rows = rows.sort(dim=1).values  # of equal spans the earlier begin stays first
+    rows = rows.sort(dim=1).values  # so that on ties the earlier begin comes first
     band = band.gather(1, rows[:, :, None].expand(-1, -1, width)).flatten(1)
     scores, at = band.sort(dim=1, descending=True, stable=True)
     nowhere = scores == -torch.inf
@@ -167,7 +168,7 @@ def make_inputs(
 def cost(
     logits: Tensor, layout: Layout, best: int, longest: int, **_: object
 ) -> tuple[float, float]:
-    """An addition a span, legal or not; logits and masks read and the result written once."""
+    """One addition per span, legal or not; logits and masks read, the result written once."""
     widths = ((length, min(length, longest)) for length in layout.lengths)
     spans = sum(length * width - width * (width - 1) / 2 for length, width in widths)
     read = layout.total * (2 * logits.element_size() + 2)
@@ -175,7 +176,7 @@ def cost(
 
 
 def values(out: Spans, logits: Tensor, layout: Layout, **_: object) -> Tensor:
-    """Scores, and the logits added up in fp64 where the spans are: [2, B, best], 0 for no span."""
+    """[2, B, best]: scores, and the spans' logits summed in fp64; 0 where there is no span."""
     scores, begins, ends = out
     there = begins >= 0
     first, last = ((layout.cu_seqlens[:-1, None] + one)[there].long() for one in (begins, ends))
@@ -195,7 +196,7 @@ def _config(precision: torch.dtype, architecture: str) -> Config:
 
 @cache
 def _candidates() -> tuple[Config, ...]:
-    """Begins taken at a time and warps, the default first."""
+    """Begins processed at a time and warps, the default first."""
     settings = ((512, 4), (512, 1), (512, 2), (512, 8), (256, 1), (256, 2), (256, 4))
     return tuple(Config({"BLOCK": begins}, warps) for begins, warps in settings)
 
@@ -220,7 +221,7 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """Every precision, on 1,200 full windows of XQuAD."""
+    """Every precision, on 1,200 full windows as in XQuAD."""
     case = {"lengths": (384,) * 1200, "best": 20, "longest": 30}
     return [Tuning(TYPES[precision], precision, case, _candidates()) for precision in PRECISIONS]
 

@@ -1,6 +1,6 @@
-"""What a kernel declares, and how the kernels are found.
+"""``Kernel``: what a kernel's module declares, and the discovery of all kernels.
 
-A kernel is one frozen value, ``KERNEL``, at the end of its module. Conformance tests, compile
+Each kernel is one frozen value, ``KERNEL``, at the end of its module. Conformance tests, compile
 checks and benchmarks loop over all of them.
 """
 
@@ -27,15 +27,15 @@ TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 @dataclass(frozen=True)
 class Launch:
-    """A jit function with fixed compile-time settings, as it ships.
+    """A jit function with the compile-time settings with which it ships.
 
     Attributes:
-        name: unique among the kernel's; that of its shape class unless ``shape`` is given.
+        name: unique within the kernel; the name of its shape class unless ``shape`` is given.
         function: the ``triton.jit`` function.
-        signature: type of every run-time argument, by name.
-        constants: values of the compile-time arguments that are not in ``config``.
+        signature: run-time argument -> its type.
+        constants: compile-time arguments that are not in ``config`` -> value.
         config: the settings chosen for the architecture.
-        shape: the shape class, where several launches share one.
+        shape: the shape class, where several launches belong to one.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Launch:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A shape class, inputs that stand for it, and the settings to try.
+    """A shape class, representative inputs, and the settings to measure.
 
     Attributes:
         shape: the class, as in ``launches``.
-        precision: of the inputs.
+        precision: dtype of the inputs.
         case: arguments of ``make_inputs``.
-        candidates: what to measure, the default among them.
+        candidates: settings to measure, the default first.
     """
 
     shape: str
@@ -64,7 +64,7 @@ class Tuning:
 
 
 def plain_values(out: Any, **_: Any) -> Tensor:
-    """A kernel's output is itself what the law of exactness judges."""
+    """The output itself, for kernels whose output is compared directly."""
     return out
 
 
@@ -73,17 +73,17 @@ class Kernel:
     """A kernel and its torch reference.
 
     Attributes:
-        name: the module's and the public function's.
+        name: name of the module and of the public function.
         run: the public function.
-        ref: its torch reference, same signature.
-        cases: what conformance tests run, each the arguments of ``make_inputs``.
+        ref: its torch reference, with the same signature.
+        cases: cases of the conformance tests, each the arguments of ``make_inputs``.
         make_inputs: (precision, device, **case) -> arguments of ``run``.
-        cost: arguments of ``run`` -> floating-point operations and bytes that must be moved.
-        launches: architecture -> every shipped configuration, for compile checks.
+        cost: arguments of ``run`` -> floating-point operations, and bytes that must be moved.
+        launches: architecture -> all shipped configurations, for compile checks.
         tunings: what ``xtremely kernels tune`` measures.
-        values: (output, **inputs) -> the numbers that the law of exactness judges; for an output
-            of indices, say, the scores at those indices.
-        precisions: those it takes.
+        values: (output, **inputs) -> the numbers whose error is judged (see ``numerics``). For an
+            output of indices, for example, these are the scores at the indices.
+        precisions: dtypes that it supports.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Kernel:
 
 
 def all_kernels() -> dict[str, Kernel]:
-    """Every kernel of the folder, by name."""
+    """All kernels in this folder: name -> kernel."""
     found: dict[str, Kernel] = {}
     for module in pkgutil.iter_modules(xtremely.kernels.__path__):
         if module.name.startswith("_"):

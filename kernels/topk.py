@@ -1,4 +1,4 @@
-"""Nearest neighbours by inner product, without ever writing the matrix of scores."""
+"""Nearest neighbours by inner product, without writing the score matrix to memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from xtremely.kernels.guard import kernel_input, require
 from xtremely.kernels.spec import TYPES, Inputs, Kernel, Launch, Tuning
 
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-MAX_K = 128  # neighbours: a list is read from end to end when something is to enter it
-LIMIT = 2**31 - 1  # of what the kernel counts in 32 bits
-LOW = 2**32 - 1  # the half of a packed number that holds the index
-BLOCK = 4096  # rows, and keys, that plain torch works on at a time
+MAX_K = 128  # most neighbours: inserting into a list reads all of it
+LIMIT = 2**31 - 1  # largest number that the kernel counts to, in 32 bits
+LOW = 2**32 - 1  # mask of the half of a packed number that holds the index
+BLOCK = 4096  # queries, and keys, that plain torch processes at a time
 
 
 class Nearest(NamedTuple):
-    """The k nearest keys of M queries, nearest first, the lower index first where scores tie.
+    """The k nearest keys of M queries, nearest first; on ties the lower index comes first.
 
     Attributes:
         values: [M, k] fp32 inner products.
@@ -38,17 +38,17 @@ Both = tuple[Nearest, Nearest]
 def topk(queries: Tensor, keys: Tensor, k: int) -> Nearest:
     """The k keys of largest inner product with every query; sums in fp32.
 
-    A row's result has the same bits whatever other rows there are. Beside inputs and result, it
+    A row's result has the same bits whatever other rows there are. Beside inputs and result, this
     takes memory for M lists of k + 1 numbers of 8 bytes.
 
     Args:
         queries: [M, D] fp32, fp16 or bf16; rows may be strided.
         keys: [N, D], the same precision.
-        k: 1 to 128; more than N gives N.
+        k: 1 to 128; at most N are returned.
 
     Raises:
-        InputError: what was got, what is legal. NaN, infinity, and values so large that a sum may
-            leave fp32's range are refused too.
+        InputError: shapes or dtypes are wrong, values are NaN or infinite, or so large that a sum
+            could exceed fp32.
     """
     return unpacked(_lists(queries, keys, k, both=False)[:, : len(keys)])
 
@@ -71,7 +71,7 @@ def topk_both_ref(x: Tensor, y: Tensor, k: int) -> Both:
 
 
 def by_blocks(queries: Tensor, keys: Tensor, k: int, wide: torch.dtype) -> Nearest:
-    """``topk`` of a block of rows and keys at a time; scores are summed in ``wide``."""
+    """``topk`` in blocks of queries and keys, with scores summed in the dtype ``wide``."""
     found = []
     for rows in queries.split(BLOCK):
         best = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
@@ -86,14 +86,14 @@ def by_blocks(queries: Tensor, keys: Tensor, k: int, wide: torch.dtype) -> Neare
 
 
 def packed(scores: Tensor, indices: Tensor) -> Tensor:
-    """Scores in fp32 and indices as int64 numbers: the higher score is higher, then the lower
-    index; zeros lose their sign. As in ``_topk.packed``."""
+    """Pack fp32 scores and indices into int64 numbers that order by higher score, then by lower
+    index; -0 becomes 0. As in ``_topk.packed``."""
     bits = (scores + 0.0).view(torch.int32)
     return (_ordered(bits).long() << 32) | (LOW - indices)
 
 
 def unpacked(numbers: Tensor) -> Nearest:
-    """What ``packed`` packed."""
+    """The scores and indices in numbers from ``packed``."""
     bits = _ordered((numbers >> 32).int())
     return Nearest(bits.view(torch.float32), LOW - (numbers & LOW))
 
@@ -103,7 +103,7 @@ def _ordered(bits: Tensor) -> Tensor:
 
 
 def _lists(x: Tensor, y: Tensor, k: int, both: bool) -> Tensor:
-    """[M, k] packed numbers, best first; with ``both`` [M + N, k]. Nothing is (-inf, 0)."""
+    """[M, k] packed numbers, best first; [M + N, k] with ``both``. Empty entries are (-inf, 0)."""
     from xtremely.kernels import _topk
 
     for name, tensor in (("the first matrix", x), ("the second matrix", y)):
@@ -141,7 +141,7 @@ def _lists(x: Tensor, y: Tensor, k: int, both: bool) -> Tensor:
 
 
 def checked(queries: Tensor, keys: Tensor, k: int) -> None:
-    """Raise InputError unless the one can be searched for the other."""
+    """Raise InputError unless ``keys`` can be searched for k neighbours of ``queries``."""
     require(
         queries.ndim == keys.ndim == 2 and queries.shape[1] == keys.shape[1],
         f"the vectors are {tuple(queries.shape)} and {tuple(keys.shape)}; expected [M, D], [N, D]",
@@ -171,7 +171,7 @@ def _largest(name: str, vectors: Tensor) -> float:
 
 
 def _dot(precision: torch.dtype) -> str:
-    return "ieee" if precision == torch.float32 else "tf32"  # which low precisions ignore
+    return "ieee" if precision == torch.float32 else "tf32"  # ignored in fp16 and bf16
 
 
 def _config(precision: torch.dtype, architecture: str) -> Config:
@@ -181,8 +181,9 @@ def _config(precision: torch.dtype, architecture: str) -> Config:
 
 @cache
 def _candidates(precision: torch.dtype, architecture: str) -> tuple[Config, ...]:
-    """The default, untuned, first: what compiles without spills; on Hopper the largest tile, as
-    loading smaller ones from the cache takes longer than multiplying them."""
+    """Settings to measure, all without register spills; the default, which was not tuned, first.
+    On Hopper it has the largest tile: loading smaller tiles from L2 takes longer than multiplying
+    them."""
     if precision == torch.float32:
         return (_tile(64, 128, 32, 8, 2), _tile(64, 64, 32, 4, 2), _tile(128, 128, 16, 8, 2))
     small = (_tile(128, 128, 64, 8, 3), _tile(128, 64, 64, 8, 3), _tile(64, 128, 64, 4, 3))
@@ -203,7 +204,7 @@ def make_inputs(
 
 
 def cost(x: Tensor, y: Tensor, k: int) -> tuple[float, float]:
-    """Two operations a product; the vectors read and both results written once."""
+    """Two operations per product; the vectors read and both results written once."""
     (rows, depth), columns = x.shape, len(y)
     result = 12 * (rows * min(k, columns) + columns * min(k, rows))
     vectors = (rows + columns) * depth * x.element_size()
@@ -211,7 +212,7 @@ def cost(x: Tensor, y: Tensor, k: int) -> tuple[float, float]:
 
 
 def values(out: Both, x: Tensor, y: Tensor, k: int) -> Tensor:
-    """Both sides' scores as given, and as fp64 finds them at the indices given: [2, scores]."""
+    """[2, scores]: both sides' scores, and fp64 scores at the indices that were returned."""
     found = []
     for (scores, indices), queries, keys in ((out[0], x, y), (out[1], y, x)):
         again = (queries.double()[:, None] * keys.double()[indices]).sum(dim=2)
@@ -239,7 +240,7 @@ def launches(architecture: str) -> list[Launch]:
 
 
 def tunings() -> list[Tuning]:
-    """Four neighbours each way, as in mining BUCC with XLM-R large, of fewer sentences."""
+    """Four neighbours in both directions, as for BUCC with XLM-R large, but fewer sentences."""
     here = architecture(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return [
         Tuning(

@@ -1,7 +1,7 @@
-"""Measuring which settings of a kernel are fastest on this GPU, and keeping them.
+"""Measures which compile-time settings of a kernel are fastest on this GPU, and stores them.
 
-Runs only when asked to (``xtremely kernels tune``): a kernel is never tuned behind its user's
-back. A candidate counts only if its result obeys the law of exactness.
+Tuning only runs on request (``xtremely kernels tune``). A candidate only counts if its result
+passes the accuracy rule of ``numerics``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from xtremely.kernels.configurations import TABLE, Config, architecture, forced,
 from xtremely.kernels.numerics import assert_no_worse_than_plain, raised
 from xtremely.kernels.spec import Inputs, Kernel, Tuning
 
-# A candidate must be so much faster than the default to take its place: less is noise.
+# Share by which a candidate must be faster than the default to replace it; less is noise.
 GAIN = 0.02
 
-Timer = Callable[[Callable[[], Any]], float]  # a call -> milliseconds
+Timer = Callable[[Callable[[], Any]], float]  # function -> milliseconds per call
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate of a kernel's shape class: its time, or why it is out."""
+    """A candidate for a kernel's shape class: its time in ms, or the error that excludes it."""
 
     kernel: str
     shape: str
@@ -38,7 +38,7 @@ class Tried:
 
 
 def milliseconds(call: Callable[[], Any]) -> float:
-    """Median time of a call on the GPU, caches flushed between calls."""
+    """Median time of a call on the GPU in ms; caches are flushed between calls."""
     from triton.testing import do_bench
 
     return float(do_bench(call, warmup=10, rep=40, quantiles=[0.5]))
@@ -50,10 +50,10 @@ def tune(
     device: torch.device,
     timer: Timer = milliseconds,
 ) -> Iterator[list[Tried]]:
-    """Try every candidate of every shape class.
+    """Measure all candidates of all shape classes in the given precisions.
 
     Yields:
-        A shape class's candidates in their order, the default first.
+        The candidates of one shape class, in order, the default first.
     """
     for kernel in kernels:
         for tuning in kernel.tunings():
@@ -70,7 +70,7 @@ def _try(kernel: Kernel, tuning: Tuning, device: torch.device, timer: Timer) -> 
             try:
                 _check(kernel, inputs, plain, exact)
                 taken, trouble = timer(lambda: kernel.run(**inputs)), ""
-            except Exception as error:  # too much shared memory, say: the candidate is out
+            except Exception as error:  # such as too much shared memory
                 taken, trouble = None, f"{type(error).__name__}: {error}"[:200]
         yield Tried(kernel.name, tuning.shape, config, taken, trouble)
 
@@ -81,7 +81,7 @@ def _check(kernel: Kernel, inputs: Inputs, plain: Tensor, exact: Tensor) -> None
 
 
 def winner(tried: list[Tried]) -> Tried | None:
-    """The fastest; the default unless another is clearly faster; None if nothing ran."""
+    """The fastest candidate, or the default if none is clearly faster; None if nothing ran."""
     ran = [one for one in tried if one.ms is not None]
     if not ran:
         return None
@@ -93,7 +93,7 @@ def winner(tried: list[Tried]) -> Tried | None:
 
 
 def line(tried: list[Tried]) -> str:
-    """What tuning found of a shape class, for people."""
+    """The result for a shape class, as one line of text."""
     best, default = winner(tried), tried[0]
     if best is None:
         return f"{default.kernel}: {default.shape}: nothing ran ({default.trouble})"
@@ -107,7 +107,7 @@ def line(tried: list[Tried]) -> str:
 
 
 def keep(tried: list[Tried], device: torch.device, path: Path = TABLE) -> None:
-    """Write a class's winner into the table; the others stay as they were."""
+    """Write the winner for a shape class into the table; other entries stay unchanged."""
     import triton
 
     table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,8 +1,8 @@
-"""Mutual neighbours of two sides too large to compare every sentence with every other.
+"""Nearest neighbours in both directions for sides that are too large for exact search.
 
-An index proposes candidates and the vectors themselves score them, in fp64. A base may be cut into
-parts that are indexed and searched one after the other: all parts share one training, and their
-lists are merged before anything else is done with them, so that the parts make no difference.
+A FAISS index proposes candidates, which are rescored in fp64 from the full vectors. A base may be
+split into shards that are indexed and searched one after the other. All shards share one training,
+and their candidates are merged before they are rescored, so sharding does not change the result.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from xtremely.retrieval.index import BLOCK, Index
 from xtremely.retrieval.neighbours import Neighbours, Vectors, merged
 from xtremely.retrieval.vectors import RowRange
 
-OVERFETCH = {"": 12, "PQ": 28}  # candidates beyond k; a code of a few bytes ranks roughly
+OVERFETCH = {"": 12, "PQ": 28}  # candidates beyond k; PQ codes rank less precisely
 RECALL = 0.98
-TUNED_ON = 131_072  # rows of a base
+TUNED_ON = 131_072  # rows of the base on which the search effort is tuned
 
-Watch = Callable[[str, int, int], None]  # what is done, rows done, of how many
+Watch = Callable[[str, int, int], None]  # called with (activity, rows done, rows in all)
 MapFunction = Callable[
     [Callable[[slice], Any], Iterable[slice]], Iterable[Any]
-]  # map, here or elsewhere
+]  # ``map``, or one that runs in other processes
 
 
 def _nobody(what: str, done: int, total: int) -> None:
@@ -46,17 +46,17 @@ def mutual(
     watch: Watch = _nobody,
     map_function: MapFunction = map,
 ) -> tuple[Both, dict[str, Any]]:
-    """The k nearest y of every x and x of every y, and how they were found.
+    """The k nearest y of every x, the k nearest x of every y, and a record of the method.
 
     Args:
-        x: [N, D], not 0.
-        y: [M, D], not 0.
-        k: at least 1.
+        x: [N, D], N at least 1.
+        y: [M, D], M at least 1.
+        k: neighbours per row, at least 1.
         factory: FAISS's description of an index, or ``exact``.
-        shards: parts of a base, one in memory at a time.
-        recall: share of the true neighbours that the index must propose.
-        watch: told how far it is.
-        map_function: applies the search to the parts, in their order, as ``map`` does.
+        shards: number of parts of a base; one is in memory at a time.
+        recall: share of the true neighbours that the index must propose, 0 to 1.
+        watch: called with progress, see ``Watch``.
+        map_function: applies the search to the shards, in order, as ``map`` does.
     """
     if factory == plan.EXACT_NAME:
         both = _exactly(x, y, k, shards, watch, map_function)
@@ -97,7 +97,7 @@ def nearest(
     watch: Watch = _nobody,
     map_function: MapFunction = map,
 ) -> tuple[Neighbours, dict[str, Any]]:
-    """The k nearest of a base for every query, among what an index proposes."""
+    """The k nearest rows among an index's candidates, and a record; arguments as ``mutual``."""
     plan.require_memory(factory, len(base), base.shape[1], shards)
     watch("training", 0, 1)
     index = Index.trained(base, factory)
@@ -106,7 +106,7 @@ def nearest(
     watch("training", 1, 1)
     cut = parts(len(base), shards)
     found: list[Neighbours] = []
-    heard = watch if map_function is map else _nobody  # nobody elsewhere can be listened to
+    heard = watch if map_function is map else _nobody  # other processes report no progress
     propose = partial(_propose, index, queries, base, k + overfetch, watch=heard)
     for done, part in enumerate(map_function(propose, cut)):
         found = [merged([*found, part], k + overfetch)] if found else [part]
@@ -117,7 +117,7 @@ def nearest(
 def _tune(
     index: Index, queries: Vectors, base: Vectors, k: int, overfetch: int, recall: float
 ) -> None:
-    """Choose the index's effort on rows spread over the base, whatever parts it is cut into."""
+    """Tune the index's effort on rows spread over the whole base, whatever the shards."""
     some = base[np.linspace(0, len(base) - 1, min(TUNED_ON, len(base)), dtype=int)]
     small = index.empty_copy()
     small.add(some)
@@ -135,7 +135,7 @@ def _propose(
     rows: slice,
     watch: Watch = _nobody,
 ) -> Neighbours:
-    """What the index finds among some rows of the base."""
+    """The candidates that the index finds among some rows of the base."""
     here, part = index.empty_copy(), RowRange(base, rows)
     here.add(part, _counted(watch, "indexing", len(part)))
     heard = _counted(watch, "searching", len(queries))
@@ -157,8 +157,8 @@ def _counted(watch: Watch, what: str, total: int) -> Callable[[int], None]:
 def _scored(queries: Vectors, base: Vectors, proposed: Neighbours, k: int) -> Neighbours:
     """The k best of the candidates; queries with fewer than k are searched exactly.
 
-    Candidates that tie with the last one are left out: which of them an index hands over depends
-    on the order in which it meets them.
+    Candidates that tie with the last one are dropped: which of them an index returns depends on the
+    order in which it visits them.
     """
     k = min(k, len(base))
     tied = proposed.scores <= proposed.scores[:, -1:]
@@ -178,7 +178,7 @@ def _scored(queries: Vectors, base: Vectors, proposed: Neighbours, k: int) -> Ne
 
 
 def parts(rows: int, shards: int) -> list[slice]:
-    """A base in at most so many parts, cut between blocks that are added at once."""
+    """Split a base into at most ``shards`` slices, at multiples of ``index.BLOCK``."""
     require_number("shards", shards, 1)
     size = -(-rows // (shards * BLOCK)) * BLOCK
     return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]

@@ -1,8 +1,8 @@
-"""Loading FAISS so that its matrix products are fast.
+"""Loads FAISS with fast matrix products.
 
-The faiss-cpu wheel brings an OpenBLAS of its own, 0.3.15 of 2021. On processors younger than that
-it falls back to kernels of 2004 ("Prescott"), several times slower, and says nothing. Which kernels
-it takes can only be chosen before it is loaded, so another process looks first.
+The faiss-cpu wheel contains its own OpenBLAS, 0.3.15 of 2021. On newer processors it silently falls
+back to kernels of 2004 ("Prescott"), which are several times slower. The kernels can only be chosen
+before OpenBLAS is loaded, so another process first finds out which ones it takes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from types import ModuleType
 from xtremely.kernels.guard import InputError
 
 VARIABLE = "OPENBLAS_CORETYPE"
-# Cores that OpenBLAS falls back to where it does not know the processor: no AVX.
+# Kernels without AVX, to which OpenBLAS falls back on processors that it does not know.
 SLOW = {"prescott", "core2", "nehalem", "generic", "katmai", "coppermine", "northwood", "banias"}
 
-# Its libraries need each other, and only FAISS's own module knows where they lie.
+# Prints the kernels that OpenBLAS takes. The wheel's libraries depend on each other and are on no
+# search path, so they are loaded repeatedly until all are.
 _CORE = """
 import contextlib, ctypes, pathlib, sys
 libraries = sorted(pathlib.Path(sys.argv[1]).parent.glob("*.so*"))
@@ -34,7 +35,7 @@ blas = ctypes.CDLL(sys.argv[1])
 blas.openblas_get_corename.restype = ctypes.c_char_p
 print(blas.openblas_get_corename().decode())
 """
-# FAISS takes BLAS from 20 queries on; whole numbers have no rounding to hide behind.
+# FAISS uses BLAS from 20 queries on. Products of integers are exact, so any difference is an error.
 _CHECK = """
 import faiss, numpy as np
 x, y = (np.random.default_rng(n).integers(-8, 9, (300, 67)).astype("f4") for n in (0, 1))
@@ -47,12 +48,12 @@ assert np.array_equal(scores, -np.sort(-(x.astype("f8") @ y.T.astype("f8")), axi
 
 @dataclass(frozen=True)
 class Blas:
-    """The matrix products of FAISS.
+    """The OpenBLAS of the installed FAISS.
 
     Attributes:
-        core: the kernels that its OpenBLAS takes by itself; empty where it brings none.
-        chosen: the kernels taken instead, empty for none.
-        note: what to know about it, for people.
+        core: the kernels that it takes by default; empty if FAISS contains no OpenBLAS.
+        chosen: the kernels to be taken instead; empty to keep the default.
+        note: explanation, as text.
     """
 
     core: str
@@ -61,10 +62,10 @@ class Blas:
 
 
 def load_faiss() -> ModuleType:
-    """FAISS, with the fastest matrix products it has.
+    """Import FAISS, with the fastest kernels of its OpenBLAS.
 
     Raises:
-        InputError: it is not installed.
+        InputError: FAISS is not installed.
     """
     before = os.environ.get(VARIABLE)
     chosen = "" if "faiss" in sys.modules else blas().chosen
@@ -82,7 +83,7 @@ def load_faiss() -> ModuleType:
 
 @functools.cache
 def multiplies_fast() -> bool:
-    """Whether FAISS is there and its products are as fast as they should be."""
+    """Whether FAISS is installed and its matrix products use AVX."""
     if _library() is None:
         return False
     return (blas().chosen or blas().core).lower() not in {*SLOW, ""}
@@ -90,7 +91,7 @@ def multiplies_fast() -> bool:
 
 @functools.cache
 def blas() -> Blas:
-    """What FAISS multiplies with here, and what it had better."""
+    """The kernels that FAISS's OpenBLAS takes on this machine, and better ones if there are."""
     library = _library()
     if library is None:
         return Blas("", "", "FAISS brings no OpenBLAS of its own")
@@ -108,7 +109,7 @@ def blas() -> Blas:
 
 
 def _better(core: str) -> str:
-    """The kernels for this processor where ``core`` is a fallback; empty where it is not."""
+    """Better kernels for this processor if ``core`` is a fallback; otherwise empty."""
     if core.lower() not in SLOW or platform.machine().lower() not in ("x86_64", "amd64"):
         return ""
     flags = _flags()
@@ -137,7 +138,7 @@ def _library() -> Path | None:
 
 
 def _run(code: str, *arguments: str, core: str = "") -> str | None:
-    """What a line of Python in a fresh process prints; None if it fails."""
+    """The output of Python code in a new process; None if it fails."""
     environment = {**os.environ, **({VARIABLE: core} if core else {})}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment

@@ -1,14 +1,14 @@
-"""Exact nearest neighbours by inner product, in both directions from one matrix product.
+"""Exact nearest-neighbour search by inner product, in one direction or both.
 
-Every way of searching here gives the same answer, that of ``search_ref``: scores are sums in fp64
-rounded to fp32, and where they tie the lower row comes first. So it makes no difference which way
-a machine takes, or into which parts a base is cut.
+All search methods here give the result of ``search_ref``: scores are summed in fp64 and rounded to
+fp32, and on ties the lower row comes first. So the method and the way in which a base is split do
+not change the result.
 
-On a CPU, products in fp32 give k + 4 candidates a row: FAISS's where one direction is wanted, ours
-where both are, from tiles of which every 16 scores are looked at only if the largest of them can
-enter a list. The candidates are scored again in fp64. Rows whose candidates provably hold the k
-nearest are done, the others are searched again in fp64; ``kernels.exact`` has the proof, and does
-the same on a GPU. Where a good part of the base is wanted, products in fp64 are the shorter way.
+On a CPU, products in fp32 give k + 4 candidates per row: by FAISS in one direction, by the tiles
+below in both directions from one matrix product. A group of 16 scores is only examined if its
+largest score can enter a list. Candidates are rescored in fp64. Rows whose candidates provably hold
+the k nearest are done; the others are searched again in fp64. ``kernels.exact`` has the proof, and
+does the same on a GPU. If k is a large part of the base, fp64 products of all pairs are faster.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from xtremely.kernels.topk import MAX_K, by_blocks, packed, unpacked
 from xtremely.retrieval.blas import load_faiss, multiplies_fast
 from xtremely.retrieval.neighbours import Neighbours, Vectors, merged, require_finite
 
-OVERFETCH = 4  # candidates beyond k, of fp32 products; the kernel has its own number
-TILE = 1024  # rows and columns of a product
-ROWS = 8192  # queries that the base is read for at a time
-GROUP = 16  # scores of which the largest is looked at
-FP64_RATIO = 16  # neighbours that are more than one row in so many are found by products in fp64
-ROUNDING = 2.0**-24 * 1.01  # what an fp32 addition may lose, with the terms of higher order
-SMALLEST = 2.0**-126  # an fp32 operation loses as much at most where its result is below this
+OVERFETCH = 4  # candidates beyond k from fp32 products; ``kernels.exact`` has its own number
+TILE = 1024  # rows and columns of a matrix product
+ROWS = 8192  # queries for which the base is read once
+GROUP = 16  # scores in a group; only its largest is compared at first
+FP64_RATIO = 16  # from one neighbour per so many rows on, all products are computed in fp64
+ROUNDING = 2.0**-24 * 1.01  # relative error of an fp32 addition, terms of higher order included
+SMALLEST = 2.0**-126  # smallest normal fp32; bounds the error of operations with results below it
 LARGEST = float(np.finfo(np.float32).max)
-ON_GPU = 2**20  # rows of a side on a GPU at a time
-ON_CPU = 2**17  # rows of a base that FAISS is given at a time
+ON_GPU = 2**20  # rows of a side that are on a GPU at a time
+ON_CPU = 2**17  # rows of a base that FAISS searches at a time
 
 Both = tuple[Neighbours, Neighbours]
 
 
 def search_ref(queries: np.ndarray, base: np.ndarray, k: int) -> Neighbours:
-    """Brute force in numpy: all scores, sorted; ties go to the lower row."""
+    """Reference of ``search``: all scores in numpy, sorted; on ties the lower row comes first."""
     _check(queries, base, k)
     scores = (queries.astype(np.float64) @ base.astype(np.float64).T).astype(np.float32)
     ids = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, len(base))]
@@ -55,12 +55,12 @@ def search(
     Args:
         queries: [N, D].
         base: [M, D], M at least 1.
-        k: neighbours per query; more than M gives M.
+        k: neighbours per query, at least 1; at most M are returned.
         device: where to compute; by default a GPU if there is one.
 
     Raises:
-        InputError: wrong shapes, NaN or infinity, an empty base, vectors so long that a product
-            could leave float32's range.
+        InputError: shapes are wrong, the base is empty, values are NaN or infinite, or vectors are
+            so long that an inner product could exceed float32.
     """
     longest = _check(queries, base, k)
     return _search(queries, base, k, None, device, longest)[0]
@@ -69,7 +69,7 @@ def search(
 def search_both(
     x: Vectors, y: Vectors, k: int, k_back: int | None = None, device: torch.device | None = None
 ) -> Both:
-    """``search(x, y, k)`` and ``search(y, x, k_back or k)`` from one matrix product."""
+    """``search(x, y, k)`` and ``search(y, x, k_back or k)``, where possible from one product."""
     longest = _check(x, y, k)
     require(len(x) > 0, "the base to search is empty: the first side has no vectors")
     require(k_back is None or k_back >= 1, f"k is {k_back}, expected at least 1")
@@ -77,11 +77,11 @@ def search_both(
 
 
 def route(device: torch.device | None, k: int, both: bool, rows: int) -> str:
-    """Which way a search for k neighbours among so many rows takes.
+    """The method that is fastest for k neighbours among ``rows`` rows.
 
-    ``double``, products in fp64, for a good part of the rows. Otherwise ``kernel``, our own, on a
-    GPU. On a CPU, as measured: ``faiss`` in one direction, if it is there and multiplies fast;
-    ``torch`` for both directions from one product, and otherwise.
+    ``double`` (all products in fp64) if k is a large part of the rows. Otherwise ``kernel`` (this
+    project's Triton kernel) on a GPU. On a CPU, ``faiss`` in one direction if it is installed with
+    fast matrix products, and ``torch`` in all other cases.
     """
     if k * FP64_RATIO >= rows:
         return "double"
@@ -95,7 +95,7 @@ def _place(device: torch.device | None) -> torch.device:
 
 
 def _check(queries: Vectors, base: Vectors, k: int) -> tuple[float, float]:
-    """The lengths of the longest query and the longest row of the base."""
+    """Check the arguments; lengths of the longest query and of the longest row of the base."""
     for name, side in (("queries", queries), ("base", base)):
         require(len(side.shape) == 2, f"{name} has shape {side.shape}, expected [rows, dimensions]")
     require(len(base) > 0, "the base to search is empty")
@@ -145,11 +145,11 @@ def _tensor(vectors: Vectors, rows: slice | np.ndarray) -> Tensor:
 
 
 class _Best:
-    """The best columns seen so far for each of some rows.
+    """The best columns found so far for each of some rows.
 
     Attributes:
         lists: [rows, keep] packed scores and columns, best first.
-        floor: [rows] what a score must exceed to enter.
+        floor: [rows] the score that must be exceeded to enter a list.
     """
 
     NOTHING = packed(torch.tensor(-torch.inf), torch.tensor(0)).item()
@@ -158,15 +158,18 @@ class _Best:
         self.lists = torch.full((rows, keep), self.NOTHING)
         self.floor = torch.full((rows,), -torch.inf)
         self.waiting: list[tuple[Tensor, Tensor]] = []  # rows, packed scores and columns
-        self.count = 0  # of those
+        self.count = 0  # number of entries in ``waiting``
 
     def offer(self, scores: Tensor, first: int) -> None:
-        """Take a tile of scores [rows, columns], in multiples of GROUP, into account."""
+        """Offer a tile of scores [rows, columns] whose sides are multiples of GROUP.
+
+        Column 0 of the tile is row ``first`` of the base.
+        """
         groups = scores.unflatten(1, (GROUP, -1))
         self._take(groups.amax(dim=1), lambda row, group: groups[row, :, group], first)
 
     def offer_columns(self, scores: Tensor, first: int) -> None:
-        """``offer(scores.T, first)``, reading the tile as it lies in memory."""
+        """``offer(scores.T, first)``, without transposing the tile in memory."""
         groups = scores.unflatten(0, (GROUP, -1))
         self._take(groups.amax(dim=0).T, lambda row, group: groups[:, group, row].T, first)
 
@@ -175,7 +178,7 @@ class _Best:
     ) -> None:
         keep = self.lists.shape[1]
         if not self.count and self.floor[0] == -torch.inf and largest.shape[1] >= keep:
-            # As many groups as are wanted reach this score, so what is below it is out.
+            # ``keep`` groups reach this score, so no lower score can enter a list.
             least = largest.topk(keep).values[:, -1]
             self.floor = torch.nextafter(least, torch.tensor(-torch.inf))
         row, group = (largest > self.floor[:, None]).nonzero(as_tuple=True)
@@ -188,7 +191,7 @@ class _Best:
             self.settle()
 
     def settle(self) -> None:
-        """Merge what is waiting into the lists."""
+        """Merge the waiting entries into the lists."""
         if not self.count:
             return
         rows, numbers = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
@@ -203,7 +206,7 @@ class _Best:
         self.waiting, self.count = [], 0
 
     def nearest(self) -> Neighbours:
-        """The lists."""
+        """The lists as neighbours, waiting entries included."""
         self.settle()
         best = unpacked(self.lists)
         return Neighbours(best.values.numpy(), best.indices.numpy())
@@ -214,7 +217,7 @@ def _by_tiles(
 ) -> Both:
     keep, keep_back = k + OVERFETCH, (k_back or 0) + OVERFETCH
     columns = [_Best(part.stop - part.start, keep_back) for part in _parts(len(y), TILE)]
-    room = torch.empty(TILE * TILE)  # one tile's, as memory that is new costs as much as a product
+    room = torch.empty(TILE * TILE)  # reused, as new memory for each tile costs as much as mm
     forward = []
     for block in _parts(len(x), ROWS):
         queries = _tensor(x, block).split(TILE)
@@ -240,7 +243,7 @@ def _by_tiles(
 
 
 def _by_faiss(x: Vectors, y: Vectors, k: int, longest: float) -> Neighbours:
-    """One direction, with FAISS's products and lists."""
+    """One direction, with candidates from FAISS."""
     faiss, keep, found = load_faiss(), k + OVERFETCH, []
     for block in _parts(len(x), ROWS):
         queries = _tensor(x, block)
@@ -259,7 +262,7 @@ def _by_faiss(x: Vectors, y: Vectors, k: int, longest: float) -> Neighbours:
 
 
 def _padded(scores: Tensor) -> Tensor:
-    """A tile with both sides multiples of GROUP."""
+    """A tile padded with -inf so that both sides are multiples of GROUP."""
     rows, columns = (-size % GROUP for size in scores.shape)
     if not rows and not columns:
         return scores
@@ -278,10 +281,10 @@ def _joined(parts: list[Neighbours], k: int) -> Neighbours:
 def _settled(
     queries: Tensor, base: Vectors, candidates: Neighbours, k: int, longest: float
 ) -> Neighbours:
-    """The k nearest, from candidates where these suffice.
+    """The k nearest: from the candidates where these provably suffice, else by fp64 search.
 
-    An fp32 product of D terms errs by no more than D roundings of |x| |y|, in whatever order it is
-    summed, and by as many of the smallest normal number, below which digits are lost or flushed.
+    In any order of summation, an fp32 inner product of D terms has an error of at most D roundings
+    of |x| |y|, plus D times the smallest normal number for digits that underflow.
     """
     count = min(candidates.k, len(base))
     found = rescored(queries, base, candidates.ids[:, :count], k)
@@ -298,23 +301,27 @@ def _settled(
 
 
 def rescored(queries: Tensor, base: Vectors, ids: np.ndarray, k: int) -> Neighbours:
-    """The k best of each query's candidates by scores in fp64: queries [N, D], ids [N, C].
+    """The k best of each query's candidates, by scores in fp64.
 
-    Candidates below 0 are none; where there are fewer than k, the rest is (-inf, -1).
+    Args:
+        queries: [N, D] float32.
+        base: [M, D].
+        ids: [N, C], rows of the base; negative ones are ignored.
+        k: neighbours per query; where there are fewer candidates, the rest is (-inf, -1).
     """
     known = np.unique(ids[ids >= 0])
     keys = _tensor(base, known)
     places = torch.from_numpy(np.searchsorted(known, ids.clip(min=0)))
     scores, wide = torch.empty(ids.shape), queries.double()
     if len(known):
-        for column in range(ids.shape[1]):  # a candidate of each at a time, to save memory
+        for column in range(ids.shape[1]):  # one candidate per query at a time, to save memory
             chosen = keys[places[:, column].clamp(max=len(known) - 1)].double()
             scores[:, column] = (wide * chosen).sum(dim=1).float()
     return merged([Neighbours(scores.numpy(), ids)], k)
 
 
 def _by_doubles(x: Vectors, y: Vectors, k: int, device: torch.device) -> Neighbours:
-    """One direction, with products in fp64 of all pairs."""
+    """One direction, with fp64 products of all pairs."""
     blocks = (_tensor(x, part).to(device) for part in _parts(len(x), TILE))
     return _joined([_in_double(queries, y, k) for queries in blocks], k)
 
@@ -329,7 +336,7 @@ def _in_double(queries: Tensor, base: Vectors, k: int) -> Neighbours:
 
 
 def _by_kernel(x: Vectors, y: Vectors, k: int, k_back: int | None, device: torch.device) -> Both:
-    """Pairs of blocks that fit a GPU, merged; what a block finds is exact already."""
+    """Search pairs of blocks that fit into GPU memory, each exactly, and merge the results."""
     forward: list[Neighbours] = []
     backward: list[list[Neighbours]] = [[] for _ in _parts(len(y), ON_GPU)]
     for rows in _parts(len(x), ON_GPU):

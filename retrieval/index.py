@@ -1,8 +1,8 @@
-"""FAISS's indexes behind build, add, search, save and open.
+"""Builds, searches, saves and opens FAISS indexes.
 
-An index is an ordinary FAISS file with a note beside it, NAME.json: its checksum, how it was built,
-and whose vectors are in it. Whoever opens it says whose vectors it should hold, and is refused if
-it holds others.
+An index is an ordinary FAISS file. Beside it lies a note, NAME.json, with its checksum, how it was
+built, and the model and corpus of its vectors. ``Index.open`` takes the expected values and raises
+an error if the note has others.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from xtremely.retrieval.neighbours import (
 )
 
 MAX_NOTE = 2**24  # bytes
-BLOCK = 4096  # rows added, or searched for, at a time; always the same ones
-SAMPLE = 256  # queries that a search setting is chosen with
-LONGEST = 2.0**62  # of a vector: the product of two, and a squared distance, stay within float32
+BLOCK = 4096  # rows added, or queries searched, at a time; cut at the same places in every run
+SAMPLE = 256  # queries on which the search effort is tuned
+LONGEST = 2.0**62  # longest legal vector: inner products and squared distances fit into float32
 MAX_EFFORT = 2**20
 HALF = 65_504.0  # the largest fp16
 EFFORTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -47,14 +47,14 @@ def _silent(rows: int) -> None:
 
 @dataclass(frozen=True)
 class Note:
-    """What the note of every index says, beside what its maker adds.
+    """The fields that the note of every index has; callers of ``build`` may add more.
 
     Attributes:
-        factory: FAISS's description of it.
-        rows: how many vectors it holds.
-        width: their dimensions.
-        sha256: checksum of its file.
-        effort: how thoroughly it searches; None for kinds that know no such setting.
+        factory: FAISS's description of the index, as for ``index_factory``.
+        rows: number of vectors.
+        width: dimensions of a vector.
+        sha256: checksum of the file.
+        effort: nprobe or efSearch, see ``set_effort``; None for kinds that have neither.
     """
 
     factory: str
@@ -66,11 +66,11 @@ class Note:
 
 @dataclass
 class Index:
-    """A FAISS index and what is known about it.
+    """A FAISS index and its note.
 
     Attributes:
-        faiss: the index itself, on the CPU or on GPUs.
-        about: ``factory``, ``effort``, ``recall``, and whose vectors it holds.
+        faiss: the FAISS index, on the CPU or on GPUs.
+        about: the note: ``factory``, ``effort``, ``recall``, and the origin of its vectors.
     """
 
     faiss: Any
@@ -78,16 +78,16 @@ class Index:
 
     @classmethod
     def trained(cls, vectors: Vectors, factory: str, seed: int = 0) -> Index:
-        """An empty index that has learned from a sample of the vectors.
+        """An index that is trained on a sample of the vectors, and still empty.
 
         Args:
             vectors: [N, D].
             factory: FAISS's description, such as ``IVF1024,Flat``.
-            seed: which sample.
+            seed: random seed of the sample.
 
         Raises:
-            UsageError: FAISS does not know the description.
-            InputError: no vectors, or too few to train with.
+            UsageError: FAISS cannot make an index of this description.
+            InputError: there are no vectors, or too few to train on.
         """
         faiss = load_faiss()
         rows, width = vectors.shape
@@ -117,7 +117,18 @@ class Index:
     def build(
         cls, vectors: Vectors, factory: str, progress: Progress = _silent, **about: Any
     ) -> Index:
-        """An index of vectors that need not lie in memory; ``about`` is kept with it."""
+        """Train an index and add all vectors, which need not be in memory.
+
+        Args:
+            vectors: [N, D].
+            factory: FAISS's description.
+            progress: called with the number of rows added since the last call.
+            **about: further fields of the note, such as ``model_hash``.
+
+        Raises:
+            UsageError: FAISS cannot make an index of this description.
+            InputError: there are no vectors, too few, or rows that cannot be added.
+        """
         require_finite(vectors, "the base")
         index = cls.trained(vectors, factory)
         index.add(vectors, progress)
@@ -125,10 +136,10 @@ class Index:
         return index
 
     def add(self, vectors: Vectors, progress: Progress = _silent) -> None:
-        """Add vectors, a block at a time; their rows count on from those that are there.
+        """Add vectors in blocks; their rows are numbered on from the last row of the index.
 
         Raises:
-            InputError: names rows with NaN or infinity and those too long for float32's products.
+            InputError: rows hold NaN or infinity, or are too long for float32; they are named.
         """
         for first in range(0, len(vectors), BLOCK):
             block = vectors[first : first + BLOCK]
@@ -139,18 +150,23 @@ class Index:
         self.about["rows"] = self.faiss.ntotal
 
     def empty_copy(self) -> Index:
-        """The same index without its vectors: it puts equal vectors into equal places."""
+        """A copy with the same training and without vectors."""
         with self._refusable("be copied, as mining has to"):
             copy = load_faiss().clone_index(self.faiss)
             copy.reset()
         return Index(copy, {**self.about, "rows": 0})
 
     def search(self, queries: Vectors, k: int, progress: Progress = _silent) -> Neighbours:
-        """The k nearest rows that the index finds; where it finds fewer, the rest is (-inf, -1).
+        """The k best rows that the index finds; if it finds fewer, the rest is (-inf, -1).
+
+        Args:
+            queries: [N, D].
+            k: neighbours per query, at most the rows of the index.
+            progress: called with the number of queries done since the last call.
 
         Raises:
-            InputError: other dimensions than the index, k larger than the index, or queries with
-                NaN or infinity, which are named, as are those too long for float32's products.
+            InputError: D or k does not fit the index, or queries hold NaN or infinity or are too
+                long for float32; their rows are named.
         """
         rows, width = self.faiss.ntotal, self.faiss.d
         require(
@@ -172,10 +188,11 @@ class Index:
         return found
 
     def set_effort(self, effort: int) -> None:
-        """How thoroughly to search: lists of an IVF, candidates of an HNSW; others know none.
+        """Set nprobe (lists searched) of an IVF or efSearch of an HNSW; other kinds have neither.
 
         Raises:
-            UsageError: less than 1, or more than any index can use.
+            UsageError: ``effort`` is below 1 or above ``MAX_EFFORT``.
+            InputError: FAISS cannot set it for this index.
         """
         require_number("the effort of a search", effort, 1, MAX_EFFORT)
         faiss = load_faiss()
@@ -187,14 +204,14 @@ class Index:
             self.about["effort"] = effort
 
     def tune(self, queries: Vectors, base: Vectors, k: int, overfetch: int, recall: float) -> None:
-        """Take the least effort with which the index finds the wanted share of true neighbours.
+        """Set the least effort that reaches a recall; the greatest if none does.
 
         Args:
-            queries: a sample of what will be searched for.
-            base: the vectors that are in the index.
-            k: neighbours that count.
-            overfetch: how many more the index may hand over, as they will be scored again.
-            recall: wanted share of the k nearest, 0 to 1; with the greatest effort if none does.
+            queries: queries to draw a sample from.
+            base: the vectors in the index.
+            k: number of true nearest neighbours to find.
+            overfetch: candidates beyond k that the index may return, as they are rescored.
+            recall: required share of the k nearest among the candidates, 0 to 1.
         """
         require_number("recall", recall, 0, 1)
         require_number("k", k, 1)
@@ -210,7 +227,7 @@ class Index:
 
     @contextmanager
     def _refusable(self, what: str) -> Iterator[None]:
-        """Raise InputError where FAISS says that this kind of index cannot do something."""
+        """Raise InputError where FAISS reports that this kind of index cannot do something."""
         try:
             yield
         except RuntimeError as error:
@@ -223,7 +240,7 @@ class Index:
         """A copy on all GPUs, split over them (or whole on each), with vectors in fp16.
 
         Raises:
-            InputError: this FAISS has no GPU, or cannot run this kind of index there.
+            InputError: FAISS sees no GPU, or cannot run this kind of index on one.
         """
         faiss, count = load_faiss(), gpu_count()
         require(count > 0, "this FAISS sees no GPU; install 'xtremely[gpu]' on a machine with one")
@@ -238,7 +255,11 @@ class Index:
         return Index(there, {**self.about, "gpus": count})
 
     def save(self, path: Path) -> None:
-        """Write the index and, last, its note; nothing is left of a write that fails."""
+        """Write the index and then its note; a failed write leaves no file.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
         faiss = load_faiss()
         try:
             with written_whole(path) as temporary:
@@ -252,14 +273,14 @@ class Index:
 
     @classmethod
     def open(cls, path: Path, **expected: Any) -> Index:
-        """An index from its file.
+        """Load an index from its file.
 
         Args:
             path: the file.
-            **expected: what its note must say, such as ``model_hash``; None for anything.
+            **expected: values that its note must have, such as ``model_hash``; None accepts any.
 
         Raises:
-            InputError: absent, damaged, or other vectors than expected.
+            InputError: the index is missing or damaged, or its note has other values.
         """
         about = read_note(path)
         require_same(about, expected, str(path))
@@ -276,27 +297,27 @@ class Index:
 
 
 def gpu_count() -> int:
-    """GPUs that this FAISS sees."""
+    """Number of GPUs that the installed FAISS sees."""
     faiss = load_faiss()
     return faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
 
 
 def overlap(found: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the true rows [N, k] that are among those found [N, any], 0 to 1."""
+    """Recall: share of the true rows [N, k] that are among the found rows [N, any], 0 to 1."""
     hits = sum((truth[:, [place]] == found).any(axis=1).sum() for place in range(truth.shape[1]))
     return float(hits) / max(1, truth.size)
 
 
 def note_path(path: Path) -> Path:
-    """The note of an index."""
+    """Path of the note of the index at ``path``."""
     return path.with_name(f"{path.name}.json")
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """What is known about an index in a file, without opening it.
+    """The note of an index in a file, which is not opened.
 
     Raises:
-        InputError: no such index, or its note is missing or lacks what every note has.
+        InputError: there is no such index, or its note is missing or lacks a field.
     """
     require(path.is_file(), f"{path}: there is no such index")
     try:
@@ -311,7 +332,7 @@ def read_note(path: Path) -> dict[str, Any]:
 
 
 def _usable(values: np.ndarray, rows: np.ndarray, factory: str = "") -> np.ndarray:
-    """Vectors as FAISS takes them; InputError names those [rows, from 0] that it would spoil."""
+    """Vectors as contiguous float32; InputError names rows that FAISS could not represent."""
     lengths = lengths_of(values)
     refuse_rows(rows[~np.isfinite(lengths)], "there is NaN or infinity", AGAIN)
     too_long = (
@@ -326,7 +347,7 @@ def _usable(values: np.ndarray, rows: np.ndarray, factory: str = "") -> np.ndarr
 
 
 def require_same(about: Mapping[str, Any], expected: Mapping[str, Any], what: str) -> None:
-    """Raise InputError that names every difference."""
+    """Raise InputError, naming every difference, unless ``about`` has the expected values."""
     other = [
         f"{name} {about.get(name)!r}, not {value!r}"
         for name, value in expected.items()
@@ -338,9 +359,10 @@ def require_same(about: Mapping[str, Any], expected: Mapping[str, Any], what: st
 
 
 def leave_codes_unordered(index: Any) -> None:
-    """Without the annealing that makes near centroids' codes differ in few bits.
+    """Turn off polysemous training, which gives near PQ centroids codes that differ in few bits.
 
-    Nothing here filters by such distances, and it takes 15 times the rest of a PQ's training.
+    It only serves filtering by Hamming distance, which is not used here, and takes 15 times as long
+    as the rest of a PQ's training.
     """
     faiss = load_faiss()
     kind = faiss.downcast_index(index)

@@ -1,14 +1,13 @@
-"""Scoring a pair of sentences against each one's neighbourhood.
+"""Margin scores of sentence pairs: their cosine relative to the nearest neighbours' cosines.
 
-Margin scoring of Artetxe and Schwenk, "Margin-based Parallel Corpus Mining with Multilingual
-Sentence Embeddings" (ACL 2019): with a = cos(x, y) and b the mean of the average cosine of x to
-its k nearest y and of y to its k nearest x, ``absolute`` is a, ``distance`` is a - b, ``ratio``
-is a / b. ``cosine`` is the everyday name of ``absolute``.
+Artetxe and Schwenk, "Margin-based Parallel Corpus Mining with Multilingual Sentence Embeddings"
+(ACL 2019). Let a = cos(x, y), and b the mean of two averages: the cosines of x to its k nearest y,
+and of y to its k nearest x. Then ``absolute`` is a, ``distance`` is a - b, ``ratio`` is a / b.
+``cosine`` is another name of ``absolute``.
 
-The paper's ratio has no value where b is 0. A pair of cosine 0 has ratio 0 there, as it has for
-every other b: what resembles nothing must not be ranked before a pair that resembles something.
-Any other pair would have an infinite ratio and is refused; only negative cosines that cancel to
-the bit can make one.
+The paper does not define the ratio for b = 0. Here a pair of cosine 0 has ratio 0, as for every
+other b, so that unrelated sentences never rank before related ones. Any other pair with b = 0 would
+have an infinite ratio and is an error; it takes negative cosines that cancel the others exactly.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ K = 4  # neighbours, as in the paper and in XTREME's scripts
 
 @dataclass(frozen=True)
 class Bitext:
-    """Two sides of text and their mutual neighbours.
+    """The nearest neighbours of two sides of text in each other.
 
     Attributes:
-        forward: for every x its candidates, the nearest y.
-        backward: for every y its candidates, the nearest x.
-        k: how many of the nearest make the neighbourhood that a margin compares with.
-        candidates: how many of the nearest may be chosen as the match; None for all there are.
+        forward: for every x, the nearest y.
+        backward: for every y, the nearest x.
+        k: number of neighbours over which the margin averages.
+        candidates: number of neighbours among which the match is chosen; None for all.
     """
 
     forward: Neighbours
@@ -53,14 +52,14 @@ class Bitext:
 def mutual_neighbours(
     x: np.ndarray, y: np.ndarray, k: int = K, candidates: int | None = K
 ) -> Bitext:
-    """Neighbours in both directions of two sides of normalised vectors [N, D] and [M, D].
+    """Exact nearest neighbours in both directions of two sides of normalised vectors.
 
     Args:
-        x: one side.
-        y: the other side.
-        k: size of the neighbourhood.
-        candidates: nearest sentences that may be chosen as the match, None for all: a margin
-            can prefer a farther sentence to a nearer one in a crowd.
+        x: [N, D], one side.
+        y: [M, D], the other side.
+        k: number of neighbours over which the margin averages.
+        candidates: number of neighbours among which the match is chosen, None for all. By margin,
+            a farther sentence can beat a nearer one that has many close neighbours.
     """
     require(k >= 1, f"k is {k}, expected at least 1")
     require(
@@ -71,16 +70,16 @@ def mutual_neighbours(
 
 
 def swapped(bitext: Bitext) -> Bitext:
-    """The same neighbourhoods seen from the other side."""
+    """The same neighbours with x and y exchanged."""
     return Bitext(bitext.backward, bitext.forward, bitext.k, bitext.candidates)
 
 
 def margin_scores(bitext: Bitext, scoring: str) -> np.ndarray:
-    """[N, candidates] scores of every x with each of its candidates, all finite.
+    """Scores [N, candidates] of every x with each of its candidates, all finite.
 
     Raises:
         UsageError: no such scoring.
-        InputError: names the rows whose neighbours are missing or whose margin is infinite.
+        InputError: rows lack neighbours or have a margin that is not finite; they are named.
     """
     if scoring not in MARGINS:
         raise unknown("scoring", scoring, MARGINS)
@@ -96,7 +95,7 @@ def margin_scores(bitext: Bitext, scoring: str) -> np.ndarray:
         values[:, : bitext.candidates] for values in (bitext.forward.scores, bitext.forward.ids)
     )
     around = (near_x[:, None] + near_y[ids]) / 2
-    with np.errstate(divide="ignore", over="ignore"):  # such pairs are refused
+    with np.errstate(divide="ignore", over="ignore"):  # such pairs are an error below
         scores = MARGINS[scoring](cosines, around)
     bad = np.argwhere(~np.isfinite(scores))
     if len(bad):
@@ -110,7 +109,7 @@ def margin_scores(bitext: Bitext, scoring: str) -> np.ndarray:
 
 
 def best_match(bitext: Bitext, scoring: str) -> tuple[np.ndarray, np.ndarray]:
-    """For every x the best y among its neighbours, and that pair's score: [N] ids, [N] scores."""
+    """For every x the candidate y of highest score: rows of y [N], and scores [N]."""
     scores = margin_scores(bitext, scoring)
     best = scores.argmax(axis=1)
     rows = np.arange(len(scores))
@@ -118,12 +117,12 @@ def best_match(bitext: Bitext, scoring: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unit_rows(vectors: np.ndarray, centre: bool = False) -> np.ndarray:
-    """Rows of length 1, the side's mean vector taken off first if ``centre``.
+    """Vectors [N, D] scaled to length 1; if ``centre``, their mean is subtracted first.
 
     Raises:
-        InputError: names rows with NaN or infinity and zero rows, which have no direction.
+        InputError: rows are zero, which have no direction, or hold NaN or infinity; they are named.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # such rows are refused, or done in fp64
+    with np.errstate(over="ignore", invalid="ignore"):  # ``scaled`` raises or computes in fp64
         matrix = np.asarray(vectors, dtype=np.float32)
         if centre:
             matrix = matrix - matrix.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Mining translation pairs out of two piles of sentences, and scoring what was found.
+"""Mines translation pairs from two sets of sentences and scores them against gold pairs.
 
-The candidates and the threshold follow XTREME's BUCC2018 (protocol of LASER): greedy union of
-both directions, threshold tuned for F1 on the development gold and frozen for the test set.
+Candidates and threshold follow XTREME's BUCC2018, which uses LASER's protocol: greedy union of both
+directions, with a threshold that is tuned for F1 on the development set and kept for the test set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RETRIEVALS = ("max", "intersect", "forward", "backward")
 
 @dataclass(frozen=True)
 class Pairs:
-    """Candidate pairs, best first: x[i] and y[i] are rows of the two sides."""
+    """Candidate pairs, best first: row ``x[i]`` of one side with row ``y[i]`` of the other."""
 
     x: np.ndarray
     y: np.ndarray
@@ -31,8 +31,8 @@ class Pairs:
         return len(self.x)
 
     def at_least(self, threshold: float) -> Pairs:
-        """The pairs that score ``threshold`` or more; none for infinity, as ``best_threshold`` has
-        it where no pair is right.
+        """The pairs that score ``threshold`` or more; none for infinity, which ``best_threshold``
+        returns where no candidate is correct.
 
         Raises:
             InputError: the threshold is NaN.
@@ -44,7 +44,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Quality:
-    """Set comparison with gold, 0 to 100."""
+    """F1, precision and recall against gold, each 0 to 100."""
 
     f1: float
     precision: float
@@ -55,11 +55,11 @@ def candidates(bitext: Bitext, scoring: str, retrieval: str = "max") -> Pairs:
     """Candidate pairs, sorted by score (ties by rows), best first.
 
     Args:
-        bitext: mutual neighbours of the two sides.
-        scoring: a name of ``margin.MARGINS``.
+        bitext: the two sides' nearest neighbours of each other.
+        scoring: a key of ``margin.MARGINS``.
         retrieval: ``forward`` (each x with its best y), ``backward`` (each y with its best x),
-            ``intersect`` (pairs that are both), ``max`` (both directions united, each sentence
-            used once, best pairs first).
+            ``intersect`` (pairs in both), or ``max`` (pairs in either, taken greedily from the
+            best; each sentence is used once).
     """
     if retrieval not in RETRIEVALS:
         raise unknown("retrieval", retrieval, RETRIEVALS)
@@ -87,7 +87,7 @@ def _sorted(x: np.ndarray, y: np.ndarray, scores: np.ndarray) -> Pairs:
 
 
 def _each_once(pairs: Pairs, size_x: int, size_y: int) -> Pairs:
-    """Greedily, best first: a pair is kept if neither of its sentences is taken yet."""
+    """Keep a pair if neither of its sentences is in a better pair that was kept."""
     free_x, free_y = np.ones(size_x, dtype=bool), np.ones(size_y, dtype=bool)
     kept = []
     for place, (x, y) in enumerate(zip(pairs.x.tolist(), pairs.y.tolist(), strict=True)):
@@ -98,7 +98,7 @@ def _each_once(pairs: Pairs, size_x: int, size_y: int) -> Pairs:
 
 
 def quality(found: Set[Hashable], gold: Set[Hashable]) -> Quality:
-    """F1, precision and recall of a set (id pairs, spans), 0 to 100."""
+    """F1, precision and recall (0 to 100) of a set of items, such as id pairs or spans."""
     right = len(found & gold)
     precision = 100 * right / len(found) if found else 0.0
     recall = 100 * right / len(gold) if gold else 0.0
@@ -109,9 +109,10 @@ def quality(found: Set[Hashable], gold: Set[Hashable]) -> Quality:
 def cross_validated(
     scored: list[tuple[float, tuple[str, str]]], gold: set[tuple[str, str]], folds: int = 10
 ) -> Quality:
-    """Quality where every pair is judged by a threshold that was tuned without its fold.
+    """Cross-validated quality: the threshold for each fold is tuned on the other folds.
 
-    Pairs and gold fall into folds by a hash of their first id, so a sentence is in one fold only.
+    Candidates and gold pairs are assigned to folds by a hash of their first id, so all pairs of a
+    first sentence are in one fold.
     """
     found: set[tuple[str, str]] = set()
     places = {pair: _fold(pair[0], folds) for pair in {*gold, *(pair for _, pair in scored)}}
@@ -127,15 +128,15 @@ def _fold(name: str, folds: int) -> int:
 
 
 def best_threshold(scored: list[tuple[float, tuple[str, str]]], gold: set) -> float:
-    """The score that gives the best F1 on gold.
+    """The threshold with the best F1 against gold; infinity if no candidate is correct.
 
-    Candidates are taken best first; the threshold lies midway between the last pair taken and
-    the next one (at the last pair itself where there is none after it). Ties in F1 keep the
-    shorter list. Pairs of equal score stand or fall together.
+    Candidates are accepted from the best score down. The threshold is midway between the last
+    accepted pair and the next one, or the last pair's score if there is no next one. If several
+    thresholds have the same F1, the highest is taken. Pairs of equal score are accepted together.
 
     Args:
         scored: candidate id pairs with their scores, in any order.
-        gold: the true id pairs.
+        gold: the correct id pairs.
 
     Raises:
         InputError: a score is NaN or infinite.
@@ -154,6 +155,6 @@ def best_threshold(scored: list[tuple[float, tuple[str, str]]], gold: set) -> fl
         if f1 > best_f1:
             best_f1 = f1
             middle = score if after is None else (score + after) / 2
-            # Scores are fp32, and are compared in it: the middle of neighbours may be the lower.
+            # Scores are compared in fp32, where the middle may round to the lower score.
             threshold = score if after is not None and np.float32(middle) <= after else middle
     return threshold

@@ -1,4 +1,4 @@
-"""Lists of nearest rows, and the vectors they are found among."""
+"""Types and checks for nearest-neighbour search: ``Neighbours``, ``Vectors``, finite rows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from xtremely.kernels.guard import InputError
 from xtremely.kernels.topk import packed, unpacked
 
-CHECKED = 65_536  # rows looked at at a time
+CHECKED = 65_536  # rows that are checked at a time
 AGAIN = "encode these sentences again"
 ZERO = "a zero vector has no direction to compare; leave these sentences out"
 
 
 class Vectors(Protocol):
-    """[N, D] vectors, in memory or elsewhere: a slice or an array of rows gives them in float32."""
+    """[N, D] vectors in memory or on disk; indexing with a slice or row numbers gives float32."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,10 +48,10 @@ class Neighbours:
 
 
 def merged(parts: Sequence[Neighbours], k: int) -> Neighbours:
-    """The k best of several lists for the same queries; where scores tie, the lower row is first.
+    """The k best of several lists for the same queries; on ties the lower row comes first.
 
-    Lists over the parts of a base, merged, are the list over the base: which parts there were, and
-    in which order they come, makes no difference. Rows below 0 (nothing found) come last.
+    Merging the lists of a base's parts gives the list of the whole base, whatever the parts and
+    their order. Rows below 0 (nothing found) come last.
     """
     scores = torch.from_numpy(np.concatenate([part.scores for part in parts], axis=1))
     ids = torch.from_numpy(np.concatenate([part.ids for part in parts], axis=1))
@@ -62,11 +62,11 @@ def merged(parts: Sequence[Neighbours], k: int) -> Neighbours:
 
 
 class Longest(NamedTuple):
-    """The longest of some vectors.
+    """The longest of several vectors.
 
     Attributes:
-        length: its length (L2), 0 where there are no vectors.
-        row: which one it is, counted from 0.
+        length: its L2 norm, 0 where there are no vectors.
+        row: its row, counted from 0.
     """
 
     length: float
@@ -74,12 +74,12 @@ class Longest(NamedTuple):
 
 
 def require_finite(vectors: Vectors, what: str, directions: bool = False) -> Longest:
-    """Raise InputError that names the rows with NaN or infinity, counted from 1.
+    """Raise InputError if rows hold NaN or infinity; they are named, counted from 1.
 
     Args:
         vectors: [N, D]; values beyond float32 count as infinity.
-        what: what a complaint calls them.
-        directions: refuse zero rows too, as these have no direction to compare.
+        what: name of the vectors in error messages.
+        directions: also refuse zero rows, which have no direction to compare.
 
     Returns:
         The longest row.
@@ -98,27 +98,28 @@ def require_finite(vectors: Vectors, what: str, directions: bool = False) -> Lon
 
 
 def lengths_of(values: np.ndarray) -> np.ndarray:
-    """[N] fp64 lengths of [N, D] values, taken as float32; no float32 is too large or too small.
+    """L2 norms [N], in fp64, of the rows of [N, D] values converted to float32.
 
-    Not finite where a row is not, and 0 only for a row of zeros.
+    No finite row overflows or underflows: a norm is not finite only if its row is not, and 0 only
+    for a row of zeros.
     """
-    with np.errstate(over="ignore"):  # of a float64 that float32 does not reach
+    with np.errstate(over="ignore"):  # float64 values beyond float32 become infinite
         values = np.asarray(values, dtype=np.float32)
     return np.sqrt(np.einsum("nd,nd->n", values, values, dtype=np.float64))
 
 
 def scaled(values: np.ndarray, lengths: np.ndarray, what: str, rows: np.ndarray) -> np.ndarray:
-    """[N, D] float32 rows divided by their lengths [N] float32; exact for any finite row.
+    """Rows [N, D] float32 divided by their lengths; no finite row overflows or underflows.
 
     Args:
-        values: the rows.
-        lengths: as float32 arithmetic has them; where they are so large or small that it may have
-            failed, they are computed again in fp64.
-        what: what a complaint calls the vectors.
-        rows: [N] the rows' numbers there, counted from 0.
+        values: [N, D] float32, the rows.
+        lengths: [N], their lengths in float32. Very large and very small ones are recomputed in
+            fp64.
+        what: name of the vectors in error messages.
+        rows: [N], numbers of the rows for error messages, counted from 0.
 
     Raises:
-        InputError: names rows with NaN or infinity, and zero rows.
+        InputError: rows are zero or hold NaN or infinity; they are named.
     """
     usual = (lengths > 1e-15) & (lengths < 1e18)
     if usual.all():
@@ -133,7 +134,7 @@ def scaled(values: np.ndarray, lengths: np.ndarray, what: str, rows: np.ndarray)
 
 
 def refuse_rows(rows: np.ndarray, complaint: str, remedy: str) -> None:
-    """Raise InputError that names rows, given counted from 0 and named counted from 1."""
+    """Raise InputError if there are any ``rows``; given from 0, the message counts from 1."""
     if len(rows):
         named = ", ".join(str(row + 1) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
         raise InputError(

@@ -1,12 +1,12 @@
-"""Which index suits how many vectors, and how much memory it will take, before anything is built.
+"""Chooses an index for a number of vectors, and estimates its memory, before anything is built.
 
-The rule, with N rows in the base and M queries of D dimensions:
+The rule, for N rows in the base and M queries of D dimensions:
 
-- exact while 2 N M D operations are worth less than ``EXACT``: 10^14 on a CPU (a quarter of an
-  hour at 100 GFLOP/s), 10^19 on a GPU (seven hours of an H100, 10^8 against 10^8 at 512)
-- beyond, ``IVF`` with 4 to 8 sqrt(N) lists, as FAISS's guidelines and NLLB's mining have it. What
-  it keeps of a vector is the first of Flat, SQfp16, SQ8 and PQ64 behind an OPQ rotation that fits
-  into half of the memory that is free.
+- exact search up to ``EXACT`` operations (2 N M D): 10^14 on a CPU (a quarter of an hour at
+  100 GFLOP/s), 10^19 on a GPU (seven hours of an H100, 10^8 against 10^8 at 512 dimensions)
+- above, ``IVF`` with 4 to 8 sqrt(N) lists, as in FAISS's guidelines and NLLB's mining. Vectors are
+  stored as the first of Flat, SQfp16, SQ8, and PQ64 after an OPQ rotation, that fits into half of
+  the free memory.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import torch
 from xtremely.kernels.guard import UsageError, require, require_number
 
 EXACT = {"cpu": 1e14, "cuda": 1e19}
-MAX_LISTS = 262_144  # NLLB's, for more than 500 million
-TRAIN_PER_LIST = 64  # vectors; FAISS complains below 39
+MAX_LISTS = 262_144  # as NLLB uses for more than 500 million vectors
+TRAIN_PER_LIST = 64  # training vectors per list; FAISS warns below 39
 EXACT_NAME = "exact"
 GIB = 2**30
-MAX_WIDTH = 2**16  # dimensions, and any number of a description that has no bounds of its own
-# Numbers that FAISS's descriptions may hold, by what stands before them: least and most.
+MAX_WIDTH = 2**16  # dimensions, and numbers in a description that are not in _LEGAL
+# Text before a number in FAISS's descriptions -> the number's smallest and largest legal value.
 _LEGAL = {"IVF": (1, 2**20), "HNSW": (2, 512), "NSG": (8, 512), "x": (1, 16), "IMI2x": (1, 12)}
 _NUMBER = re.compile(r"(IMI2x|x(?=\d)|[A-Za-z]*)(\d+)")
 _CHARACTERS = re.compile(r"[A-Za-z0-9_,().]+")
@@ -39,9 +39,9 @@ _USUAL = re.compile(
     r"|HNSW\d+(,Flat)?"
 )
 TRIAL = 120.0  # seconds
-TRIAL_ROWS = 1000  # vectors that are made up for a trial at most
-TRIAL_ADDED = 300  # of which so many are added
-_FAILED, _UNTRAINED = 3, 4  # exit codes: cannot be filled or searched; trained with so few
+TRIAL_ROWS = 1000  # most random vectors that a trial trains on
+TRIAL_ADDED = 300  # how many of them it adds
+_FAILED, _UNTRAINED = 3, 4  # exit codes: cannot be filled or searched; too few to train
 _TRIAL = """
 import sys, numpy as np
 from xtremely.retrieval.blas import load_faiss
@@ -74,9 +74,9 @@ class Plan:
     """An index to be built.
 
     Attributes:
-        factory: FAISS's description of it, or ``exact``: no index.
-        why: the reason, for people.
-        bytes: memory that it takes, what building it takes included.
+        factory: FAISS's description of it, or ``exact`` for no index.
+        why: the reason for the choice, as text.
+        bytes: memory that it takes at most, while it is built.
     """
 
     factory: str
@@ -85,14 +85,14 @@ class Plan:
 
 
 def choose(rows: int, queries: int, width: int, device: str = "cpu", free: int = 0) -> Plan:
-    """The index for ``rows`` vectors of ``width`` dimensions; see the top of the file.
+    """Choose an index by the rule at the top of the file.
 
     Args:
         rows: vectors in the base.
-        queries: how many will be searched for.
-        width: dimensions.
+        queries: vectors to search for.
+        width: dimensions of a vector.
         device: ``cpu`` or ``cuda``.
-        free: bytes of memory; by default what this machine has.
+        free: free memory in bytes; by default this machine's.
     """
     work = 2.0 * rows * queries * width
     if work <= EXACT[device]:
@@ -111,7 +111,7 @@ def _compressed(width: int) -> str:
 
 
 def needed(factory: str, rows: int, width: int) -> int:
-    """Bytes that an index takes while it is built: vectors, ids, lists, links, training."""
+    """Bytes that an index takes while it is built: vectors, ids, lists, links and training."""
     inner = width
     if rotated := re.search(r"(?:OPQ\d+_|PCAR?)(\d+)", factory):
         inner = int(rotated[1])
@@ -131,7 +131,7 @@ def _code_bytes(factory: str, inner: int) -> int:
 
 
 def train_rows(factory: str, rows: int) -> int:
-    """Vectors that training takes."""
+    """Number of vectors that an index is trained on."""
     lists = re.search(r"IVF(\d+)", factory)
     wanted = TRAIN_PER_LIST * int(lists[1]) if lists else 0
     if "PQ" in factory:
@@ -142,7 +142,7 @@ def train_rows(factory: str, rows: int) -> int:
 
 
 def require_memory(factory: str, rows: int, width: int, shards: int = 1) -> None:
-    """Raise InputError, with what would fit, if an index of a shard does not fit into memory."""
+    """Raise InputError, with an alternative, if the index of one shard does not fit into memory."""
     require_number("shards", shards, 1)
     here = -(-rows // shards)
     size, free = needed(factory, here, width), available()
@@ -163,12 +163,12 @@ def require_memory(factory: str, rows: int, width: int, shards: int = 1) -> None
 
 
 def device() -> str:
-    """What an exact search runs on here."""
+    """The device on which an exact search runs on this machine."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def available() -> int:
-    """Bytes of memory that can be had without swapping, here or in this container."""
+    """Bytes of memory that are free without swapping, on this machine or in this container."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
         free = int(found[1]) * 1024 if found else 2**62
@@ -184,25 +184,24 @@ def available() -> int:
 
 
 def least_rows(factory: str) -> int:
-    """Vectors without which FAISS cannot train the index: one for each of its centroids."""
+    """Fewest vectors on which FAISS can train the index: one for each of its centroids."""
     lists = [int(number) for number in re.findall(r"IVF(\d+)", factory)]
     codes = [2 ** int(bits or 8) for bits in re.findall(r"PQ\d+(?:x(\d+))?", factory)]
     return max([1, *lists, *codes])
 
 
 def check_factory(factory: str, width: int, rows: int = TRIAL_ROWS, part: int = 0) -> None:
-    """Raise UsageError unless FAISS can make the index, and survives it.
+    """Raise UsageError unless FAISS can build and search the index without crashing.
 
-    FAISS checks little: HNSW0 and PQ8x0 end the process. So numbers are checked here, and kinds
-    that are not among the usual ones are tried in a process of their own first, on vectors that
-    are made up.
+    FAISS checks little: HNSW0 and PQ8x0 end the process. So numbers are checked here, and unusual
+    kinds are first tried in another process on random vectors.
 
     Args:
         factory: FAISS's description.
-        width: dimensions.
-        rows: vectors that it is trained with.
-        part: vectors of the smallest part of a base, for an index that is copied for each of
-            them; 0 for one that holds all vectors itself.
+        width: dimensions of a vector.
+        rows: number of training vectors.
+        part: vectors in the smallest shard, for an index that is copied for each shard; 0 for one
+            that holds all vectors.
     """
     from xtremely.retrieval.blas import load_faiss
 
@@ -229,7 +228,7 @@ def check_factory(factory: str, width: int, rows: int = TRIAL_ROWS, part: int = 
 
 
 def faiss_reason(error: object) -> str:
-    """What an error of FAISS says, without the C++ around it."""
+    """The reason in an error message of FAISS, without its C++ details."""
     text = str(error).strip().splitlines()[-1] if str(error).strip() else "it gives no reason"
     text = re.sub(r"^Error in .*? at \S+:\d+: ", "", text)
     text = re.sub(r"^(?:Error: )?'.*?' failed:? ?", "", text).strip() or text
@@ -239,7 +238,7 @@ def faiss_reason(error: object) -> str:
 
 
 def _odd_number(factory: str) -> str:
-    """What is wrong with a number in the description; nothing if all are legal."""
+    """The first fault in a description's characters or numbers; empty if there is none."""
     if not _CHARACTERS.fullmatch(factory):
         return "legal characters: letters, digits, and _ , ( ) ."
     for kind, number in _NUMBER.findall(factory):
@@ -251,7 +250,7 @@ def _odd_number(factory: str) -> str:
 
 @cache
 def _tried(factory: str, width: int, rows: int, part: int) -> str:
-    """What goes wrong when a process builds and searches a small index like it; perhaps nothing."""
+    """The error when another process builds and searches a small such index; empty if none."""
     numbers = (_FAILED, width, rows, part, TRIAL_ROWS, TRIAL_ADDED)
     arguments = [sys.executable, "-c", _TRIAL, factory, *map(str, numbers)]
     try:

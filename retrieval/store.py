@@ -1,8 +1,8 @@
-"""Embeddings on disk in checksummed shards: a run killed at any moment goes on where it was.
+"""Stores embeddings on disk in checksummed shards, so that an interrupted run can be resumed.
 
-A shard is its array and a note beside it (checksum, and whatever the writer wants to keep). Both
-are written under temporary names and renamed; the note comes last, so a shard without a note does
-not exist. A damaged shard is dropped and counts as missing.
+A shard is an array with a note beside it: the checksum and any fields of the caller. Both are
+written under temporary names and then renamed, the note last. So a shard without a note is
+incomplete. A damaged shard counts as missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_NOTE = 2**24  # bytes
 
 @dataclass(frozen=True)
 class ShardNote:
-    """What the note of every shard says, beside what its writer adds.
+    """The fields that the note of every shard has; callers of ``write`` may add more.
 
     Attributes:
         sha256: checksum of the array's file.
@@ -34,11 +34,11 @@ class ShardNote:
 
 
 class Store:
-    """Rows of embeddings, ``shard_rows`` to a shard.
+    """Rows of embeddings on disk, ``shard_rows`` per shard.
 
     Args:
-        folder: where the shards lie; made at the first write.
-        rows: how many rows the whole store has.
+        folder: folder of the shards; made at the first write.
+        rows: rows in the whole store.
         shard_rows: rows in a shard; the last one may have fewer.
     """
 
@@ -53,17 +53,17 @@ class Store:
         ]
 
     def _rows(self, shard: int) -> int:
-        """How many rows a shard has."""
+        """Number of rows of a shard."""
         return min(self.shard_rows, self.rows - shard * self.shard_rows)
 
     def _paths(self, shard: int) -> tuple[Path, Path]:
         return self.folder / f"{shard:06d}.npy", self.folder / f"{shard:06d}.json"
 
     def note(self, shard: int) -> dict[str, Any] | None:
-        """What was kept with a complete shard; None if the shard is missing or damaged.
+        """The note of a complete shard; None if the shard is missing or damaged.
 
-        Damaged is a note that is no object with a checksum, an array of another checksum, and one
-        that does not hold the shard's rows in finite numbers.
+        A shard is damaged if its note lacks a checksum, if the array has another checksum, or if
+        the array does not hold the shard's number of rows in finite numbers.
         """
         array, note = self._paths(shard)
         try:
@@ -83,10 +83,15 @@ class Store:
         )
 
     def write(self, shard: int, values: np.ndarray, **note: Any) -> None:
-        """Keep a shard's rows [rows, ...] and a note about them.
+        """Write a shard and its note.
+
+        Args:
+            shard: number of the shard, from 0.
+            values: [rows of the shard, ...].
+            **note: further fields of the note.
 
         Raises:
-            InputError: names the rows with NaN or infinity.
+            InputError: the number of rows is wrong, or rows hold NaN or infinity; they are named.
         """
         require(
             values.ndim >= 2 and len(values) == self._rows(shard),
@@ -103,21 +108,21 @@ class Store:
         write_atomic(note_path, json.dumps({**note, "sha256": digest}).encode())
 
     def read(self, shard: int) -> np.ndarray:
-        """A complete shard's rows, memory-mapped.
+        """The rows of a complete shard, memory-mapped.
 
         Raises:
-            InputError: it is missing or no array.
+            InputError: the shard is missing or is not an array.
         """
         path = self._paths(shard)[0]
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # a header is Python text, and numpy lets all its faults through
+        except Exception as error:  # numpy evaluates the header as Python, which raises anything
             raise InputError(
                 f"{path} is missing or damaged; run the same command again, which makes it again"
             ) from error
 
     def column(self, *index: int) -> np.ndarray:
-        """All rows of one slice of the trailing axes (a layer, a pooling): [rows, ...]."""
+        """All rows [rows, ...] at an index of the trailing axes, such as a layer and a pooling."""
         place: tuple[slice | int, ...] = (slice(None), *index)
         parts = [self.read(n)[place] for n in range(len(self.shards()))]
         return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Vectors that do not lie in memory: .npy files and stores of shards, read a piece at a time."""
+"""Vectors on disk, in .npy files or stores of shards, that are read piece by piece."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ HALF = np.finfo(np.float16)
 
 
 def stored(values: np.ndarray, kind: str, first: int = 0) -> np.ndarray:
-    """[N, D] vectors as they are kept: fp32, fp16, or int8 with each row's largest value at 127.
+    """Convert vectors to the type in which they are stored.
 
-    int8 keeps directions only: ``UnitRows`` gives the length back.
+    In int8, every row is scaled so that its largest magnitude is 127. This keeps only its
+    direction; ``UnitRows`` scales rows back to length 1.
 
     Args:
-        values: the vectors.
-        kind: a name of ``STORED_DTYPES``.
-        first: the number of the first row in its corpus, counted from 0, for complaints.
+        values: [N, D], the vectors.
+        kind: one of ``STORED_DTYPES``.
+        first: number of the first row in its corpus, counted from 0, for error messages.
 
     Raises:
-        InputError: rows with NaN or infinity; with fp16, rows that it cannot hold: a value beyond
-            65,504, or all below 2^-14, where it loses digits and then everything.
+        InputError: rows hold NaN or infinity; or fp16 cannot represent them, as a value is beyond
+            65,504 or all values are below 2^-14, where fp16 loses precision.
     """
     if kind not in STORED_DTYPES:
         raise unknown("kind of stored vectors", kind, STORED_DTYPES)
@@ -53,7 +54,7 @@ def stored(values: np.ndarray, kind: str, first: int = 0) -> np.ndarray:
 
 
 class StoredRows:
-    """A store's rows; of its shards only those that are asked for are opened, and closed again."""
+    """The rows of a store; a shard is only opened while rows of it are read."""
 
     def __init__(self, store: Store, width: int):
         self.store, self.shape = store, (store.rows, width)
@@ -83,11 +84,11 @@ class StoredRows:
 class UnitRows:
     """Rows of other vectors, scaled to length 1 when they are read.
 
-    Reading a row that has no length or direction (zero, NaN, infinity) is an InputError.
+    Reading a row that is zero or holds NaN or infinity raises InputError.
 
     Args:
-        vectors: the others.
-        name: what a complaint calls them; by default their own name, such as their file's.
+        vectors: [N, D], the other vectors.
+        name: their name in error messages; by default their own, such as the file.
     """
 
     def __init__(self, vectors: Vectors, name: str = ""):
@@ -100,13 +101,13 @@ class UnitRows:
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         values = np.asarray(self.vectors[rows], dtype=np.float32)
         numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
-        with np.errstate(over="ignore"):  # ``scaled`` has an eye on those
+        with np.errstate(over="ignore"):  # ``scaled`` handles infinite lengths
             lengths = lengths_of(values).astype(np.float32)
         return scaled(values, lengths, self.name, numbers)
 
 
 class RowRange:
-    """Neighbouring rows of other vectors, without a copy of them."""
+    """A contiguous range of rows of other vectors, without a copy."""
 
     def __init__(self, vectors: Vectors, rows: slice):
         self.vectors, self.first = vectors, rows.start
@@ -123,7 +124,7 @@ class RowRange:
 
 
 class FileRows:
-    """The rows of a matrix in a .npy file, read and not mapped: a map counts as memory."""
+    """The rows of a .npy file, read instead of memory-mapped, as mapped pages count as memory."""
 
     def __init__(self, path: Path):
         matrix = open_matrix(path)
@@ -149,10 +150,11 @@ class FileRows:
 
 
 def open_matrix(path: Path) -> np.memmap:
-    """A [N, D] matrix of floats in a .npy file, memory-mapped.
+    """Memory-map a .npy file that holds a matrix [N, D] of float32, float16 or int8.
 
     Raises:
-        InputError: no such file, not .npy, truncated, of another shape or type.
+        InputError: there is no such file, it is not a whole .npy file, or has another shape or
+            type.
     """
     require(not path.is_dir(), f"{path} is a folder; name the .npy file in it")
     require(path.exists(), f"{path}: there is no such file")
@@ -162,13 +164,13 @@ def open_matrix(path: Path) -> np.memmap:
             start = file.read(len(np.lib.format.MAGIC_PREFIX))
         if start != np.lib.format.MAGIC_PREFIX:
             raise InputError(f"{path}: {_other_format(start)}")
-        with np.errstate(over="ignore"):  # of a shape that no file can have
+        with np.errstate(over="ignore"):  # a damaged header can have a shape that overflows
             matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # the header is Python text, and numpy lets all its faults through
+    except Exception as error:  # numpy evaluates the header as Python, which raises anything
         raise InputError(
             f"{path}: not a whole .npy file of numbers; write it again with numpy.save"
         ) from error
@@ -186,7 +188,7 @@ def open_matrix(path: Path) -> np.memmap:
 
 
 def _other_format(start: bytes) -> str:
-    """What a file that is no .npy seems to be, and how to make a .npy of it."""
+    """The likely format of a file that is not .npy, and how to convert it."""
     if not start:
         return "the file is empty; expected a .npy file, as numpy.save writes it"
     if start.startswith(b"PK"):

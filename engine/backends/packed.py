@@ -1,4 +1,4 @@
-"""The packed encoder on a device: in plain PyTorch, on Triton kernels, or in C++."""
+"""The backend for packed encoders: plain PyTorch, Triton kernels, or C++."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from xtremely.kernels.guard import require
 
 OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}
 MAX_QUANTIZATION_ERROR = (
-    0.2  # of the states' size, by which int8 may change them, as with exported files
+    0.2  # relative error of the hidden states in int8; exported files have the same limit
 )
 
 
 def _current(device: torch.device) -> AbstractContextManager:
-    """Triton and CUDA graphs launch on the current GPU, which need not be the tensors'."""
+    """Make the tensors' GPU the current one: Triton and CUDA graphs launch on the current GPU."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class Packed:
-    """The packed encoder: in plain PyTorch the teacher of the others, on Triton kernels, or in C++.
+    """A packed encoder, in plain PyTorch (the reference of the others), on Triton, or in C++.
 
-    On a GPU the kernels of batches whose shape comes again are launched as one CUDA graph.
+    With Triton on a GPU, batches whose shape has occurred before are replayed as one CUDA graph.
 
     Args:
         folder: a Hugging Face model folder.
-        config: of its encoder.
+        config: configuration of its encoder.
         name: torch, triton or native.
         device: where to compute.
         precision: one of ``PRECISIONS``.
@@ -85,7 +85,7 @@ class Packed:
 
     @staticmethod
     def _in_int8(folder: Path, encoder: Encoder, name: str) -> Int8Bert | NativeEncoder:
-        """The encoder in int8, tried on sentences of many languages."""
+        """The encoder in int8, after a check of its error on sentences in many languages."""
         require(
             "int8" in family_of(encoder.config).quantized,
             f"{folder}: int8 on the {name} backend is for"
@@ -106,11 +106,11 @@ class Packed:
         return runs
 
     def forward(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H], kernel by kernel."""
+        """The requested hidden states of a batch, each [T, H], without a CUDA graph."""
         return self.encoder(batch, layers, self.ops)
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H]."""
+        """The requested hidden states of a batch, each [T, H]."""
         with _current(self.device):
             return self._run(batch, layers)
 
@@ -120,5 +120,5 @@ class Packed:
             return self.ops.pool(values, batch.layout, pooling)
 
     def computed(self, batch: Batch) -> int:
-        """Tokens that a batch costs."""
+        """Tokens that are computed for a batch."""
         return batch.tokens

@@ -1,4 +1,4 @@
-"""Encoders that have no packed form here: transformers' own, padded per batch at this door."""
+"""The backend for all other encoders: runs them in transformers on padded batches."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from xtremely.engine.text.batch import Batch
 from xtremely.kernels import packing
 from xtremely.kernels.guard import require
 
-# Lengths of texts at which a model is tried for padding that changes their states, and by how much
-# of their size rounding alone may change them.
+# Text lengths, in tokens, at which a model is tested for padding that changes hidden states, and
+# the relative difference that rounding alone may cause.
 PROBES = (3, 512)
 LEAK = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
 
 
 class PaddedTransformers:
-    """Any other encoder through transformers, padded per batch at this door.
+    """Any other encoder, run by transformers; packed batches are padded here.
 
     Attributes:
-        alone: whether texts go through in company of their own length only: some models (ConvBERT,
-            FNet, Nystromformer) let padding into the states of other tokens.
-        typed: whether the model is given token types; off where its tokenizer makes none, as XLM
-            adds something for a type of 0, too.
+        alone: whether only texts of equal length share a batch. In some models (ConvBERT, FNet,
+            Nystromformer) padding changes the states of other tokens.
+        typed: whether the model is given token types; off where its tokenizer makes none, because
+            XLM adds an embedding for type 0, too.
     """
 
     name = "torch"
@@ -71,7 +71,7 @@ class PaddedTransformers:
 
     @torch.inference_mode()
     def _looks_ahead(self) -> bool:
-        """Whether the first token's state depends on the second token: an encoder's does."""
+        """Whether the first token's state depends on the second token, as in any encoder."""
         first, *others = (n % self.vocabulary for n in (5, 6, 7))
         ids = torch.tensor([[first, other] for other in others], device=self.device)
         a, b = self._states(input_ids=ids)[-1][:, 0]
@@ -79,7 +79,7 @@ class PaddedTransformers:
 
     @torch.inference_mode()
     def _padding_leaks(self, length: int) -> bool:
-        """Whether padding changes the states of a text of ``length`` tokens."""
+        """Whether padding changes the hidden states of a text of ``length`` tokens."""
         whole = min(2 * length, self.max_length)
         length = max(1, min(length, whole // 2))
         ids = torch.full((1, whole), self.pad_id, device=self.device)
@@ -90,9 +90,9 @@ class PaddedTransformers:
         return not (padded - alone).norm() <= LEAK[self.precision] * alone.norm()
 
     def _states(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        """Hidden states 0, 1, ..., padded."""
+        """All hidden states, from the embedding layer's up, each [B, L, H] with padding."""
         trouble = f"{self.folder}: model type {self.kind!r} does not run on text alone"
-        with foreign(trouble):  # what a configuration asks for and its class cannot do
+        with foreign(trouble):  # the class may not support what the configuration asks for
             states = self.model(**inputs, output_hidden_states=True).hidden_states
         require(
             states is not None and len(states) > self.layers,
@@ -103,7 +103,7 @@ class PaddedTransformers:
 
     @torch.inference_mode()
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H], padding dropped again."""
+        """The requested hidden states of a batch, each [T, H], without padding."""
         require_fits(batch, self.max_length)
         if not self.alone:
             ids, types = (_padded(one, batch, fill) for one, fill in self._fills(batch))
@@ -120,11 +120,11 @@ class PaddedTransformers:
         return {layer: torch.cat(parts) for layer, parts in found.items()}
 
     def _fills(self, batch: Batch) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
-        """A batch's ids and token types, each [T] with what pads it."""
+        """A batch's token ids and token types, each [T], with their padding values."""
         return (batch.input_ids, self.pad_id), (batch.type_ids, 0)
 
     def _typed_states(self, ids: Tensor, mask: Tensor, types: Tensor) -> tuple[Tensor, ...]:
-        """Hidden states of ids, all [B, L], given token types where the model wants them."""
+        """Hidden states for ids [B, L]; token types are passed on if the model takes them."""
         inputs = {"token_type_ids": types} if self.typed else {}
         return self._states(input_ids=ids, attention_mask=mask.long(), **inputs)
 
@@ -133,17 +133,17 @@ class PaddedTransformers:
         return self.ops.pool(values, batch.layout, pooling)
 
     def computed(self, batch: Batch) -> int:
-        """Tokens that a batch costs, padding included."""
+        """Tokens that are computed for a batch, padding included."""
         return batch.tokens if self.alone else batch.max_seqlen * len(batch.order)
 
 
 def _padded(values: Tensor, batch: Batch, fill: int = 0) -> Tensor:
-    """A batch's [T] values as [B, L]."""
+    """A batch's values [T] as [B, L], padded with ``fill``."""
     return packing.unpack(packing.Packed(values, batch.cu_seqlens, batch.max_seqlen), fill)
 
 
 def _positions_not_used(model: torch.nn.Module) -> int:
-    """Rows at the head of a position table that no token uses (RoBERTa's way of padding)."""
+    """Unused rows at the start of a position table; RoBERTa models count from the padding id on."""
     for name, module in model.named_modules():
         if (
             name.endswith("position_embeddings")

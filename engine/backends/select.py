@@ -1,7 +1,7 @@
-"""Which backend runs a model folder.
+"""Selects and loads the backend that runs a model.
 
-A backend takes packed batches and gives hidden states. Which one ran stands in every result. A
-backend asked for by name either runs or says why it cannot; only ``auto`` chooses.
+A backend turns packed batches into hidden states. Every result records which one ran. A backend
+that is requested by name either runs or raises an error; only ``auto`` chooses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from xtremely.kernels.guard import InputError, UsageError, require, require_kern
 from xtremely.kernels.quantise import require_e4m3
 
 BACKENDS = ("auto", *OPS, "onnx")
-NATIVE = ("fp32", "int8")  # precisions of the C++
+NATIVE = ("fp32", "int8")  # precisions of the C++ backend
 
 
 def open_backend(folder: Path, backend: str, device: torch.device, precision: str) -> Backend:
@@ -39,18 +39,19 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     Args:
         folder: a Hugging Face model folder.
         backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); ``onnx``
-            (onnxruntime; ``onnx:cuda`` and the like name a provider); ``native`` (C++ for x86-64,
-            BERT family); or ``auto``: triton where its kernels have been measured
-            (``kernels/tuned.json``), in fewer than 32 bits; native where it runs, in fp32 and int8;
-            onnx for int8 elsewhere; else torch.
+            (onnxruntime; ``onnx:cuda`` and the like name a provider); ``native`` (C++ for x86-64);
+            or ``auto``. ``auto`` takes triton in 16 or 8 bits on GPUs where its kernels have been
+            tuned (``kernels/tuned.json``), native in fp32 and int8 where it runs, onnx for other
+            int8, and torch for everything else.
         device: where to compute.
-        precision: fp32, fp16 or bf16; fp8 for the BERT family (products in e4m3, the rest in
-            fp16; the torch backend imitates it slowly); int8 on native and onnx, and on torch for
-            the BERT family, which imitates it slowly; native has fp32 and int8, onnx fp16, too.
+        precision: fp32, fp16, bf16, fp8 or int8. fp8 is for the BERT family: matrix products in
+            e4m3, the rest in fp16 (torch only emulates it, slowly). int8 runs on native and onnx;
+            torch emulates it slowly for the BERT family. Native has fp32 and int8 only, onnx also
+            fp16.
 
     Raises:
         UsageError: no such backend or precision.
-        InputError: the folder holds no model that can be loaded.
+        InputError: the folder holds no model that can be loaded on this backend.
     """
     named = backend
     backend, _, provider = named.partition(":")
@@ -104,7 +105,7 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
 
 
 def _fastest(config: EncoderConfig | None, device: torch.device, precision: str) -> str:
-    """The backend that ``auto`` takes; Triton's kernels have not been measured in fp32."""
+    """The backend that ``auto`` takes; fp32 never gets Triton, which was not measured in it."""
     if config is None:
         return "onnx" if precision == "int8" else "torch"
     family = family_of(config)
@@ -126,7 +127,7 @@ def _fastest(config: EncoderConfig | None, device: torch.device, precision: str)
 def _require_native(
     folder: Path, kind: str, config: EncoderConfig | None, device: torch.device, precision: str
 ) -> None:
-    """Raise InputError unless a model runs in C++ here."""
+    """Raise InputError unless the native backend runs this model on this machine."""
     if precision not in NATIVE:
         raise UsageError(
             f"precision {precision!r} does not run on the native backend; legal:"

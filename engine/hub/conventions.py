@@ -1,7 +1,7 @@
-"""How a model wants to be used: its pooling, its prompts, its normalisation.
+"""Reads how a model is meant to be used: pooling, prompts, length and normalisation.
 
-Read from the files that sentence-transformers keeps beside a model; for model families that
-publish their convention in prose only, from the table below.
+The sources are the configuration files of sentence-transformers in the model's folder, and the
+table below for models that only publish their prompts in a model card.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from xtremely.files.folders import check_inside
 from xtremely.kernels.guard import InputError, require, unknown
 
 MODULES, DECLARED = "modules.json", "config_sentence_transformers.json"
-# What sentence-transformers calls the file on a model's texts; the first that is there counts.
+# Names of sentence-transformers' file on length and case; the first that exists is used.
 KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 READINGS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)
 
 # Model name -> prompts. E5's model cards: every text needs a prefix, "query: " for symmetric tasks.
-# Those that follow instructions want a sentence on the task instead, which only the caller knows.
+# Instruction-tuned E5 models need a description of the task instead, which only the caller knows.
 PUBLISHED_PROMPTS = {
     re.compile(r"(^|[/_-])e5-(small|base|large)(?!.*instruct)", re.IGNORECASE): {
         "query": "query: ",
@@ -38,13 +38,13 @@ PUBLISHED_PROMPTS = {
 
 @dataclass(frozen=True)
 class Conventions:
-    """A model's own way of making sentence embeddings.
+    """How a model makes sentence embeddings.
 
     Attributes:
-        pooling: ``mean`` or ``cls``; mean where the model says nothing.
-        prompts: named texts put before a sentence.
-        default_prompt: the prompt used where the caller names none.
-        max_length: tokens after which the model wants texts cut; None where it says nothing.
+        pooling: ``mean`` or ``cls``; ``mean`` if the model declares none.
+        prompts: name -> text that is put before a sentence.
+        default_prompt: the text that is used if the caller names no prompt.
+        max_length: tokens after which texts are cut; None if the model declares no limit.
     """
 
     pooling: str = "mean"
@@ -53,7 +53,7 @@ class Conventions:
     max_length: int | None = None
 
     def prompt(self, name: str) -> str:
-        """A named prompt's text."""
+        """The text of a named prompt."""
         if name not in self.prompts:
             if not self.prompts:
                 raise InputError(f"this model declares no prompts, so none is called {name!r}")
@@ -63,13 +63,13 @@ class Conventions:
 
 @dataclass(frozen=True)
 class Declared:
-    """What config_sentence_transformers.json says.
+    """The fields of config_sentence_transformers.json.
 
     Attributes:
-        prompts: named texts put before a sentence.
-        default_prompt_name: the one used where the caller names none.
-        similarity_fn_name: how vectors are compared.
-        truncate_dim: dimensions kept of every vector.
+        prompts: name -> text that is put before a sentence.
+        default_prompt_name: the prompt that is used if the caller names none.
+        similarity_fn_name: the similarity function of vectors.
+        truncate_dim: dimensions that are kept of every vector.
     """
 
     prompts: dict[str, str | None] | None = None
@@ -80,11 +80,11 @@ class Declared:
 
 @dataclass(frozen=True)
 class SentenceLimits:
-    """What sentence_bert_config.json says, or the file of another kind's name (``READINGS``).
+    """The fields of sentence_bert_config.json, which has other names, too (``READINGS``).
 
     Attributes:
         max_seq_length: tokens after which a text is cut.
-        do_lower_case: whether texts are put into lower case before.
+        do_lower_case: whether texts are lower-cased first.
     """
 
     max_seq_length: Annotated[int, Field(ge=1)] | None = None
@@ -98,15 +98,15 @@ class _Module:
 
 
 def declared(folder: Path) -> Declared:
-    """What the folder's config_sentence_transformers.json says; nothing where there is none."""
+    """The folder's config_sentence_transformers.json; defaults if there is none."""
     return _optional(folder / DECLARED, Declared)
 
 
 def reading(folder: Path) -> SentenceLimits:
-    """What the folder's file on reading texts says; nothing where there is none.
+    """The folder's file on length and case (``READINGS``); defaults if there is none.
 
     Raises:
-        InputError: it wants texts in lower case.
+        InputError: it asks for lower-cased texts, which is not supported.
     """
     paths = [folder / name for name in READINGS]
     path = next((path for path in paths if path.exists()), paths[0])
@@ -123,7 +123,7 @@ def conventions(folder: Path, name: str) -> Conventions:
     """The conventions of a model folder known under ``name``.
 
     Raises:
-        InputError: a file says something that is not followed here.
+        InputError: a file declares something that is not supported.
     """
     said = declared(folder)
     prompts = {key: text or "" for key, text in (said.prompts or {}).items()}
@@ -143,10 +143,10 @@ def conventions(folder: Path, name: str) -> Conventions:
 
 
 def pooling_config(path: Path) -> dict[str, Any]:
-    """A Pooling module's config.json, its switches checked to be true or false.
+    """The config.json of a Pooling module; its switches are checked to be true or false.
 
     Raises:
-        InputError: it cannot be read, or wants prompts left out of the mean.
+        InputError: it cannot be read, or excludes prompts from the mean, which is not supported.
     """
     raw = documents.read_json(path, dict[str, Any], MAX_BYTES)
     switches = {
@@ -164,7 +164,7 @@ def pooling_config(path: Path) -> dict[str, Any]:
 
 
 def _pooling(folder: Path) -> str:
-    """The pooling that the folder states; mean where it states none."""
+    """The pooling that the folder declares; ``mean`` if it declares none."""
     listed = modules(folder)
     named = [module["path"] for module in listed if module["kind"] == "Pooling"]
     inner = named if listed else sorted(path.name for path in folder.glob("*_Pooling"))
@@ -185,10 +185,10 @@ def _pooling(folder: Path) -> str:
 
 
 def modules(folder: Path) -> list[dict[str, str]]:
-    """The modules that the folder declares: ``kind`` (class name) and ``path`` of each, in order.
+    """The modules in modules.json, in order: ``kind`` (class name) and ``path`` of each.
 
     Raises:
-        InputError: modules.json is there but is no list of modules inside the folder.
+        InputError: modules.json exists but is not a list of modules inside the folder.
     """
     path = folder / MODULES
     if not path.exists():
@@ -208,7 +208,7 @@ def _optional(path: Path, schema: type[Any]) -> Any:
 
 
 def _warn_of_modules(folder: Path) -> None:
-    """Say so where the model would do more to a sentence than the engine does."""
+    """Warn if the model declares modules that the engine does not run."""
     known = ("Transformer", "Pooling", "Normalize")
     extra = [module["kind"] for module in modules(folder) if module["kind"] not in known]
     if extra:

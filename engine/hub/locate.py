@@ -1,4 +1,4 @@
-"""Model names to folders: the packaged default, local folders, the Hugging Face hub."""
+"""Finds the folder of a model: packaged, local, or downloaded from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from xtremely.engine.hub import bundled
 from xtremely.engine.hub.conventions import modules
 from xtremely.kernels.guard import InputError, require, unknown
 
-# What a model folder needs; weights in other formats are not fetched.
+# Patterns of the files that are downloaded; weights in other formats are not.
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json"]
 
 
 def cache_folder() -> Path:
-    """Where models are kept: $XTREMELY_CACHE, else the user's cache folder."""
+    """The cache folder: $XTREMELY_CACHE, else the user's cache folder."""
     own = os.environ.get("XTREMELY_CACHE")
     if own:
         return Path(own)
@@ -67,14 +67,14 @@ def _from_hub(model: str) -> Path:
 
 
 def display_name(model: str) -> str:
-    """What results call a model: the name it was asked for by, of a folder its own name."""
+    """A model's name in results: the requested name, or the name of a local folder."""
     return Path(model).resolve().name if Path(model).exists() else model
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 over what makes a model: the folder's own files and its modules' configurations.
+    """SHA-256 of a model: the files directly in its folder and its modules' configurations.
 
-    Other subfolders (results, checkpoints of a training) are not part of the model.
+    Other subfolders, such as results and training checkpoints, are not part of the model.
     """
     digest = hashlib.sha256()
     kept = {".json", ".safetensors", ".txt", ".model"}

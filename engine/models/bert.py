@@ -1,4 +1,4 @@
-"""The BERT family, RoBERTa's line included: position and type embeddings, norms after the adds."""
+"""The BERT family, with RoBERTa and XLM-R: learned position and type embeddings, post-norm."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class BertConfig(EncoderConfig):
     """Sizes and settings of a BERT-family encoder.
 
     Attributes:
-        position_offset: rows at the head of the position table that no token uses.
-        pad_id: the padding token, for backends that pad.
+        position_offset: unused rows at the start of the position table.
+        pad_id: id of the padding token, for backends that pad.
     """
 
     position_offset: int
@@ -75,7 +75,7 @@ def _read(raw: dict[str, Any], file: Path) -> BertConfig:
 
 
 class Embeddings(nn.Module):
-    """Word + position + type, then LayerNorm."""
+    """The sum of word, position and type embeddings, then LayerNorm."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -85,7 +85,7 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden, config.eps)
 
     def forward(self, batch: Batch, ops: Ops) -> Tensor:
-        """[T] ids to [T, H]."""
+        """The embeddings [T, H] of a batch of T tokens."""
         ids = (batch.input_ids, batch.position_ids, batch.type_ids)
         tables = (self.words, self.positions, self.types)
         return ops.embedding(*ids, *tables, self.norm.weight, self.norm.bias, self.norm.eps)
@@ -106,7 +106,7 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(hidden, config.eps)
 
     def forward(self, x: Tensor, layout: Layout, ops: Ops) -> Tensor:
-        """[T, H] to [T, H]; ``layout`` says where the sequences lie."""
+        """[T, H] to [T, H]; ``layout`` holds the sequence boundaries."""
 
         def linear(module: nn.Linear, value: Tensor, gelu: bool = False) -> Tensor:
             return ops.linear(value, module.weight, module.bias, gelu)
@@ -120,7 +120,7 @@ class Layer(nn.Module):
 
 
 class Bert(Encoder):
-    """Embeddings and a stack of layers."""
+    """A BERT encoder: embeddings and a stack of post-norm layers."""
 
     def __init__(self, config: BertConfig):
         super().__init__(config)
@@ -152,7 +152,7 @@ _LAYER = {
     "norm": "output.LayerNorm",
 }
 _QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
-# Task heads, the pooler and the old position buffer.
+# Tensors outside the encoder: task heads, the pooler, and buffers of old checkpoints.
 _HEADS = re.compile(
     r"(pooler|cls|lm_head|classifier|qa_outputs|pre_classifier|score)\."
     r"|embeddings\.(position_ids|token_type_ids)$"
@@ -186,7 +186,7 @@ def _state(take: Take, config: BertConfig) -> dict[str, Tensor]:
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:
-    """Several tensors on top of each other; an empty one if one of them is."""
+    """Tensors concatenated along the rows; a meta tensor if one of them is missing."""
     missing = [one for one in tensors if one.is_meta]
     return missing[0] if missing else torch.cat(tensors)
 
@@ -214,7 +214,7 @@ FAMILY = Family(
             layers=2,
             hidden=64,
             heads=2,
-            intermediate=512,  # products in two parts
+            intermediate=512,  # so that matrix products are split into two parts
             vocabulary=50,
             max_length=40,
             eps=1e-12,

@@ -1,4 +1,4 @@
-"""What a packed encoder is: the sizes and settings that every family has, and how they are read."""
+"""The configuration that all packed encoders have in common."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class EncoderConfig:
 
     Attributes:
         model_type: Hugging Face's name of the architecture.
-        layers: number of transformer layers; hidden state 0 is the embeddings' output.
+        layers: number of transformer layers; hidden state 0 is the output of the embeddings.
         hidden: width of a hidden state.
         heads: attention heads.
-        intermediate: width of the feed-forward layer, behind its gate if it has one.
-        vocabulary: rows of the word table.
-        max_length: longest sequence in tokens, specials included.
+        intermediate: width of the feed-forward layer, after the gate if it has one.
+        vocabulary: rows of the word embedding table.
+        max_length: longest sequence in tokens, special tokens included.
         eps: LayerNorm's epsilon.
-        types: rows of the token-type table; 0 without one.
-        thetas: RoPE's base in every layer; empty without RoPE.
-        windows: how many tokens a token sees on either side in every layer, None for all; empty
-            where all layers see all.
+        types: rows of the token type table; 0 without one.
+        thetas: RoPE base of every layer; empty without RoPE.
+        windows: attention window of every layer, in tokens on either side, None for global
+            attention; empty where all layers are global.
     """
 
     model_type: str
@@ -55,7 +55,7 @@ class Sizes:
 
 
 def require_setting(raw: dict[str, Any], name: str, legal: Any, file: Path) -> None:
-    """Raise InputError unless a setting has the one value that the encoder knows, or is absent."""
+    """Raise InputError unless a setting is absent or has the one value that is supported."""
     got = raw.get(name, legal)
     require(
         got == legal,

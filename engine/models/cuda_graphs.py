@@ -1,7 +1,7 @@
-"""Forward passes kept as CUDA graphs: one launch for the whole encoder where a shape comes again.
+"""CUDA graphs of forward passes: one launch for the whole encoder when a batch shape recurs.
 
-A packed batch's shape is the lengths of its sequences. Full windows of a long text, or the same
-texts under another checkpoint, come in the same shapes; small models then no longer wait for
+The shape of a packed batch is the lengths of its sequences. Shapes recur with the full windows of
+long texts, and with the same texts under another checkpoint. Small models then no longer wait for
 Python to launch their kernels one by one.
 """
 
@@ -17,16 +17,16 @@ from xtremely.engine.text.batch import Batch
 
 States = dict[int, Tensor]
 Forward = Callable[[Batch, Collection[int]], States]
-MAX_GRAPHS = 16  # shapes kept, the least recently used let go
+MAX_GRAPHS = 16  # shapes kept; the least recently used is dropped first
 
 
 class Graphs:
-    """A forward pass that is recorded when a shape comes the second time, and replayed after.
+    """A forward pass that is recorded when a shape occurs the second time, then replayed.
 
     Args:
         forward: (batch, layers) -> hidden states; runs on the current stream.
-        record: (forward, batch, layers) -> the same for batches of this shape; by default a
-            CUDA graph.
+        record: (forward, batch, layers) -> a function with the same results for batches of this
+            shape; by default the replay of a CUDA graph.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Graphs:
         self._kept: OrderedDict[tuple, Callable[[Batch], States] | None] = OrderedDict()
 
     def __call__(self, batch: Batch, layers: Collection[int]) -> States:
-        """The wanted hidden states; the caller may keep them."""
+        """The requested hidden states, each [T, H]; later calls do not overwrite them."""
         shape = (batch.layout.lengths, tuple(sorted(layers)))
         seen, replay = shape in self._kept, self._kept.get(shape)
         if seen and replay is None:
@@ -53,7 +53,7 @@ class Graphs:
 
 
 class _Recorder:
-    """Records CUDA graphs that share one pool of memory: no two of them run at a time."""
+    """Records CUDA graphs that share one memory pool, as no two of them run at the same time."""
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
@@ -61,13 +61,13 @@ class _Recorder:
     def __call__(
         self, forward: Forward, batch: Batch, layers: Collection[int]
     ) -> Callable[[Batch], States]:
-        forward(batch, layers)  # compiles what is not compiled yet; a recording must not
+        forward(batch, layers)  # compiles missing kernels, which is not allowed while recording
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self.pool):
                 states = forward(batch, layers)
-        except RuntimeError:  # no memory for it, say: this shape is launched kernel by kernel
+        except RuntimeError:  # such as out of memory: launch this shape kernel by kernel
             torch.cuda.synchronize()
             return lambda other: forward(other, layers)
 

@@ -1,4 +1,4 @@
-"""What encoders are: their precisions, the packed ones of all families, and what runs one."""
+"""The interfaces of encoders: precisions, ``Encoder`` for packed models, ``Backend`` to run one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xtremely.engine.models.ops import Ops
 from xtremely.engine.text.batch import Batch
 from xtremely.kernels.guard import require
 
-# What activations are in; with fp8 and int8 the inputs of matrix products are rounded further.
+# The dtype of activations. With fp8 and int8, inputs of matrix products are quantized further.
 PRECISIONS = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -25,9 +25,9 @@ PRECISIONS = {
 
 
 class Encoder(nn.Module):
-    """Embeddings and layers on packed tokens, for inference: no dropout, no gradients kept.
+    """Embeddings and layers on packed tokens, for inference: no dropout, no gradients.
 
-    Hidden state 0 is the embeddings' output, hidden state n the output of layer n, as in
+    Hidden state 0 is the output of the embeddings, hidden state n that of layer n, as in
     transformers' ``hidden_states``.
 
     Attributes:
@@ -44,14 +44,14 @@ class Encoder(nn.Module):
 
     @abstractmethod
     def states(self, batch: Batch, ops: Ops) -> Iterator[Tensor]:
-        """Hidden states 0, 1, ..., each [T, H], computed as they are asked for."""
+        """Hidden states 0, 1, ..., each [T, H], computed lazily."""
 
     @torch.inference_mode()
     def forward(self, batch: Batch, layers: Collection[int], ops: Ops) -> dict[int, Tensor]:
-        """The wanted hidden states, each [T, H]; nothing above the highest is computed.
+        """The requested hidden states, each [T, H]; no layer above the highest is computed.
 
         Raises:
-            InputError: a sequence is longer than the model can take.
+            InputError: a sequence is longer than ``max_length``.
         """
         require_fits(batch, self.config.max_length)
         wanted = set(layers)
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
 
 
 def require_fits(batch: Batch, most: int) -> None:
-    """Raise InputError if a sequence has more than the ``most`` tokens that a model takes."""
+    """Raise InputError if a sequence has more than ``most`` tokens."""
     require(
         batch.max_seqlen <= most,
         f"a sequence has {batch.max_seqlen} tokens, the model takes at most {most}; tokenise with"
@@ -72,15 +72,15 @@ class Backend(Protocol):
     """An encoder on a device.
 
     Attributes:
-        name: what results call it.
-        implementation: which encoder runs, where a backend has several.
+        name: its name in results.
+        implementation: the encoder that runs, where a backend has several.
         device: where it computes.
         precision: one of ``PRECISIONS``.
         layers: number of transformer layers.
-        width: size of a hidden state.
-        max_length: longest sequence in tokens.
-        vocabulary: rows of the word table.
-        ops: operations on packed tensors where it computes.
+        width: width of a hidden state.
+        max_length: longest sequence in tokens, special tokens included.
+        vocabulary: rows of the word embedding table.
+        ops: operations on packed tensors for its device.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Backend(Protocol):
     ops: Ops
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H]; 0 is the embeddings' output."""
+        """The requested hidden states of a batch, each [T, H]; 0 is the embeddings' output."""
         ...
 
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
@@ -102,5 +102,5 @@ class Backend(Protocol):
         ...
 
     def computed(self, batch: Batch) -> int:
-        """Tokens that a batch costs: its own, and padding where the backend pads at its door."""
+        """Tokens that are computed for a batch, padding included where the backend pads."""
         ...

@@ -1,4 +1,4 @@
-"""The families of packed encoders, and which of them a model is of."""
+"""The table of model families that have a packed encoder, and look-ups in it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def find(model_type: str) -> Family[Any] | None:
 
 
 def family_of(config: EncoderConfig) -> Family[Any]:
-    """The family of an encoder."""
+    """The family of an encoder's configuration."""
     found = find(config.model_type)
     assert found is not None, config.model_type
     return found
 
 
 def model_types(where: Callable[[Family[Any]], object] = lambda family: True) -> str:
-    """The model types of the families for which ``where`` holds, by default all; for messages."""
+    """Model types of the families that satisfy ``where``, by default all, as text for messages."""
     return ", ".join(name for family in FAMILIES if where(family) for name in family.model_types)
 
 
 def encoder_config(raw: dict[str, Any], where: Path) -> EncoderConfig:
-    """The packed encoder's view of the config.json of the folder ``where``.
+    """The packed encoder's configuration from the config.json of the folder ``where``.
 
     Raises:
-        InputError: of no family, or a field that is missing, of another type, out of range or
-            that the packed encoder cannot follow.
+        InputError: the model is of no known family, or a field is missing, of the wrong type, out
+            of range or not supported by the packed encoder.
     """
     kind = about(raw, where).model_type
     file = where / CONFIG
@@ -59,7 +59,7 @@ def encoder_config(raw: dict[str, Any], where: Path) -> EncoderConfig:
 
 
 def exportable(raw: dict[str, Any], folder: Path) -> EncoderConfig:
-    """``encoder_config`` of a folder's model, if it is of a family that is exported to ONNX."""
+    """``encoder_config`` of a folder's model; InputError if it cannot be exported to ONNX."""
     kind = raw.get("model_type", "")
     require(
         find(kind) is not None,

@@ -1,4 +1,4 @@
-"""What a family of packed encoders is: one value with everything that tells it from the others."""
+"""``Family``: everything that distinguishes one family of packed encoders, as one value."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Config = TypeVar("Config", bound=EncoderConfig)
 
 
 class Take(Protocol):
-    """Takes a tensor out of a checkpoint."""
+    """A function that takes a tensor from a checkpoint."""
 
     def __call__(self, name: str, *shape: int) -> Tensor:
-        """The tensor; an empty one on the meta device where it is missing or misshapen."""
+        """The tensor; an empty meta tensor where it is missing or has another shape."""
         ...
 
 
 @dataclass(frozen=True)
 class Weights(Generic[Config]):
-    """How a checkpoint holds a family's encoder.
+    """How a checkpoint stores the encoder of a family.
 
     Attributes:
-        prefixes: what may stand before every name.
-        words: the word table, which tells the prefix.
-        stack: what stands before the number of a layer.
-        heads: names of tensors that are no part of the encoder.
-        state: takes every tensor of the encoder and makes its state dict.
+        prefixes: possible prefixes of all tensor names.
+        words: name of the word embedding table, by which the prefix is recognised.
+        stack: the part of a name before the layer number.
+        heads: names of tensors that are not part of the encoder.
+        state: takes every tensor of the encoder and returns its state dict.
     """
 
     prefixes: tuple[str, ...]
@@ -46,11 +46,11 @@ class Weights(Generic[Config]):
 
 @dataclass(frozen=True)
 class Native(Generic[Config]):
-    """A family's form in C++.
+    """How the native (C++) backend runs a family.
 
     Attributes:
         modern: ``Model.modern`` of encoder.cpp.
-        trial: a small encoder, on which the C++ is compared with torch before it is used.
+        trial: a small encoder on which C++ is compared with torch before it is used.
     """
 
     modern: bool
@@ -59,19 +59,19 @@ class Native(Generic[Config]):
 
 @dataclass(frozen=True)
 class Family(Generic[Config]):
-    """A family of encoders; each is a value at the end of its module.
+    """A family of encoders, declared at the end of the family's module.
 
     Attributes:
         model_types: Hugging Face's names of its architectures.
-        read: an encoder's configuration from the content and the path of config.json.
-        encoder: its class, made from a configuration.
-        weights: how a checkpoint holds it.
+        read: (content, path of config.json) -> configuration of the encoder.
+        encoder: configuration -> encoder.
+        weights: how a checkpoint stores it.
         forms: model type -> kind of head -> form.
-        read_form: the form of a head, where config.json decides it, from the content of that file,
-            its folder and the kind of head; it then knows every kind, and ``forms`` is empty.
-        quantized: the precisions below 16 bits that it has, of fp8 and int8.
-        native: its form in C++, if it has one.
-        gated: whether the feed-forward layer's first product makes a gate, too.
+        read_form: (content of config.json, folder, kind of head) -> form, for families whose heads
+            depend on config.json. It handles every kind, and ``forms`` is then empty.
+        quantized: those of fp8 and int8 that it supports.
+        native: how the native backend runs it; None if it cannot.
+        gated: whether the first product of the feed-forward layer also computes a gate.
     """
 
     model_types: tuple[str, ...]

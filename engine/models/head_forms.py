@@ -1,4 +1,4 @@
-"""What task heads are made of, and the forms that several families share."""
+"""``Form``: the layers of a task head, and the forms that several families share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Form:
-    """What a head is made of: names of its tensors, without ``.weight`` and ``.bias``.
+    """The layers of a head, by the names of their tensors without ``.weight`` and ``.bias``.
 
     Attributes:
-        rows: what it looks at: a pooling of each sequence (``cls``, ``mean``), or ``every`` token.
+        rows: input of the head: a pooling of each sequence (``cls``, ``mean``), or ``every`` token.
         output: the linear layer to the outputs.
         dense: the dense layer before it, if there is one.
-        activation: behind the dense layer, as transformers names it.
-        norm: behind the activation.
+        activation: the activation after the dense layer, as transformers names it.
+        norm: the norm after the activation, if there is one.
         eps: the norm's epsilon.
-        biased: whether the dense layer and the norm have a bias.
+        biased: whether the dense layer and the norm have biases.
     """
 
     rows: str
@@ -41,11 +41,11 @@ def own_dense(activation: str) -> Form:
 
 
 def by_kind(sequence: Form, choice: Form | None) -> dict[str, Form]:
-    """Kind of a head -> form.
+    """The forms of a model type's heads: kind of head -> form.
 
     Args:
-        sequence: of sequence classification.
-        choice: of multiple choice; None where it has none that is known.
+        sequence: form of sequence classification.
+        choice: form of multiple choice; None if it is not known.
     """
     found = {"sequence classification": sequence, **TOKENS}
     return found if choice is None else {**found, "multiple choice": choice}

@@ -1,8 +1,9 @@
-"""Task heads on packed hidden states: what transformers puts on an encoder, nothing padded.
+"""Loads the task heads of transformers' models and runs them on packed hidden states.
 
-A head is a dense layer with its activation (absent from token-wise heads of the BERT family),
-ModernBERT's norm, and a linear layer to the outputs, on the first token, the mean or every token of
-a sequence. Its tensors come from the ordinary Hugging Face folder by name, strictly.
+A head reads the first token, the mean or every token of a sequence. It has a dense layer with an
+activation (not in token-wise heads of the BERT family), a norm (ModernBERT only), and a linear
+layer to the outputs. Its tensors are loaded by name from a Hugging Face folder; a missing or
+misshapen one is an error.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from xtremely.files import documents
 from xtremely.kernels.guard import InputError, require, unknown
 from xtremely.kernels.pooling import pool_ref
 
-# Kind of a head -> how the classes that have one are named in config.json's "architectures".
+# Kind of head -> suffix of the class names in "architectures" of config.json.
 HEAD_KINDS = {
     "sequence classification": "ForSequenceClassification",
     "token classification": "ForTokenClassification",
     "question answering": "ForQuestionAnswering",
     "multiple choice": "ForMultipleChoice",
 }
-# Kinds whose outputs are not labels, and how many they have.
+# Kinds whose outputs are not labels -> number of outputs.
 UNLABELLED = {"question answering": 2, "multiple choice": 1}
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
 _DISTILBERT = Form("cls", "classifier", "pre_classifier", "relu")
 _DEBERTA = Form("cls", "classifier", "pooler.dense", "gelu")
-# Model types that run padded -> kind -> form; DeBERTa's depend on the configuration, see ``_form``.
+# Model type that runs padded -> kind -> form. DeBERTa's also depend on config.json, see ``_form``.
 PADDED_FORMS = {
     "mpnet": by_kind(own_dense("tanh"), POOLED),
     "electra": by_kind(own_dense("gelu"), None),
@@ -51,24 +52,24 @@ PADDED_FORMS = {
 
 @dataclass(frozen=True)
 class DebertaHead:
-    """What config.json says of a DeBERTa head.
+    """The fields of config.json that describe a DeBERTa head.
 
     Attributes:
-        pooler_hidden_act: behind its dense layer.
+        pooler_hidden_act: the activation after its dense layer.
     """
 
     pooler_hidden_act: str = "gelu"
 
 
 class NoHead(InputError):
-    """A folder holds no head of the wanted kind."""
+    """The folder holds no head of the requested kind."""
 
 
 class Head(nn.Module):
-    """A head, for inference.
+    """A task head, for inference.
 
     Attributes:
-        labels: what the outputs mean; empty for kinds whose outputs are no labels.
+        labels: the label of each output; empty for kinds whose outputs are not labels.
     """
 
     def __init__(self, form: Form, width: int, outputs: int):
@@ -83,7 +84,7 @@ class Head(nn.Module):
 
     @torch.inference_mode()
     def forward(self, states: Tensor, batch: Batch) -> Tensor:
-        """[T, H] last hidden states to fp32 outputs: [B, C], or [T, C] of every token."""
+        """Last hidden states [T, H] to fp32 outputs: [B, C], or [T, C] for token-wise heads."""
         if self.rows != "every":
             states = pool_ref(states, batch.layout, self.rows).to(states.dtype)
         return self.output(self.norm(self.activation(self.dense(states)))).float()
@@ -96,16 +97,16 @@ def load_head(
 
     Args:
         folder: a Hugging Face model folder.
-        backend: what runs its encoder.
+        backend: runs its encoder.
         kind: one of ``HEAD_KINDS``.
         labels: the task's labels, for kinds that have any. The head must have the same ones, in
             any order and case; its ``labels`` are then spelled as the task spells them. None
-            takes the head's own, whatever they are.
+            accepts the head's own labels.
 
     Raises:
         UsageError: no such kind.
-        NoHead: the folder holds no such head.
-        InputError: it holds one with other labels, or other tensors than it must.
+        NoHead: the folder holds no head of this kind.
+        InputError: the head has other labels than the task, or a missing or misshapen tensor.
     """
     if kind not in HEAD_KINDS:
         raise unknown("kind of head", kind, HEAD_KINDS)
@@ -124,7 +125,7 @@ def load_head(
 
 
 def _check_kind(said: About, folder: Path, kind: str) -> None:
-    """The folder must say that its head is of the kind: tensors alone do not tell."""
+    """Raise NoHead unless config.json declares the kind: tensor names alone do not show it."""
     declared = said.architectures or ()
     if any(name.endswith(HEAD_KINDS[kind]) for name in declared):
         return
@@ -137,7 +138,7 @@ def _check_kind(said: About, folder: Path, kind: str) -> None:
 
 
 def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[str, ...]:
-    """The names of the outputs in their order, spelled as ``wanted`` spells them if given."""
+    """The labels of the outputs in order, spelled as in ``wanted`` if that is given."""
     try:
         numbered = {int(number): str(name) for number, name in (said.id2label or {}).items()}
         names = [numbered[number] for number in range(len(said.id2label or {}))]
@@ -171,7 +172,7 @@ def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[
 
 
 def _form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
-    """The form of a head, by the model type that config.json says, and by what else it says."""
+    """The form of a head, from the model type and other fields of config.json."""
     model = about(raw, folder).model_type
     family = families.find(model)
     if family is not None and family.read_form is not None:
@@ -191,7 +192,7 @@ def _form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
 
 
 def _forms(kind: str) -> dict[str, Form]:
-    """Model type -> form of a kind of head, without the families whose config.json decides it."""
+    """Model type -> form of a kind of head, without families that have ``read_form``."""
     tables = [*(family.forms for family in families.FAMILIES), PADDED_FORMS]
     named = {model: forms for table in tables for model, forms in table.items()}
     return {model: forms[kind] for model, forms in named.items() if kind in forms}
@@ -206,7 +207,7 @@ def _activation(name: str) -> nn.Module:
 
 
 def _tensors(head: Head, form: Form, folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The head's state dict, every tensor there, of the head's shape and sound in ``dtype``."""
+    """The head's state dict; every tensor must be there, of the right shape and valid."""
     layers = {"dense": form.dense, "norm": form.norm, "output": form.output}
     names = {}
     for ours in head.state_dict():
@@ -214,7 +215,7 @@ def _tensors(head: Head, form: Form, folder: Path, dtype: torch.dtype) -> dict[s
         names[ours] = f"{layers[layer]}.{part}"
 
     def own(name: str) -> str:
-        """The name without that of the encoder inside which transformers keeps some of them."""
+        """A tensor's name without the encoder's prefix, which transformers gives some of them."""
         return name if name in names.values() else name.partition(".")[2]
 
     files = TensorFiles(folder)

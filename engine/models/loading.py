@@ -1,7 +1,7 @@
-"""Models of transformers from a folder: bounded, strict and sound.
+"""Loads transformers' own models from a folder, with stricter checks than ``from_pretrained``.
 
-transformers fills what a checkpoint lacks with random numbers, and takes memory for whatever a
-configuration describes. Here the first is an error and the second is compared with the files.
+transformers initialises missing weights with random numbers and allocates whatever size a
+configuration describes. Here a missing weight is an error, and the size is compared with the files.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from xtremely.engine.foreign import foreign
 from xtremely.engine.models.tensor_files import BUFFER, TensorFiles, require_readable, require_sound
 from xtremely.kernels.guard import InputError, require
 
-# A tensor of a checkpoint that belongs inside an encoder, not to a head on top of it.
+# Names of tensors that belong to an encoder, not to a head on top of it.
 INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
-POOLER = "pooler"  # the part of an encoder that a checkpoint may lack: it belongs to a head
+POOLER = "pooler"  # may be missing from a checkpoint: it belongs to a head
 SIZES = ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")
-# How many times the numbers in its files a model may have, and how many more: heads are made anew.
+# A model may have at most _MOST times the parameters in its files, plus _SPARE: heads may be new.
 _MOST, _SPARE = 2, 10_000_000
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and its reports: what matters in them is said here."""
+    """Silence transformers' progress bars and load reports; what matters is reported here."""
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -44,16 +44,16 @@ def quiet() -> Iterator[None]:
 
 
 def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A model of transformers with every weight of its own from the folder's safetensors.
+    """A model of transformers, with all of its encoder's weights from the folder's safetensors.
 
     Args:
-        auto: transformers' class of models, such as ``AutoModel``.
+        auto: a class of transformers, such as ``AutoModel``.
         folder: a Hugging Face model folder.
-        dtype: of the parameters.
+        dtype: dtype of the parameters.
 
     Raises:
-        InputError: it cannot be loaded, lacks weights, has weights that nothing uses inside its
-            encoder, or weights that are not sound.
+        InputError: it cannot be loaded, lacks weights, has encoder weights that are not used, or
+            has invalid weights (see ``tensor_files.require_sound``).
     """
     files = TensorFiles(folder)
     for name, stored in files.stored.items():
@@ -102,13 +102,13 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
 def _require_sound(
     name: str, parameter: torch.Tensor, files: TensorFiles, dtype: torch.dtype
 ) -> None:
-    """A weight that transformers took must be sound in ``dtype``, and in the file it came from."""
+    """Raise InputError unless a loaded weight is valid, in ``dtype`` and in its file."""
     same = [stored for stored in files.stored if _same(stored, name)]
-    if same and not parameter.isfinite().all():  # too large a number for fp16, or none
+    if same and not parameter.isfinite().all():  # beyond fp16, or NaN: the file shows which
         files.read(same[0], dtype)
     require_sound(name, parameter, files.stored[same[0]].path if same else files.folder, dtype)
 
 
 def _same(stored: str, name: str) -> bool:
-    """Whether a file's name is the model's: either can have a prefix."""
+    """Whether a stored name is the parameter ``name``: either can have a prefix."""
     return stored == name or stored.endswith(f".{name}") or name.endswith(f".{stored}")

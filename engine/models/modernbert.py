@@ -1,7 +1,7 @@
-"""The ModernBERT family, mmBERT included: norms before blocks, RoPE, local layers, gated GELU.
+"""The ModernBERT family, with mmBERT: pre-norm, RoPE, local attention layers, gated GELU.
 
-After transformers' ``models/modernbert``, whose hidden states these are: those below the last layer
-are the residual stream, the last one is its norm.
+Hidden states are those of transformers' ``models/modernbert``: the residual stream after each layer
+below the last, and the final norm after the last layer.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from xtremely.kernels.guard import require
 from xtremely.kernels.packing import Layout
 from xtremely.kernels.pooling import POOLINGS
 
-# Kinds of layers: what old configurations call the RoPE base of each, and its default.
+# Kind of layer -> (name of its RoPE base in old configurations, default).
 THETAS = {
     "full_attention": ("global_rope_theta", 160_000.0),
     "sliding_attention": ("local_rope_theta", 10_000.0),
 }
-Base = Annotated[float, Field(ge=1, le=1e12)]  # of RoPE
+Base = Annotated[float, Field(ge=1, le=1e12)]  # RoPE base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ class ModernBertConfig(EncoderConfig):
     """Sizes and settings of a ModernBERT-family encoder.
 
     Attributes:
-        attention_bias: whether the attention's projections have biases.
-        mlp_bias: whether the feed-forward's projections have.
-        norm_bias: whether LayerNorm has.
+        attention_bias: whether the attention projections have biases.
+        mlp_bias: whether the feed-forward projections have biases.
+        norm_bias: whether LayerNorm has a bias.
     """
 
     attention_bias: bool = False
@@ -106,7 +106,7 @@ def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
 
 
 def _theta(said: _Fields, kind: str, file: Path) -> float:
-    """RoPE's base in a kind of layer, as new configurations state it or as old ones do."""
+    """The RoPE base of a kind of layer, from the fields of new or of old configurations."""
     stated = (said.rope_parameters or {}).get(kind) or {}
     require_setting(stated, "rope_type", "default", file)
     if "rope_theta" in stated:
@@ -114,11 +114,11 @@ def _theta(said: _Fields, kind: str, file: Path) -> float:
     return float(getattr(said, THETAS[kind][0]))
 
 
-_angles = cache(rope_table)  # a table a base and device: all layers of a kind share it
+_angles = cache(rope_table)  # one table per base and device, shared by all layers of a kind
 
 
 class Embeddings(nn.Module):
-    """Words, then LayerNorm."""
+    """Word embeddings, then LayerNorm."""
 
     def __init__(self, config: ModernBertConfig):
         super().__init__()
@@ -126,17 +126,17 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden, config.eps)
 
     def forward(self, batch: Batch, ops: Ops) -> Tensor:
-        """[T] ids to [T, H]."""
+        """The embeddings [T, H] of a batch of T tokens."""
         ids = (batch.input_ids, batch.position_ids, batch.type_ids)
         norm = (self.norm.weight, self.norm.bias, self.norm.eps)
         return ops.embedding(*ids, self.words, None, None, *norm)
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each followed by a residual add and the norm of what comes next.
+    """Attention and feed-forward, each followed by a residual add and the next block's norm.
 
-    So that every norm shares a pass with the residual add before it, ``norm`` is the one that
-    transformers puts at the head of the next layer, or after the last.
+    Every norm is computed in one pass with the residual add before it. So ``norm`` is the norm that
+    transformers has at the start of the next layer, or after the last one.
     """
 
     def __init__(self, config: ModernBertConfig, number: int):
@@ -153,7 +153,7 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(hidden, config.eps)
 
     def forward(self, x: Tensor, normed: Tensor, layout: Layout, ops: Ops) -> tuple[Tensor, Tensor]:
-        """The residual stream and its norm, each [T, H], to the same after this layer."""
+        """The residual stream and its norm, each [T, H], before this layer to those after it."""
 
         def linear(module: nn.Linear, value: Tensor) -> Tensor:
             return ops.linear(value, module.weight, module.bias)
@@ -168,7 +168,7 @@ class Layer(nn.Module):
 
 
 class ModernBert(Encoder):
-    """Embeddings and a stack of layers; the first one's attention reads the former as they are."""
+    """A ModernBERT encoder; the first layer's attention has no norm before it."""
 
     def __init__(self, config: ModernBertConfig):
         super().__init__(config)
@@ -188,7 +188,7 @@ WORDS = "embeddings.tok_embeddings.weight"
 
 
 def _state(take: Take, config: ModernBertConfig) -> dict[str, Tensor]:
-    """A bias that the configuration switches off is zeros."""
+    """The encoder's state dict; biases that the configuration switches off are zeros."""
     hidden, wide, last = config.hidden, config.intermediate, config.layers - 1
     state = {"embeddings.words": take(WORDS, config.vocabulary, hidden)}
 
@@ -205,7 +205,7 @@ def _state(take: Take, config: ModernBertConfig) -> dict[str, Tensor]:
         put(f"{ours}.attention_norm", f"{theirs}.mlp_norm", config.norm_bias, hidden)
         put(f"{ours}.up", f"{theirs}.mlp.Wi", config.mlp_bias, 2 * wide, hidden)
         put(f"{ours}.down", f"{theirs}.mlp.Wo", config.mlp_bias, hidden, wide)
-        # Norms belong to what comes before them here, to what comes after them there.
+        # Here a norm belongs to the layer before it, in checkpoints to the layer after it.
         following = f"layers.{layer + 1}.attn_norm" if layer < last else "final_norm"
         put(f"{ours}.norm", following, config.norm_bias, hidden)
     return state
@@ -213,13 +213,13 @@ def _state(take: Take, config: ModernBertConfig) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _HeadFields:
-    """What config.json says of a head.
+    """The fields of config.json that describe a head.
 
     Attributes:
-        classifier_pooling: what the head looks at: ``cls`` or ``mean``.
-        classifier_activation: behind its dense layer.
+        classifier_pooling: pooling before the head: ``cls`` or ``mean``.
+        classifier_activation: activation after its dense layer.
         classifier_bias: whether its dense layer has a bias.
-        norm_bias: whether its norm has.
+        norm_bias: whether its norm has a bias.
         norm_eps: the norm's epsilon.
     """
 
@@ -267,12 +267,12 @@ FAMILY = Family(
             layers=2,
             hidden=64,
             heads=2,
-            intermediate=512,  # products in two parts
+            intermediate=512,  # so that matrix products are split into two parts
             vocabulary=50,
             max_length=40,
             eps=1e-5,
             thetas=(1e4, 1e5),
-            windows=(None, 9),  # shorter than a sequence
+            windows=(None, 9),  # a window shorter than the sequences of the trial
         ),
     ),
     gated=True,

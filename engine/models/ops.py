@@ -1,6 +1,7 @@
-"""The operations an encoder is made of, in plain torch or as Triton kernels; see also onnx_graph.
+"""The operations of an encoder, as plain torch (``TORCH``) and as Triton kernels (``TRITON``).
 
-The encoder is written once; which of them it runs on is all that tells its backends apart.
+Each encoder is written once, on an ``Ops`` value, which decides what it runs on. A third value, in
+``backends/onnx/graph.py``, writes an ONNX graph.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Operation = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Ops:
-    """One implementation of every operation, all with the signatures of ``kernels``."""
+    """One implementation of every operation; signatures are those in ``kernels``."""
 
     embedding: Operation
     attention: Operation

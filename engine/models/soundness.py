@@ -1,4 +1,4 @@
-"""Whether what a model gives is finite: looked at on the device, told when results are there."""
+"""Checks model outputs for NaN and infinity without making the host wait for the device."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from xtremely.kernels.guard import InputError
 
 
 class Soundness:
-    """A look at values of a batch that does not wait for the device.
+    """A check of a batch's values, started on the device and evaluated later.
 
     Args:
-        precision: what the model runs in.
-        values: what they are -> [T, C], a row a token, or [B, C], a row a sequence.
+        precision: precision of the model, for messages.
+        values: name -> values, [T, C] with one row per token or [B, C] with one per sequence.
     """
 
     def __init__(self, precision: str, values: Mapping[str, Tensor]):
@@ -30,19 +30,19 @@ class Soundness:
 
     @classmethod
     def of_states(cls, precision: str, states: Mapping[int, Tensor]) -> Soundness:
-        """A look at hidden states."""
+        """A check of hidden states."""
         rising = sorted(states.items())
         return cls(precision, {f"hidden state {layer}": state for layer, state in rising})
 
     def require(
         self, batch: Batch, tokens: Tokens, spelled: Callable[[Sequence[int]], str]
     ) -> None:
-        """Raise InputError unless everything is finite; waits until the look has arrived.
+        """Wait for the check, and raise InputError unless all values are finite.
 
         Args:
-            batch: that was looked at.
-            tokens: the sequences of which it is a part.
-            spelled: ids to text.
+            batch: the batch that was checked.
+            tokens: the sequences that it was taken from.
+            spelled: token ids -> text, for messages.
         """
         finite = self._arrived().numpy()
         if finite.all():

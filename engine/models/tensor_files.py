@@ -1,7 +1,7 @@
-"""Safetensors files of a model folder: headers checked before anything is read, weights after.
+"""Reads the safetensors files of a model folder, with checks of their headers and weights.
 
-Whoever reads a weight reads it here, so none is used that is not finite, that is stored in whole
-numbers or 8 bits, or that holds nothing but zeros where that leaves a model without meaning.
+All weights are read here. So none is used that is not finite, is stored as integers or in 8 bits,
+or is all zeros where that makes a model meaningless.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
 MAX_RANK = 8
 READABLE = ("F64", "F32", "F16", "BF16")
-# Bytes of a number; formats of fewer than 8 bits are not among them.
+# Data type -> bytes per number; types of fewer than 8 bits are left out.
 _SIZES = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
     **dict.fromkeys(("F32", "I32", "U32"), 4),
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
 }
-# Tensors that may be zeros: biases start as zeros, RoBERTa's conversion zeroes its token types, and
-# tables of relations and languages need not be used.
+# Tensors that may be all zeros: biases start at zero, RoBERTa's conversion zeroes its token types,
+# and relative position and language embeddings may be unused.
 _MAY_BE_ZERO = re.compile(r"bias|token_type|relative|lang_embeddings")
 _WEIGHT = re.compile(r"(^|[._])(weight|gamma)$")
-# Buffers that older checkpoints hold: whole numbers, and no weights.
+# Buffers in older checkpoints: integers, not weights.
 BUFFER = re.compile(r"(_ids|num_batches_tracked)$")
 Extent = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -50,10 +50,10 @@ class Stored:
 
     Attributes:
         path: the file.
-        dtype: how numbers are stored, in safetensors' words.
-        shape: sizes.
-        begin: first byte behind the header.
-        end: behind the last byte.
+        dtype: data type, as safetensors names it.
+        shape: its shape.
+        begin: offset of its first byte, counted from the end of the header.
+        end: offset after its last byte, likewise.
     """
 
     path: Path
@@ -64,13 +64,13 @@ class Stored:
 
     @property
     def values(self) -> int:
-        """How many numbers it has."""
+        """Number of elements."""
         return prod(self.shape)
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A tensor as a header describes it."""
+    """A tensor's entry in a header."""
 
     dtype: str
     shape: tuple[Extent, ...]
@@ -78,16 +78,16 @@ class _Entry:
 
 
 class TensorFiles:
-    """The tensors of a model folder, by their names in its files.
+    """The tensors in the safetensors files of a model folder, by name.
 
     Args:
         folder: a Hugging Face model folder.
 
     Attributes:
-        stored: name -> where it lies.
+        stored: name -> file and place of a tensor.
 
     Raises:
-        InputError: no weights, or files that are damaged or do not fit each other.
+        InputError: there are no weights, or files are damaged or contradict each other.
     """
 
     def __init__(self, folder: Path):
@@ -110,11 +110,11 @@ class TensorFiles:
                 )
 
     def read(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
-        """A weight, sound and small enough for the numbers of ``dtype``; it keeps its own.
+        """Read a weight that is going to be used in ``dtype``; it is returned as it is stored.
 
         Raises:
-            InputError: it is not in floating-point numbers, is not finite or all zeros, or cannot
-                be read.
+            InputError: it is not stored as floating-point numbers of 16 bits or more, is not
+                finite, is beyond the range of ``dtype``, is all zeros, or cannot be read.
         """
         entry = self.stored[name]
         require_readable(name, entry)
@@ -132,7 +132,7 @@ class TensorFiles:
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """The folder's safetensors files: one, or those that the index names."""
+    """The folder's safetensors files: ``model.safetensors``, or the shards in the index."""
     single, index = folder / SINGLE, folder / INDEX
     if single.exists() or single.is_symlink():
         require(
@@ -167,15 +167,15 @@ class _Index:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor -> file."""
+    """Tensor name -> file name."""
     return documents.read_json(index, _Index, MAX_HEADER).weight_map
 
 
 def read_header(path: Path) -> dict[str, Stored]:
-    """The tensors that a safetensors file says it holds, each in its own stretch of the file.
+    """The tensors in the header of a safetensors file, with checked, disjoint byte ranges.
 
     Raises:
-        InputError: truncated, damaged, or no safetensors file.
+        InputError: the file is truncated, damaged, or not a safetensors file.
     """
     try:
         size = path.stat().st_size
@@ -202,7 +202,7 @@ def read_header(path: Path) -> dict[str, Stored]:
 
 
 def _check_places(path: Path, found: dict[str, Stored], size: int) -> None:
-    """Every tensor as long as its shape says, none on top of another, none behind the end."""
+    """Raise InputError unless byte ranges match the shapes, do not overlap and lie in the file."""
     for name, one in found.items():
         known = one.dtype not in _SIZES or one.values * _SIZES[one.dtype] == one.end - one.begin
         require(
@@ -224,7 +224,7 @@ def _check_places(path: Path, found: dict[str, Stored], size: int) -> None:
 
 
 def require_readable(name: str, stored: Stored) -> None:
-    """Raise InputError unless a weight is stored in floating-point numbers of 16 bits or more."""
+    """Raise InputError unless a weight is stored as floating-point numbers of 16 bits or more."""
     require(
         stored.dtype in READABLE,
         f"{stored.path}: weight {name!r} is stored as {stored.dtype}; legal: {', '.join(READABLE)}."
@@ -234,16 +234,16 @@ def require_readable(name: str, stored: Stored) -> None:
 
 
 def require_sound(name: str, tensor: Tensor, path: Path, dtype: torch.dtype) -> None:
-    """Raise InputError unless a weight can mean something, in the numbers of ``dtype``.
+    """Raise InputError unless a weight is finite, in the range of ``dtype`` and not all zeros.
 
     Args:
-        name: the weight's.
-        tensor: any floating-point numbers.
-        path: where it is stored.
-        dtype: what it is going to be computed in.
+        name: its name.
+        tensor: the weight, of any floating-point type.
+        path: its file.
+        dtype: the type in which it is going to be used.
     """
     low, high = (float(one) for one in tensor.aminmax())
-    largest = max(abs(low), abs(high))  # NaN if there is one, as in both of them
+    largest = max(abs(low), abs(high))  # NaN if the tensor has one: aminmax then returns NaN twice
     if not largest < torch.inf:
         wrong = int((~tensor.isfinite()).sum())
         raise InputError(

@@ -1,8 +1,8 @@
-"""Hugging Face checkpoints to the packed encoder's tensors, strictly.
+"""Loads the weights of packed encoders from Hugging Face checkpoints, strictly.
 
-Every tensor of the encoder must be in the checkpoint, and every tensor of the checkpoint must be
-the encoder's or belong to a head known by name. Anything else is an error: a silently missing
-tensor is a random layer, a silently unused one is a different model.
+Every tensor of the encoder must be in the checkpoint. Every tensor of the checkpoint must belong to
+the encoder or to a known head. Anything else is an error: a missing tensor would be a random layer,
+an unused one means a different model.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from xtremely.engine.models.family import Weights
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.kernels.guard import require
 
-# How TensorFlow, and early conversions from it, name the parameters of a norm.
+# Names of LayerNorm parameters in TensorFlow and in early conversions from it.
 _NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def encoder_tensors(
     folder: Path, config: EncoderConfig, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
-    """The state dict of the family's encoder from a checkpoint folder.
+    """The state dict of a packed encoder from a checkpoint folder.
 
     Args:
         folder: a Hugging Face model folder.
-        config: of its encoder.
-        dtype: what the weights are going to be computed in; they keep their own here.
+        config: configuration of its encoder.
+        dtype: the type in which weights are going to be used; they are returned as stored.
 
     Raises:
-        InputError: a tensor is missing, has the wrong shape, belongs to nothing known, or is
-            not sound (see ``tensor_files``).
+        InputError: a tensor is missing, has the wrong shape, is unknown, or is invalid (see
+            ``tensor_files``).
     """
     weights = family_of(config).weights
     checkpoint = _Checkpoint(folder, weights, dtype)
@@ -46,12 +46,12 @@ def encoder_tensors(
 
 
 class _Checkpoint:
-    """A checkpoint's tensors, taken one by one; what is wrong is said once, at the end.
+    """A checkpoint whose tensors are taken one by one; faults are reported together in ``close``.
 
     Args:
-        folder: where it lies.
-        weights: how its family's are held.
-        dtype: what the weights are going to be computed in.
+        folder: the checkpoint's folder.
+        weights: how the family's checkpoints store an encoder.
+        dtype: the type in which weights are going to be used.
     """
 
     def __init__(self, folder: Path, weights: Weights, dtype: torch.dtype):
@@ -88,7 +88,7 @@ class _Checkpoint:
         )
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A tensor of the encoder's; an empty one where it is missing or misshapen."""
+        """A tensor of the encoder; an empty meta tensor where it is missing or misshapen."""
         if name not in self.source:
             self.missing.append(name)
             return torch.empty(0, device="meta")
@@ -100,10 +100,10 @@ class _Checkpoint:
         return self.files.read(self.source[name], self.dtype)
 
     def close(self, model: str) -> None:
-        """Raise InputError unless everything was there, of the right shape, and nothing else was.
+        """Raise InputError if a tensor was missing or misshapen, or an unknown one is left.
 
         Args:
-            model: what this should have been.
+            model: the expected model, for the message.
         """
         heads = self.weights.heads
         extra = [name for name in self.source if name not in self.used and not heads.match(name)]

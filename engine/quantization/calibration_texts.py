@@ -1,7 +1,7 @@
-"""Sentences in many scripts on which a rounded or exported model is compared with the original.
+"""Sentences in many scripts, to calibrate quantized models and to check quantized or exported ones.
 
-The first article of the Universal Declaration of Human Rights (United Nations, 1948), which belongs
-to everybody and to no benchmark.
+They are the first article of the Universal Declaration of Human Rights (United Nations, 1948),
+which is free to use and not part of any benchmark.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ TEXTS = (
 
 
 def sample(folder: Path, max_length: int) -> Tokens:
-    """The sentences, and two texts of full length, by a model's tokenizer."""
+    """The sentences and two texts of maximum length, tokenised with a model's tokenizer."""
     texts = [*TEXTS, " ".join(TEXTS), " ".join(TEXTS[::-1])]
     return Tokenizer(folder, max_length)(texts, min(max_length, 512))

@@ -1,8 +1,8 @@
-"""The BERT family with its matrix products in fp8: weights rounded once, activations row by row.
+"""BERT encoders with matrix products in fp8: one scale per output for weights, one per token.
 
-Everything else (embeddings, attention, residual adds, norms) stays in 16 bits. A product's inputs
-come out of the norm or of the product before it already rounded; only attention's results take a
-pass of their own.
+Everything else (embeddings, attention, residual adds, norms) stays in 16 bits. The inputs of a
+product are already quantized by the norm or the product before it; only the results of attention
+are quantized in a pass of their own.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from xtremely.engine.text.batch import Batch
 from xtremely.kernels.packing import Layout
 from xtremely.kernels.quantise import LARGEST, quantise_ref
 
-Rows = tuple[Tensor, Tensor]  # values [T, H] e4m3, and a scale a row [T]
+Rows = tuple[Tensor, Tensor]  # values [T, H] e4m3, and one scale per row [T]
 
-ROUNDED_UP = 1 + 2.0**-4  # by how much rounding to e4m3 can lengthen a row
+ROUNDED_UP = 1 + 2.0**-4  # factor by which rounding to e4m3 can lengthen a row
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer whose weight is e4m3 with a scale an output.
+    """A linear layer with e4m3 weights and one scale per output.
 
     Args:
-        linear: the layer it is made from.
-        precision: of its bias and results, fp16 or bf16.
+        linear: the layer to quantize.
+        precision: dtype of its bias and results, fp16 or bf16.
     """
 
     def __init__(self, linear: nn.Linear, precision: torch.dtype):
@@ -42,14 +42,15 @@ class Fp8Linear(nn.Module):
         self.longest, self.largest = float(longest), float(self.bias.abs().max())
 
     def forward(self, rows: Rows, ops: Ops) -> Tensor:
-        """[T, K] rows to [T, N]."""
+        """Rows [T, K] to results [T, N] in 16 bits."""
         return ops.linear_fp8(*rows, self.weight, self.scale, self.bias)
 
     def gelu(self, rows: Rows, lengths: Tensor, ops: Ops) -> Rows:
-        """[T, K] rows, of unrounded lengths [T], through the product and GELU to [T, N] rows.
+        """Rows [T, K] through the product and GELU to rows [T, N].
 
-        No value of the product exceeds its row's length times the longest row of weights (Cauchy
-        and Schwarz), and GELU makes none larger: that gives the result's scales.
+        ``lengths`` [T] are the L2 norms of the rows before quantization. By Cauchy-Schwarz no value
+        of the product exceeds its row's length times that of the longest row of weights, and GELU
+        increases none. This gives the scales of the result.
         """
         most = lengths * (ROUNDED_UP * self.longest) + self.largest
         scales = most / LARGEST
@@ -58,7 +59,7 @@ class Fp8Linear(nn.Module):
 
 
 class Fp8Layer(nn.Module):
-    """``bert.Layer`` on fp8 rows."""
+    """``bert.Layer`` with matrix products in fp8."""
 
     def __init__(self, layer: Layer, precision: torch.dtype):
         super().__init__()
@@ -69,7 +70,7 @@ class Fp8Layer(nn.Module):
         self.norm = layer.norm.to(precision)
 
     def forward(self, x: Tensor, rows: Rows, layout: Layout, ops: Ops) -> tuple[Tensor, Rows]:
-        """[T, H] and its fp8 rows to the same."""
+        """Hidden states [T, H] and their fp8 rows, before this layer to after it."""
 
         def norm(
             module: nn.LayerNorm, value: Tensor, residual: Tensor
@@ -90,8 +91,8 @@ class Fp8Bert(Encoder):
     """Embeddings and a stack of fp8 layers.
 
     Args:
-        encoder: in fp32; its layers are taken over.
-        precision: of activations, fp16 or bf16.
+        encoder: the encoder in fp32; its embeddings and norms are reused in ``precision``.
+        precision: dtype of activations, fp16 or bf16.
     """
 
     def __init__(self, encoder: Bert, precision: torch.dtype):

@@ -1,8 +1,8 @@
-"""The BERT family with its matrix products in int8: the readable reference of the C++.
+"""BERT encoders with matrix products in int8: the readable reference of the C++ backend.
 
-Weights are rounded once, tokens one by one as they come out of the step before, each with a scale
-of its own, so that a sentence's result does not depend on its company; see ``rounding``. Attention,
-residual adds and norms stay in fp32. Whole numbers are multiplied in fp64 here, slowly and exactly.
+Weights are quantized once per output, activations per token, so that a sentence's result does not
+depend on the rest of its batch; see ``smoothquant``. Attention, residual adds and norms stay in
+fp32. Integers are multiplied in fp64 here, which is slow and exact.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MIN_SCALE = 1e-12
 
 
 class Rows(NamedTuple):
-    """Tokens in unsigned bytes.
+    """Activations quantized per token.
 
     Attributes:
         values: [T, K] uint8.
-        scale: [T, 1] fp32, a step of each token.
+        scale: [T, 1] fp32, the step size of each token.
     """
 
     values: Tensor
@@ -44,19 +44,19 @@ class Rows(NamedTuple):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer on rounded tokens.
+    """A linear layer on quantized activations.
 
     Args:
-        linear: the layer it is made from, in fp32.
-        peak: [K] largest size of its inputs, by which they are balanced; None for inputs that are
-            rounded as they are.
-        shifted: whether its inputs are GELU's results, ``FLOOR`` added and no zero point.
+        linear: the layer to quantize, in fp32.
+        peak: [K], absmax of its inputs per channel, for smoothing; None for no smoothing.
+        shifted: whether its inputs are results of GELU, shifted by ``FLOOR`` and without zero
+            point.
 
     Attributes:
         weight: [N, K] int8.
-        input_scale: [K] what inputs are multiplied by before they are rounded.
-        scale: [N] a step of each output's weights.
-        zero_point_correction: [N] what to take off a product for the inputs' zero point.
+        input_scale: [K], factors by which inputs are multiplied before they are quantized.
+        scale: [N], step size of each output's weights.
+        zero_point_correction: [N], the zero point's share of a product, which is subtracted.
         bias: [N].
     """
 
@@ -73,28 +73,29 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", linear.bias.detach() - (FLOOR * sums if shifted else 0))
 
     def quantize(self, x: Tensor) -> Rows:
-        """[T, K] tokens, to 127 steps to either side of ``ZERO``."""
+        """Quantize inputs [T, K] per token, to 127 steps on either side of ``ZERO``."""
         x = x * self.input_scale
         top = x.abs().amax(dim=1, keepdim=True).clamp(min=MIN_SCALE)
         return Rows((x * (127 / top) + (ZERO + 0.5)).to(torch.uint8), top / 127)
 
     def forward(self, rows: Rows) -> Tensor:
-        """[T, K] tokens to [T, N] fp32."""
+        """Quantized inputs [T, K] to fp32 outputs [T, N]."""
         y = (rows.values.double() @ self.weight.double().T).float()
         return (y * self.scale - self.zero_point_correction) * rows.scale + self.bias
 
 
 def widened(x: Tensor) -> Rows:
-    """[T, K] tokens through GELU, lifted above zero, rounded to 255 steps.
+    """GELU of [T, K] values, shifted above zero by ``FLOOR`` and quantized to 255 steps per token.
 
-    GELU is largest where its input is, or not above zero: no pass over its results is needed.
+    A token's largest positive result of GELU is that of its largest input, so the scale needs no
+    pass over the results.
     """
     top = gelu(x.amax(dim=1, keepdim=True).clamp(min=0)) + FLOOR
     return Rows(((gelu(x) + FLOOR) * (255 / top) + 0.5).to(torch.uint8), top / 255)
 
 
 class Int8Layer(nn.Module):
-    """``bert.Layer`` on rounded tokens."""
+    """``bert.Layer`` with matrix products in int8."""
 
     def __init__(self, layer: Layer, activation_absmax: Absmax):
         super().__init__()
@@ -106,7 +107,7 @@ class Int8Layer(nn.Module):
         self.attention_norm, self.norm = layer.attention_norm, layer.norm
 
     def forward(self, x: Tensor, layout: Layout, ops: Ops) -> Tensor:
-        """[T, H] to [T, H]; ``layout`` says where the sequences lie."""
+        """[T, H] to [T, H]; ``layout`` holds the sequence boundaries."""
 
         def linear(module: Int8Linear, value: Tensor) -> Tensor:
             return module(module.quantize(value))
@@ -123,7 +124,7 @@ class Int8Bert(Encoder):
     """Embeddings and a stack of int8 layers.
 
     Args:
-        encoder: in fp32, on the CPU; its embeddings and norms are taken over.
+        encoder: the encoder in fp32, on the CPU; its embeddings and norms are reused.
         activation_absmax: see ``smoothquant.activation_absmax``.
     """
 

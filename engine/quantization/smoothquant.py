@@ -1,15 +1,16 @@
-"""SmoothQuant for the linear layers of an encoder, and how weights are quantized to int8.
+"""SmoothQuant for the linear layers of an encoder, and int8 quantization of their weights.
 
-Inputs are quantized per token. A channel that is much larger than the others then costs all of them
-precision. Smoothing moves a part of each channel's size into the weights, with one factor per
+Inputs are quantized per token, so one channel that is much larger than the others costs all of them
+precision. Smoothing moves a part of each channel's magnitude into the weights, by one factor per
 channel: Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
-Language Models" (ICML 2023). The size of a channel is measured on ``calibration_texts``.
+Language Models" (ICML 2023). Magnitudes are measured on ``calibration_texts``.
 
 GELU's results are never below -0.17. Shifted by that, they fill all 256 levels instead of half.
 
-A processor without VNNI adds two neighbouring products in 16 bits, where two large weights
-overflow. Weights of an exported file have 100 levels instead of 127, so that hardly any two do.
-Where it is known which products are neighbours, a row has as many levels as no two overflow.
+A processor without VNNI adds two neighbouring products in 16 bits, where two large weights can
+overflow. Weights of an exported file therefore have 100 levels instead of 127, so that overflow is
+rare. Where it is known which products are neighbours, each row has as many levels as are possible
+without any overflow.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from xtremely.engine.models.ops import TORCH
 from xtremely.engine.text.batch import Batch
 
 GELU_FLOOR = np.float32(0.17)  # GELU is never below -0.16998
-ALPHA = 0.65  # the share of a channel's size that moves into the weights, as an exponent
-WEIGHT_LEVELS = 100  # on either side of zero
-IN_PAIRS = 127  # steps of two neighbours together: 128 fit, of which rounding may add one
+ALPHA = 0.65  # exponent: the share of a channel's magnitude that moves into the weights
+WEIGHT_LEVELS = 100  # levels of weights on either side of zero
+IN_PAIRS = 127  # levels of two neighbours together: 128 fit, and rounding can add one
 MIN_ABSMAX = 1e-5
 
 Absmax = Mapping[int, Tensor]  # id of a linear layer's weight -> [K] absmax of its inputs
 
 
 def activation_absmax(encoder: Encoder, batch: Batch) -> Absmax:
-    """The largest absolute value of every input channel of every linear layer, on a batch."""
+    """Absmax of every input channel of every linear layer, on a batch: weight id -> [K]."""
     found: dict[int, Tensor] = {}
 
     def linear(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
@@ -46,7 +47,10 @@ def activation_absmax(encoder: Encoder, batch: Batch) -> Absmax:
 
 
 def smoothing_factors(peak: Tensor, weight: Tensor) -> Tensor:
-    """Factors [K] that divide inputs and multiply weights [N, K]; their geometric mean is 1."""
+    """Factors [K] that divide inputs and multiply weights [N, K]; their geometric mean is 1.
+
+    ``peak`` [K] is the absmax of the inputs.
+    """
     inputs, weights = peak.clamp(min=MIN_ABSMAX), weight.abs().amax(dim=0).clamp(min=MIN_ABSMAX)
     factors = inputs**ALPHA / weights ** (1 - ALPHA)
     return factors / factors.log().mean().exp()
@@ -59,11 +63,11 @@ def quantize(weights: np.ndarray, levels: int = WEIGHT_LEVELS) -> tuple[np.ndarr
 
 
 def quantize_in_pairs(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``quantize`` with as many steps a row, up to 127, as keep products with unsigned bytes exact.
+    """``quantize`` with as many levels per row, up to 127, as never overflow in 16-bit sums.
 
-    Neighbours' products, of columns 0 and 1, 2 and 3, ..., are added in 16 bits: what two weights
-    of one sign add up to stays below 2^15 / 255. Weights of two signs cancel, so one of them alone
-    is the most that they reach.
+    The products of columns 0 and 1, 2 and 3, ... with unsigned bytes are added in 16 bits. So two
+    weights of the same sign must add up to less than 2^15 / 255. Products of weights with opposite
+    signs cancel, so their sum never exceeds the larger one.
     """
     padded = np.pad(weights, ((0, 0), (0, weights.shape[1] % 2)))
     pairs = padded.reshape(len(weights), -1, 2)

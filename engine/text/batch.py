@@ -1,4 +1,4 @@
-"""Packed batches under a token budget, longest sequences first, order restored afterwards."""
+"""Groups tokenised sequences into packed batches under a token budget, longest first."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from xtremely.kernels.packing import Layout, to_device
 
 @dataclass(frozen=True)
 class Batch:
-    """B sequences end to end: the only form in which text reaches a backend.
+    """B sequences packed end to end, without padding; the only input that backends take.
 
     Attributes:
-        input_ids: [T] int64.
-        position_ids: [T] int64, 0 at the head of every sequence.
+        input_ids: [T] int64, token ids.
+        position_ids: [T] int64, counted from 0 in every sequence.
         type_ids: [T] int64, token types.
-        layout: where the sequences lie.
-        order: [B] int64, each sequence's place in the caller's list.
+        layout: the boundaries of the sequences.
+        order: [B] int64, the index of each sequence in the caller's list.
     """
 
     input_ids: Tensor
@@ -34,21 +34,21 @@ class Batch:
 
     @property
     def cu_seqlens(self) -> Tensor:
-        """[B + 1] int32, sequence borders."""
+        """[B + 1] int32, cumulative sequence lengths from 0."""
         return self.layout.cu_seqlens
 
     @property
     def max_seqlen(self) -> int:
-        """Longest sequence."""
+        """Tokens of the longest sequence."""
         return self.layout.max_seqlen
 
     @property
     def tokens(self) -> int:
-        """Number of real tokens."""
+        """Number of tokens; there is no padding."""
         return len(self.input_ids)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; the order stays where results are put together."""
+        """The same batch on a device; ``order`` stays on the CPU, where results are collected."""
         if device.type == "cpu":
             return self
         return Batch(
@@ -71,7 +71,7 @@ def plan(lengths: Sequence[int] | np.ndarray, budget: int) -> list[np.ndarray]:
         budget: most tokens in a batch, at least 1.
 
     Returns:
-        Index arrays into ``lengths``; together they hold every index once.
+        One array of indices into ``lengths`` per batch; every index occurs once.
     """
     require(budget >= 1, f"token budget {budget} must be at least 1")
     lengths = np.asarray(lengths, dtype=np.int64)

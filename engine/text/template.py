@@ -1,4 +1,4 @@
-"""How texts become one sequence: the special tokens around them, and what is cut when too long."""
+"""Joins tokenised texts into one sequence: special tokens, token types and truncation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Template:
     """The special tokens that a tokenizer puts before, between and after texts.
 
     Attributes:
-        ids: one stretch more than there are texts, each int32.
-        types: their token types, uint8.
-        text_types: the token type of each text.
+        ids: the special tokens before the first, between and after the last text, each int32.
+        types: their token types, each uint8.
+        text_types: the token type of each text's own tokens.
     """
 
     ids: tuple[np.ndarray, ...]
@@ -24,11 +24,11 @@ class Template:
 
     @classmethod
     def read(cls, encoding: Any, typed: bool) -> Template:
-        """The template behind an encoding of one or two texts of at least one token each.
+        """Derive the template from an encoding of one or two texts of at least one token each.
 
         Args:
-            encoding: of the ``tokenizers`` library, special tokens added.
-            typed: whether the model is given token types; else they are all 0.
+            encoding: from the ``tokenizers`` library, with special tokens.
+            typed: whether the model is given token types; otherwise all are 0.
         """
         ids = np.asarray(encoding.ids, dtype=np.int32)
         types = np.asarray(encoding.type_ids, dtype=np.uint8) * typed
@@ -49,7 +49,7 @@ class Template:
         return sum(map(len, self.ids))
 
     def join(self, *texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and token types of one sequence, from the ids of its texts."""
+        """Token ids and token types of one sequence, from the token ids of its texts."""
         ids, types = [self.ids[0]], [self.types[0]]
         following = zip(self.ids[1:], self.types[1:], strict=True)
         for text, kind, (special, kinds) in zip(texts, self.text_types, following, strict=True):
@@ -59,11 +59,11 @@ class Template:
 
 
 def shares(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens two texts may keep so that both fit into ``room`` of them.
+    """How many tokens two texts may keep so that together they have at most ``room``.
 
-    The longer one is cut first, at most down to the shorter; then both to a half of the room, of
-    which an odd token goes to the longer one (to the second, where they are equal). This is what
-    the ``tokenizers`` library calls ``longest_first``.
+    The longer text is cut first, at most to the length of the shorter. Then both are cut to half of
+    the room; an odd token goes to the longer text (to the second, if they are equal). The
+    ``tokenizers`` library calls this strategy ``longest_first``.
     """
     short, long = min(first, second), max(first, second)
     if short + long > room:

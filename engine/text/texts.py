@@ -1,4 +1,4 @@
-"""Texts on their way into the engine: the one place where they are checked."""
+"""Checks the texts that are passed to the engine."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterable, Mapping, Set
 
 from xtremely.kernels.guard import InputError, require
 
-SHOWN = 60  # characters of a text that a complaint repeats
+SHOWN = 60  # characters of a text that an error message quotes
 
 
 def checked(texts: Iterable[str], what: str = "texts") -> list[str]:
-    """The texts as a list of plain strings; what iterates only once is read here.
+    """The texts as a list of plain strings; a generator is consumed.
 
     Args:
-        texts: a list, an array of one dimension, a generator and the like, with an order.
-        what: what the caller calls them.
+        texts: a list, a one-dimensional array, a generator or another ordered iterable.
+        what: name of the texts in error messages.
 
     Raises:
-        InputError: it is a single string or has no order, or one of them is no text that can be
-            written as UTF-8; counted from 1.
+        InputError: ``texts`` is a single string or has no order, or one text is not a string that
+            can be encoded as UTF-8; the message counts texts from 1.
     """
     kind = type(texts).__name__
     require(
@@ -38,7 +38,7 @@ def checked(texts: Iterable[str], what: str = "texts") -> list[str]:
                 isinstance(text, str),
                 f"text {place + 1} of {len(found)} is a {type(text).__name__}, expected a string",
             )
-            found[place] = str(text)  # such as numpy's
+            found[place] = str(text)  # a subclass of str, such as numpy's
         if not text.isascii():
             _require_whole(text, place + 1, len(found))
     return found
@@ -56,6 +56,6 @@ def _require_whole(text: str, number: int, count: int) -> None:
 
 
 def shown(text: str) -> str:
-    """The beginning of a text as a complaint repeats it, on one line."""
+    """The beginning of a text as error messages quote it, on one line."""
     start = text[:SHOWN] + ("..." if len(text) > SHOWN else "")
     return repr(start.encode("utf-8", "backslashreplace").decode())

@@ -1,4 +1,4 @@
-"""Text to token ids: all cores, nothing tokenised twice, truncation counted."""
+"""Tokenises texts with the model's own fast tokenizer, in parallel and with a cache."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from xtremely.engine.text.vocabulary import (
 )
 from xtremely.kernels.guard import require
 
-CACHED_TOKENS = 8_000_000  # 32 MB of ids kept for texts that come again
+CACHED_TOKENS = 8_000_000  # 32 MB of token ids, cached for texts that recur
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of N sequences (a text each, or several joined) end to end.
+    """Token ids of N sequences end to end; a sequence is one text or several joined.
 
     Attributes:
         ids: [T] int32.
         types: [T] uint8, token types.
         offsets: [N + 1] int64; sequence n is ``ids[offsets[n]:offsets[n + 1]]``.
-        truncated: how many of the sequences were longer than the limit.
-        texts: what a complaint calls the sequences, where each is one text.
+        truncated: number of sequences that were longer than the limit.
+        texts: the texts, for error messages; None where sequences are not single texts.
     """
 
     ids: np.ndarray
@@ -45,7 +45,7 @@ class Tokens:
 
     @classmethod
     def of(cls, sequences: Iterable[tuple[np.ndarray, np.ndarray]], truncated: int = 0) -> Tokens:
-        """From the ids and token types of every sequence."""
+        """Concatenate sequences, given as pairs of token ids and token types."""
         ids, types = [], []
         for one, kinds in sequences:
             ids.append(one)
@@ -62,7 +62,7 @@ class Tokens:
 
     @property
     def lengths(self) -> np.ndarray:
-        """[N] tokens of each sequence, specials included."""
+        """[N], tokens of each sequence, special tokens included."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -70,23 +70,23 @@ class Tokens:
 
 
 class Tokenizer:
-    """A model folder's own fast tokenizer, with a memory of what it has seen.
+    """The fast tokenizer in a model folder, with a cache of tokenised texts.
 
-    Texts are tokenised without special tokens and joined by id, so a text that stands in many
-    sequences is tokenised once.
+    Texts are tokenised without special tokens, and their ids are then joined. So a text that is
+    part of many sequences is tokenised once.
 
     Args:
         folder: a Hugging Face model folder.
-        max_length: longest sequence the encoder takes, specials included.
+        max_length: longest sequence that the encoder takes, special tokens included.
 
     Attributes:
         single: the special tokens around one text.
-        pair: those around two.
+        pair: the special tokens around a pair of texts.
         typed: whether the model is given token types.
-        unknown: the id of the unknown token; None for a tokenizer without one.
+        unknown: id of the unknown token; None for a tokenizer without one.
 
     Raises:
-        InputError: there is no vocabulary, or it is not the model's (see ``vocabulary``).
+        InputError: there is no vocabulary, or it does not fit the model (see ``vocabulary``).
     """
 
     def __init__(self, folder: Path, max_length: int):
@@ -118,26 +118,26 @@ class Tokenizer:
         self._seen_tokens = 0
 
     def encodings(self, texts: Sequence[str]) -> list[Any]:
-        """The tokenizers library's encodings of texts, with places in the text, no specials."""
+        """Encodings of the tokenizers library, with character offsets, without special tokens."""
         texts = checked(texts)
         with foreign(f"{self.folder}: its tokenizer cannot read a text"):
             return self.backend.encode_batch(texts, add_special_tokens=False)
 
     def spelled(self, ids: Sequence[int]) -> str:
-        """The text of a sequence of ids, without special tokens, as far as it can be told."""
+        """Decode token ids to text, without special tokens; the original may differ slightly."""
         return self.backend.decode([*map(int, ids)], skip_special_tokens=True).strip()
 
     def forget(self) -> None:
-        """Drop the memory of texts seen, so that they are tokenised again."""
+        """Empty the cache, so that all texts are tokenised again."""
         self._seen.clear()
         self._seen_tokens = 0
 
     def __call__(self, texts: Sequence[str], max_length: int | None = None) -> Tokens:
-        """Tokenise single texts, specials added, the tail of over-long ones cut and counted.
+        """Tokenise single texts: special tokens are added, long texts are cut at their end.
 
         Args:
-            texts: N strings; an empty one becomes the special tokens alone.
-            max_length: a shorter limit than the encoder's.
+            texts: N strings; an empty one becomes special tokens only.
+            max_length: a limit below the encoder's, in tokens.
         """
         room = self._room(self.single, max_length)
         rows = self.rows(texts)
@@ -147,12 +147,12 @@ class Tokenizer:
     def pairs(
         self, first: Sequence[str], second: Sequence[str], max_length: int | None = None
     ) -> Tokens:
-        """Tokenise pairs of texts; where both do not fit, the longer one is cut first.
+        """Tokenise pairs of texts; if a pair does not fit, the longer text is cut first.
 
         Args:
             first: N strings.
             second: N strings.
-            max_length: a shorter limit than the encoder's.
+            max_length: a limit below the encoder's, in tokens.
         """
         room = self._room(self.pair, max_length)
         rows = self.rows([*first, *second])
@@ -162,7 +162,7 @@ class Tokenizer:
         return Tokens.of((self.pair.join(a[:m], b[:n]) for a, b, (m, n) in kept), long)
 
     def _room(self, template: Template, max_length: int | None) -> int:
-        """Tokens that a sequence has for texts."""
+        """Tokens of a sequence that are left for texts, beside the special tokens."""
         limit = self.max_length if max_length is None else max_length
         least = template.specials
         require(
@@ -172,7 +172,7 @@ class Tokenizer:
         return limit - least
 
     def rows(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of every text, no specials, nothing cut; texts seen before come from memory."""
+        """Token ids of every text, without special tokens, not truncated; cached."""
         texts = checked(texts)
         known = {text: self._seen[text] for text in texts if text in self._seen}
         fresh = list(dict.fromkeys(text for text in texts if text not in known))

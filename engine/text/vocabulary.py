@@ -1,7 +1,7 @@
-"""Whether a folder's tokenizer is there, whole, and of the same model as its word table.
+"""Loads a folder's tokenizer and checks that it is complete and belongs to the model.
 
-transformers makes up a tokenizer of a few special tokens where a folder has no vocabulary. Every
-word is then unknown, and whatever is computed from it means nothing.
+For a folder without a vocabulary, transformers creates a tokenizer of a few special tokens. Every
+word is then unknown, and all results are meaningless.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from xtremely.engine.foreign import foreign
 from xtremely.files import documents
 from xtremely.kernels.guard import require
 
-# Files that hold a vocabulary, in the forms that transformers knows.
+# Files of vocabularies in the formats that transformers reads.
 FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "*.bpe", "*.codes")
-# What a word table may have beyond the vocabulary: published ones are padded by a few hundred rows.
+# Pieces of a vocabulary per row of the word table: below the first is an error, below the second a
+# warning. The tables of published models are padded by a few hundred rows.
 LEAST_SHARE, USUAL_SHARE = 0.1, 0.5
-PIECES = 200  # of its own, on which a vocabulary is tried
-MARKS = ("##", "▁", "Ġ", "</w>")  # put to pieces to say where words begin or go on
+PIECES = 200  # pieces of the vocabulary on which a tokenizer is tested
+MARKS = ("##", "▁", "Ġ", "</w>")  # parts of pieces that mark where words begin, go on or end
 # The beginning of the Universal Declaration of Human Rights, in the scripts of the benchmark.
 SCRIPTS = {
     "Latin": "All human beings are born free and equal in dignity and rights",
@@ -47,22 +48,22 @@ SCRIPTS = {
     "Korean": "모든 인간은 태어날 때부터 자유로우며",
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789."
-KNOWN_SHARE = 0.5  # of a script's tokens, below which it is not known
+KNOWN_SHARE = 0.5  # a script counts as unknown if fewer of its tokens are known
 Flag = bool | None
 Special = str | dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """What tokenizer_config.json says, as far as this project and transformers take it on trust.
+    """The fields of tokenizer_config.json that this project and transformers use unchecked.
 
     Attributes:
-        model_max_length: tokens after which texts are to be cut.
-        model_input_names: what the tokenizer gives a model.
-        tokenizer_class: transformers' class.
-        truncation_side: where over-long texts are cut: at their end.
-        do_lower_case: whether it reads in lower case.
-        bos_token: and the like: special tokens.
+        model_max_length: tokens after which texts are cut.
+        model_input_names: the inputs that the tokenizer gives a model.
+        tokenizer_class: name of transformers' class.
+        truncation_side: the side on which long texts are cut; only ``right`` is supported.
+        do_lower_case: whether texts are lower-cased.
+        bos_token: a special token, like the fields after it.
     """
 
     model_max_length: Annotated[float, Field(ge=1)] | None = None
@@ -80,7 +81,7 @@ class TokenizerFile:
 
 
 def tokenizer_file(folder: Path) -> TokenizerFile:
-    """What a folder's tokenizer_config.json says; nothing where there is none."""
+    """The fields of a folder's tokenizer_config.json; the defaults if there is no such file."""
     path = folder / "tokenizer_config.json"
     if not path.exists():
         return TokenizerFile()
@@ -88,10 +89,10 @@ def tokenizer_file(folder: Path) -> TokenizerFile:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """transformers' tokenizer of a model folder that has a vocabulary.
+    """Load transformers' tokenizer of a model folder.
 
     Raises:
-        InputError: there is none, or it cannot be loaded.
+        InputError: the folder has no vocabulary, or it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -102,13 +103,13 @@ def load_tokenizer(folder: Path) -> Any:
     )
     tokenizer_file(folder)
     if (folder / CONFIG).exists():
-        configuration(folder)  # which transformers reads before the tokenizer
+        configuration(folder)  # checked first, as transformers reads it before the tokenizer
     with foreign(f"{folder}: no usable tokenizer"):
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def unknown_id(backend: Any) -> int | None:
-    """The id that a tokenizer of the tokenizers library gives what it does not know, if any."""
+    """Id of the unknown token of a tokenizer of the tokenizers library; None without one."""
     piece = getattr(backend.model, "unk_token", None)
     return getattr(backend.model, "unk_id", None) if piece is None else backend.token_to_id(piece)
 
@@ -116,20 +117,21 @@ def unknown_id(backend: Any) -> int | None:
 def check_vocabulary(
     folder: Path, backend: Any, padding: int | None, specials: Collection[int]
 ) -> int | None:
-    """Compare a tokenizer with its folder's config.json, as far as there is one.
+    """Compare a tokenizer with its folder's config.json, if there is one.
 
     Args:
         folder: a Hugging Face model folder.
-        backend: its tokenizer, of the tokenizers library.
-        padding: the tokenizer's padding token, if it has one.
+        backend: its tokenizer, from the tokenizers library.
+        padding: id of the tokenizer's padding token, if it has one.
         specials: ids of its special tokens.
 
     Returns:
-        The token to which the model gives no position: its padding, in the RoBERTa line; else None.
+        Id of the token to which the model gives no position of its own: the padding token in
+        RoBERTa-style models, None in others.
 
     Raises:
-        InputError: ids beyond the word table, hardly any pieces, none but special tokens, or what
-            the model takes for padding is another token of the tokenizer's.
+        InputError: ids exceed the word table, there are hardly any pieces or only special tokens,
+            or the model's padding id is another token of the tokenizer.
     """
     pieces = backend.get_vocab(with_added_tokens=True)
     ids = set(pieces.values())
@@ -147,7 +149,7 @@ def check_vocabulary(
 
 
 def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
-    """Compare a tokenizer's ids with the rows of the word table."""
+    """Compare a tokenizer's ids with the number of rows of the word table."""
     count = max(len(ids), max(ids) + 1)
     require(
         count <= rows,
@@ -170,10 +172,10 @@ def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
 def _check_padding(
     folder: Path, said: About, padding: int | None, specials: Collection[int]
 ) -> int | None:
-    """Compare a tokenizer's padding with that of a model that counts positions by it.
+    """Compare a tokenizer's padding id with that of a model whose positions depend on it.
 
-    The RoBERTa line gives a token with the id of its padding no position of its own: that token is
-    returned, None for a model that gives every token one.
+    RoBERTa-style models give a token with the padding id no position of its own. Returns that id,
+    or None for other models.
     """
     offset = position_offset(said.model_type, said.pad_token_id)
     legal = set(specials) if padding is None else {padding}
@@ -187,15 +189,15 @@ def _check_padding(
 
 
 def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:
-    """A text of which a tokenizer makes at least one token; scripts hardly known are warned of.
+    """A text that has at least one token; warns of scripts that are mostly unknown.
 
     Args:
         folder: a Hugging Face model folder.
-        backend: its tokenizer, of the tokenizers library.
-        specials: ids of its special tokens, the unknown one included.
+        backend: its tokenizer, from the tokenizers library.
+        specials: ids of its special tokens, the unknown token included.
 
     Raises:
-        InputError: it knows no text: no Latin letters, no other script, none of its own pieces.
+        InputError: no text is known: no Latin letters, no other script, none of its own pieces.
     """
     shares = {name: _known_share(backend, text, specials) for name, text in SCRIPTS.items()}
     known = any(shares.values())
@@ -216,21 +218,21 @@ def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:
 
 
 def _ids(backend: Any, text: str) -> list[int]:
-    """The ids of a text; none where the tokenizer gives up."""
+    """Token ids of a text; an empty list if the tokenizer fails."""
     try:
         return backend.encode(text, add_special_tokens=False).ids
-    except Exception:  # such as a word that is unknown to a vocabulary without an unknown token
+    except Exception:  # such as an unknown word where there is no unknown token
         return []
 
 
 def _known_share(backend: Any, text: str, specials: Collection[int]) -> float:
-    """The share of a text's tokens that are not special, 0 to 1."""
+    """Share of a text's tokens that are not special, 0 to 1."""
     ids = _ids(backend, text)
     return sum(one not in specials for one in ids) / len(ids) if ids else 0.0
 
 
 def _own_pieces(backend: Any, specials: Collection[int]) -> list[str]:
-    """Some pieces of a vocabulary, spread over it, without what marks the borders of words."""
+    """A sample of a vocabulary's pieces, without the marks of word boundaries."""
     vocabulary = backend.get_vocab(with_added_tokens=False)
     pieces = [piece for piece, number in vocabulary.items() if number not in specials]
     pieces.sort(key=vocabulary.__getitem__)

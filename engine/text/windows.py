@@ -1,9 +1,9 @@
-"""Questions and windows of their contexts as token sequences, for extractive question answering.
+"""Splits contexts into overlapping windows for extractive question answering.
 
-A context that does not fit beside its question is shown in overlapping windows. A token in the
-overlap counts where it has most context, the smaller of its two sides: an answer may begin only
-there. All of this is as in the run_squad.py of BERT and XTREME, save that a context is tokenised
-once however many questions it has.
+A context that does not fit beside its question is split into overlapping windows. A token in
+several windows belongs to the one in which it has the most context, measured by the smaller of its
+two sides; an answer may begin only there. This follows run_squad.py of BERT and XTREME, except that
+a context is tokenised once for all of its questions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xtremely.kernels.guard import InputError
 
 
 class TooShort(InputError):
-    """Windows of so few tokens would leave parts of a context out."""
+    """Windows are so short that parts of a context would be left out."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Pieces:
 
     Attributes:
         ids: [n] int32.
-        spans: [n, 2] int32, the characters of the text that each token stands for: from, and
-            behind the last. The space before a word can belong to its token.
+        spans: [n, 2] int32, start and end (exclusive) of each token in the text, in characters.
+            The space before a word can belong to its token.
     """
 
     ids: np.ndarray
@@ -40,13 +40,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Stretch:
-    """The part of a context that a window shows, in tokens of the context.
+    """The part of a context that a window covers, in tokens of the context.
 
     Attributes:
-        start: first token shown.
-        stop: behind the last token shown.
-        begin: first token that has its most context here.
-        end: behind the last such token; the same as ``begin`` if there is none.
+        start: first token in the window.
+        stop: end of the window (exclusive).
+        begin: first token that belongs to this window (see the top of the file).
+        end: end of these tokens (exclusive); equal to ``begin`` if there are none.
     """
 
     start: int
@@ -57,17 +57,17 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Windows:
-    """W sequences ``question context-window`` of N questions, and where answers may lie in them.
+    """W sequences of question and context window for N questions, and the legal answer positions.
 
     Attributes:
-        tokens: of the W sequences, special tokens included; ``truncated`` counts the questions
-            that were cut.
-        borders: [N + 1]; question n has the windows from ``borders[n]`` to before
-            ``borders[n + 1]``, none if its context is empty.
-        shift: [W], what is added to a place in the sequence to make it a token of the context.
-        begins: [W, 2], the places at which an answer may begin: from, and behind the last.
-        ends: [W, 2], the same for the places at which it may end.
-        contexts: row of a context -> its tokens; those that are asked about.
+        tokens: the W sequences, special tokens included; ``truncated`` counts questions that were
+            cut.
+        borders: [N + 1]; question n has the windows ``borders[n]`` to ``borders[n + 1] - 1``, none
+            if its context is empty.
+        shift: [W]; position in the sequence + shift = token of the context.
+        begins: [W, 2], positions at which an answer may begin: first and end (exclusive).
+        ends: [W, 2], the same for positions at which an answer may end.
+        contexts: row of a context -> its tokens, for contexts that have questions.
     """
 
     tokens: Tokens
@@ -78,7 +78,7 @@ class Windows:
     contexts: dict[int, Pieces]
 
     def masks(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The tokens of a batch of windows at which an answer may begin, and may end: [T] bool."""
+        """Masks of a batch's tokens at which an answer may begin and may end, each [T] bool."""
         place = batch.position_ids
         lengths = batch.cu_seqlens.diff()
 
@@ -103,16 +103,16 @@ def pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Pieces]:
 
 
 def stretches(size: int, room: int, stride: int) -> list[Stretch]:
-    """Cut a context of ``size`` tokens into windows of at most ``room``.
+    """Split a context of ``size`` tokens into windows of at most ``room`` tokens.
 
     Args:
         size: tokens of the context.
-        room: tokens of it that a window can show.
-        stride: tokens that a window starts after the one before it, as doc_stride in run_squad.py;
-            what tokenizers call the stride is the overlap, ``room - stride``.
+        room: tokens of the context that fit into a window.
+        stride: tokens between the starts of two windows, as doc_stride in run_squad.py. The stride
+            of the tokenizers library is the overlap, ``room - stride``.
 
     Returns:
-        The windows in order, the last one ending with the context; none of an empty context.
+        The windows in order, the last one ending with the context; none for an empty context.
     """
     if not size:
         return []
@@ -120,7 +120,7 @@ def stretches(size: int, room: int, stride: int) -> list[Stretch]:
     stop = np.minimum(start + room, size)
     token = np.arange(size)
     least = np.minimum(token - start, stop - 1 - token)
-    # A hundredth of its length prefers the longer window; of equal ones the first is taken.
+    # As in run_squad.py, 0.01 x length is added for longer windows; on ties the first is taken.
     context = np.where(least < 0, -np.inf, least + 0.01 * (stop - start))
     owner = context.argmax(axis=0)
     rows = np.arange(len(start))
@@ -129,10 +129,10 @@ def stretches(size: int, room: int, stride: int) -> list[Stretch]:
 
 
 def check_room(tokenizer: Tokenizer, max_length: int, question_length: int, stride: int) -> None:
-    """Refuse windows, see ``windows``, that would leave parts of a context out.
+    """Raise TooShort if windows would leave out parts of a context; arguments as ``windows``.
 
     Raises:
-        TooShort: a window does not hold a question and the tokens to the next window.
+        TooShort: a window does not hold a question and ``stride`` tokens of context.
     """
     specials = tokenizer.pair.specials
     needed = question_length + specials + stride
@@ -154,21 +154,21 @@ def windows(
     question_length: int,
     stride: int,
 ) -> Windows:
-    """Sequences that show every token of a question's context at least once.
+    """Pair each question with windows that together cover every token of its context.
 
-    They are the tokenizer's own encodings of the pairs, cut with ``truncation="only_second"``.
+    The sequences equal the tokenizer's own encodings of pairs with ``truncation="only_second"``.
 
     Args:
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
         questions: N texts.
-        contexts: texts, which questions may share.
+        contexts: texts; several questions may share one.
         asked_of: [N], the row of each question's context.
         max_length: most tokens of a window, special tokens included.
-        question_length: tokens at which a question is cut.
+        question_length: tokens after which a question is cut.
         stride: see ``stretches``.
 
     Raises:
-        TooShort: windows so short that they would leave parts of a context out.
+        TooShort: windows are so short that parts of a context would be left out.
     """
     check_room(tokenizer, max_length, question_length, stride)
     template = tokenizer.pair

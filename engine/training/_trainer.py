@@ -1,4 +1,4 @@
-"""Transformers' Trainer as ``train`` needs it."""
+"""Transformers' Trainer with a fixed batch order, task scores and checks for finite numbers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from xtremely.files.documents import read_json
 from xtremely.files.writing import file_digest, write_atomic
 from xtremely.kernels.guard import InputError, require
 
-COMPLETE = "complete"  # the file that a whole checkpoint has, see ``Note``
+COMPLETE = "complete"  # the file that marks a complete checkpoint, see ``Note``
 SCORE = "eval_score"
 
 
 @dataclass
 class Progress:
-    """Counts examples; shows a bar unless quiet."""
+    """Counts examples, with a progress bar unless quiet."""
 
     total: int
     quiet: bool
@@ -41,7 +41,7 @@ class Progress:
     bar: Any = field(default=None, repr=False)
 
     def start(self, done: int) -> None:
-        """Start the clock at what was done before."""
+        """Start the clock, with ``done`` examples from earlier runs."""
         self.bar = tqdm(
             total=self.total,
             initial=done,
@@ -53,13 +53,13 @@ class Progress:
         )
 
     def add(self, more: int) -> None:
-        """So many examples more."""
+        """Count ``more`` examples."""
         self.seen += more
         self.bar.update(more)
 
 
 class Trainer(transformers.Trainer):
-    """Batches that are settled, and scores of the task's own."""
+    """A Trainer that takes batches in a given order and evaluates with the tasks' own scores."""
 
     control: Any  # transformers.TrainerControl
 
@@ -73,7 +73,7 @@ class Trainer(transformers.Trainer):
         patience: int | None,
         made_with: Environment,
     ) -> None:
-        """What to train on; see ``trainer.fit``."""
+        """Set the training data; see ``trainer.fit``."""
         self._examples, self._dev_sets = Examples(train_sets), dev_sets
         self._batches, self._collator = batches, collator
         self._looks: list[tuple[str, int, float, Callable[[], torch.Tensor]]] = []
@@ -90,7 +90,7 @@ class Trainer(transformers.Trainer):
             self.add_callback(transformers.EarlyStoppingCallback(patience))
 
     def get_train_dataloader(self) -> DataLoader:
-        """The settled batches."""
+        """The batches, in their fixed order."""
         loader = DataLoader(
             self._examples,
             batch_sampler=Order(self._batches, self.args.per_device_train_batch_size),
@@ -100,9 +100,9 @@ class Trainer(transformers.Trainer):
         return self.accelerator.prepare(loader)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """A batch forwards and backwards; its loss must be finite."""
+        """Forward and backward pass of a batch; its loss must be finite."""
         loss = super().training_step(*args, **kwargs)
-        if loss.device.type != "cpu":  # what came before is there, and the device has work
+        if loss.device.type != "cpu":  # earlier values have arrived, and the device is busy
             self.require_finite()
         self._look("loss", loss.detach())
         return loss
@@ -114,14 +114,14 @@ class Trainer(transformers.Trainer):
         return norm
 
     def _look(self, what: str, value: torch.Tensor) -> None:
-        """Look at a number: on a CPU now, on a GPU one batch later, without waiting for it."""
+        """Check a number: on a CPU at once, on a GPU one batch later, without waiting for it."""
         rate = self._get_learning_rate()
         self._looks.append((what, self.state.global_step + 1, rate, to_host(value.clone())))
         if value.device.type == "cpu":
             self.require_finite()
 
     def require_finite(self) -> None:
-        """Raise InputError if a loss or gradient seen so far was not finite."""
+        """Raise InputError if a loss or gradient so far was not finite."""
         looks, self._looks = self._looks, []
         for what, step, rate, arrived in looks:
             value = float(arrived())
@@ -146,7 +146,7 @@ class Trainer(transformers.Trainer):
             ) from error
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The mean of the heads' dev scores, and each."""
+        """The heads' dev scores and their mean."""
         self.require_finite()
         scores = self.examine()
         metrics = {f"eval_{name}": score for name, score in scores.items()}
@@ -159,14 +159,14 @@ class Trainer(transformers.Trainer):
 
     @torch.no_grad()
     def examine(self) -> dict[str, float]:
-        """Head -> the score of its dev set."""
+        """Evaluate all dev sets: head -> score."""
         self.model.eval()
         return {
             dev_set.head: dev_set.score(self._predictions(dev_set)) for dev_set in self._dev_sets
         }
 
     def _predictions(self, dev_set: DevSet) -> list[np.ndarray]:
-        """See ``DevSet``."""
+        """Predictions for a dev set, in the form of ``DevSet.score``."""
         rows = sorted(range(len(dev_set.features)), key=lambda row: dev_set.features[row].length)
         found: list[Any] = [None] * len(rows)
         size = 2 * self.args.per_device_train_batch_size
@@ -186,7 +186,7 @@ class Trainer(transformers.Trainer):
 
 
 class Steps(transformers.TrainerCallback):
-    """Progress, whole checkpoints, and what happens at the last step."""
+    """Callbacks for progress, for complete checkpoints, and for the last step."""
 
     def __init__(
         self,
@@ -199,21 +199,21 @@ class Steps(transformers.TrainerCallback):
         self._progress, self._each, self._made_with = progress, batches_a_step, made_with
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Show how far a run came before."""
+        """Show the progress of earlier runs."""
         self._progress.start(sum(self._sizes[: state.global_step * self._each]))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Count; at the end look once more if looks choose, else save the model alone."""
+        """Count; at the last step evaluate if a dev score chooses, else save only the model."""
         end = state.global_step * self._each
         self._progress.add(sum(self._sizes[end - self._each : end]))
         if state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = args.load_best_model_at_end
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Mark a checkpoint as whole, with its files' digests."""
+        """Mark a checkpoint as complete, with its files' digests."""
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            # Other processes may still be writing their random states.
+            # Other processes may still be writing their random number generators' states.
             names = [one.name for one in folder.iterdir() if one.is_file()]
             ours = sorted(name for name in names if not re.match(r"rng_state_[1-9]", name))
             files = {name: file_digest(folder / name) for name in ours}
@@ -222,10 +222,10 @@ class Steps(transformers.TrainerCallback):
 
 
 def is_intact(checkpoint: Path) -> bool:
-    """Whether a checkpoint's files are those that were written; of old ones, that they are marked.
+    """Whether a checkpoint is complete and unchanged; old ones have no digests to compare.
 
     Raises:
-        InputError: the mark itself is damaged.
+        InputError: its note is damaged.
     """
     marked = read_json(checkpoint / COMPLETE, Note)
     return all(

@@ -1,7 +1,7 @@
-"""From examples to batches: what a model is trained on, in which order, padded to the longest.
+"""Training examples, their order in batches, and the collation of padded batches.
 
-The whole order is settled from the seed before training begins. So a run that was interrupted goes
-on with the very batch that it would have had next, and batches hold sequences of like length.
+The whole order is determined from the seed before training begins. So a resumed run continues with
+the very batch that would have come next, and batches hold sequences of similar length.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset
 
-IGNORED = -100  # the target of a token that no loss is taken of
-POOLED = 50  # batches that are sorted by length together
-MASKED = 0.15  # share of the tokens that a masked language model is asked for
+IGNORED = -100  # target of tokens that are ignored by the loss
+POOLED = 50  # batches whose examples are sorted by length together
+MASKED = 0.15  # share of tokens that a masked language model predicts
 
 
 class Feature(NamedTuple):
-    """One example as a model takes it.
+    """One tokenised example.
 
     Attributes:
-        ids: the token ids of its sequence; of multiple choice, of every option's.
-        types: the token types, the same way.
-        target: the label's or option's number; every token's label, [T]; the places of an answer's
-            first and last token; or None, where tokens are masked.
+        ids: token ids of its sequence, or for multiple choice of each option's sequence.
+        types: token types, likewise.
+        target: number of the label or option; labels of all tokens [T]; positions of an answer's
+            first and last token; or None for masked language modelling.
     """
 
     ids: tuple[np.ndarray, ...]
@@ -38,18 +38,18 @@ class Feature(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens of the longest sequence."""
+        """Tokens of the example's longest sequence."""
         return max(map(len, self.ids))
 
 
 @dataclass(frozen=True)
 class TrainSet:
-    """Examples for one head.
+    """Training examples of one head.
 
     Attributes:
-        head: the head's name.
+        head: name of the head.
         features: the examples.
-        share: of all batches; the training sets' shares sum to 1.
+        share: share of all examples drawn; the shares of all training sets sum to 1.
     """
 
     head: str
@@ -62,10 +62,11 @@ class DevSet:
     """Dev examples of one head.
 
     Attributes:
-        head: the head's name.
-        features: the examples; their targets are not looked at.
-        score: predictions (a class number, a class number for every token, or the places of an
-            answer's first and last token, for every feature) to a score, higher is better.
+        head: name of the head.
+        features: the examples; their targets are not used.
+        score: predictions -> score, higher is better. There is one prediction per feature: a class
+            number, one class number per token, or the positions of an answer's first and last
+            token.
     """
 
     head: str
@@ -74,7 +75,7 @@ class DevSet:
 
 
 class Key(NamedTuple):
-    """An example's place in the order: training set, row, and how often it came before."""
+    """An example in the order: training set, row, and how often it occurred before."""
 
     train_set: int
     row: int
@@ -84,17 +85,17 @@ class Key(NamedTuple):
 def order(
     train_sets: Sequence[TrainSet], batch_size: int, epochs: float, batches: int | None, seed: int
 ) -> list[list[Key]]:
-    """The batches of a whole training, each of one training set.
+    """The batches of a whole training, each from one training set.
 
-    A training set gets its share of the examples, in as many visits of all its examples as that
-    takes: none comes again before all have come. Its batches are spread evenly over the run.
+    A training set gets its share of the examples drawn, in as many passes over it as that takes: no
+    example is repeated before all have been used. Its batches are spread evenly over the run.
 
     Args:
-        train_sets: what there is.
-        batch_size: examples of a batch at most; where a visit ends, there may be fewer.
-        epochs: examples drawn, in multiples of all training sets' examples together.
-        batches: exactly so many, instead of epochs.
-        seed: of the order.
+        train_sets: the training sets.
+        batch_size: most examples in a batch; the last batch of a pass may have fewer.
+        epochs: examples drawn, in multiples of the number of examples of all training sets.
+        batches: exact number of batches, instead of epochs.
+        seed: random seed of the order.
     """
     dice = random.Random(seed)
     total = epochs * sum(len(train_set.features) for train_set in train_sets)
@@ -102,7 +103,7 @@ def order(
         total = batches * batch_size
     placed: list[tuple[float, int, list[Key]]] = []
     for number, train_set in enumerate(train_sets):
-        wanted = max(1, math.ceil(train_set.share * total - 1e-6))  # less what floats add
+        wanted = max(1, math.ceil(train_set.share * total - 1e-6))  # less rounding errors
         own = list(_visits(train_set, number, wanted, batch_size, dice))
         placed += [((n + dice.random()) / len(own), number, b) for n, b in enumerate(own)]
     placed.sort(key=lambda one: one[:2])
@@ -112,7 +113,7 @@ def order(
 def _visits(
     train_set: TrainSet, number: int, wanted: int, batch_size: int, dice: random.Random
 ) -> Iterator[list[Key]]:
-    """A training set's batches in its own order."""
+    """The batches of one training set, pass by pass."""
     lengths = [feature.length for feature in train_set.features]
     visit = 0
     while wanted > 0:
@@ -128,7 +129,7 @@ def _visits(
 
 
 class Examples(Dataset):
-    """The features behind keys, for a data loader."""
+    """A dataset that returns the features of keys, for a data loader."""
 
     def __init__(self, train_sets: Sequence[TrainSet]):
         self._train_sets = train_sets
@@ -142,7 +143,7 @@ class Examples(Dataset):
 
 
 class Order(BatchSampler):
-    """A settled order of batches, as data loaders take it."""
+    """A batch sampler with a fixed order."""
 
     def __init__(self, batches: list[list[Key]], batch_size: int):
         self._batches = batches
@@ -158,13 +159,13 @@ class Order(BatchSampler):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The pieces that a training run holds.
+    """The part of a vocabulary that a training run keeps in its word table.
 
     Attributes:
-        kept: [P] ids in rising order; the padding's is at its own place.
-        place: [V] id -> row among the kept; 0 for those that are not.
-        pad: the padding's id.
-        mask: the mask's id; None for a tokenizer without one.
+        kept: [P], ids of the kept pieces in ascending order; the padding id keeps its row.
+        place: [V], id -> row among the kept ones; 0 for others.
+        pad: id of the padding token.
+        mask: id of the mask token; None for a tokenizer without one.
         special: ids that are never masked.
     """
 
@@ -176,15 +177,14 @@ class Vocabulary:
 
     @classmethod
     def of(cls, used: Sequence[Feature] | None, size: int, tokenizer: Any) -> Vocabulary:
-        """The pieces that occur in the features, and special ones; all if there are no features.
+        """The pieces that occur in features, and special tokens; all pieces if ``used`` is None.
 
-        Ids up to the padding's are kept in any case, since models of the RoBERTa line count
-        positions from the padding's id on.
+        Ids up to the padding id are always kept, as RoBERTa-style models count positions from it.
 
         Args:
-            used: every feature that the model will see, or None.
+            used: all features that the model will see, or None.
             size: rows of the model's word table.
-            tokenizer: transformers' own, for the special tokens.
+            tokenizer: transformers' tokenizer, for the special tokens.
         """
         special = frozenset(tokenizer.all_special_ids)
         pad, mask = tokenizer.pad_token_id, tokenizer.mask_token_id
@@ -201,14 +201,14 @@ class Vocabulary:
 
 
 class Collator:
-    """Examples of one head to a padded batch.
+    """Collates examples of one head into a padded batch.
 
     Args:
         kinds: head -> its kind, see ``multitask_model.CLASSES``.
-        vocabulary: the pieces that the model holds.
+        vocabulary: the pieces in the model's word table.
         typed: whether the model takes token types.
-        multiple: sequences are padded to a multiple of so many tokens.
-        seed: of the masks.
+        multiple: sequences are padded to a multiple of this number of tokens.
+        seed: random seed of the masks.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class Collator:
         self._multiple, self._seed = multiple, seed
 
     def __call__(self, batch: Sequence[tuple[Key, str, Feature]]) -> dict[str, Any]:
-        """The head's name, and what its model takes: ids, mask, types and targets."""
+        """The head's name, and its model's inputs: ids, mask, types and targets."""
         keys, (head, *_), features = zip(*batch, strict=True)
         kind = self._kinds[head]
         longest = max(feature.length for feature in features)
@@ -248,9 +248,9 @@ class Collator:
         return {"head": head, "inputs": inputs}
 
     def _masked(self, key: Key, feature: Feature) -> Feature:
-        """The sequence as a masked language model sees it: BERT's 80, 10 and 10 percent.
+        """Mask a sequence for masked language modelling, with BERT's 80, 10 and 10 percent.
 
-        A mask depends on the key alone, so it is the same in a run that was interrupted.
+        The mask only depends on seed and key, so it is the same in a resumed run.
         """
         dice = np.random.default_rng((self._seed, *key))
         ids = feature.ids[0]
@@ -266,7 +266,7 @@ class Collator:
 
 
 def _padded(rows: Sequence[np.ndarray], length: int, filler: int) -> Tensor:
-    """[N, length] int64."""
+    """Rows padded with ``filler`` to [N, length] int64."""
     made = np.full((len(rows), length), filler, dtype=np.int64)
     for place, row in enumerate(rows):
         made[place, : len(row)] = row

@@ -1,8 +1,8 @@
-"""What the bits of trained weights depend on besides model, data and settings.
+"""Records the environment of a training, on which the bits of the weights depend, and compares it.
 
-Sums are added in another order by another number of threads, another processor or another version.
-A checkpoint says what it was made with; a run that goes on from it does so with the same, or not at
-all, as its weights would no longer be those of an undisturbed run.
+The order of sums changes with the number of threads, the processor and library versions. So every
+checkpoint records them. A run only resumes in the same environment, because otherwise its weights
+would differ from those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xtremely.kernels.guard import InputError
 
 MAX_THREADS = 4096
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy")
-# Variables by which libraries choose other instructions or other sums.
+# Environment variables that make libraries use other instructions or another order of sums.
 VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
              "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")  # fmt: skip
 
@@ -32,12 +32,12 @@ Environment = dict[str, int | str]
 
 @dataclass(frozen=True)
 class Note:
-    """What a whole checkpoint says of itself.
+    """The note in a complete checkpoint.
 
     Attributes:
         step: optimiser steps taken.
         made_with: the environment; empty in checkpoints of earlier versions.
-        files: SHA-256 of the checkpoint's files by name; likewise.
+        files: file name -> SHA-256; likewise.
     """
 
     step: int
@@ -46,7 +46,7 @@ class Note:
 
 
 def environment(device: str, precision: str) -> Environment:
-    """Those of this process, by names for people.
+    """The environment of this process: readable name -> value.
 
     Args:
         device: cpu or cuda.
@@ -74,18 +74,18 @@ def environment(device: str, precision: str) -> Environment:
 
 @contextmanager
 def resumed(checkpoint: Path | None, note: str, now: Environment) -> Iterator[Environment]:
-    """Compute with as many threads as a checkpoint was made with, until the block ends.
+    """Use the number of threads of a checkpoint inside the block, and check the environment.
 
     Args:
-        checkpoint: where a run goes on; None for one that begins.
-        note: the file of a checkpoint that holds its ``Note``.
+        checkpoint: the checkpoint from which a run resumes; None for a new run.
+        note: name of the file in a checkpoint that holds its ``Note``.
         now: the environment of this process.
 
     Yields:
         The environment to write into further checkpoints.
 
     Raises:
-        InputError: the checkpoint was made with something that cannot be had here.
+        InputError: the checkpoint was made in an environment that differs from this one.
     """
     kept = dict(now)
     if checkpoint is not None:
@@ -129,7 +129,7 @@ def _require_alike(checkpoint: Path, before: Environment, now: Environment) -> N
 
 
 def _processor() -> str:
-    """The processor's name: libraries choose instructions and block sizes by it."""
+    """The processor's name, by which libraries choose instructions and block sizes."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

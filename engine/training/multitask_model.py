@@ -1,7 +1,7 @@
-"""The model that is trained: transformers' own classes, several heads on one encoder.
+"""Builds and saves the model that is trained: transformers' classes with a shared encoder.
 
-A fresh head stands on the encoder of the folder that training starts from. Word embeddings may be
-cut to the pieces that occur and are whole again in the folder that is saved.
+Each head is put on the encoder of the folder from which training starts. The word embeddings can be
+pruned to the pieces that occur; the saved folder has all of them again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xtremely.engine.models.loading import POOLER, load, quiet
 from xtremely.engine.training.dataset import Vocabulary
 from xtremely.kernels.guard import InputError, require
 
-# Kind of a head -> transformers' class of models with one.
+# Kind of head -> transformers' model class with such a head.
 CLASSES = {
     "sequence classification": transformers.AutoModelForSequenceClassification,
     "token classification": transformers.AutoModelForTokenClassification,
@@ -38,9 +38,9 @@ class HeadPlan:
     """A head to train.
 
     Attributes:
-        name: of the head.
+        name: name of the head.
         kind: one of ``CLASSES``.
-        labels: what its outputs mean; empty for kinds without labels.
+        labels: labels of its outputs; empty for kinds without labels.
     """
 
     name: str
@@ -49,9 +49,9 @@ class HeadPlan:
 
 
 class MultitaskModel(nn.Module):
-    """Models that share an encoder, called by the name of a head.
+    """Models that share an encoder; ``forward`` selects one by the name of its head.
 
-    Its state is what is trained, once each: frozen parameters are no part of it.
+    The state dict holds every trained parameter once, and no frozen ones.
     """
 
     def __init__(self, models: Mapping[str, Any], vocabulary: Vocabulary):
@@ -60,15 +60,15 @@ class MultitaskModel(nn.Module):
         self.vocabulary = vocabulary
 
     def forward(self, head: str, inputs: dict[str, Tensor]) -> Any:
-        """What transformers' model gives: the loss, if targets are among the inputs, and logits."""
+        """The output of transformers' model: logits, and the loss if the inputs have targets."""
         return self.models[head](**inputs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Name -> trained parameter."""
+        """Name -> trained parameter, without frozen ones."""
         return {name: one.detach() for name, one in self._trained()}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Put a state back, all of it."""
+        """Load a state dict, which must be complete."""
         own = dict(self._trained())
         require(
             own.keys() == state_dict.keys(),
@@ -92,19 +92,21 @@ def build(
     keep_head: bool,
     dtype: torch.dtype = torch.float32,
 ) -> MultitaskModel:
-    """Models with the heads, on the folder's encoder; fresh heads come from torch's random state.
+    """Build a model with these heads on the folder's encoder.
+
+    New heads are initialised from torch's global random state.
 
     Args:
         folder: a Hugging Face model folder.
         plans: the heads.
-        vocabulary: the pieces to hold.
-        freeze: leave the word embeddings as they are.
-        keep_head: take the folder's own head instead of a fresh one; a masked language model's is
-            kept wherever there is one.
-        dtype: of the parameters.
+        vocabulary: the pieces to keep in the word table.
+        freeze: do not train the word embeddings.
+        keep_head: keep the folder's own head instead of a new one. The head of a masked language
+            model is always kept if there is one.
+        dtype: dtype of the parameters.
 
     Raises:
-        InputError: the folder cannot be loaded, or has another head than the one to keep.
+        InputError: the folder cannot be loaded, or its head is not the one to keep.
     """
     with quiet():
         encoder = load(transformers.AutoModel, folder, dtype)
@@ -118,8 +120,8 @@ def build(
     models: dict[str, Any] = {}
     for plan in plans:
         config = _config(folder, plan)
-        # Of the word table's size only where the head has it: a fresh head is then the same
-        # whatever the vocabulary, and no table is made to be thrown away.
+        # Only a masked language model's head has the size of the vocabulary. For other heads the
+        # size is minimal, so that their random values do not depend on it and no table is wasted.
         every = plan.kind == "masked language"
         config.vocab_size = words.num_embeddings if every else vocabulary.pad + 1
         with quiet():
@@ -139,7 +141,7 @@ def build(
 
 
 def longest(folder: Path) -> int:
-    """Most tokens of a sequence that a folder's model takes."""
+    """Longest sequence of a folder's model, in tokens."""
     said = about(read_config(folder), folder)
     positions = said.max_position_embeddings
     positions = 512 if positions is None else positions
@@ -160,7 +162,7 @@ def _config(folder: Path, plan: HeadPlan) -> Any:
 
 
 def _share(first: Any, other: Any) -> None:
-    """Put the first model's encoder into another one."""
+    """Replace the encoder of ``other`` by that of ``first``."""
     for name, part in first.base_model.named_children():
         if name != POOLER:
             setattr(other.base_model, name, part)
@@ -168,13 +170,13 @@ def _share(first: Any, other: Any) -> None:
 
 
 def _holds(folder: Path, kind: str) -> bool:
-    """Whether the folder says that it has a head of the kind."""
+    """Whether the folder declares a head of the kind."""
     declared = about(read_config(folder), folder).architectures or ()
     return any(name.endswith(_SUFFIXES[kind]) for name in declared)
 
 
 def _keep_head(folder: Path, plan: HeadPlan, model: Any, kept: Tensor) -> None:
-    """Put the folder's own head into a model; its labels must be the task's."""
+    """Load the folder's own head into a model; its labels must be the task's."""
     require(
         _holds(folder, plan.kind),
         f"{folder} has no {plan.kind} head to keep; leave keep_head out for a fresh one",
@@ -198,17 +200,17 @@ def _keep_head(folder: Path, plan: HeadPlan, model: Any, kept: Tensor) -> None:
 def save(
     multitask_model: MultitaskModel, head: str, base: Path, tokenizer: Any, folder: Path
 ) -> None:
-    """One head and the encoder as an ordinary Hugging Face folder, its vocabulary whole.
+    """Save the encoder and one head as a Hugging Face folder with the whole vocabulary.
 
     Args:
-        multitask_model: when training is over: its word table is made whole.
-        head: the head's name.
-        base: the folder that training started from, which has the pieces that were left out.
-        tokenizer: transformers' own.
-        folder: to be written.
+        multitask_model: the trained model; its word table is restored to full size.
+        head: name of the head.
+        base: the folder from which training started, which has the pruned pieces.
+        tokenizer: transformers' tokenizer.
+        folder: the folder to write.
 
     Raises:
-        InputError: it cannot be written, or its weights are not finite.
+        InputError: it cannot be written, or weights are not finite.
     """
     model = multitask_model.models[head]
     _restore(model, base, multitask_model.vocabulary)
@@ -222,7 +224,7 @@ def save(
         with quiet():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    except Exception as error:  # safetensors and the file system each have their own kinds
+    except Exception as error:  # safetensors and the file system raise different types
         raise InputError(
             f"{folder}: the model could not be written ({one_line(error)}); make room there, then"
             " the same command goes on from the last checkpoint"
@@ -230,10 +232,10 @@ def save(
 
 
 def _restore(model: Any, base: Path, vocabulary: Vocabulary) -> None:
-    """Give a model its whole vocabulary back: trained rows from it, the others from the base."""
+    """Restore a model's whole vocabulary: kept rows from the model, pruned ones from the base."""
     words, size = model.get_input_embeddings(), len(vocabulary.place)
     kept = torch.from_numpy(vocabulary.kept)
-    if words.num_embeddings < size:  # heads share the table: the first one restores it for all
+    if words.num_embeddings < size:  # heads share the table, so the first one restores it for all
         with quiet():
             whole = load(transformers.AutoModel, base, words.weight.dtype)
         rows = whole.get_input_embeddings().weight.detach().clone()
@@ -251,7 +253,7 @@ def _restore(model: Any, base: Path, vocabulary: Vocabulary) -> None:
 
 
 def _output_bias(base: Path, size: int) -> Tensor:
-    """What a folder's masked language model adds to each piece's score; zeros without one."""
+    """Output bias [size] of a folder's masked language model; zeros if it has no such head."""
     if not _holds(base, "masked language"):
         return torch.zeros(size)
     with quiet():
@@ -260,7 +262,7 @@ def _output_bias(base: Path, size: int) -> Tensor:
 
 
 def _replace_bias(model: Any, old: nn.Parameter, new: nn.Parameter) -> None:
-    """Put a parameter in the place of another, everywhere it is held."""
+    """Replace a parameter by another wherever the model holds it."""
     for module in model.modules():
         for name, held in list(module._parameters.items()):
             if held is old:

@@ -1,8 +1,8 @@
-"""The mechanics of training: transformers' Trainer on settled batches, resumable at any moment.
+"""Trains a model with transformers' Trainer, resumable at any moment.
 
-What the Trainer is asked to do differently: batches come in an order settled beforehand, the dev
-score is the task's own, nothing waits for the device between two log entries, and a checkpoint
-holds only what is trained.
+It differs from the Trainer's defaults in four points. The order of batches is fixed beforehand. Dev
+scores are the tasks' own. The host does not wait for the device between log entries. Checkpoints
+hold only trained parameters.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ class Hyperparameters:
 
     Attributes:
         epochs: see ``dataset.order``.
-        max_steps: optimiser steps, instead of epochs.
-        learning_rate: the highest; it falls linearly to 0.
-        batch_size: examples a device takes at a time.
-        accumulation: batches a step.
-        warmup: steps in which the learning rate rises, below 1 a share of all.
-        weight_decay: AdamW's.
-        patience: looks at the dev sets without a better score before stopping; None for never.
-        evaluate_steps: steps between looks.
-        save_steps: steps between checkpoints; with patience, every look is one.
-        seed: of everything.
-        freeze: leave the word embeddings as they are.
-        prune: hold only the pieces that occur.
-        keep_head: go on with the folder's own head.
+        max_steps: number of optimiser steps, instead of epochs.
+        learning_rate: peak learning rate; it decays linearly to 0.
+        batch_size: examples per device and batch.
+        accumulation: batches per optimiser step (gradient accumulation).
+        warmup: steps of linear warm-up; below 1, a share of all steps.
+        weight_decay: AdamW's weight decay.
+        patience: evaluations without a better dev score before stopping; None to never stop early.
+        evaluate_steps: optimiser steps between evaluations.
+        save_steps: optimiser steps between checkpoints; with patience, every evaluation saves one.
+        seed: random seed of order, masks, initialisation and dropout.
+        freeze: do not train the word embeddings.
+        prune: drop pieces that do not occur from the word table.
+        keep_head: continue with the folder's own head.
         precision: fp32, bf16, fp16 or auto.
         device: auto, cpu or cuda.
     """
@@ -86,15 +86,15 @@ class TrainedModel:
     """A trained model.
 
     Attributes:
-        multitask_model: the model, with the weights to keep.
-        steps: optimiser steps taken, of which ``resumed`` were there before.
-        best_step: the step whose weights these are, where a dev score chose.
-        seconds: of this process in training.
-        examples: that this process trained on.
-        scores: head -> its dev set's score.
-        losses: (step, mean loss since the entry before).
-        pieces: rows of the word table that were held.
-        made_with: what the bits of the weights depend on besides, see ``environment``.
+        multitask_model: the model with its final weights.
+        steps: optimiser steps taken; ``resumed`` of them were in a checkpoint.
+        best_step: the step of these weights, if a dev score chose it.
+        seconds: training time of this process.
+        examples: number of examples on which this process trained.
+        scores: head -> score of its dev set.
+        losses: (step, mean loss since the previous entry).
+        pieces: rows of the word table that were kept.
+        made_with: the environment, on which the bits of the weights depend.
     """
 
     multitask_model: MultitaskModel
@@ -110,10 +110,10 @@ class TrainedModel:
 
 
 def choose_device(device: str) -> str:
-    """``cpu`` or ``cuda``, from what was asked for.
+    """Resolve ``auto``, ``cpu`` or ``cuda`` to ``cpu`` or ``cuda``.
 
     Raises:
-        UsageError: another name.
+        UsageError: it is another name.
         InputError: there is no such device.
     """
     if device not in DEVICES:
@@ -128,7 +128,7 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """fp32, bf16 or fp16; ``auto`` takes bf16 on a GPU that has it (on CPUs it is slower)."""
+    """Resolve a precision; ``auto`` takes bf16 on GPUs that have it, else fp32."""
     legal = ("auto", "fp32", "bf16", "fp16")
     if precision not in legal:
         raise unknown("precision", precision, legal)
@@ -151,24 +151,24 @@ def fit(
     work: Path,
     quiet: bool = False,
 ) -> TrainedModel:
-    """Train a model; a run that was killed goes on from its last checkpoint to the same weights.
+    """Train a model; a killed run resumes from its last checkpoint and ends with the same weights.
 
-    It stops at the first loss or gradient that is not finite, before anything is saved of it.
+    Training stops at the first loss or gradient that is not finite, before it affects a checkpoint.
 
     Args:
         folder: the Hugging Face folder to start from.
-        tokenizer: transformers' own, of that folder.
+        tokenizer: transformers' tokenizer of that folder.
         plans: the heads to train.
-        train_sets: examples for them.
-        dev_sets: dev examples; empty if there are none.
-        settings: how.
-        work: for checkpoints; to be removed by the caller when the model is saved. What is in it
-            must come from the same call.
+        train_sets: training examples for the heads.
+        dev_sets: dev examples; may be empty.
+        settings: hyperparameters.
+        work: folder for checkpoints, which the caller removes once the model is saved. Checkpoints
+            in it must come from the same call.
         quiet: show no progress.
 
     Raises:
-        InputError: a checkpoint was made with something else (another version, another processor),
-            or cannot be written.
+        InputError: a checkpoint was made in another environment (another version, another
+            processor) or cannot be written, or a loss or gradient is not finite.
     """
     device = choose_device(settings.device)
     now = environment(device, choose_precision(settings.precision, device))
@@ -191,7 +191,7 @@ def _fit(
     last: Path | None,
     made_with: Environment,
 ) -> TrainedModel:
-    """``fit`` in an environment that is settled, from the checkpoint ``last``."""
+    """``fit`` from the checkpoint ``last``, inside ``environment.resumed``."""
     device = choose_device(settings.device)
     require(
         tokenizer.mask_token_id is not None or all(p.kind != "masked language" for p in plans),
@@ -223,7 +223,7 @@ def _fit(
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         trainer.require_finite()
-    finally:  # what is said of a failure begins a line
+    finally:  # so that an error message begins on a new line
         if progress.bar is not None:
             progress.bar.close()
     if device == "cuda":
@@ -260,7 +260,7 @@ def _arguments(
     chosen = settings.patience is not None
     made = transformers.TrainingArguments(
         output_dir=str(work),
-        num_train_epochs=1,  # the order of batches holds all visits
+        num_train_epochs=1,  # the order of batches covers all epochs
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
@@ -280,21 +280,21 @@ def _arguments(
         greater_is_better=True if chosen else None,
         restore_callback_states_from_checkpoint=chosen,
         logging_steps=LOG_STEPS,
-        logging_nan_inf_filter=False,  # it would wait for the device at every step
+        logging_nan_inf_filter=False,  # the filter would wait for the device at every step
         report_to=["tensorboard"] if find_spec("tensorboard") else [],
         disable_tqdm=True,
         dataloader_pin_memory=device == "cuda",
         remove_unused_columns=False,
         ddp_find_unused_parameters=heads > 1,
     )
-    made._n_gpu = min(made.n_gpu, 1)  # several GPUs by torchrun, never by threads of one process
+    made._n_gpu = min(made.n_gpu, 1)  # several GPUs only through torchrun, never by threads
     return made
 
 
 def _last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end.
+    """The newest complete checkpoint.
 
-    Where one is damaged, all are removed: the best one so far may be among them.
+    If one is damaged, all are removed, as it may be the best one so far.
     """
     whole = [path.parent for path in work.glob(f"checkpoint-*/{COMPLETE}")]
     try:
@@ -309,12 +309,12 @@ def _last_checkpoint(work: Path) -> Path | None:
 
 
 def is_main() -> bool:
-    """Whether this process writes: one of several under torchrun."""
+    """Whether this process writes files: exactly one does under torchrun."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def meet() -> None:
-    """Wait for the other processes, if there are any."""
+    """Wait until all processes of a distributed run have arrived here."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
 

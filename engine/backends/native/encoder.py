@@ -1,8 +1,8 @@
-"""The packed encoders on a CPU by the C++ in ``cpp``, in fp32 or with products in int8.
+"""Runs packed encoders on a CPU in C++ (folder ``cpp``), in fp32 or with int8 products.
 
-A batch is cut into parts of whole sequences, and every core takes one part after the other through
-all layers: cores wait for each other only at the end of a batch. What the states of a sequence are
-depends on no other sequence, to the bit.
+A batch is split into chunks of whole sequences. Each core takes one chunk after the other through
+all layers, so cores only wait for each other at the end of a batch. A sequence's hidden states have
+the same bits whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from xtremely.engine.text.tokenizer import Tokens
 from xtremely.kernels.attention import rope_table
 from xtremely.kernels.guard import InputError
 
-CHUNK_TOKENS = 288  # most tokens that a core takes at a time, or one sequence
-MIN_CHUNK_TOKENS = 48  # tokens for which weights are worth reading
-# By which states may differ from torch's, relative to their size.
+CHUNK_TOKENS = 288  # most tokens in a chunk, unless one sequence is longer
+MIN_CHUNK_TOKENS = 48  # fewest tokens for which it pays to read all weights
+# Largest legal relative difference of hidden states from torch's.
 MAX_RELATIVE_ERROR = {"fp32": 1e-5, "int8": 1e-2}
 
 
 def unavailable_reason(device: torch.device) -> str | None:
-    """Why the C++ does not run on a device; None if it does."""
+    """Why the C++ code does not run on a device; None if it does."""
     if device.type != "cpu":
         return f"computes on the CPU, --device is {device}"
     try:
@@ -53,7 +53,7 @@ def unavailable_reason(device: torch.device) -> str | None:
 
 
 def unsupported_reason(config: EncoderConfig) -> str | None:
-    """Why an encoder does not run in C++, where C++ runs; None if it does."""
+    """Why the C++ code does not support an encoder; None if it does."""
     if families.family_of(config).native is None:
         return f"has no C++ for {config.model_type}"
     columns = library().columns()
@@ -68,10 +68,10 @@ def unsupported_reason(config: EncoderConfig) -> str | None:
 
 @cache
 def _try() -> None:
-    """Compare the library with plain torch on small encoders, once a process.
+    """Compare the library with plain torch on small encoders, once per process.
 
     Raises:
-        InputError: it does not run here, or computes something else.
+        InputError: it does not run on this machine, or its results differ.
     """
     dice = torch.Generator().manual_seed(0)
     for family in families.FAMILIES:
@@ -83,7 +83,7 @@ def _try() -> None:
 
 
 def _compare(encoder: Encoder, int8: bool) -> None:
-    """Compare an encoder in C++ with torch in fp32, and in int8 if it runs in that."""
+    """Compare an encoder in C++ with torch in fp32, and if ``int8`` also in int8."""
     lengths, last = np.array([40, 17, 17, 3, 1]), encoder.config.layers
     offsets = np.concatenate([[0], lengths.cumsum()])
     ids = np.arange(lengths.sum()) % encoder.config.vocabulary
@@ -104,7 +104,7 @@ def _compare(encoder: Encoder, int8: bool) -> None:
 
 @dataclass(frozen=True)
 class TokenChunk:
-    """Sequences that a core takes together: the first one, how many, and the first token."""
+    """Sequences that a core runs together: first sequence, their number, and first token."""
 
     first: int
     count: int
@@ -112,10 +112,10 @@ class TokenChunk:
 
 
 def chunks(lengths: Sequence[int], threads: int) -> Iterator[TokenChunk]:
-    """Neighbouring sequences in chunks of about ``CHUNK_TOKENS``, smaller ones towards the end.
+    """Split a batch into chunks of up to ``CHUNK_TOKENS``, with smaller ones towards the end.
 
-    A chunk is at most a thread's share of half of what is left, but at least ``MIN_CHUNK_TOKENS``.
-    When one thread has nothing more to do, the others have little left.
+    A chunk is at most one thread's share of half of the remaining tokens, but at least
+    ``MIN_CHUNK_TOKENS``. So when one thread has finished, the others have little left to do.
     """
     left = sum(lengths)
     first = token = size = 0
@@ -128,25 +128,25 @@ def chunks(lengths: Sequence[int], threads: int) -> Iterator[TokenChunk]:
 
 
 def panels(weight: Tensor, columns: int) -> Tensor:
-    """Weights [N, K] in the order of products.h."""
-    together = 4 if weight.dtype == torch.int8 else 1  # inputs that are multiplied at once
+    """Rearrange weights [N, K] into the panels of products.h."""
+    together = 4 if weight.dtype == torch.int8 else 1  # inputs per multiply instruction
     cut = weight.view(-1, columns, weight.shape[1] // together, together)
     return cut.transpose(1, 2).contiguous()
 
 
 class NativeEncoder:
-    """An encoder in C++.
+    """An encoder that runs in C++.
 
     Args:
-        encoder: in fp32 or int8, of a size for which ``unsupported_reason`` is None; its
-            embeddings are used as they are.
+        encoder: an encoder in fp32 or int8 for which ``unsupported_reason`` is None. Its
+            embeddings run in torch.
     """
 
     def __init__(self, encoder: Encoder):
         self.config = config = encoder.config
         self._embeddings = encoder.embeddings
         self._library = library()
-        self._kept: list[Tensor] = []  # whatever the C++ has the address of
+        self._kept: list[Tensor] = []  # keeps alive all tensors to which C++ has pointers
         layers = (LayerStruct * len(encoder.layers))()
         for to, layer in zip(layers, encoder.layers, strict=True):
             for name in ("qkv", "attention_out", "up", "down"):
@@ -164,10 +164,10 @@ class NativeEncoder:
     def __call__(
         self, batch: Batch, layers: Collection[int], ops: Ops = TORCH
     ) -> dict[int, Tensor]:
-        """The wanted hidden states, each [T, H]; nothing above the highest is computed.
+        """The requested hidden states, each [T, H]; no layer above the highest is computed.
 
         Raises:
-            InputError: a sequence is longer than the model can take.
+            InputError: a sequence is longer than the model's maximum.
         """
         require_fits(batch, self.config.max_length)
         x, last = self._embeddings(batch, ops), max(layers)
@@ -187,7 +187,7 @@ class NativeEncoder:
         return {**out, last: x}
 
     def _see(self, layers: Iterable[LayerStruct], config: EncoderConfig) -> None:
-        """Positions and windows of every layer, where it has any."""
+        """Set the RoPE table and the attention window of every layer that has them."""
         size = (config.max_length, config.hidden // config.heads)
         ropes = {
             theta: self._address(rope_table(*size, theta, "cpu")) for theta in {*config.thetas}

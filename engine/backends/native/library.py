@@ -1,4 +1,4 @@
-"""The C++ in ``cpp``: compiled once for a processor, kept in the cache, called by ctypes."""
+"""Compiles the C++ code in ``cpp`` for this processor, caches the library, and loads it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEEDED = ("__AVX2__", "__FMA__")
 
 
 class LinearStruct(Structure):
-    """``Linear`` of products.h; tensors by their addresses."""
+    """``Linear`` of products.h; tensors are pointers."""
 
     _fields_ = [
         *(
@@ -68,14 +68,13 @@ class ModelStruct(Structure):
 
 @cache
 def library(processor: str = "native") -> ctypes.CDLL:
-    """The compiled C++.
+    """Load the compiled library; it is compiled first if it is not in the cache.
 
     Args:
-        processor: for which, a name that the compiler's ``-march`` knows; what is loaded must be
-            what this machine can execute.
+        processor: the compiler's ``-march``; this machine must be able to run it.
 
     Raises:
-        InputError: it cannot be compiled here, or not be kept; the text says what is missing.
+        InputError: it cannot be compiled or stored; the message says what is missing.
     """
     compiler, target = _compiler_for(processor)
     flags = (*FLAGS, f"-march={processor}")
@@ -97,7 +96,7 @@ def library(processor: str = "native") -> ctypes.CDLL:
 
 
 def opened(path: Path) -> ctypes.CDLL:
-    """A compiled library, with what its functions take and return."""
+    """Load a library and declare its functions' argument and return types."""
     loaded = ctypes.CDLL(str(path))
     loaded.columns.restype = c_int64
     states = POINTER(c_void_p)
@@ -110,7 +109,7 @@ def opened(path: Path) -> ctypes.CDLL:
 
 
 def _compiler_for(processor: str) -> tuple[str, str]:
-    """The compiler, and all that it knows of itself and of a processor."""
+    """The compiler, and its description of itself and of a processor, for the cache key."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         raise InputError(f"needs a processor of the x86-64 line, not {platform.machine()}")
     compiler = shutil.which(os.environ.get("CXX", "g++"))
@@ -123,7 +122,7 @@ def _compiler_for(processor: str) -> tuple[str, str]:
 
 
 def _provide(built: Path, build: Callable[[Path], None]) -> None:
-    """Have a library in the cache that nobody else can have written: as it was made, or anew."""
+    """Make sure that a trusted, unchanged library is in the cache; rebuild it otherwise."""
     folder = built.parent
     doubt = closed_folder(folder)
     if os.path.lexists(built):

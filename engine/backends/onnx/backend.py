@@ -1,8 +1,8 @@
-"""Encoders exported to ONNX behind the backends' contract: padded at this door, by length.
+"""The backend that runs exported encoders in onnxruntime, on padded groups of similar length.
 
-A packed batch is cut into groups of similar length, each padded to its longest. Inputs and outputs
-are bound where they lie, so nothing is copied on the way. Files are made at first use, kept in the
-cache folder, and checked whenever they are opened.
+A packed batch is split into groups of similar length, each padded to its longest sequence. Inputs
+and outputs are bound in place, so nothing is copied. ONNX files are exported at first use, stored
+in the cache folder, and checked whenever they are opened.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from xtremely.files.writing import temporary_name
 from xtremely.kernels import packing
 from xtremely.kernels.guard import InputError, UsageError
 
-FORMAT = 2  # of the files in the cache; a change of the graph makes new ones
-# Share of a group that may be padding, and the step of its length: a GPU wants large groups of few
-# shapes, a CPU nothing computed in vain.
+FORMAT = 2  # version of the files in the cache; raise it when the graph changes
+# Largest share of padding in a group, and the step of its length. A GPU is fastest with large
+# groups of few shapes, a CPU with little padding.
 PADDING = {"cpu": 1 / 16, "cuda": 1 / 4}
 STEP = {"cpu": 1, "cuda": 16}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring sequences of a batch that are padded together.
+    """Consecutive sequences of a batch that are padded to one length.
 
     Attributes:
-        first: place of the first of them in the batch.
-        behind: place behind the last.
-        start: the first one's first row.
-        stop: behind the last one's last row.
-        length: tokens to which they are padded.
+        first: index of the first sequence in the batch.
+        behind: index after the last sequence.
+        start: first row of the first sequence.
+        stop: row after the last one of the last sequence.
+        length: tokens to which the sequences are padded.
     """
 
     first: int
@@ -62,18 +62,18 @@ class Group:
 
     @property
     def computed(self) -> int:
-        """Tokens that are computed, padding included."""
+        """Tokens that are computed for the group, padding included."""
         return (self.behind - self.first) * self.length
 
 
 def groups(lengths: Collection[int], padding: float, step: int, most: int) -> Iterator[Group]:
-    """Cut a batch into groups.
+    """Split a batch into groups.
 
     Args:
         lengths: tokens of each sequence, in order.
-        padding: largest share of a group that may be padding, unless the step alone exceeds it.
-        step: padded lengths are multiples of it, but never above ``most``.
-        most: tokens that the model takes.
+        padding: largest share of padding in a group, unless rounding to ``step`` exceeds it.
+        step: padded lengths are multiples of it, but at most ``most``.
+        most: longest sequence of the model, in tokens.
     """
 
     def rounded(length: int) -> int:
@@ -93,7 +93,7 @@ def groups(lengths: Collection[int], padding: float, step: int, most: int) -> It
 
 
 def lacks_dot_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor is known to have no instruction for dot products in int8."""
+    """Whether the processor is known to lack instructions for int8 dot products."""
     try:
         words = set(cpuinfo.read_text(encoding="utf-8").split())
     except OSError:
@@ -102,17 +102,17 @@ def lacks_dot_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 class Onnx:
-    """An exported encoder; a file for every set of layers that is asked for.
+    """An exported encoder, with one file for every set of layers that is requested.
 
     Args:
         folder: a Hugging Face model folder.
-        config: of its encoder.
+        config: configuration of its encoder.
         wanted: the provider, one of ``session.PROVIDERS`` or ``auto``.
-        device: where results are wanted.
+        device: device of the results.
         precision: fp32, fp16 or int8.
 
     Attributes:
-        provider: the provider that runs.
+        provider: onnxruntime's provider that runs.
     """
 
     name = "onnx"
@@ -147,11 +147,11 @@ class Onnx:
         self._dtype = torch.float16 if precision == "fp16" else torch.float32
         self._hash = folder_hash(folder)
         if not any((cache_folder() / "onnx").glob(f"{self._hash[:16]}.*")):
-            encoder_tensors(folder, config)  # weights that are not sound are refused now
+            encoder_tensors(folder, config)  # raises an error for invalid weights
         self._sessions: dict[tuple[int, ...], Any] = {}
 
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
-        """The wanted hidden states of a batch, each [T, H], padding dropped again."""
+        """The requested hidden states of a batch, each [T, H], without padding."""
         require_fits(batch, self.max_length)
         wanted = tuple(sorted(set(layers)))
         session = self._session(wanted)
@@ -162,7 +162,7 @@ class Onnx:
         return {layer: state.to(self._dtype) for layer, state in states.items()}
 
     def computed(self, batch: Batch) -> int:
-        """Tokens that a batch costs, padding included."""
+        """Tokens that are computed for a batch, padding included."""
         return sum(group.computed for group in self._groups(batch))
 
     def pool(self, values: Tensor, batch: Batch, pooling: str) -> Tensor:
@@ -176,7 +176,7 @@ class Onnx:
     def _run(
         self, session: Any, batch: Batch, group: Group, layers: tuple[int, ...]
     ) -> list[Tensor]:
-        """A group's hidden states without padding, [rows, H] each."""
+        """A group's hidden states without padding, each [rows, H]."""
         lengths = batch.cu_seqlens.diff()[group.first : group.behind]
         borders = packing.cumulative(lengths)
         there = torch.arange(group.length, device=self.device) < lengths[:, None]
@@ -214,7 +214,7 @@ class Onnx:
         return self._sessions[layers]
 
     def _file(self, layers: tuple[int, ...]) -> Path:
-        """The exported file in the cache, made if it is not there."""
+        """The exported file in the cache; it is made if it is not there."""
         depths = "-".join(map(str, layers))
         name = f"{self._hash[:16]}.{depths}.{self.precision}.v{FORMAT}"
         folder = cache_folder() / "onnx" / name
@@ -235,7 +235,7 @@ class Onnx:
         return folder / FILE
 
     def _export(self, layers: tuple[int, ...], folder: Path) -> None:
-        """Make the folder of an exported model, which appears whole and sealed."""
+        """Export into a folder, which appears complete and sealed under its final name."""
         product = Product("hidden states", layers, typed=self._typed)
         teacher = Packed(self.folder, self.config, "torch", torch.device("cpu"), "fp32")
         made = temporary_name(folder)
@@ -245,7 +245,7 @@ class Onnx:
             try:
                 made.rename(folder)
             except OSError:
-                if folder_doubt(folder) is not None:  # another process was not faster either
+                if folder_doubt(folder) is not None:  # no other process made it in the meantime
                     raise
         finally:
             shutil.rmtree(made, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Exporting a model to ONNX: its graph, fusion, precision, and a trial before anything is kept.
+"""Exports a model to ONNX: writes the graph, fuses and converts it, and checks the result.
 
-The file runs in plain onnxruntime. It is compared with this project's torch encoder, before and
-after onnxruntime's optimizer: fusion has made wrong embeddings before. What differs too much is
-thrown away.
+The file runs in plain onnxruntime. It is compared with this project's torch encoder, with and
+without onnxruntime's fusion, as fusion has produced wrong embeddings before. A file that differs
+too much is discarded.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.kernels.guard import UsageError, require
 
-# Precision -> the largest difference from torch in fp32 that is kept, see ``Agreement``.
+# Precision -> largest legal difference from torch in fp32, see ``Agreement``.
 BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
-# Weights larger than this go into a file of their own: a protobuf holds 2 GB at most.
+# Bytes above which weights go into a file of their own: a protobuf holds at most 2 GB.
 EXTERNAL_FROM = 1 << 30
 FILE, DATA = "model.onnx", "model.onnx.data"
 UNIT = "scale_of_one"
@@ -44,19 +44,19 @@ def export(
 
     Args:
         folder: a Hugging Face model folder.
-        teacher: its encoder in torch, on the CPU in fp32.
-        product: what the file gives; its head likewise.
-        precision: fp32; fp16, which is for GPUs; or int8, weights and activations of the linear
-            layers and the word table.
-        out: the folder to make: the model, its tokenizer and its configuration.
-        name: what the metadata call the model.
+        teacher: the reference: its encoder in torch, on the CPU in fp32.
+        product: the output of the graph; a head in it must be on the CPU in fp32, too.
+        precision: fp32; fp16, for GPUs; or int8, for the word table and for weights and activations
+            of linear layers.
+        out: the folder to make, with the model, its tokenizer and its configuration.
+        name: the model's name in the metadata.
 
     Returns:
-        How near the file that was kept comes to torch.
+        The difference between the file and torch.
 
     Raises:
         UsageError: no such precision.
-        InputError: ``out`` exists, or the export failed its trial.
+        InputError: ``out`` exists, or the file differs too much from torch.
     """
     if precision not in BOUNDS:
         legal = ", ".join(BOUNDS)
@@ -89,7 +89,7 @@ def export(
 
 
 def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) -> Agreement:
-    """Write the fused model if it passes, else the plain one, which must."""
+    """Write the fused model if it agrees with torch, else the plain one; InputError if neither."""
     encoder, product = trial.teacher.encoder, trial.product
     plain = build(
         encoder, product, activation_absmax(encoder, trial.batch) if precision == "int8" else None
@@ -117,14 +117,14 @@ def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) ->
 
 
 def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:
-    """The same model with onnxruntime's fused operators (adds with norms, biases with GELU)."""
+    """The model with onnxruntime's fused operators (adds with norms, biases with GELU)."""
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_by_fusion
 
-    # It says of every norm that shapes are unknown, as it was told not to look for them.
+    # It logs for every norm that shapes are unknown, because shape inference is off.
     logging.getLogger("fusion_skiplayernorm").setLevel(logging.ERROR)
     options = FusionOptions("bert")
-    # These know the graphs of torch's exporter: a product each for queries, keys and values.
+    # These fusions expect graphs of torch's exporter, with separate products for Q, K and V.
     options.enable_embed_layer_norm = options.enable_attention = False
     options.enable_rotary_embeddings = options.enable_shape_inference = False
     made = optimize_by_fusion(_copy(model), "bert", config.heads, config.hidden, options).model
@@ -135,7 +135,7 @@ def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:
 
 
 def _fuse_whole_products(graph: onnx.GraphProto) -> None:
-    """Products of whole numbers, their cast and their outputs' scale as one operator."""
+    """Fuse integer products with the cast and the output scales after them."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -156,7 +156,7 @@ def _fuse_whole_products(graph: onnx.GraphProto) -> None:
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model in fp16; what goes in and comes out stays as it was."""
+    """The model in fp16; the types of inputs and outputs do not change."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(_copy(model), keep_io_types=True, disable_shape_infer=True)
@@ -169,7 +169,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, large weights beside it."""
+    """Write a model; large weights go into a second file beside it."""
     large = sum(len(one.raw_data) for one in model.graph.initializer) > EXTERNAL_FROM
     options: dict[str, Any] = {"save_as_external_data": True, "location": DATA} if large else {}
     onnx.save_model(model, str(path), **options)

@@ -1,10 +1,10 @@
-"""An encoder as an ONNX graph: the operations of ``ops``, which write nodes instead of computing.
+"""Writes an encoder as an ONNX graph, by operations that add nodes instead of computing.
 
-The encoder is written once on an ``Ops`` value; run on this one, it writes its own graph, in
-operators of ONNX's own set. Tensors are [batch, length, ...] with padding and a mask. In int8 the
-linear layers multiply whole numbers: weights have a scale an output, activations a scale a token,
-so that a sentence's result does not depend on its company, and the word table a scale a row; see
-``rounding`` for what keeps the rounding small.
+Each encoder is written once, on an ``Ops`` value. Run on the value from ``writing``, it writes its
+own graph in ONNX's standard operators. Tensors are [batch, length, ...] with padding and a mask.
+In int8, linear layers multiply integers. There is one scale per output for weights, one per token
+for activations, so that a sentence's result does not depend on its batch, and one per row for the
+word table. ``smoothquant`` describes how the quantization error is kept small.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from xtremely.engine.quantization.smoothquant import (
 from xtremely.kernels.guard import InputError
 
 OPSET = 20  # the first with Gelu; LayerNormalization came with 17
-IR_VERSION = 9  # of opset 20's time, so that runtimes of that time read the file
+IR_VERSION = 9  # as old as opset 20, so that runtimes of that time can read the file
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
-MASKED = -10_000.0  # added to what must not be seen; fp16 holds it
+MASKED = -10_000.0  # added to masked attention scores; representable in fp16
 _ACTIVATIONS = {"GELUActivation": "Gelu", "GELU": "Gelu", "Tanh": "Tanh", "ReLU": "Relu"}
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the graph, known by its name."""
+    """A tensor of the graph, identified by its name."""
 
     name: str
-    device: torch.device = torch.device("cpu")  # where an encoder makes its tables
+    device: torch.device = torch.device("cpu")  # where an encoder computes tables, such as RoPE's
 
 
 Input: TypeAlias = Value | Tensor | np.ndarray | None
@@ -48,10 +48,10 @@ Input: TypeAlias = Value | Tensor | np.ndarray | None
 
 @dataclass
 class Graph:
-    """Nodes and constants in the making.
+    """A graph under construction: nodes and constants.
 
     Attributes:
-        names: what constants are called, by the id of the parameter they come from.
+        names: id of a parameter -> name of its constant.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Graph:
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
     def op(self, kind: str, *inputs: Input, outputs: int = 1, **attributes: Any) -> Any:
-        """Add a node of ONNX's own set; its output, or its outputs if there are several."""
+        """Add a node of a standard operator; returns its output, or a list if there are several."""
         number = len(self.nodes)
         made = [Value(f"{kind}_{number}" + f"_{n}" * bool(n)) for n in range(outputs)]
         given = [self._name(one, f"{kind}_{number}_in{n}") for n, one in enumerate(inputs)]
@@ -68,7 +68,7 @@ class Graph:
         return made if outputs > 1 else made[0]
 
     def constant(self, value: Tensor | np.ndarray, name: str) -> Value:
-        """A constant under a name; the same name means the same value."""
+        """Add a constant; a name that is used again must have the same value."""
         if name not in self.constants:
             array = value.detach().numpy() if isinstance(value, Tensor) else value
             self.constants[name] = numpy_helper.from_array(np.array(array, order="C"), name)
@@ -95,24 +95,24 @@ class Graph:
 
 
 def whole(*values: int) -> np.ndarray:
-    """Whole numbers as a constant [n]."""
+    """Integers as a constant [n]."""
     return np.array(values, dtype=np.int64)
 
 
 def real(value: float | np.floating) -> np.ndarray:
-    """A number as a constant."""
+    """A number as an fp32 constant."""
     return np.array(value, dtype=np.float32)
 
 
 @dataclass
 class Layout:
-    """Which tokens there are, as the graph's attention sees it.
+    """The padding mask of a batch in the graph, in place of ``packing.Layout``.
 
     Attributes:
         graph: the graph.
         mask: [batch, length] int64, 1 for a token and 0 for padding.
-        length: [1], tokens of the longest sequence.
-        width: size of a hidden state.
+        length: [1], the padded length in tokens.
+        width: width of a hidden state.
     """
 
     graph: Graph
@@ -122,7 +122,7 @@ class Layout:
     _bias: dict[int | None, Value] = field(default_factory=dict)
 
     def bias(self, window: int | None) -> Value:
-        """What attention adds to its scores, [batch, 1, 1 or length, length]."""
+        """The mask that is added to attention scores, [batch, 1, 1 or length, length]."""
         if window not in self._bias:
             op = self.graph.op
             absent = op("Sub", real(1), op("Cast", self.mask, to=FLOAT))
@@ -137,20 +137,20 @@ class Layout:
         return self._bias[window]
 
     def rows(self, table: Input) -> Value:
-        """The first ``length`` rows of a table by position: [length, ...]."""
+        """The first ``length`` rows of a table indexed by position: [length, ...]."""
         return self.graph.op("Slice", table, whole(0), self.length, whole(0))
 
 
 def writing(graph: Graph, activation_absmax: Absmax | None = None) -> Ops:
-    """Operations that write themselves into a graph, in int8 if ``activation_absmax`` are given."""
+    """Operations that add nodes to a graph, in int8 if ``activation_absmax`` is given."""
     return _Writer(graph, activation_absmax).ops()
 
 
 class _Writer:
     def __init__(self, graph: Graph, activation_absmax: Absmax | None):
         self.graph, self.op, self.activation_absmax = graph, graph.op, activation_absmax
-        self.normed: set[str] = set()  # values that a norm made
-        self.gelus: set[str] = set()  # values that GELU made
+        self.normed: set[str] = set()  # names of values that are outputs of a norm
+        self.gelus: set[str] = set()  # names of values that are outputs of GELU
 
     def ops(self) -> Ops:
         absent = ("linear_fp8", "norm_fp8", "quantise", "pool", "span")
@@ -228,7 +228,7 @@ class _Writer:
         return self.graph.names.get(id(weight), f"weight_{len(self.graph.nodes)}")
 
     def product_int8(self, x: Value, weight: Tensor) -> Value:
-        """Tokens scaled to [-1, 1], rounded to 8 bits, multiplied, and scaled back."""
+        """A product in int8: tokens are scaled to [-1, 1], quantized, multiplied and rescaled."""
         assert self.activation_absmax is not None
         name, matrix = self.named(weight), weight.detach()
         if x.name in self.normed:
@@ -241,7 +241,7 @@ class _Writer:
     def product_of_gelu(
         self, x: Value, weight: Tensor, bias: Tensor | None
     ) -> tuple[Value, Tensor]:
-        """The product of tokens lifted above zero, and the bias that takes that off again."""
+        """The product of GELU's results shifted above zero, and the bias that undoes the shift."""
         values, scale = quantize(weight.detach().numpy())
         x = self.op("Add", x, real(GELU_FLOOR))
         peak = self.op("ReduceMax", x, whole(-1), keepdims=1)
@@ -259,7 +259,7 @@ class _Writer:
         scale: np.ndarray,
         name: str,
     ) -> Value:
-        """Tokens in so many steps up to their peak, times weights in int8 [N, K], as fp32."""
+        """Tokens quantized to ``steps`` up to ``peak``, times int8 weights [N, K], in fp32."""
         peak = self.op("Clip", peak, real(1e-12))
         at = np.array(zero, dtype=np.uint8)
         tokens = self.op("QuantizeLinear", self.op("Div", x, peak), real(1 / steps), at)
@@ -309,7 +309,7 @@ def _not_in_a_graph(*_: Any, **__: Any) -> Any:
 
 
 def pooled(graph: Graph, states: Value, mask: Value, pooling: str) -> Value:
-    """[batch, length, H] states to [batch, H]: their first token's or their mean."""
+    """Pool hidden states [batch, length, H] to [batch, H]: the first token or the mean."""
     op = graph.op
     if pooling == "cls":
         return op("Gather", states, np.array(0), axis=1)
@@ -325,7 +325,7 @@ def unit(graph: Graph, vectors: Value) -> Value:
 
 
 def applied(graph: Graph, modules: Sequence[nn.Module], x: Value) -> Value:
-    """What a head's modules make of a value; they stay in fp32, being small."""
+    """Apply a head's modules to a value; they are small and stay in fp32."""
     ops = writing(graph)
     for module in modules:
         kind = type(module).__name__

@@ -1,4 +1,4 @@
-"""What an exported model gives: embeddings, a head's outputs, or hidden states; and its graph."""
+"""Builds the whole ONNX graph of a model: inputs, encoder, and embeddings, head or states."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CHOICE = "multiple choice"
 
 @dataclass(frozen=True)
 class Product:
-    """What a graph gives.
+    """The output of a graph.
 
     Attributes:
         task: ``hidden states``, ``embedding``, or a kind of head.
-        layers: the hidden states it is made from; several only for ``hidden states``.
-        pooling: of embeddings.
-        head: of a task with one.
+        layers: the hidden states that are used; several only for ``hidden states``.
+        pooling: pooling of embeddings.
+        head: the task head, if there is one.
         typed: whether the graph takes token types.
     """
 
@@ -47,7 +47,7 @@ class Product:
 
     @property
     def outputs(self) -> dict[str, list[Any]]:
-        """Names of the outputs with their axes; a number where an axis is fixed."""
+        """Output -> its axes: names, or numbers for fixed sizes."""
         if self.task == "embedding":
             return {"sentence_embedding": ["batch", "hidden"]}
         if self.task == "question answering":
@@ -60,7 +60,7 @@ class Product:
 
     @property
     def inputs(self) -> dict[str, list[Any]]:
-        """Names of the inputs with their axes."""
+        """Input -> its axes."""
         axes = ["batch", "choices", "length"] if self.task == CHOICE else ["batch", "length"]
         return dict.fromkeys((IDS, MASK, *([TYPES] if self.typed else [])), axes)
 
@@ -68,7 +68,7 @@ class Product:
 def build(
     encoder: Encoder, product: Product, activation_absmax: Absmax | None = None
 ) -> onnx.ModelProto:
-    """The graph of a product of an encoder, in ONNX's own operators.
+    """The graph of an encoder with the output ``product``, in ONNX's standard operators.
 
     It is in int8 if the absmax of its linear layers' inputs is given, else in fp32.
     """
@@ -92,7 +92,7 @@ def build(
 
 @dataclass(frozen=True)
 class _Batch:
-    """What an encoder takes for a ``Batch``: positions are told by the layout."""
+    """The graph's inputs in place of a ``Batch``; positions come from the layout."""
 
     input_ids: Value
     position_ids: Layout
@@ -101,7 +101,7 @@ class _Batch:
 
 
 def _sequences(graph: Graph, name: str, product: Product) -> Value:
-    """An input as [sequences, length]: every choice is a sequence."""
+    """An input as [sequences, length]; in multiple choice, every choice is a sequence."""
     given = Value(name)
     if product.task != CHOICE:
         return given
@@ -129,7 +129,7 @@ def _outputs(graph: Graph, product: Product, states: dict[int, Value], mask: Val
 
 
 def described(model: onnx.ModelProto, product: Product, about: dict[str, str]) -> None:
-    """Write into a model's metadata what it is."""
+    """Write the description of a model into its metadata."""
     entries = {"task": product.task, "layers": ",".join(map(str, product.layers))}
     if product.pooling is not None:
         entries |= {"pooling": product.pooling, "normalised": "true"}

@@ -1,6 +1,6 @@
-"""Opening ONNX files: which provider runs them, and that they are what they should be.
+"""Opens ONNX files in onnxruntime: chooses the provider and checks the file.
 
-onnxruntime goes on without a provider that does not start. Here that is an error.
+onnxruntime silently falls back if a provider does not start. Here that is an error.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from onnx.external_data_helper import ExternalDataInfo
 from xtremely.engine.backends.onnx.graph import OPSET
 from xtremely.kernels.guard import InputError, require, unknown
 
-# Name for people -> onnxruntime's. "auto" takes CUDA on a GPU and the CPU elsewhere: TensorRT
-# compiles an engine for every shape, which only pays where shapes are few.
+# Our name -> onnxruntime's. "auto" takes CUDA on a GPU and the CPU elsewhere, never TensorRT, which
+# compiles an engine for every shape and so only pays where there are few shapes.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -44,15 +44,15 @@ def runtime() -> Any:
 
 
 def provider(name: str, device: torch.device) -> str:
-    """The provider that runs a model on a device.
+    """onnxruntime's name of the provider that runs a model on a device.
 
     Args:
         name: one of ``PROVIDERS``, or ``auto``.
-        device: where the results are wanted.
+        device: device of the results.
 
     Raises:
         UsageError: no such name.
-        InputError: the provider is not in the installed onnxruntime, or is of another device.
+        InputError: the installed onnxruntime lacks the provider, or it is for another device.
     """
     if name == "auto":
         name = "cuda" if device.type == "cuda" else "cpu"
@@ -74,20 +74,20 @@ def provider(name: str, device: torch.device) -> str:
 
 
 def check_file(path: Path, model_hash: str | None = None) -> onnx.ModelProto:
-    """A file that was exported here, without its weights if they lie outside it.
+    """Load and check a file that this project exported; external weights are not loaded.
 
     Args:
         path: the .onnx file.
-        model_hash: of the model that it must be of; None for any.
+        model_hash: hash of the model that was exported; None accepts any.
 
     Raises:
-        InputError: not there, damaged, not exported here, of another model, or of an opset that
-            this version does not write.
+        InputError: the file is missing, damaged, not exported by this project, of another model, or
+            of an opset that this version does not write.
     """
     require(path.is_file(), f"{path}: there is no such file")
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf has several kinds of complaint for a damaged file
+    except Exception as error:  # protobuf raises several types for a damaged file
         raise InputError(f"{path}: no ONNX model, or damaged; export it again") from error
     about = {entry.key: entry.value for entry in model.metadata_props}
     require(
@@ -126,11 +126,11 @@ def _check_external(path: Path, info: ExternalDataInfo, name: str) -> None:
 
 
 def open_session(path: Path, name: str, device: torch.device) -> Any:
-    """An onnxruntime session on a provider, which has really started.
+    """An onnxruntime session that runs on the given provider.
 
     Args:
         path: the .onnx file.
-        name: of the provider, from ``provider``.
+        name: the provider, as returned by ``provider``.
         device: where it computes.
 
     Raises:
@@ -145,7 +145,7 @@ def open_session(path: Path, name: str, device: torch.device) -> Any:
         session = ort.InferenceSession(
             os.fspath(path), options, providers=[(PROVIDERS[name], settings)]
         )
-    except Exception as error:  # onnxruntime's exceptions have no common base but this
+    except Exception as error:  # onnxruntime's exceptions have no other common base
         raise InputError(f"{path}: onnxruntime cannot run it ({_first_line(error)})") from error
     started = session.get_providers()
     require(

@@ -1,4 +1,4 @@
-"""Comparing an exported model with torch: the same sequences, what torch says in fp32."""
+"""Compares the outputs of an exported model with torch's in fp32, on the same sequences."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near an exported model is to torch in fp32.
+    """The difference between an exported model and torch in fp32.
 
     Attributes:
-        difference: root mean square of the outputs' differences, as a share of that of torch's.
-        worst: largest single difference.
+        difference: root mean square of the differences, divided by that of torch's outputs.
+        worst: largest absolute difference.
     """
 
     difference: float
@@ -38,14 +38,14 @@ class Agreement:
 
 @dataclass
 class Trial:
-    """Sentences in many scripts, in one padded batch, short ones beside texts of full length.
+    """A test batch for exported models: sentences in many scripts, and texts of full length.
 
     Attributes:
-        teacher: the model in torch, fp32.
-        product: what was exported of it.
-        tokens: N sequences; N is even, as two of them are choices of one example.
+        teacher: the reference, the model in torch in fp32.
+        product: the output of the exported graph.
+        tokens: N sequences; N is even, as in multiple choice two of them form an example.
         batch: the sequences, packed.
-        expected: torch's outputs, rows of tokens or of sequences.
+        expected: torch's outputs, with one row per token or per sequence.
     """
 
     teacher: Packed
@@ -60,11 +60,11 @@ class Trial:
 
     @classmethod
     def of(cls, teacher: Packed, product: Product, folder: Path) -> Trial:
-        """The trial that every export has to pass."""
+        """The trial that every export of the model has to pass."""
         return cls(teacher, product, sample(folder, teacher.max_length))
 
     def agreement(self, path: Path) -> Agreement:
-        """How near a file comes to torch, in plain onnxruntime on the CPU."""
+        """Run a file in onnxruntime on the CPU and compare its outputs with torch's."""
         check_file(path)
         session = open_session(path, "cpu", CPU)
         inputs = padded(self.batch, self.product)
@@ -89,7 +89,7 @@ class Trial:
 
 
 def padded(batch: Batch, product: Product) -> dict[str, np.ndarray]:
-    """A packed batch as a graph's inputs, padded with token 0."""
+    """A packed batch as the inputs of a graph, padded with token 0."""
     lengths = batch.cu_seqlens.diff()
 
     def dense(values: Tensor) -> np.ndarray:
@@ -105,10 +105,10 @@ def padded(batch: Batch, product: Product) -> dict[str, np.ndarray]:
 
 
 def compare(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:
-    """How far outputs are from those expected; NaN is infinitely far.
+    """The difference between outputs and expected ones; infinite if there is a NaN.
 
     Raises:
-        InputError: they have another shape.
+        InputError: an output has another shape.
     """
     shares, worst = [], []
     for ours, theirs in zip(found, expected, strict=True):

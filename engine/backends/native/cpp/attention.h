@@ -1,4 +1,4 @@
-// Attention of one head in one sequence, softmax included.
+// Attention of one head in one sequence.
 #pragma once
 
 #include <vector>
@@ -7,13 +7,13 @@
 
 constexpr float ZEROS[TILE_COLS] = {};
 
-// What attention needs besides its inputs; grows to the longest sequence seen.
+// Scratch memory for attention; it grows to the longest sequence so far.
 struct AttentionBuffers {
   std::vector<float> keys, values, scores;
 };
 
-// Queries or keys of one head, [length, dim], each turned by its position's angles, of which `rope`
-// [length, dim] has the cosines, then the sines.
+// Applies RoPE to queries or keys of one head, [length, dim]. A row of `rope` [length, dim] has the
+// cosines of the angles, then the sines.
 inline void apply_rope(float* x, const float* rope, int64_t length, int64_t dim) {
   int64_t half = dim / 2;
   for (int64_t j = 0; j < length * dim; j += dim)
@@ -25,11 +25,11 @@ inline void apply_rope(float* x, const float* rope, int64_t length, int64_t dim)
     }
 }
 
-// Scores of keys `first` to `last` of a row to their shares, times a sum that is returned; other
-// keys from `from` to `to` get none.
+// Unnormalised softmax of one row over keys `first` to `last`; returns the sum of the weights.
+// Other keys from `from` to `to` get weight 0.
 inline float softmax(float* row, int64_t from, int64_t to, int64_t first, int64_t last,
                      float scale) {
-  // Whole vectors of keys that are seen, and those at either end, some of whose keys are not.
+  // Full vectors of visible keys, and vectors at either end that are only partly visible.
   int64_t begin = (first + LANES - 1) / LANES * LANES, end = std::max(begin, last / LANES * LANES);
   auto ends = [&](auto work) {
     auto one = [&](int64_t j) {
@@ -57,9 +57,9 @@ inline float softmax(float* row, int64_t from, int64_t to, int64_t first, int64_
   return reduce_sum(total);
 }
 
-// Queries, keys and values of one head, each [length, dim], to [length, dim] in rows of `stride`;
-// a token sees `window` others to either side.
-// Not inlined: inside the loop over layers g++ 12 made it a third slower.
+// Attention of queries, keys and values of one head, each [length, dim], to [length, dim] with row
+// stride `stride`. A token attends to `window` tokens on either side.
+// Not inlined: in the loop over layers, g++ 12 made it a third slower.
 __attribute__((noinline)) inline void attention(const float* q, const float* k, const float* v,
                                                 int64_t length, int64_t dim, int64_t window,
                                                 float* out, int64_t stride,
@@ -80,7 +80,7 @@ __attribute__((noinline)) inline void attention(const float* q, const float* k, 
       std::memcpy(values + c * length + j * TILE_COLS, v + j * dim + c, sizeof(float) * TILE_COLS);
   }
   by_tiles(length, [&](int64_t row, auto rows) {
-    // Keys that some token of the tile sees, from the head of a panel on.
+    // Keys that are visible to a token of the tile, rounded down to the start of a panel.
     int64_t from = std::max<int64_t>(0, row - window) / TILE_COLS * TILE_COLS;
     int64_t to = std::min(length, row + rows.value + window);
     for (int64_t j = from; j < to; j += TILE_COLS)

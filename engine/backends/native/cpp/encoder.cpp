@@ -1,6 +1,6 @@
-// The BERT and ModernBERT families' encoder on a CPU: whole sequences through all layers, in fp32
-// or with products in whole numbers. One call computes on one core; what it computes depends on no
-// other sequence.
+// The encoder of the BERT and ModernBERT families on a CPU. Runs whole sequences through all
+// layers, in fp32 or with products in int8. One call runs on one core. A sequence's result does not
+// depend on other sequences.
 #include "attention.h"
 
 struct Norm {
@@ -11,22 +11,22 @@ struct Layer {
   Linear qkv, attention_out, up, down;
   Norm attention_norm, norm;  // after the residual adds
   const float* rope;          // [positions, hidden / heads], see attention.h; null for none
-  int64_t window;             // tokens that a token sees to either side
+  int64_t window;             // tokens that a token attends to on either side
 };
 
 struct Model {
   const Layer* layers;
   int64_t count, hidden, wide, heads;
   float eps;
-  float floor;  // what is added to GELU's results before they are rounded
+  float floor;  // added to GELU's results before they are quantized
   int32_t int8;
-  int32_t modern;  // as ModernBERT: x is added to only, products read its norm; GELU has a gate
+  int32_t modern;  // ModernBERT: pre-norm (x is the residual stream) and gated GELU
 };
 
 namespace {
 
-constexpr int64_t BLOCK = 144;  // tokens whose values stay in the second cache
-constexpr int64_t ZERO = 128;   // the byte that stands for 0
+constexpr int64_t BLOCK = 144;  // tokens whose values stay in the L2 cache
+constexpr int64_t ZERO = 128;   // zero point: the byte that stands for 0
 
 struct Workspace {
   std::vector<float> normed, qkv, mixed, y, wide, scale;
@@ -34,7 +34,7 @@ struct Workspace {
   AttentionBuffers buffers;
 };
 
-// y added to x, and x normalised into `to`, which may be x.
+// Adds y to x and writes the LayerNorm of x to `to`, which may be x.
 void norm(float* x, const float* y, float* to, int64_t width, const Norm& by, float eps) {
   F32 total = broadcast(0.f);
   for (int64_t k = 0; k < width; k += LANES) {
@@ -52,7 +52,7 @@ void norm(float* x, const float* y, float* to, int64_t width, const Norm& by, fl
     store(to + k, (load(x + k) - mean) * part * load(by.weight + k) + load(by.bias + k));
 }
 
-// A token times `input_scale`, rounded to 127 steps to either side of ZERO; returns a step.
+// Quantizes a token times `input_scale` to 127 steps on either side of ZERO; returns the step size.
 float quantize(const float* x, const float* input_scale, int64_t width, uint8_t* to) {
   F32 most = broadcast(1e-12f);
   for (int64_t k = 0; k < width; k += LANES)
@@ -64,11 +64,11 @@ float quantize(const float* x, const float* input_scale, int64_t width, uint8_t*
   return top / 127;
 }
 
-// A token through GELU, lifted above zero, rounded to 255 steps; returns a step.
+// Applies GELU to a token, shifts it above zero, quantizes it to 255 steps; returns the step size.
 float quantize_gelu(const float* x, int64_t width, float floor, uint8_t* to) {
   F32 most = broadcast(0.f);
   for (int64_t k = 0; k < width; k += LANES) most = maximum(most, load(x + k));
-  // GELU is largest where its input is, or not above zero
+  // the largest positive result of GELU is that of the largest input
   float top = gelu(broadcast(reduce_max(most)))[0] + floor;
   F32 steps = broadcast(255 / top);
   for (int64_t k = 0; k < width; k += LANES)
@@ -76,7 +76,7 @@ float quantize_gelu(const float* x, int64_t width, float floor, uint8_t* to) {
   return top / 255;
 }
 
-// Tokens [count, 2 * width] to GELU of their first half times the second, [count, width].
+// Gated GELU: GELU of the first half of each row [count, 2 * width] times the second half.
 void gate(float* x, int64_t count, int64_t width) {
   for (int64_t t = 0; t < count; t++)
     for (int64_t k = 0; k < width; k += LANES) {
@@ -85,7 +85,7 @@ void gate(float* x, int64_t count, int64_t width) {
     }
 }
 
-// Tokens through a linear layer, rounded first if its products are in whole numbers.
+// Runs a linear layer on tokens, which are quantized first if the layer is in int8.
 void linear(const Model& model, const float* x, int64_t count, const Linear& to, OutputView out,
             Workspace& space) {
   if (!model.int8) return product(x, count, to, out);
@@ -123,13 +123,13 @@ extern "C" {
 
 int64_t columns() { return TILE_COLS; }
 
-// One linear layer on tokens in bytes, [count, inputs] to [count, outputs].
+// Runs one linear layer on quantized tokens: [count, inputs] to [count, outputs].
 void product_int8(uint8_t* values, float* scale, int64_t count, const Linear* to, float* out) {
   product({values, scale}, count, *to, {out, to->outputs, count, 0});
 }
 
-// Sequences of `lengths` tokens, end to end, from hidden state 0 in x to hidden state `last`, which
-// takes its place; out[n], where it is not null, gets hidden state n.
+// Runs packed sequences of `lengths` tokens from hidden state 0, in x, to hidden state `last`,
+// which replaces it in x. Hidden state n is also written to out[n] unless that is null.
 void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequences, int64_t last,
             float* const* out) {
   static thread_local Workspace space;
@@ -140,13 +140,13 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
   space.mixed.resize(total * hidden);
   int64_t blocks = std::max<int64_t>(1, (total + BLOCK - 1) / BLOCK);
   int64_t block =
-      (total + blocks * TILE_ROWS - 1) / (blocks * TILE_ROWS) * TILE_ROWS;  // alike, in whole tiles
+      (total + blocks * TILE_ROWS - 1) / (blocks * TILE_ROWS) * TILE_ROWS;  // equal, in whole tiles
   space.y.resize(block * hidden);
   space.wide.resize(block * model.wide * (model.modern ? 2 : 1));
   space.scale.resize(block);
   space.bytes.resize(block * std::max(model.wide, hidden));
   float *qkv = space.qkv.data(), *mixed = space.mixed.data(), *y = space.y.data();
-  float* normed = x;  // what products read
+  float* normed = x;  // input of matrix products
   if (model.modern) {
     space.normed.assign(x, x + total * hidden);
     normed = space.normed.data();

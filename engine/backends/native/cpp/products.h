@@ -1,8 +1,8 @@
-// Matrix products of tokens with packed weights, in fp32 and in whole numbers.
+// Matrix products of tokens with packed weights, in fp32 and in int8.
 //
-// Weights lie in panels of TILE_COLS columns, a panel's rows one after the other, so that a tile of
-// TILE_ROWS tokens reads them from the fastest cache in the order in which they lie. Every result
-// is one sum in one order, whatever tokens are its neighbours.
+// Weights are stored in panels of TILE_COLS columns, row after row, so that a tile of TILE_ROWS
+// tokens reads them sequentially from the L1 cache. Every result is summed in the same order,
+// whatever other tokens there are.
 #pragma once
 
 #include <algorithm>
@@ -10,27 +10,26 @@
 
 #include "vectors.h"
 
-constexpr int64_t DEPTH =
-    6144 / TILE_COLS;  // rows of a panel in fp32 that fit into the fastest cache
+constexpr int64_t DEPTH = 6144 / TILE_COLS;  // rows of an fp32 panel that fit into the L1 cache
 
-// A linear layer; weights lie [outputs / TILE_COLS, inputs, TILE_COLS], in bytes [outputs /
+// A linear layer. Weights in fp32 are [outputs / TILE_COLS, inputs, TILE_COLS], in int8 [outputs /
 // TILE_COLS, inputs / 4, TILE_COLS, 4].
 struct Linear {
   const void* weight;
   const float* bias;                   // [outputs]
-  const float* scale;                  // [outputs], int8 only: a step of each output's weights
+  const float* scale;                  // [outputs], int8 only: step size of each output's weights
   const float* zero_point_correction;  // [outputs], int8 only: the zero point's share of a product
-  const float* input_scale;  // [inputs], int8 only: what inputs are multiplied by before rounding
+  const float* input_scale;  // [inputs], int8 only: multiplies inputs before they are quantized
   int64_t inputs, outputs;
 };
 
-// Tokens in unsigned bytes, a step each.
+// Tokens quantized to unsigned bytes, with one step size per token.
 struct Rows {
   uint8_t* values;
   float* scale;
 };
 
-// Where results go: [outputs / group, tokens, group], the tokens from `token` on.
+// The output of a product, [outputs / group, tokens, group], from row `token` on.
 struct OutputView {
   float* values;
   int64_t group, tokens, token;
@@ -40,7 +39,7 @@ struct OutputView {
   }
 };
 
-// A tile of tokens [rows, depth] times a panel, added to a start; `epilogue` is the last to see it.
+// A tile of tokens [rows, depth] times a panel, plus `start`; `epilogue` is applied at the end.
 template <int rows, class Epilogue>
 inline void tile(const float* a, int64_t stride, const float* panel, int64_t depth,
                  const float* start, float* out, int64_t out_stride, Epilogue epilogue) {
@@ -90,12 +89,12 @@ inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const fl
     }
 }
 
-// Calls `work` with every tile's first row and, as a constant, its number of rows. Between tiles
-// the second cache is sent for what is needed `next`, which it would be waited for otherwise.
+// Calls `work` with every tile's first row and, as a compile-time constant, its number of rows.
+// Between tiles it prefetches `next` into the L2 cache.
 template <class Work>
 inline void by_tiles(int64_t count, Work work, const void* next = nullptr, int64_t bytes = 0) {
   const char *line = (const char*)next, *end = line + bytes;
-  int64_t share = (bytes * TILE_ROWS + count - 1) / count;  // of a tile
+  int64_t share = (bytes * TILE_ROWS + count - 1) / count;  // bytes per tile
   int64_t row = 0;
   for (; row + TILE_ROWS <= count; row += TILE_ROWS) {
     for (const char* stop = std::min(end, line + share); line < stop; line += 64)
@@ -119,7 +118,7 @@ struct Gelu {
   F32 operator()(F32 x) const { return gelu(x); }
 };
 
-// [count, inputs] tokens through a linear layer and `epilogue`.
+// Runs a linear layer and `epilogue` on tokens [count, inputs].
 template <class Epilogue = Identity>
 inline void product(const float* x, int64_t count, const Linear& to, OutputView out,
                     Epilogue epilogue = {}) {

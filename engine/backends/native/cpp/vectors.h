@@ -1,4 +1,4 @@
-// Vectors of a processor's width, and the functions of them that encoders need.
+// SIMD vectors of the processor's width, and the functions on them that encoders need.
 #pragma once
 
 #include <immintrin.h>
@@ -8,7 +8,7 @@
 
 #if defined(__AVX512BW__)
 constexpr int LANES = 16;      // fp32 lanes
-constexpr int TILE_ROWS = 12;  // rows of a tile: as many as leave registers for its operands
+constexpr int TILE_ROWS = 12;  // rows of a tile: as many as the registers allow
 #else
 constexpr int LANES = 8;
 constexpr int TILE_ROWS = 6;
@@ -56,7 +56,7 @@ inline float reduce_max(F32 x) {
   return x[0];
 }
 
-// Whole parts of numbers from 0 to 255.
+// Integer parts of numbers from 0 to 255.
 inline void store(uint8_t* to, F32 v) {
 #if defined(__AVX512BW__)
   __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32((__m512)v));
@@ -68,8 +68,8 @@ inline void store(uint8_t* to, F32 v) {
   std::memcpy(to, &bytes, LANES);
 }
 
-// Adds to every sum the products of four unsigned bytes with four signed ones. Without VNNI two
-// neighbouring products are added in 16 bits: see smoothquant.quantize_in_pairs.
+// Adds the products of four unsigned and four signed bytes to every sum. Without VNNI, two
+// neighbouring products are added in 16 bits; see smoothquant.quantize_in_pairs.
 inline I32 dot(I32 sum, I32 bytes, I32 weights) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
   return (I32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, (__m512i)weights);
@@ -86,12 +86,12 @@ inline I32 dot(I32 sum, I32 bytes, I32 weights) {
 
 constexpr float LOG2E = 1.44269504f;
 
-// Two to the power of x, to 2e-7 of its size, for x up to 127; below -126 as of -126.
+// 2 to the power of x with a relative error of 2e-7, for x up to 127; below -126 the same as -126.
 inline F32 exp2(F32 x) {
   x = maximum(x, broadcast(-126.f));
-  F32 shifted = x + 12582912.f;  // 1.5 x 2^23: rounds to a whole number, in the lowest bits
+  F32 shifted = x + 12582912.f;  // 1.5 x 2^23: rounds to an integer, in the lowest bits
   F32 r = x - (shifted - 12582912.f);
-  F32 p = r * 0.00132647264f + 0.009671512699f;  // fitted from -1/2 to 1/2, off by at most 9.2e-8
+  F32 p = r * 0.00132647264f + 0.009671512699f;  // fitted on -1/2 to 1/2, error at most 9.2e-8
   p = p * r + 0.05550733746f;
   p = p * r + 0.2402224208f;
   p = p * r + 0.6931469776f;
@@ -99,7 +99,7 @@ inline F32 exp2(F32 x) {
   return (F32)((I32)p + ((I32)shifted << 23));
 }
 
-// GELU; the error function as in Abramowitz and Stegun 7.1.26, off by at most 1.5e-7.
+// GELU, with the error function of Abramowitz and Stegun 7.1.26, whose error is at most 1.5e-7.
 inline F32 gelu(F32 x) {
   F32 most = absolute(x), z = most * 0.70710678f;
   F32 t = 1 / (z * 0.3275911f + 1);
@@ -107,6 +107,6 @@ inline F32 gelu(F32 x) {
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  F32 tail = p * t * exp2(z * z * -LOG2E) * 0.5f;  // of the normal distribution, beyond absolute(x)
+  F32 tail = p * t * exp2(z * z * -LOG2E) * 0.5f;  // normal distribution's tail beyond |x|
   return maximum(x, broadcast(0.f)) - most * tail;
 }
