@@ -2,9 +2,9 @@
 
 The bundle is a .tar.xz. It holds ``grid.toml``, ``data/`` (the files that the grid's cells read,
 uncompressed, as the whole archive then compresses better) and ``models/NAME`` (with the vocabulary
-cut to the grid's texts, see ``hub.compact``; ``names.json`` maps models to folders). A cell's result
-is the same from the bundle as from the originals, and its folder has the same name. ``unpack`` is
-the reverse.
+cut to the grid's texts, see ``hub.compact``; ``names.json`` maps models to folders). A cell has the
+same result from the bundle as from the originals, and the same folder name. ``unpack`` is the
+reverse.
 """
 
 from __future__ import annotations
