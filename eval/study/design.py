@@ -45,7 +45,7 @@ class StudyPhase:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """A title for the report and for messages."""
         if self.also:
             return " with ".join(replace(one, also=()).title for one in self.all_sources)
         labels = ", shuffled labels" if dict(self.settings).get("shuffle_labels") else ""
@@ -142,7 +142,7 @@ class StudyCell:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """A title for the report and for messages."""
         return f"{self.part}, {self.source}, seed {self.seed}"
 
 

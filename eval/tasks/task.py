@@ -192,7 +192,7 @@ class Task:
         return [one for one in every if isinstance(one, Path)]
 
     def size_remark(self, language: str, split: str, count: int) -> str | None:
-        """A note on a set of ``count`` examples whose known size differs; None if it does not."""
+        """A note if ``count`` examples are more or fewer than the benchmark has; else None."""
         sizes = self.sizes.get(split, {})
         known = sizes if isinstance(sizes, int) else sizes.get(language, count)
         if count < known:
