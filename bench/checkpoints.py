@@ -1,9 +1,9 @@
-"""Fine-tuned checkpoints to evaluate, one a task that needs a head, in minutes on a CPU.
+"""Train checkpoints for benchmarks: one for each task that needs a head, in minutes on a CPU.
 
     python -m xtremely.bench.checkpoints --data-root DATA --out FOLDER [--only udpos]
 
-Each is trained by ``xtremely train``'s own code from the packaged model, on English. These are
-checkpoints to measure an engine on, not good models: a few thousand examples each.
+Each is trained by the code of ``xtremely train`` from the packaged model, on a few thousand English
+examples. They serve to measure an engine and are not good models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xtremely.eval.training.phases import train
 from xtremely.eval.training.recipe import Phase, Recipe, Source
 
 MODEL = "e5-small-4bit"
-# Checkpoint -> what it is trained on, and passes over it.
+# Checkpoint -> its training data and number of epochs.
 PLANS = {
     "udpos": (Source("udpos", ("en",), 6000), 2),
     "panx": (Source("panx", ("en",), 4000), 2),
@@ -27,7 +27,7 @@ PLANS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train the checkpoints that are not there yet."""
+    """Train the missing checkpoints."""
     parser = argparse.ArgumentParser(prog="python -m xtremely.bench.checkpoints")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

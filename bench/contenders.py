@@ -1,7 +1,7 @@
 """The contenders of ``bench.encoders`` by name, each in a process of its own.
 
-In one process they disturb each other: a library's idle threads and its heap cost the next one up
-to a third of its speed.
+In one process they disturb each other. A library's idle threads and heap cost the next contender
+up to a third of its speed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from xtremely.kernels.guard import InputError
 
 Make = Callable[[int], Contender]  # a batch's token budget -> the contender
 EAGER, DEFAULT = "transformers eager unsorted", "sentence-transformers default"
-# These have no budget: they run as users call them.
+# These have no token budget, as they run the way users call them.
 AS_CALLED = (EAGER, DEFAULT, external_env.ONNX, external_env.OPENVINO)
 OURS, BASELINE = "xtremely packed", "transformers sdpa sorted"
 OWN = {  # name -> backend and precision
@@ -40,7 +40,7 @@ OWN = {  # name -> backend and precision
 
 
 def names(scratch: Path, engine: Engine) -> list[str]:
-    """All contenders that run a model on its device, the reference first; see ``makers``."""
+    """Names of all contenders for a model on its device, the reference first; see ``makers``."""
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
     native = not (unavailable_reason(engine.backend.device) or unsupported_reason(config))
     runs = {"fp32": native, "int8": native and "int8" in family_of(config).quantized}  # in C++
@@ -50,16 +50,16 @@ def names(scratch: Path, engine: Engine) -> list[str]:
 
 
 def convert(engine: Engine, tuning: list[str], scratch: Path, python: str | None) -> None:
-    """Write the model as peers on a CPU want it.
+    """Write the model in the formats of the CPU peers.
 
     Args:
         engine: the model, on the torch backend.
-        tuning: texts to calibrate on, none of which is timed.
+        tuning: calibration texts, none of which is timed.
         scratch: an empty folder.
         python: the Python that the peers of ``external_env`` run in; None leaves them out.
 
     Raises:
-        InputError: that Python cannot be run, or has not what it needs.
+        InputError: that Python cannot be run, or lacks a package.
     """
     cpu_peers.convert(engine, tuning, scratch)
     if python:
@@ -73,12 +73,12 @@ def convert(engine: Engine, tuning: list[str], scratch: Path, python: str | None
 
 
 def makers(model: str, engine: Engine, scratch: Path) -> dict[str, Make]:
-    """How every contender is made; a library's model is loaded once, at the first call.
+    """Name -> function that makes the contender; a library's model is loaded at its first call.
 
     Args:
-        model: the name that ours are loaded by.
+        model: the model's name, for this engine's contenders.
         engine: the same model on the torch backend, for its folder, prompt and device.
-        scratch: where ``convert`` wrote; empty if it did not.
+        scratch: the folder that ``convert`` wrote to; empty if it was not called.
     """
     eager = cache(partial(peers.Transformers, engine, "eager"))
     sdpa = cache(partial(peers.Transformers, engine, "sdpa"))
@@ -109,12 +109,12 @@ def _peer(engine: Engine, name: str, opener: Callable[[], cpu_peers.Run]) -> Mak
 
 
 class SubprocessContender:
-    """A contender that runs in another process, which waits while others run.
+    """A contender in another process, which waits while other contenders run.
 
     Args:
-        name: the contender's.
-        start: starts the process with its end of the line; returns its number and what waits for
-            its end.
+        name: name of the contender.
+        start: starts the process with its end of the connection; returns the process's id and a
+            function that waits for its end.
     """
 
     def __init__(self, name: str, start: Callable[[Connection], tuple[int, Callable[[], Any]]]):
@@ -134,7 +134,7 @@ class SubprocessContender:
         )
 
     def peak(self) -> float | None:
-        """MB that model and runs added to the process at their peak; None where unknown."""
+        """Peak memory in MB that the model and its runs added to the process; None if unknown."""
         return self._added() if self._added else None
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class SubprocessContender:
     def _ask(self, *request: Any) -> Any:
         try:
             if self._added is None:
-                self._near.recv()  # it has loaded what does not count
+                self._near.recv()  # libraries are loaded; their memory does not count
                 self._added = watch(self._number)
             self._near.send(request)
             return self._near.recv()
@@ -159,9 +159,9 @@ def spawn(
     """A contender in a process of its own.
 
     Args:
-        model: as of ``makers``.
-        name: the contender's.
-        scratch: as of ``makers``.
+        model: see ``makers``.
+        name: name of the contender.
+        scratch: see ``makers``.
         python: the Python that the peers of ``external_env`` run in.
         prompt: text put before every sentence.
     """
@@ -184,7 +184,7 @@ def spawn(
 
 
 def _serve(far: Connection, model: str, name: str, scratch: Path) -> None:
-    # Models without a pooler are reported as incomplete at every load; nothing here uses it.
+    # transformers reports models without a pooler as incomplete at every load; it is not used here.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     engine = Engine.load(model, backend="torch")

@@ -1,8 +1,8 @@
-"""Other libraries' fast ways of running the same encoder on a CPU, those that are installed.
+"""CPU peers: the same encoder in OpenVINO and CTranslate2, where they are installed.
 
-Each runs as it comes, all cores on one batch, and in streams: every core on a batch of its own.
-OpenVINO reads the model that ``xtremely export`` writes; its int8 model is NNCF's, with static
-ranges calibrated on texts that are not timed. CTranslate2 converts the ordinary folder itself.
+Each runs with its defaults, all cores on one batch, and in streams, with one batch per core.
+OpenVINO reads the model that ``xtremely export`` writes. Its int8 model is made by NNCF, with
+static ranges calibrated on texts that are not timed. CTranslate2 converts the model folder itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CT2 = "ct2"
 
 
 def padded(engine: Engine, texts: Sequence[str], budget: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Rows of texts and their padded batch, longest first, at most ``budget`` tokens unpadded."""
+    """Row numbers and padded batches, longest texts first, at most ``budget`` real tokens each."""
     prompt = engine.conventions.default_prompt
     tokens = engine.tokenizer([prompt + text for text in texts])
     for rows in plan(tokens.lengths, budget):
@@ -48,7 +48,7 @@ def padded(engine: Engine, texts: Sequence[str], budget: int) -> Iterator[tuple[
 
 
 def contender(engine: Engine, name: str, run: Run, budget: int) -> Contender:
-    """What runs padded batches, as a contender."""
+    """A contender from a function that runs padded batches."""
 
     def embed(texts: list[str]) -> np.ndarray:
         out = np.empty((len(texts), engine.backend.width), dtype=np.float32)
@@ -61,24 +61,24 @@ def contender(engine: Engine, name: str, run: Run, budget: int) -> Contender:
 
 
 def convert(engine: Engine, tuning: list[str], scratch: Path) -> None:
-    """Write the model as every installed library wants it.
+    """Write the model in the format of every installed library.
 
     Args:
         engine: the model, on the torch backend.
-        tuning: texts to calibrate on, none of which is timed.
+        tuning: calibration texts, none of which is timed.
         scratch: an empty folder.
     """
     if find_spec("openvino"):
         _for_openvino(engine, tuning, scratch)
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
-    if find_spec("ctranslate2") and isinstance(config, BertConfig):  # it has no ModernBERT
+    if find_spec("ctranslate2") and isinstance(config, BertConfig):  # no ModernBERT there
         from ctranslate2.converters import TransformersConverter
 
         TransformersConverter(str(engine.folder)).convert(str(scratch / CT2))
 
 
 def openers(scratch: Path) -> dict[str, Callable[[], Run]]:
-    """What loads the models that ``convert`` wrote, by the contender's name."""
+    """Name of a contender -> function that loads the model that ``convert`` wrote."""
     found: dict[str, Callable[[], Run]] = {}
     for suffix, streams in (("", 1), (" in streams", torch.get_num_threads())):
         for name, file in OPENVINO.items():
@@ -118,7 +118,7 @@ def _openvino(file: Path, streams: int) -> Run:
     import openvino
 
     hint = "LATENCY" if streams == 1 else "THROUGHPUT"
-    # Left to itself OpenVINO would compute fp32 models in a lower precision where it can.
+    # By default, OpenVINO computes fp32 models in a lower precision where it can.
     settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(file), "CPU", settings)
@@ -148,7 +148,7 @@ def _ctranslate2(folder: Path, precision: str, streams: int) -> Run:
         ids, mask = batch
         rows = [row[:length].tolist() for row, length in zip(ids, mask.sum(axis=1), strict=True)]
         states = np.array(encoder.forward_batch(rows).last_hidden_state)
-        mean = (states * mask[:, :, None]).sum(axis=1)  # its length is taken off anyway
+        mean = (states * mask[:, :, None]).sum(axis=1)  # a sum is enough: normalised next
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
     return partial(_in_streams, one, streams)

@@ -1,12 +1,13 @@
-"""Encoding speed of this engine and its peers, same model, same texts, same machine.
+"""Encoding speed of this engine and its peers: same model, same texts, same machine.
 
     python -m xtremely.bench.encoders --data-root data
     python -m xtremely.bench.encoders --only short --rounds 9 --contenders "xtremely onnx int8"
 
-Every contender has a process of its own, which waits while another runs. Two workloads: unsorted
-sentences of many languages, and passages. Tokens are real ones, specials and prompt included,
-padding never. The limit is a measured fp32 matrix product of the model's own shape. Prints a table
-a workload, keeps everything measured in ``bench/results``, and ends with one line of JSON.
+Every contender has a process of its own, which waits while another runs. The two workloads are
+unsorted sentences of many languages, and passages. Token counts include special tokens and prompt,
+but no padding. The limit is a measured fp32 matrix product of the model's own shape. The command
+prints one table per workload, writes all measurements to ``bench/results``, and ends with one line
+of JSON.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ TUNING_ROUNDS = 5
 
 
 def flop_per_token(config: EncoderConfig, lengths: np.ndarray) -> float:
-    """Floating-point operations of a token's way through all layers, averaged over texts."""
+    """Floating-point operations per token through all layers, averaged over texts."""
     hidden, wide, layers = config.hidden, config.intermediate, config.layers
     up = 2 * wide if family_of(config).gated else wide
     linear = 2 * (4 * hidden * hidden + up * hidden + wide * hidden)
-    pairs = 0.0  # of a token and one that it sees, in all layers
+    pairs = 0.0  # pairs of a token and one that it attends to, in all layers
     for window in config.windows or (None,) * layers:
         near = lengths - 1 if window is None else np.minimum(window, lengths - 1)
         pairs += float((lengths * (2 * near + 1) - near * (near + 1)).sum())
@@ -64,7 +65,7 @@ def flop_per_token(config: EncoderConfig, lengths: np.ndarray) -> float:
 def choose(
     make: Callable[[int], Contender], budgets: Sequence[int], texts: list[str]
 ) -> tuple[Contender, dict[str, Any]]:
-    """The contender with its fastest token budget; that budget, and each one's median seconds.
+    """The contender with its fastest token budget, and the median seconds of each budget.
 
     Budgets are compared within a round, as contenders are.
     """
@@ -84,14 +85,14 @@ def compare(
     rounds: int,
     makers: dict[str, SubprocessContender],
 ) -> dict:
-    """Measure all contenders on a workload: a result without the machine's description.
+    """Measure all contenders on a workload; returns a result without the machine's description.
 
     Args:
         engine: the model on the torch backend.
         workload: the texts.
-        count: tokens of texts.
-        rounds: how often each contender runs.
-        makers: how contenders are made, by name; the first is the reference.
+        count: counts the tokens of texts.
+        rounds: number of timed runs of each contender.
+        makers: name -> contender; the first is the reference.
     """
     device = engine.backend.device
     budgets = BUDGETS[device.type]
@@ -143,7 +144,7 @@ def compare(
 
 
 def table(result: dict[str, Any]) -> Table:
-    """A workload's result for people."""
+    """A workload's result as a table for the terminal."""
     gemm = result["gemm_gflops"]["median"]
     shown = Table(
         title=f"{result['workload']}: {result['texts']} texts, {result['tokens']} tokens;"
@@ -178,7 +179,7 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def write(document: dict[str, Any], folder: Path) -> str:
-    """Keep a document under a name not yet taken; returns the file's name."""
+    """Write a document under an unused name; returns the file's name."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"encoders-{machine.slug(document['machine']['processor'])}-{document['date']}"
     name, number = f"{stem}.json", 2

@@ -1,10 +1,10 @@
-"""Peers that want other versions of libraries than this project, run by a Python that has them.
+"""Peers that need other library versions than this project, run by a Python that has them.
 
     python -m venv other && other/bin/pip install -r bench/external_env.txt
     python -m xtremely.bench.encoders --external-python other/bin/python
 
 That Python runs this file as a script, so nothing here imports the project. ``convert`` writes the
-models first, in a process of its own: what an export needs is no contender's memory.
+models first, in a process of its own, so that memory for the export counts for no contender.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FOLDERS = {ONNX: "external-onnx", OPENVINO: "external-openvino", OPTIMUM: "exter
 
 
 def serve(far: Connection, make: Callable[[int], Any]) -> None:
-    """Answer what ``contenders.SubprocessContender`` asks, until it hangs up.
+    """Answer requests of ``contenders.SubprocessContender`` until the connection is closed.
 
     Args:
-        far: this process's end.
-        make: a batch's token budget to what has ``embed`` and ``before``.
+        far: this process's end of the connection.
+        make: token budget of a batch -> object with ``embed`` and ``before``.
     """
     make = cache(make)
     far.send("ready")
@@ -46,7 +46,7 @@ def serve(far: Connection, make: Callable[[int], Any]) -> None:
 
 
 def convert(folder: str, scratch: str) -> None:
-    """Write the model as every peer wants it."""
+    """Write the model in the format of every peer."""
     from sentence_transformers import SentenceTransformer
 
     for name, backend in ((ONNX, "onnx"), (OPENVINO, "openvino")):
@@ -55,7 +55,7 @@ def convert(folder: str, scratch: str) -> None:
 
 
 class Sentences:
-    """``SentenceTransformer.encode`` with one of its backends, everything else at its default."""
+    """``SentenceTransformer.encode`` with one of its backends and otherwise default settings."""
 
     def __init__(self, model: Any, prompt: str):
         self.model, self.prompt = model, prompt
@@ -98,7 +98,7 @@ class Optimum:
 
 
 def batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
-    """Places of texts, longest first, at most ``budget`` tokens a batch (or one text)."""
+    """Indices of texts, longest first, in batches of at most ``budget`` tokens (or one text)."""
     batch: list[int] = []
     tokens = 0
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
@@ -117,7 +117,7 @@ def main(what: str, *rest: str) -> None:
         return convert(*rest)
     name, scratch, prompt, number = rest
     folder = Path(scratch) / FOLDERS[name]
-    # What is loaded before "ready" does not count as a contender's memory.
+    # Memory that is allocated before "ready" does not count as the contender's.
     from sentence_transformers import SentenceTransformer
     from transformers import AutoTokenizer
 

@@ -1,11 +1,12 @@
-"""What a backend and precision cost in fidelity: embeddings, scores, predictions that flip.
+"""Fidelity of backends and precisions: embeddings, scores and changed predictions.
 
     python -m xtremely.bench.fidelity --data-root DATA [--checkpoints FOLDER] [--limit 100]
 
-Torch in fp32 is the reference. Cosines are given plain and with the reference's mean taken off both
-sides: e5's vectors crowd around their mean, and plain cosines flatter. Scores are those of
-``xtremely eval`` on the same data; a flip is an entry of the submission that differs. Prints a
-table, keeps it in ``bench/results``, and ends with one line of JSON.
+Torch in fp32 is the reference. Cosines are given plain and centred, with the reference's mean
+subtracted from both sides, because e5's vectors are close to their mean and plain cosines look too
+good. Scores are those of ``xtremely eval`` on the same data. A flip is an entry of the submission
+that differs. The command prints a table, writes it to ``bench/results``, and ends with one line of
+JSON.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ from xtremely.kernels.pooling import normalise
 RESULTS = Path(__file__).parent / "results"
 REFERENCE = ("torch", "fp32")
 
-Results = list[dict[str, Any]]  # as ``runner.run_cell`` gives them, a cell each
+Results = list[dict[str, Any]]  # one per cell, as ``runner.run_cell`` returns them
 
 
 def cosines(found: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Mean and worst cosine of rows, plain and with the reference's mean taken off."""
+    """Mean and worst cosine of rows, plain and with the reference's mean subtracted."""
     mean = reference.mean(axis=0)
     centred = (normalise(torch.from_numpy(one - mean)).numpy() for one in (found, reference))
     plain = (found * reference).sum(axis=1)
@@ -65,7 +66,7 @@ def scores(results: Results) -> dict[str, float]:
 
 
 def flips(found: Results, reference: Results) -> dict[str, list[int]]:
-    """Task -> entries of its prediction files that differ, and all of them."""
+    """Task -> number of differing entries in its prediction files, and of all entries."""
     counted: dict[str, list[int]] = {}
     for ours, theirs in zip(found, reference, strict=True):
         for name, expected in theirs["submission"].items():
@@ -86,7 +87,7 @@ def _entries(found: Any, expected: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def table(document: dict[str, Any]) -> Table:
-    """The result for people."""
+    """The result as a table for the terminal."""
     tasks = [*document["reference"]["scores"]]
     shown = Table(title=f"{document['model']['name']} against torch fp32; {document['source']}")
     shown.add_column("backend")

@@ -1,15 +1,15 @@
 """Every Triton kernel and the whole encoder on a GPU, against their peers, in one command.
 
-    python -m xtremely.bench.gpu                     everything; make gpu is the same
+    python -m xtremely.bench.gpu                     everything, as make gpu
     python -m xtremely.bench.gpu --only attention    one stage
 
-Stages: rehearsal (everything is compiled, on all cores), tuning (settings that win are used from
-then on), conformance (the kernels' tests on this GPU; a kernel that fails gets no speed line),
-attention, rows (the kernels bound by memory), linear, topk, span, encoder. The card's copy and
-matrix-product rates are measured before the first comparison. Lengths are those of XTREME's texts
-(``lengths.json``); padding never counts as work. After every stage the result is written, so an
-interrupted run keeps what it has; after eight minutes nothing more is timed. Needs torch, triton,
-transformers, numpy and pytest. Without a GPU it says what it would do and exits with 3.
+Stages: rehearsal (compiles everything, on all cores), tuning (later stages use the fastest
+settings), conformance (the kernels' tests on this GPU; a kernel that fails is not timed),
+attention, rows (the memory-bound kernels), linear, topk, span, encoder. The GPU's rates of copying
+and of matrix products are measured before the first comparison. Lengths are those of XTREME's texts
+(``lengths.json``); padding never counts as work. The result is written after every stage, so an
+interrupted run keeps what it has. After eight minutes nothing more is timed. Needs torch, triton,
+transformers, numpy and pytest. Without a GPU it prints what it would do and exits with 3.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ CONFORMANCE = TESTS / "kernels" / "test_conformance.py"
 
 
 def conformance() -> Row:
-    """The kernels' own tests on this GPU, a process a kernel: most of it is compiling. Beside
-    them, the tests that only a GPU can run.
+    """Run the kernels' tests on this GPU, one process per kernel, as most of the time is compiling.
+    The tests that need a GPU run beside them.
     """
     names = launched()
     with ThreadPoolExecutor() as pool:
@@ -60,7 +60,7 @@ def conformance() -> Row:
 
 
 def launched() -> list[str]:
-    """Kernels that run on this machine's kind of GPU."""
+    """The kernels that run on this kind of GPU."""
     here = architecture(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return [name for name, kernel in all_kernels().items() if kernel.launches(here)]
 
@@ -84,7 +84,7 @@ def pytest(*arguments: str) -> tuple[int, str]:
 
 
 def classes(precision: torch.dtype) -> Iterator[tuple[str, Kernel]]:
-    """Every kernel's shape classes, one at a time, by name."""
+    """Every kernel's shape classes, by name, each as a kernel with this class alone."""
     for name in launched():
         kernel = all_kernels()[name]
         for one in kernel.tunings():
@@ -93,7 +93,7 @@ def classes(precision: torch.dtype) -> Iterator[tuple[str, Kernel]]:
 
 
 def tuning(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:
-    """Tune and keep the winners in the package's table, which the stages after it use."""
+    """Tune and write the fastest settings to the package's table, which later stages use."""
     lines, tries = [], []
     for _, kernel in classes(precision):
         for tried in tuner.tune([kernel], (precision,), device, timer):
@@ -108,12 +108,12 @@ def tuning(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:
 
 
 def once(call: object) -> float:
-    """A timer for rehearsals: what is called has been called before, and that was all."""
+    """A timer for rehearsals, which measures nothing, as the contender has already been called."""
     return 1.0
 
 
 def rehearse(part: str, device: torch.device, precision: torch.dtype) -> None:
-    """Do one part of a stage once, untimed, so that all it needs is compiled and on disk."""
+    """Run one part of a stage once, untimed, so that everything it needs is compiled on disk."""
     stage, _, one = part.partition("/")
     if stage == "conformance":
         code, output = tests_of(one)
@@ -127,8 +127,8 @@ def rehearse(part: str, device: torch.device, precision: torch.dtype) -> None:
 
 
 def rehearsal(stages: Sequence[str], precision: torch.dtype) -> Row:
-    """Rehearse all parts of the stages, a process each, as many at a time as there are cores."""
-    shapes = reversed(gpu_stages.SHAPES)  # what takes longest comes first
+    """Rehearse all parts of the stages, one process each, as many at a time as there are cores."""
+    shapes = reversed(gpu_stages.SHAPES)  # the slowest comes first
     parts = [f"{stage}/{shape}" for shape in shapes for stage in STAGES if stage in stages]
     if "conformance" in stages:
         parts += [f"conformance/{name}" for name in launched()]
@@ -150,7 +150,7 @@ def rehearsal(stages: Sequence[str], precision: torch.dtype) -> Row:
 
 
 def lines(stage: str, found: object) -> Iterator[str]:
-    """What a stage found, for people."""
+    """The result of a stage as lines for the terminal."""
     if not isinstance(found, list):
         yield f"{stage}: {json.dumps(found)[:2000]}"
         return
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=choices, action="append", help="a stage; may be repeated")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the result")
     parser.add_argument("--minutes", type=float, default=8, help="after which nothing is timed")
-    parser.add_argument("--rehearse", help=argparse.SUPPRESS)  # this command calls itself with it
+    parser.add_argument("--rehearse", help=argparse.SUPPRESS)  # for calls of this command by itself
     given = parser.parse_args(arguments)
     stages = ["tuning", "conformance", *STAGES]  # what is tuned is tested before it is compared
     if given.only:
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gpu_stages.deadline[0] = start + 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"gpu-{machine.slug(name)}-{document['date']}.json"
-    if path.exists():  # stages measured before are kept; what runs now replaces its own
+    if path.exists():  # earlier stages are kept, except those that run now
         document = {**json.loads(path.read_text(encoding="utf-8")), **document}
     roof: Row = {}
     for stage in ("rehearsal", *stages):

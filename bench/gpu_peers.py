@@ -1,4 +1,4 @@
-"""How else a GPU does what the kernels do: torch's and transformers' own ways."""
+"""GPU peers of the kernels and the encoder: torch, transformers, sentence-transformers, FAISS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Contenders = dict[str, Callable[[], Any]]
 
 
 def attention(qkv: Tensor, layout: Layout, heads: int, flex: bool = True) -> Contenders:
-    """The kernel, its twin, and torch's attentions; the padded ones are given padded inputs."""
+    """The kernel, its torch reference and torch's attentions; padded ones get padded inputs."""
     from xtremely.kernels.attention import attention as ours
     from xtremely.kernels.attention import attention_ref
 
@@ -57,7 +57,7 @@ def attention(qkv: Tensor, layout: Layout, heads: int, flex: bool = True) -> Con
         "sdpa padded, cudnn, masked": padded_with(SDPBackend.CUDNN_ATTENTION, True),
         "sdpa padded, efficient, masked": padded_with(SDPBackend.EFFICIENT_ATTENTION, True),
     }
-    if flex:  # compiled anew for every layout
+    if flex:  # compiled again for every layout
         contenders["flex, block-diagonal"] = _flex(qkv, layout, heads, dim)
     return contenders
 
@@ -83,7 +83,7 @@ def _flex(qkv: Tensor, layout: Layout, heads: int, dim: int) -> Callable[[], Ten
 
 
 def twins(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
-    """The kernel, its twin in eager torch, and the twin compiled."""
+    """The kernel, and its torch reference, eager and compiled."""
     compiled = torch.compile(kernel.ref)
     return {
         "xtremely": lambda: kernel.run(**inputs),
@@ -93,14 +93,14 @@ def twins(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Contenders:
-    """``twins``, and the bare library product without GELU."""
+    """``twins``, and the library's matrix product without GELU."""
     inputs = {"x": x, "weight": weight, "bias": bias, "gelu": gelu}
     found = twins(all_kernels()["linear"], inputs)
     return {**found, "F.linear alone": lambda: F.linear(x, weight, bias)}
 
 
 def topk(x: Tensor, y: Tensor, k: int) -> Contenders:
-    """The kernel for one side, for both, and provably exact; torch's product and topk; FAISS."""
+    """The kernel in one direction, in both, and exact; torch's product and topk; FAISS."""
     from xtremely.kernels.exact import topk_both_exact, topk_exact
     from xtremely.kernels.topk import topk as one_way
     from xtremely.kernels.topk import topk_both
@@ -145,7 +145,7 @@ def linear_fp8(
     gelu: bool,
     out_scale: Tensor | None = None,
 ) -> Contenders:
-    """The kernel, torch's scaled product of fp8 rows, and the library product in 16 bits."""
+    """The kernel, torch's scaled fp8 matrix product, and the library's product in 16 bits."""
     from xtremely.kernels.linear_fp8 import linear_fp8 as ours
 
     arguments = (x, x_scale, weight, weight_scale, bias, gelu, out_scale)
@@ -174,11 +174,11 @@ def linear_fp8(
 
 
 class Encoders:
-    """transformers' BertModel of a size, made once with random weights, and who runs it how.
+    """The encoder contenders: one BertModel with random weights, run in several ways.
 
     Args:
-        config: the size.
-        device: where it runs.
+        config: the model's size.
+        device: the device that it runs on.
         precision: of weights and activations.
     """
 
@@ -198,7 +198,7 @@ class Encoders:
         self.device = device
 
     def on(self, batch: Batch, compiled: bool) -> Contenders:
-        """Contenders for a batch; transformers' are given its sequences sorted and padded."""
+        """Contenders for a batch; those of transformers get its sequences sorted and padded."""
         parts = self._padded(batch)
 
         def padded(attention: str, run: Callable[..., Any]) -> Callable[[], Tensor]:
@@ -225,7 +225,7 @@ class Encoders:
         return found
 
     def _compiled(self, padded: Callable[..., Callable[[], Tensor]]) -> Callable[[], Tensor]:
-        """Layer by layer, all from one compilation, for any length."""
+        """Compiled layer by layer, with one compilation for all layers and lengths."""
         copy = deepcopy(self.model)
         made: list[Callable[[], Tensor]] = []
 
@@ -241,7 +241,7 @@ class Encoders:
 
     def _padded(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
         ids = unpack(Packed(batch.input_ids, batch.cu_seqlens, batch.max_seqlen))
-        parts = []  # longest sequences first: each part is padded to its own longest
+        parts = []  # longest sequences first; each part is padded to its longest
         for start in range(0, len(ids), PADDED):
             lengths = batch.layout.lengths[start : start + PADDED]
             sizes = torch.tensor(lengths, device=self.device)
@@ -250,7 +250,7 @@ class Encoders:
         return parts
 
     def _sentences(self, batch: Batch) -> Callable[[], Tensor]:
-        """``SentenceTransformer.encode`` of as many sentences of as many words."""
+        """``SentenceTransformer.encode`` of equally many sentences of the same lengths in words."""
         made: list[Any] = []
         texts = [" ".join(["word"] * max(1, n - 2)) for n in batch.layout.lengths]
 

@@ -1,4 +1,4 @@
-"""What ``bench.gpu`` measures: each stage's inputs, its contenders, and what they reach."""
+"""The stages of ``bench.gpu``: inputs, contenders, and their rates beside the GPU's limits."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from xtremely.kernels.packing import Layout
 from xtremely.kernels.spec import all_kernels
 
 HISTOGRAMS = json.loads((Path(__file__).parent / "lengths.json").read_text(encoding="utf-8"))
-# Attention's published figures are of sequences of one length.
+# Published figures of attention are for sequences of one length.
 DENSE = {"512 tokens": {"512": 1}}
 TOKENS = 32768  # of a batch
 # XLM-R base and large: hidden, heads, intermediate, layers.
 SHAPES = {"base": (768, 12, 3072, 12), "large": (1024, 16, 4096, 24)}
-WORDS = 32_000  # random ids need no larger table, and the real one's size changes no speed
+WORDS = 32_000  # enough for random ids; the size of the table does not affect speed
 COMPILED = "bucc2018"  # the task on which the peer's layers are compiled too
-MINED = (50_000, 200_000)  # sentences a side
+MINED = (50_000, 200_000)  # sentences per side
 
 Row = dict[str, Any]
 Timer = Callable[[Callable[[], Any]], float]
 
 deadline = [math.inf]  # on time.monotonic, after which nothing more is timed
-broken: set[str] = set()  # kernels that failed their tests: what runs on them gets no speed line
+broken: set[str] = set()  # kernels that failed their tests; contenders that use them are not timed
 
 
 def lengths_of(task: str, tokens: int) -> list[int]:
-    """Sequence lengths as ``task`` has them, ``tokens`` in all or a little less, longest first."""
+    """Sequence lengths distributed as in ``task``, about ``tokens`` in all, longest first."""
     histogram = (HISTOGRAMS | DENSE)[task]
     counts = {int(length): count for length, count in histogram.items()}
     mean = sum(n * c for n, c in counts.items()) / sum(counts.values())
@@ -61,14 +61,14 @@ def compare(
     timer: Timer,
     uses: Callable[[str], Collection[str]],
 ) -> list[Row]:
-    """A row a contender; one that cannot run says why. ``uses`` tells the kernels of one of ours.
+    """One row per contender; one that cannot run says why. ``uses`` names our contenders' kernels.
 
-    ``peak_mb`` is the memory a call takes beyond what was taken before it: its results and what it
-    works with.
+    ``peak_mb`` is the memory that a call allocates at its peak, for its results and working
+    memory.
     """
     rows: list[Row] = []
     gpu = torch.cuda.is_available()
-    torch._dynamo.reset()  # what is compiled is compiled for these shapes
+    torch._dynamo.reset()  # so that peers are compiled for these shapes
     for name, call in contenders.items():
         if time.monotonic() > deadline[0]:
             rows.append({"name": name, "unavailable": "out of time"})
@@ -78,7 +78,7 @@ def compare(
             rows.append({"name": name, "unavailable": withheld})
             continue
         try:
-            call()  # compiles, and makes what it keeps
+            call()  # compiles and allocates what the contender keeps
             before = 0
             if gpu:
                 torch.cuda.synchronize()
@@ -87,7 +87,7 @@ def compare(
             call()
             peak = (torch.cuda.max_memory_allocated() - before) / 1e6 if gpu else None
             taken = timer(call)
-        except Exception as error:  # a peer that this card or version has not is no failure
+        except Exception as error:  # a peer that this GPU or version lacks is no failure
             rows.append({"name": name, "unavailable": f"{type(error).__name__}: {error}"[:200]})
             continue
         seconds = taken / 1e3
@@ -106,7 +106,7 @@ def compare(
 
 
 def roofs(device: torch.device, precision: torch.dtype, timer: Timer) -> Row:
-    """Bytes and operations a second that this card reaches here and now."""
+    """The measured limits of this GPU: bytes and operations per second."""
     source = torch.empty(1 << 28, dtype=precision, device=device)
     target = torch.empty_like(source)
     copy = 2 * source.numel() * source.element_size() / timer(lambda: target.copy_(source)) * 1e3
@@ -131,7 +131,7 @@ def attention(device: torch.device, precision: torch.dtype, roof: Row, timer: Ti
 
 
 def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The kernels bound by memory: norms, embedding, gated GELU, pooling."""
+    """The memory-bound kernels: norms, embedding, gated GELU, pooling."""
     found = []
     for shape, (hidden, *_) in SHAPES.items():
         lengths = tuple(lengths_of("bucc2018", TOKENS))
@@ -165,7 +165,7 @@ def linear(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer
             ):
                 case = {"rows": TOKENS, "depth": depth, "columns": columns, "gelu": gelu}
                 if name == "linear_fp8" and gelu:
-                    case["rounded"] = True  # to fp8, as the encoder wants it
+                    case["rounded"] = True  # to fp8, as in the encoder
                 inputs = kernel.make_inputs(precision, device, **case)
                 rows = contenders(**inputs)
                 result = compare(rows, *kernel.cost(**inputs), roof, timer, _only(name))
@@ -174,7 +174,7 @@ def linear(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer
 
 
 def topk(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The four nearest of 200,000 keys for 50,000 queries; exact ones too, and both directions."""
+    """The four nearest of 200,000 keys for 50,000 queries; also exact, and in both directions."""
     kernel, found = all_kernels()["topk"], []
     for shape, (hidden, *_) in SHAPES.items():
         case = {"rows": MINED[0], "columns": MINED[1], "depth": hidden, "k": 4}
@@ -191,13 +191,13 @@ def span(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
     case: Row = {"lengths": (384,) * max(1, TOKENS // 384), "best": 20, "longest": 30}
     inputs = kernel.make_inputs(precision, device, **case)
     contenders = peers.twins(kernel, inputs)
-    del contenders["torch.compile"]  # a loop over windows: it compiles for minutes
+    del contenders["torch.compile"]  # a loop over windows, which compiles for minutes
     result = compare(contenders, *kernel.cost(**inputs), roof, timer, lambda _: {"span"})
     return [{"case": f"{len(case['lengths'])} windows of 384", "rows": result}]
 
 
 def encoder(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) -> list[Row]:
-    """The whole encoder with random weights, real sizes; tokens a second."""
+    """The whole encoder with random weights and real sizes, in tokens per second."""
     found = []
     for shape, (hidden, heads, wide, layers) in SHAPES.items():
         config = BertConfig(
@@ -247,7 +247,7 @@ def _kernels_of_encoder(contender: str) -> set[str]:
 def _encoders(
     config: BertConfig, device: torch.device, precision: torch.dtype
 ) -> dict[str, Callable[[Batch], Any]]:
-    """Our encoder of random weights: on the kernels, as a graph, in fp8, and in plain torch."""
+    """Our encoder with random weights: on the kernels, as a CUDA graph, in fp8, in plain torch."""
     with torch.device(device):
         model = Bert(config).requires_grad_(False).eval()
         for parameter in model.parameters():

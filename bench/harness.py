@@ -1,9 +1,9 @@
 """Fair timing of contenders: fidelity first, rounds interleaved, padding never counted as work.
 
-A contender turns a list of texts into one normalised embedding a text. Its first call warms it up
-and is compared with the first contender's embeddings; only who agrees is timed. Every round then
-times all contenders once, in an order that rotates, so that a ratio within a round compares two
-runs made under the same load.
+A contender turns a list of texts into one normalised embedding per text. Its first call is a
+warm-up, whose embeddings are compared with the first contender's. Only contenders that agree are
+timed. Every round then times all contenders once, in a rotating order. So a ratio within a round
+compares two runs under the same load.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that embeds.
+    """A way of computing embeddings.
 
     Attributes:
-        name: what tables call it.
+        name: its name in tables.
         embed: N texts to [N, H] normalised embeddings.
-        before: called before every run, outside the clock.
-        processor: processor seconds so far of the process that embeds.
+        before: called before every run, not timed.
+        processor: CPU seconds so far of the process that embeds.
     """
 
     name: str
@@ -60,21 +60,21 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def json(self, digits: int) -> dict[str, float]:
-        """Rounded, for results."""
+        """The rounded values, for result files."""
         return {name: round(getattr(self, name), digits) for name in self.__dataclass_fields__}
 
 
 @dataclass
 class Row:
-    """What was measured of a contender.
+    """The measurements of a contender.
 
     Attributes:
-        name: the contender's.
+        name: name of the contender.
         cosine_mean: mean cosine to the first contender's embeddings; None if not comparable.
-        cosine_min: the worst text's.
+        cosine_min: cosine of the worst text.
         withheld: why it was not timed; empty if it was.
-        seconds: of each round.
-        others: share of the machine that other processes used, each round; None where unknown.
+        seconds: seconds of each round.
+        others: share of the machine that other processes used in each round; None if unknown.
     """
 
     name: str
@@ -85,11 +85,11 @@ class Row:
     others: list[float | None] = field(default_factory=list)
 
     def per_second(self, amount: float) -> Spread:
-        """Speed, where a run is ``amount`` of something."""
+        """Speed per second, where a run processes ``amount`` units."""
         return Spread.of([amount / seconds for seconds in self.seconds])
 
     def ratio(self, baseline: Row) -> Spread:
-        """How many times as fast as ``baseline``, round by round."""
+        """Speed relative to ``baseline``, round by round."""
         return Spread.of(
             [theirs / ours for ours, theirs in zip(self.seconds, baseline.seconds, strict=True)]
         )
@@ -103,17 +103,17 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     each_round: Callable[[int], None] = lambda number: None,
 ) -> list[Row]:
-    """Gate, warm up and time contenders.
+    """Warm up, check and time contenders.
 
     Args:
         contenders: the first one's embeddings are the reference.
-        texts: N texts, handed to every contender in this order.
-        rounds: how often each is timed.
-        clock: seconds.
-        each_round: called with each round's number from 0, before it, outside the clock.
+        texts: N texts, given to every contender in this order.
+        rounds: number of timed runs of each.
+        clock: returns the time in seconds.
+        each_round: called before each round with its number from 0, not timed.
 
     Returns:
-        A row a contender, in their order.
+        One row per contender, in their order.
     """
     require(rounds >= 1, f"{rounds} rounds were asked for; at least 1 is needed")
     rows = _gate(contenders, texts)
@@ -137,9 +137,9 @@ def others_share(
     """Share of the machine that other processes used, 0 to 1.
 
     Args:
-        before: processor seconds of all processes at the start; None where unknown.
+        before: CPU seconds of all processes at the start; None if unknown.
         after: the same at the end.
-        own: this process's processor seconds in between.
+        own: this process's CPU seconds in between.
         elapsed: seconds in between.
     """
     if before is None or after is None or elapsed <= 0:
@@ -173,14 +173,14 @@ def _gate(contenders: Sequence[Contender], texts: list[str]) -> list[Row]:
 def row_json(
     row: Row, tokens: int, texts: int, baseline: Row, flop: float, limit: float
 ) -> dict[str, Any]:
-    """A row as a result.
+    """A row as JSON for result files.
 
     Args:
-        row: what was measured.
-        tokens: real tokens of a run, padding not among them.
+        row: the measurements.
+        tokens: real tokens of a run, without padding.
         texts: texts of a run.
-        baseline: what ratios refer to.
-        flop: floating-point operations a token needs.
+        baseline: the row that ratios refer to.
+        flop: floating-point operations per token.
         limit: the machine's measured FLOP/s.
     """
     head = {

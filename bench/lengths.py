@@ -1,9 +1,10 @@
-"""How long XTREME's texts are in XLM-R's tokens: writes ``lengths.json``.
+"""Lengths of XTREME's texts in XLM-R tokens; writes ``lengths.json``.
 
     python -m xtremely.bench.lengths --data-root ../shared/data
 
-A seeded sample of every task's real inputs: sentences for Tatoeba, BUCC and PAN-X, pairs for XNLI,
-question and context in windows of 384 for XQuAD. Only the counts of lengths are kept.
+The lengths come from a seeded sample of every task's real inputs: sentences for Tatoeba, BUCC and
+PAN-X, pairs for XNLI, question and context in windows of 384 for XQuAD. Only the counts of lengths
+are written.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def pairs(root: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def windows(question: int, context: int) -> list[int]:
-    """Lengths of a question's windows; four special tokens each."""
+    """Lengths of a question's windows, with four special tokens each."""
     room, found, start = WINDOW - question - 4, [], 0
     while True:
         found.append(min(room, context - start) + question + 4)
@@ -67,7 +68,7 @@ def windows(question: int, context: int) -> list[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Count and write."""
+    """Count lengths and write the file."""
     parser = argparse.ArgumentParser(prog="python -m xtremely.bench.lengths", description=__doc__)
     parser.add_argument("--data-root", type=Path, required=True)
     root = parser.parse_args(arguments).data_root

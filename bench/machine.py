@@ -1,4 +1,4 @@
-"""What a benchmark runs on: description, other processes' load, the measured limit."""
+"""The machine of a benchmark: description, load of other processes, matrix-product rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BUSY_FIELDS = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Processor, cores and versions; nothing that names the machine itself."""
+    """Processor, cores and versions, without the machine's name."""
     return {
         "processor": processor(device),
         "cores": os.cpu_count(),
@@ -36,7 +36,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def processor(device: torch.device) -> str:
-    """The model name of what computes."""
+    """The model name of the processor or GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -53,7 +53,7 @@ def slug(text: str) -> str:
 
 
 def busy_seconds() -> float | None:
-    """Processor seconds that all processes have used so far; None where that is unknown."""
+    """CPU seconds that all processes have used so far; None if unknown."""
     if not _STAT.exists():
         return None
     ticks = [int(field) for field in _STAT.read_text().split("\n", 1)[0].split()[1:]]

@@ -1,9 +1,9 @@
-"""Peak resident memory: of a whole command, run in a fresh process, or of a part of this one.
+"""Peak resident memory of a command in a fresh process, or of a part of this process.
 
     python -m xtremely.bench.memory -- xtremely eval --tasks mini --out runs/mini
 
-The command's own output passes through; the last line of stdout is one JSON document. The peak is
-that of the command's largest process, where it starts several.
+The command's output is passed through; the last line of stdout is one JSON document. If the command
+starts several processes, the peak is that of the largest.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def watch(process: int) -> Callable[[], float | None]:
-    """From now on: what tells the MB that a process's resident memory grew by at its peak.
+    """A function that returns by how many MB a process's peak resident memory has grown since now.
 
-    None where the system does not tell it, which only Linux does.
+    It returns None where this is not known; only Linux provides it.
     """
     folder = Path("/proc") / str(process)
     try:
@@ -42,7 +42,7 @@ def _resident(folder: Path, name: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and print what it took; returns the command's exit code."""
+    """Run the command and print its peak memory; returns the command's exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m xtremely.bench.memory",
         description=__doc__,

@@ -1,14 +1,15 @@
-"""Mining sets from parallel text: true pairs hidden among sentences that have no translation.
+"""Make test sets for bitext mining: gold pairs among sentences that have no translation.
 
     python -m xtremely.bench.mining_sets --data-root data --out sets --languages de,fr,zh,ru,ar
 
-Writes ``LL-en.LL``, ``LL-en.en`` (id TAB sentence) and ``LL-en.gold`` (id TAB id), as BUCC's files
-are. Rows of XNLI, PAWS-X, NTREX and Multi30k, English with its translation, are joined into groups
-that must not be torn apart: equal sentences, sentences with the same names and numbers (three up;
-PAWS-X words one statement in many ways), the two sentences of a PAWS-X pair, a premise of XNLI and
-its hypotheses. Groups come in the order of a hash of their English. The first ones give a gold
-pair each, their other rows are left out; of every later group, one side only is kept, the same for
-every language. Gold ends where it is 3 % of a side, BUCC's own share.
+Writes ``LL-en.LL``, ``LL-en.en`` (id TAB sentence) and ``LL-en.gold`` (id TAB id) in BUCC's format.
+The sources are XNLI, PAWS-X, NTREX and Multi30k, whose rows are an English sentence and its
+translation. Rows with related content form a group that stays together: equal sentences, sentences
+with the same names and numbers (at least three; PAWS-X words one statement in many ways), the two
+sentences of a PAWS-X pair, a premise of XNLI and its hypotheses. Groups are ordered by a hash of
+their English. Each of the first groups gives one gold pair, and its other rows are left out. Of
+every later group only one side is kept, the same for every language. Gold pairs make up 3 % of a
+side, as in BUCC.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _hash(text: str) -> str:
 
 
 def _sources(root: Path, code: str) -> Iterator[list[Row]]:
-    """Lists of rows that belong together."""
+    """Yield lists of rows that belong together."""
     for task, splits in (("xnli", ("dev", "test")), ("pawsx", ("dev", "test"))):
         if code not in find_task(task).languages:
             continue
@@ -103,7 +104,7 @@ def _aligned(en: Path, x: Path) -> Iterator[list[Row]]:
 
 
 def _groups(sources: Iterator[list[Row]]) -> list[list[Row]]:
-    """Rows that share a sentence or stand in one list, joined; each row once."""
+    """Groups of rows that share a sentence or a list; each row appears once."""
     rows: dict[Row, int] = {}
     parent: list[int] = []
 
@@ -141,7 +142,7 @@ def _names(english: str) -> str:
 
 
 def write(found: MiningSet, folder: Path, code: str) -> None:
-    """The set as three files in BUCC's layout."""
+    """Write the set as three files in BUCC's layout."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, side in ((code, found.x), ("en", found.en)):
         lines = "".join(f"{key}\t{text}\n" for key, text in side.items())

@@ -1,4 +1,4 @@
-"""The contenders: this engine, and how else the same embeddings are made."""
+"""Encoder contenders: this engine, transformers and sentence-transformers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def packed(engine: Engine, budget: int, name: str = "xtremely packed") -> Conten
     return Contender(
         name,
         lambda texts: own.embed(texts, pooling="mean"),
-        before=engine.tokenizer.forget,  # a run must pay for its tokenisation
+        before=engine.tokenizer.forget,  # so that every run includes its tokenisation
     )
 
 
@@ -33,7 +33,7 @@ class Transformers:
     """A model loaded with transformers' AutoModel, mean pooling.
 
     Args:
-        engine: whose model folder, prompt, device and length limit to use.
+        engine: engine whose model folder, prompt, device and length limit are used.
         attention: transformers' name of the attention implementation.
     """
 
@@ -70,14 +70,14 @@ class Transformers:
         return out
 
     def sorted(self, budget: int) -> Contender:
-        """Longest texts first, the same batches as the packed engine's, padded."""
+        """Longest texts first, in the packed engine's batches, padded."""
         return Contender(
             "transformers sdpa sorted",
             lambda texts: self.embed(texts, lambda lengths: plan(lengths, budget)),
         )
 
     def naive(self) -> Contender:
-        """Texts as they come, in batches of 32."""
+        """Texts in the given order, in batches of 32."""
 
         def batches(lengths: list[int]) -> list[np.ndarray]:
             everything = np.arange(len(lengths))
@@ -90,7 +90,7 @@ class Transformers:
 
 
 def sentence_transformers(engine: Engine) -> Contender:
-    """``SentenceTransformer.encode`` as users call it: everything at its default."""
+    """``SentenceTransformer.encode`` with its default settings."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(engine.folder), device=str(engine.backend.device))

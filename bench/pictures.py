@@ -1,9 +1,9 @@
-"""Pictures of benchmarks as SVG, which any browser shows without a script or the network.
+"""Charts of benchmarks as SVG, which browsers show without scripts or the network.
 
     python -m xtremely.bench.pictures docs/speed.svg RESULT.json [RESULT.json ...]
 
-draws README's picture of encoder speed from committed results. A workload that several results have
-is drawn from the last of them.
+draws README's chart of encoder speed from committed results. A workload that is in several results
+is drawn from the last one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Contenders as results call them -> as README's picture does, best first.
+# Name of a contender in results -> its name in README's chart, best first.
 SHOWN = {
     "xtremely native int8": "Xtremely int8",
     "CTranslate2 int8 in streams": "CTranslate2 int8, one stream per core",
@@ -38,11 +38,11 @@ class Bar(NamedTuple):
 
 
 def speed_picture(results: Sequence[dict[str, Any]], machine: str) -> str:
-    """README's picture: the contenders of ``SHOWN``, a panel for each workload.
+    """README's chart: the contenders of ``SHOWN``, with one panel per workload.
 
     Args:
-        results: those of a file of ``bench.encoders``.
-        machine: what they were measured on, for the caption.
+        results: the results in files of ``bench.encoders``.
+        machine: the machine that they were measured on, for the caption.
     """
     panels = {}
     for result in results:
@@ -71,7 +71,7 @@ def bars(panels: dict[str, list[Bar]], machine: str) -> str:
 
     Args:
         panels: workload -> its bars, from the top.
-        machine: what they were measured on, for the caption.
+        machine: the machine that they were measured on, for the caption.
     """
     parts, y = [], 14
     for workload, shown in panels.items():
@@ -104,12 +104,12 @@ def _drawn(bar: Bar, y: int, scale: float) -> list[str]:
 
 
 def text(x: float | str, y: float | str, content: str, more: str = "") -> str:
-    """A line of text; ``more`` are further attributes."""
+    """An SVG text element; ``more`` are further attributes."""
     return f'<text x="{x}" y="{y}"{" " * bool(more)}{more}>{escape(content)}</text>'
 
 
 def svg(parts: Sequence[str], width: int, height: int) -> str:
-    """A picture of these parts on white."""
+    """An SVG image of these parts on white."""
     inside = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
@@ -119,12 +119,12 @@ def svg(parts: Sequence[str], width: int, height: int) -> str:
 
 
 def named(machine: dict[str, Any]) -> str:
-    """A result's machine, for a caption."""
+    """The name of a result's machine, for a caption."""
     return f"{machine['cores']} cores of an {machine['processor']} ({machine['vector_unit']})"
 
 
 def main(target: str, *sources: str) -> None:
-    """Draw README's picture of one or several result files."""
+    """Draw README's chart from one or several result files."""
     found = [json.loads(Path(source).read_text(encoding="utf-8")) for source in sources]
     results = {one["workload"]: one for file in found for one in file["results"]}
     picture = speed_picture([*results.values()], named(found[-1]["machine"]))

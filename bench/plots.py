@@ -1,4 +1,4 @@
-"""How the cost of indexes grows with the number of vectors, as SVG."""
+"""Charts of how the cost of indexes grows with the number of vectors, as SVG."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from xtremely.bench.pictures import svg, text
 
 Row = dict[str, Any]
 
-WIDTH, HEIGHT, MARGIN, KEY_ROW = 430, 300, 60, 20  # pixels; of a panel the first two
+WIDTH, HEIGHT, MARGIN, KEY_ROW = 430, 300, 60, 20  # pixels; the first two are a panel's
 COLOURS = ["#0a7d5a", "#3b7dd8", "#d9742b", "#c2478e", "#8a63d2", "#b8902a", "#1f9fb0", "#d04a4a"]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure of an index over the number of its vectors.
+    """One quantity of an index over its number of vectors.
 
     Attributes:
-        title: what is drawn, with its unit.
-        value: of a row; None where it has none.
-        logarithmic: whether heights are.
+        title: the quantity and its unit.
+        value: the quantity of a row; None if the row has none.
+        logarithmic: whether the vertical axis is logarithmic.
     """
 
     title: str
@@ -48,7 +48,7 @@ def _per_query(row: Row) -> float:
 
 
 def growth(rows: list[Row]) -> str:
-    """How building, searching, recall and size change with the number of vectors.
+    """A chart of build time, search time, recall and size over the number of vectors.
 
     Args:
         rows: the ``indexes`` of a file of ``bench.retrieval``.
@@ -70,7 +70,7 @@ def growth(rows: list[Row]) -> str:
 
 
 def _family(name: str) -> str:
-    """An index without the number of its lists, which grows with its size."""
+    """The name of an index without its number of lists, which grows with its size."""
     return ",".join(
         part.rstrip("0123456789") if "IVF" in part else part for part in name.split(",")
     )
@@ -79,7 +79,7 @@ def _family(name: str) -> str:
 def _panel(
     panel: Panel, rows: list[Row], colours: dict[str, str], sizes: tuple[float, float]
 ) -> list[str]:
-    """A panel's axes, and a line for each family of indexes."""
+    """A panel's axes, and one line per family of indexes."""
 
     def scale(value: float) -> float:
         return math.log10(value) if panel.logarithmic else value

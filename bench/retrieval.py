@@ -1,18 +1,18 @@
-"""Exact search, indexes and mining: time, memory, recall and quality, against peers and the limit.
+"""Exact search, indexes and mining: time, memory, recall and quality, beside peers and the limit.
 
     python -m xtremely.bench.retrieval --real vectors.npy --out results
     python -m xtremely.bench.retrieval --real vectors.npy --only exact --queries 50000 --rows 200000
     python -m xtremely.bench.retrieval --real vectors.npy --only indexes --sizes 10000,100000
     python -m xtremely.bench.retrieval --sets sets --languages zh,de --only quality --out results
 
-``vectors.npy`` holds embeddings of real sentences (``xtremely encode``). Larger sets are grown from
-it by one rule: copies in turn, each moved by a random direction of length 0.3 and scaled back to
-length 1, so that a copy has a cosine of about 0.96 with its original. ``sets`` holds what
-``bench.mining_sets`` wrote.
+``vectors.npy`` holds embeddings of real sentences (``xtremely encode``). Larger sets are made from
+it by adding perturbed copies. Each copy is moved by a random vector of length 0.3 and scaled to
+length 1, so its cosine with the original is about 0.96. ``sets`` is a folder written by
+``bench.mining_sets``.
 
-Every figure has seconds on the clock and seconds of processor time: on a machine with other work
-only the latter can be compared. Results are kept as they come in ``retrieval-*.json``, with a
-picture beside them; the last line of stdout is one line of JSON.
+Every measurement has wall-clock and CPU seconds; on a machine with other load only the latter can
+be compared. Results are written at once to ``retrieval-*.json``, with a chart beside them. The last
+line of stdout is one line of JSON.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ from xtremely.retrieval.plan import needed, require_memory
 from xtremely.retrieval.vectors import FileRows, UnitRows
 
 RESULTS = Path(__file__).parent / "results"
-MOVED = 0.3  # by how much a copy is moved
+MOVED = 0.3  # length of a copy's random displacement
 Keep = Callable[[Any], None]
 KS = (4, 16)
 FACTORIES = ("IVF{lists},Flat", "IVF{lists},SQfp16", "OPQ64,IVF{lists},PQ64", "HNSW32")
 QUALITY = ("exact", "IVF64,Flat", "IVF64,PQ64")
-MAX_LINKED = 100_000  # vectors: building an HNSW of more takes hours on two cores
+MAX_LINKED = 100_000  # vectors; building a larger HNSW index takes hours on two cores
 
 
 def grown(real: np.ndarray, rows: int, seed: int) -> np.ndarray:
-    """``rows`` vectors [rows, D] in fp16: the real ones, then moved copies of them in turn."""
+    """``rows`` vectors [rows, D] in fp16: the real ones, then perturbed copies of them in turn."""
     rng, out = np.random.default_rng(seed), np.empty((rows, real.shape[1]), np.float16)
     for first in range(0, rows, 8192):
         places = np.arange(first, min(first + 8192, rows))
@@ -68,12 +68,12 @@ def grown(real: np.ndarray, rows: int, seed: int) -> np.ndarray:
 
 
 def moved(real: np.ndarray, rows: int, seed: int) -> np.ndarray:
-    """``rows`` moved copies and none of the real vectors."""
+    """``rows`` perturbed copies, without the real vectors."""
     return grown(real, len(real) + rows, seed)[len(real) :]
 
 
 class Timed:
-    """Seconds on the clock, of this process's processor time, and its peak memory in MB."""
+    """Wall-clock seconds, this process's CPU seconds, and its peak memory in MB."""
 
     def __enter__(self) -> Timed:
         self.start, self.own = time.perf_counter(), time.process_time()
@@ -84,7 +84,7 @@ class Timed:
         self.processor = time.process_time() - self.own
 
     def json(self) -> dict[str, float]:
-        """Rounded, for results."""
+        """The rounded values, for result files."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {
             "seconds": round(self.seconds, 3),
@@ -96,8 +96,8 @@ class Timed:
 def compare_exact(
     real: np.ndarray, queries: int, rows: int, k: int, rounds: int, keep: Keep
 ) -> None:
-    """Our exact search and its peers, against the bare product of the same tiles; ``keep`` gets
-    the table after every round."""
+    """Our exact search and its peers, beside the matrix product of the same tiles alone; ``keep``
+    receives the table after every round."""
     x = moved(real, queries, 1).astype(np.float32)
     y = grown(real, rows, 2).astype(np.float32)
     contenders: dict[str, Callable[[], object]] = {
@@ -195,7 +195,7 @@ def compare_indexes(
             with Timed() as timed:
                 there = made.on_gpus()
             copied = timed.json()
-            there.search(x[:1000], max(KS))  # takes its working memory
+            there.search(x[:1000], max(KS))  # allocates its working memory
             with Timed() as timed:
                 ids = there.search(x, max(KS)).ids
             spent = _searched(ids, truth, timed.json(), whole)
@@ -224,7 +224,7 @@ def _searched(
 
 
 def mine_files(x: Path, y: Path, out: Path, factory: str) -> dict[str, Any]:
-    """Mining two matrices of embeddings, memory included."""
+    """Time and memory of mining two matrices of embeddings."""
     context = MiningContext(_no_engine, _say, lambda rows: nullcontext())
     with Timed() as timed:
         report = mine(x, y, out, out.with_name("work"), MiningSettings(index=factory), context)
@@ -250,8 +250,8 @@ def _say(what: str, done: int, total: int) -> None:
 
 
 def mine_sets(folder: Path, languages: Sequence[str], model: str) -> Iterator[dict[str, Any]]:
-    """Quality on mining sets: text to pairs. The first index of a language waits for the encoder,
-    the others have its vectors."""
+    """Quality on mining sets, from text to pairs. A language's first index includes the time of
+    encoding; the others reuse its vectors."""
     load = partial(Engine.load, model)
     for code in languages:
         paths = [folder / f"{code}-en.{side}" for side in (code, "en", "gold")]
@@ -276,7 +276,7 @@ def mine_sets(folder: Path, languages: Sequence[str], model: str) -> Iterator[di
 
 
 class Document:
-    """Results on disk, whole after every step."""
+    """A result file on disk, complete after every step."""
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)

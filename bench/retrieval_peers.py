@@ -1,4 +1,4 @@
-"""How others search: FAISS as it comes, sentence-transformers, LASER's scripts, usearch."""
+"""Retrieval peers: FAISS with its defaults, sentence-transformers, LASER's scripts, usearch."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def _semantic(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
 
 
 def ids_of(found: Any) -> np.ndarray | None:
-    """The rows that a contender found; None for one that finds nothing."""
+    """The rows that a contender found; None for one that returns no rows."""
     if isinstance(found, tuple):
         found = found[0]
     return found.ids if isinstance(found, Neighbours) else found
 
 
 def usearch_index(y: np.ndarray) -> Any:
-    """A usearch index at its defaults, of vectors in fp16."""
+    """A usearch index with its default settings, of vectors in fp16."""
     from usearch.index import Index
 
     index = Index(ndim=y.shape[1], metric="ip", dtype="f16")

@@ -1,11 +1,11 @@
-"""Evaluating tagging and question answering, against transformers' own padded inference.
+"""Speed of evaluating tagging and question answering, against padded inference in transformers.
 
     python -m xtremely.bench.tasks --data-root DATA --checkpoints FOLDER [--examples 200]
 
-Every contender gets the same examples and gives predictions; the seconds of tokenising, of the
-model and of decoding are kept apart. The peer sorts by length (or does not), pads every batch and
-runs transformers' class for the head. It counts only if it predicts what this engine predicts, but
-for a few ties. Rounds rotate, so that a ratio compares two runs made under the same load.
+Every contender gets the same examples and returns predictions. Tokenising, running the model and
+decoding are timed separately. The peer sorts by length (or does not), pads every batch and runs
+transformers' class for the head. It is timed only if its predictions equal this engine's, apart
+from a few ties. Rounds rotate, so a ratio compares two runs under the same load.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Run:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Count the time of a block."""
+        """Add the time of a block."""
         start = time.perf_counter()
         yield
         self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - start
@@ -58,7 +58,7 @@ Contender = Callable[[Run], list[Any]]
 
 
 def ours(engine: Engine, task: Task, examples: Any) -> Contender:
-    """This engine, its tokenizer without memory of earlier rounds."""
+    """This engine; its tokenizer's cache is cleared before every round."""
     method = inference_of(task)
     labels = task.rules.labels if isinstance(task.rules, LabelRules) else ()
     head = engine.head(method.head, labels)
@@ -76,7 +76,7 @@ def ours(engine: Engine, task: Task, examples: Any) -> Contender:
 
 
 def padded(lengths: Sequence[int], sort: bool) -> Iterator[list[int]]:
-    """Batches of 32, longest first or as they come."""
+    """Batches of 32, longest first or in the given order."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i]) if sort else range(len(lengths))
     rows = list(order)
     for start in range(0, len(rows), BATCH):
@@ -84,7 +84,7 @@ def padded(lengths: Sequence[int], sort: bool) -> Iterator[list[int]]:
 
 
 def tagging_peer(folder: Path, task: Task, examples: Tagged, sort: bool) -> Contender:
-    """transformers' token classification as its example script has it."""
+    """transformers' token classification, as in its example script."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForTokenClassification.from_pretrained(folder).eval()
 
@@ -158,7 +158,7 @@ def answering_peer(folder: Path, task: Task, examples: Questions, sort: bool) ->
 def _best_span(
     starts: np.ndarray, ends: np.ndarray, inside: np.ndarray, longest: int
 ) -> tuple[float, tuple[int, int]]:
-    """The best of the spans between the 20 likeliest starts and the 20 likeliest ends."""
+    """The best span between the 20 likeliest starts and the 20 likeliest ends."""
     starts, ends = (np.where(inside, logits, -np.inf) for logits in (starts, ends))
     found = (-np.inf, (0, 0))
     for i in np.argsort(-starts)[:20]:

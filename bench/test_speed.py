@@ -1,12 +1,12 @@
-"""Speed under pytest-benchmark, one contender at a time: what became slower since an earlier run?
+"""Speed regressions under pytest-benchmark, one contender at a time.
 
     python -m pytest bench --benchmark-autosave
     python -m pytest bench --benchmark-compare --benchmark-compare-fail=median:20%
     python -m pytest bench -k exact
 
-Needs no data. Contenders run one after the other here, so compare a line with its own past; who is
-faster than whom is for ``bench.encoders``, ``bench.retrieval`` and ``bench.gpu``, whose rounds are
-interleaved.
+Needs no data. Contenders run one after the other here, so compare each line only with its own past.
+To compare contenders, use ``bench.encoders``, ``bench.retrieval`` and ``bench.gpu``, whose rounds
+are interleaved.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def workload() -> workloads.Workload:
 
 @pytest.fixture(scope="module")
 def converted(engine, workload, tmp_path_factory) -> Path:
-    """The model as other libraries want it; converting it takes minutes."""
+    """The model in other libraries' formats; converting it takes minutes."""
     folder = tmp_path_factory.mktemp("peers")
     cpu_peers.convert(engine, workload.tuning, folder)
     return folder
@@ -74,7 +74,7 @@ def converted(engine, workload, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", EMBEDDERS)
 def test_sentences(benchmark, name, engine, workload, request):
-    """Embeddings of sentences, tokenisation included; the median's tokens a second."""
+    """Embedding sentences, tokenisation included; reports the median tokens per second."""
     contender = _embedder(name, engine, request)
     tokens = int(engine.tokenizer([f"query: {text}" for text in workload.texts]).lengths.sum())
 
@@ -97,7 +97,7 @@ def _embedder(name: str, engine: Engine, request: pytest.FixtureRequest) -> Cont
 
 @pytest.mark.parametrize("name", ["one direction", "both directions", "faiss IndexFlatIP"])
 def test_exact_search(benchmark, name):
-    """The 4 nearest of 20,000 for 2,048, in 384 dimensions."""
+    """The 4 nearest of 20,000 vectors for 2,048 queries, in 384 dimensions."""
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal((rows, 384), dtype=np.float32) for rows in SEARCHED)
     cpu = torch.device("cpu")
@@ -114,7 +114,7 @@ def test_exact_search(benchmark, name):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernel(benchmark, name):
-    """A kernel on the inputs of its first class of shapes in bf16, waiting for the device."""
+    """A kernel on inputs of its first shape class in bf16, including the wait for the device."""
     kernel, device = all_kernels()[name], torch.device("cuda")
     if not kernel.launches(architecture(device)):
         pytest.skip("does not run on this kind of GPU")

@@ -1,12 +1,12 @@
-"""Training speed against transformers' Trainer as it comes: the same examples, model and steps.
+"""Training speed against transformers' Trainer with its defaults: same examples, model and steps.
 
     python -m xtremely.bench.training --data-root DATA [--sentences 2000] [--epochs 3] [--rounds 3]
 
 Both train a UDPOS tagger from the same folder with AdamW, in the same precision. The peer draws in
-random order, pads to the longest sequence of a batch and trains every word embedding, which is what
-the Trainer and its collator do unless told otherwise, and what transformers' example script for
-tagging does. Rounds are interleaved, and each gives a ratio of seconds spent training: neither
-loading, nor tokenising, nor saving is in it. Dev accuracy of both stands beside it.
+random order, pads to the longest sequence of a batch and trains every word embedding. These are the
+defaults of the Trainer and its collator, and transformers' example script for tagging does the
+same. Rounds are interleaved, and each gives a ratio of training seconds, without loading,
+tokenising and saving. The dev accuracy of both is given beside it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WAY = training_of(find_task("udpos"))
 def ours(
     folder: Path, train: list[Feature], dev: list[Feature], epochs: float, seed: int, device: str
 ) -> tuple[float, float]:
-    """Seconds of training and dev accuracy, by ``xtremely train``'s defaults."""
+    """Seconds of training and dev accuracy, with the defaults of ``xtremely train``."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     plan = HeadPlan("udpos", WAY.head, LABELS)
     dev_set = DevSet("udpos", dev, lambda predictions: accuracy(dev, predictions))
@@ -75,7 +75,7 @@ def ours(
 def peer(
     folder: Path, train: list[Feature], dev: list[Feature], epochs: float, seed: int, device: str
 ) -> tuple[float, float]:
-    """Seconds of training and dev accuracy, by the Trainer as it comes."""
+    """Seconds of training and dev accuracy, with the defaults of the Trainer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     transformers.set_seed(seed)
     labels = dict(enumerate(LABELS))
@@ -111,7 +111,7 @@ def peer(
 
 
 def accuracy(features: Sequence[Feature], predictions: Sequence[np.ndarray]) -> float:
-    """Percent of the words that get their tag."""
+    """Percentage of words with the right tag."""
     pairs = list(zip(features, predictions, strict=True))
     right = sum(int((found[: one.length] == one.target).sum()) for one, found in pairs)
     return 100 * right / sum(int((one.target != IGNORED).sum()) for one in features)
@@ -129,7 +129,7 @@ def _rows(features: Sequence[Feature]) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print a line a round, and the ratios' median and spread."""
+    """Print one line per round, and the ratios' median and range."""
     parser = argparse.ArgumentParser(prog="python -m xtremely.bench.training")
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--model", default="e5-small-4bit")

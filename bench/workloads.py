@@ -1,4 +1,4 @@
-"""The texts that benchmarks run on: real lengths, real scripts, in no helpful order."""
+"""Texts for benchmarks, with real lengths and scripts, in random order."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CountTokens = Callable[[Sequence[str]], np.ndarray]  # N texts -> [N] tokens, sp
 
 @dataclass(frozen=True)
 class Workload:
-    """Texts to time, and others like them to choose settings on.
+    """Texts to time, and similar ones to choose settings on.
 
     Attributes:
         name: ``short`` or ``long``.
-        source: where the texts come from, for people.
-        texts: what is timed.
-        tuning: half as many others; never timed for a result.
+        source: description of where the texts come from.
+        texts: the timed texts.
+        tuning: half as many other texts, never timed for a result.
     """
 
     name: str
@@ -44,8 +44,8 @@ def tatoeba(data_root: Path | None, n: int, seed: int = 0) -> Workload:
 
     Args:
         data_root: folder with the data; None for the packaged mini suite instead.
-        n: sentences to time.
-        seed: which sentences, in which order.
+        n: number of sentences to time.
+        seed: seed for the choice and order of sentences.
     """
     if data_root is None:
         return _draw("short", "mini suite (not XTREME)", itertools.chain(*_mini()), n, seed)
@@ -68,9 +68,9 @@ def passages(data_root: Path | None, n: int, count: CountTokens, seed: int = 0) 
 
     Args:
         data_root: folder with the data; None for joined sentences of the packaged mini suite.
-        n: passages to time.
-        count: the model's own token counts.
-        seed: which passages, in which order.
+        n: number of passages to time.
+        count: counts tokens with the model's tokenizer.
+        seed: seed for the choice and order of passages.
     """
     low, high = PASSAGE_TOKENS
     if data_root is None:
@@ -94,7 +94,7 @@ def passages(data_root: Path | None, n: int, count: CountTokens, seed: int = 0) 
 
 
 def _mini() -> list[list[str]]:
-    """The packaged sentences, a list a language."""
+    """The packaged sentences, one list per language."""
     return [readers.read_sentences(path) for path in sorted(mini.FOLDER.glob("*.txt"))]
 
 
@@ -113,7 +113,7 @@ def _joined(sentences: list[str], count: CountTokens, low: int) -> list[str]:
 
 
 def _draw(name: str, source: str, pool: Iterable[str], n: int, seed: int) -> Workload:
-    """A seeded sample without repeats, unless there are too few texts: then it says so."""
+    """A seeded sample; with too few texts, it has repeats and its source says so."""
     require(n >= 1, f"{n} texts were asked for; at least 1 is needed")
     texts = sorted(set(pool))
     require(bool(texts), f"{source}: no text fits")

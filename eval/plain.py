@@ -1,4 +1,4 @@
-"""Text from outside, made fit for one line of a terminal; complaints and warnings in one line."""
+"""One-line messages for a terminal: untrusted text without control characters, and warnings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import warnings
 
 import typer
 
-_LONG = re.compile(r"(\S{100})\S{100,}(\S{40})")  # a path may be long, and what it leads to stay
+_LONG = re.compile(r"(\S{100})\S{100,}(\S{40})")  # a long path keeps its beginning and its end
 
 
 def plain(text: object) -> str:
-    """A text in one line: line ends as spaces, other control characters as escapes."""
+    """A text on one line: line breaks become spaces, other control characters escapes."""
     joined = " ".join(str(text).splitlines())
     return "".join(
         ascii(character)[1:-1] if unicodedata.category(character) == "Cc" else character
@@ -21,7 +21,7 @@ def plain(text: object) -> str:
 
 
 def say(what: str, colour: str, message: object) -> None:
-    """One line on standard error; needs no rich, which a machine that only trains may lack."""
+    """Print one line on standard error, without rich, which a training machine may lack."""
     typer.echo(f"{typer.style(what, fg=colour)} {shortened(plain(message))}", err=True)
 
 
@@ -36,5 +36,5 @@ def warn_in_notes() -> None:
 
 
 def shortened(text: str) -> str:
-    """A text whose longest words, such as paths and names of models, have lost their middles."""
+    """A text with the middle of very long words, such as paths and model names, left out."""
     return _LONG.sub(r"\1...\2", text)

@@ -1,9 +1,8 @@
-"""The same work spread over Ray: a pool of actors encodes shards, tasks search parts of a base or
-run a study's cells.
+"""Distributed work on Ray: actors encode shards; tasks search parts of an index or run study cells.
 
-Workers see the same files as whoever starts them (one machine, or a shared file system). A shard
-is written under its final name when it is whole, and what a part finds depends on that part alone:
-work that a lost worker leaves is done again, and nothing about the result changes.
+Workers see the same files as the process that starts them (one machine, or a shared file system).
+A shard gets its final name when it is complete, and the result of a part depends on that part
+alone. So the work of a lost worker is done again and the result does not change.
 """
 
 from __future__ import annotations
@@ -55,13 +54,13 @@ def _ray() -> Any:
 
 @contextmanager
 def _complaints() -> Iterator[None]:
-    """What a worker complains about, as if it had been found here; faults keep their traceback."""
+    """Raise a worker's InputError as if it came from this process; bugs keep their traceback."""
     ray = _ray()
     try:
         yield
     except ray.exceptions.RayError as error:
         found: BaseException | None = error
-        # Ray's own error is of the type of its cause, too, and says all of a traceback.
+        # Ray's error is also an instance of its cause's type; its text is a whole traceback.
         while isinstance(found, ray.exceptions.RayError) or not isinstance(
             found, InputError | None
         ):
@@ -72,7 +71,7 @@ def _complaints() -> Iterator[None]:
 
 
 class _Encoder:
-    """An engine in a worker; takes numbers of shards, leaves their vectors in the store."""
+    """An engine in a worker: encodes shards by number and writes their vectors to the store."""
 
     def __init__(self, load: dict[str, Any], corpus: Corpus, store: Store, encoding: Encoding):
         self.engine = Engine.load(**load)
@@ -96,7 +95,7 @@ def fill(
     load: dict[str, Any],
     workers: int,
 ) -> Work:
-    """``embed.encode`` by a pool of actors; ``load`` is how each makes its engine."""
+    """``embed.encode`` on a pool of actors; ``load`` holds their arguments for the engine."""
     data = importlib.import_module(f"{_ray().__name__}.data")
     work, missing = missing_shards(store, progress)
     require(workers >= 1, f"{workers} workers; at least 1 is needed")
@@ -123,7 +122,7 @@ def fill(
 
 
 def map_function(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iterator[Any]:
-    """``map`` whose calls run on Ray's workers; a call whose worker dies is made again."""
+    """``map`` with the calls on Ray's workers; a call whose worker dies is repeated."""
     ray = _ray()
     task = ray.remote(max_retries=-1)(_call)
     shared = ray.put(search)
@@ -136,12 +135,12 @@ def map_function(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iter
 def as_done(
     call: Callable[[Any], Any], items: Iterable[Any], sharing: int | None
 ) -> Iterator[tuple[Any, Any]]:
-    """Items with what a call on one of Ray's workers made of each, as they are done.
+    """Pairs of an item and its result, in the order in which Ray's workers finish.
 
     Args:
-        call: made again where its worker dies.
-        items: one a call.
-        sharing: calls that share a GPU, where the cluster has any; None to leave those alone.
+        call: the function to run; repeated where its worker dies.
+        items: one per call.
+        sharing: number of calls that share a GPU, if the cluster has GPUs; None to use none.
     """
     ray = _ray()
     gpus = 1 / sharing if sharing and ray.cluster_resources().get("GPU") else 0

@@ -1,9 +1,9 @@
-"""Universal Dependencies' treebanks (CoNLL-U) as the words and tags that XTREME makes of them.
+"""Reading Universal Dependencies treebanks (CoNLL-U), converted to words and tags as in XTREME.
 
-A fused form that stands for several syntactic words (German "im" for "in dem") is one word again.
-Its part of speech is that of the word nearest to the root, among equally near ones the first in an
-order of precedence, as in XTREME's converter (third_party/ud-conversion-tools, lib/conll.py): near
-means few ancestors, by enhanced dependencies too.
+A multiword token, such as German "im" for "in dem", becomes one word. Its part of speech is that
+of its syntactic word nearest to the root, which has the fewest ancestors, enhanced dependencies
+included. Ties go to the first in an order of precedence. These are the rules of XTREME's converter
+(third_party/ud-conversion-tools, lib/conll.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xtremely.kernels.guard import InputError, require
 COLUMNS = 10
 UNKNOWN = "_"
 ZERO_WIDTH_NON_JOINER = "\u200c"
-# Orders of precedence in conllu_to_conll.py, by language; what they leave out comes last.
+# Orders of precedence in conllu_to_conll.py, by language; tags they do not list come last.
 PRECEDENCE = "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SCONJ X PUNCT"
 OWN_PRECEDENCE = {
     "es": "VERB AUX PRON ADP DET",
@@ -38,7 +38,7 @@ class Word:
     Attributes:
         form: as written.
         tag: part of speech.
-        heads: numbers of the words that it depends on; 0 is the root.
+        heads: indices of the words that it depends on; 0 is the root.
     """
 
     form: str
@@ -46,24 +46,24 @@ class Word:
     heads: frozenset[int]
 
 
-# First and last number of the words that a fused form stands for, and the form.
+# First and last word index of a multiword token, and its form.
 Span = tuple[int, int, str]
 
 
 def read_treebanks(
     files: Sequence[Path], language: str, legal: Sequence[str], **notes: Any
 ) -> Tagged:
-    """The sentences of all files, one after the other.
+    """The sentences of all files, one file after the other.
 
-    Sentences are left out, and counted as ``dropped_sentences``, if all their words or all but one
-    are ``_``: those of treebanks that are distributed without their text. Spaces and zero-width
-    non-joiners inside of words are taken out.
+    Treebanks that are distributed without their text have ``_`` for words. Sentences in which all
+    words or all but one are ``_`` are left out and counted as ``dropped_sentences``. Spaces and
+    zero-width non-joiners inside words are removed.
 
     Args:
-        files: CoNLL-U, compressed or not.
-        language: ISO 639-1, for the precedence.
+        files: CoNLL-U files, compressed or not.
+        language: ISO 639-1 code, for the order of precedence.
         legal: the tags of the task.
-        notes: kept beside the counts.
+        notes: added to the notes beside the counts.
 
     Raises:
         InputError: not CoNLL-U, or a tag that the task does not have, with the line; or no sentence
@@ -124,7 +124,7 @@ def _parsed(
                     f"{where}: fused form {form!r} of words {place}; the next word is {expected}"
                 )
             spans.append((first, last, form))
-        elif "." not in place:  # with a dot: a word that only enhanced dependencies have
+        elif "." not in place:  # a dot marks an empty node of enhanced dependencies
             number_of_head = whole_number(head)
             if place != str(expected) or number_of_head is None:
                 raise InputError(
@@ -151,7 +151,7 @@ def _heads(enhanced: str) -> Iterator[int]:
 def _fused(
     words: list[Word], spans: list[Span], precedence: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """Words and parts of speech, fused forms in the place of what they stand for."""
+    """Words and parts of speech, with multiword tokens in place of their syntactic words."""
     done = 0
     for first, last, form in spans:
         yield from ((word.form, word.tag) for word in words[done : first - 1])
@@ -169,7 +169,7 @@ def _tag(words: list[Word], span: Iterable[int], precedence: list[str]) -> str:
 
 
 def _ancestors(words: list[Word], number: int) -> int:
-    """How many words (the root counts) are above a word."""
+    """The number of a word's ancestors, the root included."""
     above: set[int] = set()
     front = {number}
     while front:

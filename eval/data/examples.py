@@ -1,7 +1,7 @@
-"""What tasks are made of: examples of one language and split, by kind of task.
+"""Data classes for the examples of one language and split, one per kind of task.
 
-Answers are None where a distribution hides them: predictions are then made, and no score is.
-``notes`` says which layout the examples came from and what a reader had to count or repair.
+Answers are None where a release hides them; then predictions are made without a score.
+``notes`` holds the layout that the examples came from and what the reader counted or repaired.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Protocol
 
 
 class Examples(Protocol):
-    """What every kind of examples has; each is a frozen dataclass."""
+    """The interface of all kinds of examples; each is a frozen dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Which layout they came from, and what a reader had to count or repair."""
+        """The layout that they came from, and what the reader counted or repaired."""
         ...
 
     @property
@@ -32,7 +32,7 @@ class Examples(Protocol):
         ...
 
     def every_text(self) -> Iterator[str]:
-        """All texts, as they are tokenised, but for a prompt."""
+        """All texts as they are tokenised, without a prompt."""
         ...
 
 
@@ -72,7 +72,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparable:
-    """Two piles of sentences with some translations among them (kind ``mine``).
+    """Two monolingual sets of sentences, some of them translations (kind ``mine``).
 
     ``gold`` holds (x id, English id) pairs.
     """
@@ -98,7 +98,7 @@ class Comparable:
 
 @dataclass(frozen=True)
 class TextPairs:
-    """Pairs of texts and what holds between them (kind ``pair``)."""
+    """Pairs of texts and their labels (kind ``pair``)."""
 
     first: list[str]
     second: list[str]
@@ -123,7 +123,7 @@ class TextPairs:
 class Tagged:
     """Sentences as words, and a tag for every word (kind ``tag``).
 
-    A word may be empty, where the source has white space for a word.
+    A word is empty where the source has white space in its place.
     """
 
     words: list[list[str]]
@@ -151,10 +151,10 @@ class Question:
     Attributes:
         id: unique in its file.
         text: the question.
-        context: row of the context in ``Questions.contexts``.
+        context: index of the context in ``Questions.contexts``.
         answers: the right answers, all equally right; empty where they are hidden, or where the
             context does not hold one.
-        starts: character offset of each answer in the context, as the file has it.
+        starts: character offset of each answer in the context, as stated in the file.
     """
 
     id: str
@@ -166,7 +166,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions whose answers are parts of contexts (kind ``span``); contexts are shared."""
+    """Questions whose answers are spans of contexts (kind ``span``); questions share contexts."""
 
     contexts: list[str]
     questions: list[Question]
@@ -188,13 +188,13 @@ class Questions:
 
 @dataclass(frozen=True)
 class Choices:
-    """A text and options of which one fits (kind ``choice``).
+    """Texts, each with options of which one is right (kind ``choice``).
 
     Attributes:
-        texts: what is continued or asked about, the question included.
-        options: per example, the same number for all.
-        answers: row of the right option.
-        notes: see the module.
+        texts: the texts to continue or answer, including the question.
+        options: the options of each example, equally many for all.
+        answers: index of the right option.
+        notes: see the module docstring.
     """
 
     texts: list[str]
@@ -218,14 +218,14 @@ class Choices:
 
 @dataclass(frozen=True)
 class Texts:
-    """Running text to learn from without labels (kind ``mlm``)."""
+    """Running text to train on without labels (kind ``mlm``)."""
 
     texts: list[str]
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
-        """Always: the text is its own answer."""
+        """Always true: masked words are their own labels."""
         return True
 
     def __len__(self) -> int:
@@ -241,7 +241,7 @@ Answerable = TextPairs | Tagged | Questions | Choices
 
 
 def chosen(examples: Any, rows: Sequence[int]) -> Any:
-    """The examples of some rows, in their order; contexts that questions share stay whole."""
+    """The examples with the given indices, in that order; all contexts are kept."""
     if isinstance(examples, Questions):
         return replace(examples, questions=[examples.questions[row] for row in rows])
     columns = {one.name: getattr(examples, one.name) for one in fields(examples)}
@@ -254,7 +254,7 @@ def chosen(examples: Any, rows: Sequence[int]) -> Any:
 
 
 def part(examples: Answerable, rows: slice) -> Answerable:
-    """Some of the examples that a head answers, and of contexts those that they need."""
+    """A slice of examples; for questions, with only the contexts that they need."""
     if isinstance(examples, Questions):
         questions = examples.questions[rows]
         places = {row: n for n, row in enumerate(dict.fromkeys(q.context for q in questions))}

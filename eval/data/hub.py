@@ -1,7 +1,7 @@
-"""The hub's tables: a dataset repository by name (``hub:owner/name``), or a copy of it on disk.
+"""Data sets of the Hugging Face Hub: a repository by name (``hub:owner/name``), or a copy on disk.
 
-A copy is laid out as the repositories are: a folder per configuration with a parquet file or more
-per split.
+A copy has the repository's layout: a folder per configuration, with one or more parquet files per
+split.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from xtremely.files.text import is_blank
 from xtremely.kernels.guard import InputError, require
 
 HUB = "hub:"
-# Names of splits that are others on the hub.
+# Splits that have another name on the hub.
 SPLITS = {"dev": "validation"}
-# One of a split's files, as the hub names them: its number and how many there are.
+# A split's file as the hub names it: its number and the number of files.
 _SHARD = re.compile(r".+-([0-9]{5})-of-([0-9]{5})(-[0-9a-f]+)?\.parquet")
-# What a column may hold; a class is a number that the table gives a name to.
+# Legal types of a column; a class is a number with a name in the table.
 TEXT = ("text",)
 LABEL = ("text", "class")
 TEXTS = ("list of text",)
 LABELS = ("list of text", "list of class")
 ENGLISH = ("en", "eng")
-HIDDEN = -1  # the class of a label that is not given
+HIDDEN = -1  # the class of a hidden label
 ANSWERS = ("answer_start: list of whole number, text: list of text",)
 
 
@@ -42,22 +42,22 @@ class Table:
     """The rows of one configuration and split, not read yet.
 
     Attributes:
-        name: for complaints.
-        load: reads the rows.
+        name: its name in error messages.
+        load: function that reads the rows.
     """
 
     name: str
     load: Callable[[], Any]
 
     def columns(self, **wanted: Sequence[str]) -> list[list[Any]]:
-        """The wanted columns, classes by their names ("" for a hidden one), no value null.
+        """The wanted columns, with classes as their names ("" for a hidden label).
 
         Args:
-            wanted: column -> what it may hold, such as ``TEXT``.
+            wanted: column -> its legal types, such as ``TEXT``.
 
         Raises:
-            InputError: unreadable, empty, a column is absent or holds something else, or a value
-                is null.
+            InputError: the table is unreadable or empty, a column is absent or of another type, or
+                a value is null.
         """
         rows = self.load()
         found = {name: _holds(feature) for name, feature in rows.features.items()}
@@ -84,7 +84,7 @@ class Table:
         return [self._named(name, values[name], rows.features[name]) for name in wanted]
 
     def _named(self, column: str, values: list[Any], feature: Any) -> list[Any]:
-        """Class numbers, alone or in lists, as names; anything else as it is."""
+        """Replace class numbers, alone or in lists, by names; other values stay."""
         listed = hasattr(feature, "feature")
         names = getattr(feature.feature if listed else feature, "names", None)
         if names is None:
@@ -102,19 +102,19 @@ class Table:
         return [legible[number] for number in values]
 
     def place(self, row: int) -> str:
-        """Names a row, counted from 0, in a complaint."""
+        """The name of a row, counted from 0, in error messages."""
         return f"{self.name}: row {row + 1}"
 
 
 def find(task: str, language: str, root: Path, configs: Sequence[str], split: str) -> Table | None:
-    """The first of the configurations that is there; None if the root is a folder without any.
+    """The first existing configuration; None if the root is a folder without any.
 
     Args:
-        task: for the complaint.
-        language: for the complaint.
+        task: task name, for error messages.
+        language: language code, for error messages.
         root: ``hub:owner/name``, or a folder.
         configs: names of the same table in several repositories.
-        split: ours or the hub's name.
+        split: our name of the split or the hub's.
 
     Raises:
         Missing: the hub's repository has none of them.
@@ -139,10 +139,10 @@ def translations(table: Table, codes: Collection[str]) -> tuple[list[str], list[
 
     Args:
         table: the table.
-        codes: what the foreign language may be called in it.
+        codes: codes of the foreign language that it may use.
 
     Raises:
-        InputError: other columns, a row of other languages, or one without text.
+        InputError: other columns, a row in other languages, or a row without text.
     """
     texts = ("source_sentence", "target_sentence")
     source, target, *sides = table.columns(
@@ -179,10 +179,10 @@ def _on_hub(task: str, language: str, name: str, configs: Sequence[str], split: 
 
 
 def _ask(question: Callable[..., Any], name: str, *config: str, **split: str) -> Any:
-    """What the hub answers about a repository."""
+    """The hub's answer to a question about a repository."""
     try:
         return question(name, *config, **split)
-    except Exception as error:  # datasets has many kinds for: not there, not reachable
+    except Exception as error:  # datasets raises many types for absent and unreachable
         what = " ".join((f"{HUB}{name}", *config, *split.values()))
         raise InputError(
             f"{what}: the hub did not give it ({error}); check the name and the connection, or"
@@ -191,7 +191,7 @@ def _ask(question: Callable[..., Any], name: str, *config: str, **split: str) ->
 
 
 def _absent_shard(files: Sequence[Path]) -> Path | None:
-    """The first that is missing, where files are numbered ``-00000-of-00002``."""
+    """The first missing file, where files are numbered ``-00000-of-00002``."""
     found = [match for match in (_SHARD.fullmatch(path.name) for path in files) if match]
     there = {(int(match[1]), int(match[2])) for match in found}
     for total in sorted({total for _, total in there}):
@@ -206,7 +206,7 @@ def _absent_shard(files: Sequence[Path]) -> Path | None:
 
 
 def _check_shards(files: Sequence[Path]) -> None:
-    """Raise InputError if a split is there twice: its rows would count double."""
+    """Raise InputError if a split exists twice, as its rows would count double."""
     found = [_SHARD.fullmatch(path.name) for path in files]
     if not any(found):
         return
@@ -229,7 +229,7 @@ def _from_parquet(files: Sequence[Path]) -> Any:
         require(not path.is_dir(), f"{path}: is a folder; a file is needed")
         try:
             tables.append(Dataset(ParquetFile(path).read()))
-        except Exception as error:  # readers of columns raise many kinds
+        except Exception as error:  # column readers raise many types
             reason = str(error).partition("\n")[0]
             raise InputError(f"{path}: not readable as parquet ({reason})") from error
         require(
@@ -240,7 +240,7 @@ def _from_parquet(files: Sequence[Path]) -> Any:
 
 
 def _holds(feature: Any) -> str:
-    """What a column holds, in the words of ``TEXT`` and its like; else the type's own name."""
+    """The type of a column in the words of ``TEXT`` and its like; else the type's own name."""
     if isinstance(feature, dict):
         return ", ".join(f"{name}: {_holds(one)}" for name, one in sorted(feature.items()))
     if hasattr(feature, "names"):

@@ -1,7 +1,7 @@
 """Languages of XTREME and XTREME-R: codes, names, families, branches, scripts.
 
-Families and branches after Glottolog and Ethnologue at the level used in the XTREME paper
-(Table 5); scripts by ISO 15924 names of the script that the benchmark's text is written in.
+Families and branches follow Glottolog and Ethnologue, at the level of the XTREME paper (Table 5).
+Scripts have ISO 15924 names and are those of the benchmark's text.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ LANGUAGES: dict[str, Language] = {
 
 
 def codes(text: str) -> tuple[str, ...]:
-    """Language codes written with spaces between them."""
+    """Split a text of space-separated language codes."""
     return tuple(text.split())
 
 
@@ -104,7 +104,7 @@ XTREME = codes(
 
 
 def language(code: str) -> Language:
-    """The language of an ISO 639-1 code."""
+    """The language with an ISO 639-1 code."""
     if code not in LANGUAGES:
         raise unknown("language", code, LANGUAGES)
     return LANGUAGES[code]

@@ -1,4 +1,4 @@
-"""Reading text pairs with a label from tab-separated files, with and without a header."""
+"""Reading labelled text pairs from tab-separated files, with or without a header."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from xtremely.eval.data.hub import LABEL, Table
 from xtremely.eval.data.readers import read_lines
 from xtremely.kernels.guard import InputError, require
 
-# Where a row stands, for complaints, and its fields.
+# File and line of a row, for error messages, and its fields.
 Row = tuple[str, list[str]]
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
-    """The rows of a tab-separated file, quotes undone where a csv writer made it.
+    """The rows of a tab-separated file, unquoted where a csv writer made it.
 
     Args:
         path: a text file, compressed or not.
-        columns: the columns to take, by their names in the first line; none if there is no such
-            line and all are taken.
+        columns: names in the header of the columns to take; empty if there is no header and all
+            are taken.
 
     Raises:
-        InputError: empty, a column is absent or there twice, or a row has more or fewer columns
+        InputError: empty, a column is absent or exists twice, or a row has more or fewer columns
             than the first.
     """
     fields = [line.split("\t") for line in read_lines(path)]
@@ -53,7 +53,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
 
 
 def table_rows(table: Table, columns: Sequence[str]) -> list[Row]:
-    """The rows of a table of the hub, all of them text."""
+    """The text rows of a Hugging Face table."""
     rows = list(zip(*table.columns(**dict.fromkeys(columns, LABEL)), strict=True))
     return [(table.place(number), list(row)) for number, row in enumerate(rows)]
 
@@ -64,15 +64,15 @@ def text_pairs(
     renamed: Mapping[str, str] | None = None,
     **notes: Any,
 ) -> TextPairs:
-    """Rows of two texts and a label, or of two texts alone.
+    """Text pairs from rows of two texts and a label, or of two texts alone.
 
-    Empty texts are kept, for scores count all examples of a benchmark, and counted in the notes.
+    Empty texts are kept and counted in the notes, because scores count all examples of a benchmark.
 
     Args:
         rows: see ``read_table``.
         legal: the labels of the task.
         renamed: label in the file -> label of the task, where they differ.
-        notes: kept beside the count.
+        notes: added to the notes beside the count.
 
     Raises:
         InputError: other columns, or a label that the task does not have.
@@ -100,7 +100,7 @@ def read_pairs(
 
 
 def with_labels(pairs: TextPairs, path: Path, legal: Sequence[str], **notes: Any) -> TextPairs:
-    """Pairs whose labels stand in a file of their own, a label a line in their order."""
+    """Pairs with labels from a separate file, one label per line in the same order."""
     lines = read_lines(path)
     require(
         len(lines) == len(pairs),
@@ -113,7 +113,7 @@ def with_labels(pairs: TextPairs, path: Path, legal: Sequence[str], **notes: Any
 def _checked(
     found: list[tuple[str, str]], legal: Sequence[str], renamed: Mapping[str, str]
 ) -> list[str] | None:
-    """The labels, None if all are hidden."""
+    """The labels; None if all are hidden."""
     labels = [renamed.get(label, label) for label in (label.strip() for _, label in found)]
     if not any(labels):
         return None
@@ -126,9 +126,9 @@ def _checked(
 
 
 def _quoted(rows: list[list[str]], path: Path) -> bool:
-    """Whether a csv writer made the file: it quotes every field that holds a quotation mark.
+    """Whether a csv writer made the file: every field that holds a quotation mark is quoted.
 
-    One that quotes some of them only is remarked on.
+    A warning is given if only some of them are.
     """
     fields = [(n, field) for n, row in enumerate(rows, 1) for field in row if '"' in field]
     plain = [(number, field) for number, field in fields if _unquoted(field) == field]
@@ -143,6 +143,6 @@ def _quoted(rows: list[list[str]], path: Path) -> bool:
 
 
 def _unquoted(field: str) -> str:
-    """The text that a csv writer would have written as the field; the field itself if none."""
+    """The text that a csv writer writes as this field; the field itself if there is none."""
     text = field[1:-1].replace('""', '"')
     return text if '"' in text and field == '"' + text.replace('"', '""') + '"' else field

@@ -1,6 +1,6 @@
-"""Reading benchmark files as they are distributed, strictly.
+"""Strict readers for benchmark files as they are distributed.
 
-Every complaint names the file and, where there is one, the line. Nothing is repaired silently.
+Every error message names the file and, where there is one, the line. Nothing is repaired silently.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Schema = TypeVar("Schema")
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _ENDINGS = ("", *_OPENERS, *(suffix.upper() for suffix in _OPENERS))
-# How files begin that are no UTF-8 text, and what they are.
+# First bytes of files that are not UTF-8 text -> what these files are.
 _OTHER_FORMS = {
     b"\x1f\x8b": "gzip without .gz at the end of its name",
     b"BZh": "bzip2 without .bz2 at the end of its name",
@@ -44,7 +44,7 @@ _DIGITS = re.compile("[0-9]{1,18}")
 
 
 class Missing(InputError):
-    """A task's data for a language is not where it was looked for."""
+    """A task's data for a language was not found."""
 
     def __init__(self, task: str, language: str, places: Sequence[Path | str]):
         self.task, self.language = task, language
@@ -56,7 +56,7 @@ class Missing(InputError):
 
 
 class Incomplete(InputError):
-    """A task's data for a language is there in part: files that belong together are not all there.
+    """A task's data for a language is incomplete: some files of a layout are missing.
 
     Attributes:
         task: its name.
@@ -73,7 +73,7 @@ class Incomplete(InputError):
 
 
 class Damaged(InputError):
-    """A task's data for a language is there and cannot be read as what it should be.
+    """A task's data for a language exists but cannot be read.
 
     Attributes:
         task: its name.
@@ -86,9 +86,9 @@ class Damaged(InputError):
 
 
 def existing(path: Path) -> Path | None:
-    """The file as named or in a compressed form (.gz, .bz2, .xz, in capitals too).
+    """The file, plain or compressed (.gz, .bz2, .xz, also in capitals); None if there is none.
 
-    A folder or a broken link of the name counts: reading it says what it is.
+    A folder or a broken link with the name counts; reading it gives the proper error.
     """
     for suffix in _ENDINGS:
         candidate = path.with_name(path.name + suffix)
@@ -98,16 +98,16 @@ def existing(path: Path) -> Path | None:
 
 
 def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple[int, list[Path]]:
-    """The first layout whose files are all there: its number and the files.
+    """The first layout whose files all exist: its index and the files.
 
     Args:
-        task: for the complaint.
-        language: for the complaint.
+        task: task name, for error messages.
+        language: language code, for error messages.
         layouts: alternatives, each a list of files that belong together.
 
     Raises:
         Missing: no layout has any of its files.
-        Incomplete: a layout is there in part.
+        Incomplete: only some files of a layout exist.
     """
     for number, files in enumerate(layouts):
         found = [existing(path) for path in files]
@@ -121,24 +121,24 @@ def locate(task: str, language: str, layouts: Sequence[Sequence[Path]]) -> tuple
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, compressed or not, line ends removed.
+    """The lines of a UTF-8 text file, compressed or not, without line ends.
 
     Raises:
-        InputError: unreadable, truncated or not UTF-8, with the line; or the file is there in two
-            forms, say plain and as .gz, that differ.
+        InputError: unreadable, truncated or not UTF-8, with the line; or the file exists in two
+            forms that differ, e.g. plain and as .gz.
     """
     return split_lines(_content(path), str(path))
 
 
 def read_json(path: Path, schema: type[Schema]) -> Schema:
-    """The value in a JSON file, compressed or not, of a type that pydantic understands."""
+    """The value in a JSON file, compressed or not, validated by pydantic against ``schema``."""
     text = _text(_content(path), str(path))
     require(bool(text.strip()), f"{path}: the file is empty")
     return parse_json(text, schema, str(path))
 
 
 def read_json_lines(path: Path, schema: type[Schema]) -> list[Schema]:
-    """The values in a file of one JSON value a line, each of the schema."""
+    """The values in a file with one JSON value per line, each validated against ``schema``."""
     lines = read_lines(path)
     require(bool(lines), f"{path}: the file is empty")
     return [
@@ -148,7 +148,7 @@ def read_json_lines(path: Path, schema: type[Schema]) -> list[Schema]:
 
 
 def _content(path: Path) -> bytes:
-    """A file's bytes, unpacked. Where it is there in several forms, they must be the same."""
+    """A file's bytes, decompressed; if it exists in several forms, they must be equal."""
     data = _unpacked(path)
     packed = path.suffix.lower() in _OPENERS
     plain = path.with_suffix("") if packed else path
@@ -180,7 +180,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _text(data: bytes, where: str) -> str:
-    """Bytes as text; UTF-8 without NUL bytes and lone carriage returns."""
+    """Decode UTF-8 without NUL bytes and lone carriage returns."""
     for start, form in _OTHER_FORMS.items():
         require(not data.startswith(start), f"{where}: not UTF-8 text but {form}")
     if b"\0" in data:
@@ -205,9 +205,9 @@ def _text(data: bytes, where: str) -> str:
 
 
 def split_lines(data: bytes, where: str) -> list[str]:
-    """The lines of UTF-8 bytes; ``where`` names them in a complaint.
+    """The lines of UTF-8 bytes; ``where`` is their name in error messages.
 
-    Lines end at a line feed and nowhere else: sentences may hold other separators of Unicode.
+    Only a line feed ends a line, as sentences may contain other Unicode separators.
 
     Raises:
         InputError: not UTF-8, a NUL byte or a lone carriage return, with the line.
@@ -219,12 +219,12 @@ def split_lines(data: bytes, where: str) -> list[str]:
 
 
 def whole_number(text: str) -> int | None:
-    """The number that a text of ASCII digits writes; None for another text, or above 18 digits."""
+    """The number in a text of ASCII digits; None for other texts and more than 18 digits."""
     return int(text) if _DIGITS.fullmatch(text) else None
 
 
 def check_id(name: str, where: str) -> None:
-    """Raise InputError for an id that is blank or that would break the lines of a file."""
+    """Raise InputError for an id that is blank or contains a tab, a line break or NUL."""
     require(
         not is_blank(name) and not any(sign in name for sign in "\t\n\r\0"),
         f"{where}: the id is {name!r}; legal: a text without tabs and line breaks that can be seen",
@@ -232,7 +232,7 @@ def check_id(name: str, where: str) -> None:
 
 
 def read_sentences(path: Path) -> list[str]:
-    """One sentence a line, none empty, without ids."""
+    """The sentences of a file with one sentence per line, none empty."""
     lines = read_lines(path)
     require(bool(lines), f"{path}: the file is empty")
     require(
@@ -250,7 +250,7 @@ def read_sentences(path: Path) -> list[str]:
 
 
 def check_sides(x: Sequence[str], en: Sequence[str], where: str) -> None:
-    """Raise InputError where the translations are the sentences themselves."""
+    """Raise InputError if the translations are copies of the sentences."""
     require(
         list(x) != list(en),
         f"{where}: both languages have the same sentences; one of them must be replaced by its own",
@@ -258,7 +258,7 @@ def check_sides(x: Sequence[str], en: Sequence[str], where: str) -> None:
 
 
 def read_aligned(x: Path, en: Path) -> tuple[list[str], list[str]]:
-    """Two files of sentences, line n translating line n."""
+    """The sentences of two files whose lines translate each other."""
     left, right = read_sentences(x), read_sentences(en)
     check_sides(left, right, f"{x} and {en}")
     require(
@@ -269,7 +269,7 @@ def read_aligned(x: Path, en: Path) -> tuple[list[str], list[str]]:
 
 
 def read_identified(path: Path) -> tuple[list[str], list[str]]:
-    """``id TAB sentence`` lines: ids (unique) and sentences (not empty)."""
+    """The unique ids and non-empty sentences of a file of ``id TAB sentence`` lines."""
     ids: list[str] = []
     texts: list[str] = []
     seen: set[str] = set()
@@ -290,7 +290,7 @@ def read_identified(path: Path) -> tuple[list[str], list[str]]:
 
 
 def read_id_pairs(path: Path, x_ids: Iterable[str], en_ids: Iterable[str]) -> set[tuple[str, str]]:
-    """``id TAB id`` lines, every id known."""
+    """The pairs of a file of ``id TAB id`` lines; every id must be known."""
     known_x, known_en = set(x_ids), set(en_ids)
     pairs: set[tuple[str, str]] = set()
     for number, line in enumerate(read_lines(path), start=1):
@@ -304,6 +304,6 @@ def read_id_pairs(path: Path, x_ids: Iterable[str], en_ids: Iterable[str]) -> se
 
 
 def text_hash(*parts: object) -> str:
-    """SHA-256 of what was read, whatever file format it came in."""
+    """SHA-256 of the data that was read, independent of its file format."""
     encoded = json.dumps(parts, ensure_ascii=False, sort_keys=True, default=sorted)
     return hashlib.sha256(encoded.encode("utf-8", "surrogatepass")).hexdigest()

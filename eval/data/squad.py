@@ -1,7 +1,7 @@
-"""Reading questions on contexts: SQuAD's JSON in its variants, and the hub's tables of it.
+"""Reading extractive question answering data: SQuAD's JSON, its variants and Hugging Face tables.
 
-What is odd is kept and counted in the notes: ``unmatched_answers`` (an answer's offset does not
-point at its text; remarked on once for a file) and ``empty_questions``.
+Two oddities are kept and counted in the notes: ``unmatched_answers`` (an answer's offset does not
+point at its text; one warning per file) and ``empty_questions``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xtremely.kernels.guard import InputError, require
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it stands in a file; values that only some readers need are not checked yet."""
+    """An answer as in the file; values that only some readers need are not checked yet."""
 
     text: object
     answer_start: object = None
@@ -29,7 +29,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class StatedQuestion:
-    """A question as it stands in a file."""
+    """A question as in the file."""
 
     id: str
     answers: list[Answer]
@@ -46,7 +46,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Article:
-    """What SQuAD has a title for."""
+    """The paragraphs that SQuAD groups under a title."""
 
     paragraphs: list[Paragraph]
 
@@ -58,22 +58,22 @@ class Document:
     data: list[Article]
 
 
-# Id, question, context, answers and their offsets, as they stand.
+# Id, question, context, answers and their offsets, as in the file.
 Row = tuple[str, Any, Any, list[Any], list[Any]]
 
 
 def read_squad(path: Path, prefix: str = "", unanswerable: bool = False, **notes: Any) -> Questions:
-    """A file of SQuAD's JSON, compressed or not.
+    """The questions of a file of SQuAD's JSON, compressed or not.
 
-    It has ``data`` (or is what this holds), ``paragraphs`` with ``context`` and ``qas``, questions
-    with ``id``, ``question`` and ``answers``, answers with ``text`` and ``answer_start``; anything
-    else is ignored. Where all answers are empty, they are hidden.
+    The file holds ``data`` (or its value directly), ``paragraphs`` with ``context`` and ``qas``,
+    questions with ``id``, ``question`` and ``answers``, answers with ``text`` and
+    ``answer_start``. Anything else is ignored. If all answers are empty, they count as hidden.
 
     Args:
         path: the file.
-        prefix: take questions whose id begins so, of a file of several languages.
+        prefix: take only questions whose id starts with it, from a file of several languages.
         unanswerable: whether some questions have no answer in their context, as in SQuAD v2.0.
-        notes: kept beside the counts.
+        notes: added to the notes beside the counts.
 
     Raises:
         InputError: broken JSON, another structure, no question, an id that occurs twice, or a
@@ -83,10 +83,10 @@ def read_squad(path: Path, prefix: str = "", unanswerable: bool = False, **notes
 
 
 def read_articles(path: Path) -> list[Article]:
-    """What a file of SQuAD's JSON holds, its structure checked, its texts and offsets not.
+    """The articles of a file of SQuAD's JSON; only its structure is checked.
 
     Raises:
-        InputError: broken JSON or another structure; the field is named.
+        InputError: broken JSON or another structure; the message names the field.
     """
     document = read_json(path, object)
     try:
@@ -102,7 +102,7 @@ def read_articles(path: Path) -> list[Article]:
 
 
 def squad_rows(table: Table, prefix: str = "", **notes: Any) -> Questions:
-    """The questions of a table of the hub; see ``read_squad``."""
+    """The questions of a Hugging Face table; see ``read_squad``."""
     columns = table.columns(id=TEXT, question=TEXT, context=TEXT, answers=ANSWERS)
     rows = (
         (*row, answers["text"], answers["answer_start"])
@@ -171,7 +171,7 @@ def _check_types(where: str, texts: list[Any], starts: list[Any]) -> None:
 
 
 def stands_at(context: str, answer: str, start: int) -> bool:
-    """Whether an answer stands at its offset in a context."""
+    """Whether an answer is found at its offset in a context."""
     return start >= 0 and context.startswith(answer, start)
 
 

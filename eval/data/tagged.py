@@ -1,8 +1,8 @@
 """Reading sentences with a tag for every word.
 
-What is odd but scored all the same is kept and counted in the notes: ``empty_words`` (nothing but
-white space) and ``broken_spans`` (an I-X that follows neither B-X nor I-X: it opens a span for the
-benchmark's scorer, see ``metrics.spans``; remarked on once for a file).
+Two oddities are kept, scored and counted in the notes: ``empty_words`` (only white space) and
+``broken_spans`` (an I-X after neither B-X nor I-X, which opens a span for the benchmark's scorer,
+see ``metrics.spans``; one warning per file).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from xtremely.kernels.guard import InputError, require
 
 
 def read_tagged(path: Path, legal: Sequence[str], prefix: str = "", **notes: Any) -> Tagged:
-    """A file of ``word TAB tag`` lines, or of words alone, with blank lines between sentences.
+    """The sentences of a file of ``word TAB tag`` lines, or words alone, separated by blank lines.
 
     Args:
         path: a text file, compressed or not.
         legal: the tags of the task.
-        prefix: how every word begins, as in WikiANN: with its language and a colon.
-        notes: kept beside the counts.
+        prefix: prefix of every word, which is removed; in WikiANN, the language and a colon.
+        notes: added to the notes beside the counts.
 
     Raises:
         InputError: empty; a tag that the task does not have; a word without a tag where others
-            have one; other columns. The line is named.
+            have one; other columns. The message names the line.
     """
     lines = [line.rstrip() for line in read_lines(path)]
     filled = [line for line in lines if line]
@@ -48,7 +48,7 @@ def read_tagged(path: Path, legal: Sequence[str], prefix: str = "", **notes: Any
             f"{where}: {line!r} does not begin with {prefix!r} as words of this language do; is it"
             " the file of another one?"
         )
-    # One split of the whole file: a list per line costs several times as much.
+    # Split the whole file at once: a list per line takes several times as long.
     fields = "\t".join(filled).split("\t")
     words, tags = fields[:: tabs + 1], fields[1::2] if tabs else []
     if not {*tags} <= {*legal}:
@@ -61,11 +61,11 @@ def read_tagged(path: Path, legal: Sequence[str], prefix: str = "", **notes: Any
 
 
 def tagged_rows(table: Table, words: str, tags: str, legal: Sequence[str], **notes: Any) -> Tagged:
-    """The sentences of a table of the hub, from its columns of words and of tags.
+    """The sentences of a Hugging Face table, from its columns of words and of tags.
 
     Raises:
         InputError: other columns, unequal numbers of words and tags, or a tag that the task does
-            not have. The row is named.
+            not have. The message names the row.
     """
     sentences, labels = table.columns(**{words: TEXTS, tags: LABELS})
     require(any(sentences), f"{table.name}: no sentence has a word")
@@ -82,7 +82,7 @@ def tagged_rows(table: Table, words: str, tags: str, legal: Sequence[str], **not
 
 
 def tagged(words: list[list[str]], tags: list[list[str]] | None, **notes: Any) -> Tagged:
-    """Sentences whose tags are legal, with what is odd about them counted."""
+    """Sentences with legal tags, with their oddities counted in the notes."""
     counts = {
         "empty_words": sum(sentence.count("") for sentence in words),
         "broken_spans": _broken_spans(tags or ()),
@@ -91,7 +91,7 @@ def tagged(words: list[list[str]], tags: list[list[str]] | None, **notes: Any) -
 
 
 def _remarked(data: Tagged, source: Path | str) -> Tagged:
-    """The same sentences; broken spans are said once for a file."""
+    """The same sentences, after one warning per file about broken spans."""
     broken = data.notes.get("broken_spans", 0)
     if broken:
         warnings.warn(
@@ -125,7 +125,7 @@ def _broken_spans(tags: Sequence[Sequence[str]]) -> int:
 
 
 def _first(path: Path, lines: list[str], wrong: Callable[[str], bool]) -> tuple[str, str]:
-    """Where the first line stands that is filled and wrong, and the line."""
+    """The place of the first non-blank wrong line, and the line."""
     return next(
         (f"{path}:{number}", line)
         for number, line in enumerate(lines, start=1)

@@ -1,8 +1,8 @@
-"""Scoring the retrieval tasks from embeddings: aligned sentences, and comparable corpora.
+"""Bitext retrieval and mining: scoring embeddings on aligned sentences and comparable corpora.
 
-Each function takes a task's data and a way to get the vectors of a layer and pooling, and gives
-the scored variants of one language (settings, score, n, details) with the predictions of the
-setting that the benchmark scores.
+The scoring functions take a task's data and a function that returns the vectors of a layer and
+pooling. They yield the scored variants of one language (settings, score, n, details), with the
+predictions for the setting that the benchmark scores.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from xtremely.retrieval.mining import (
 )
 
 SCORINGS = ("cosine", "ratio")
-# Direction of a mined pair: which side looks for its translation on the other.
+# Direction of a mined pair: which side's sentences are the queries.
 MINED_DIRECTION = {"forward": "x->en", "backward": "en->x", "max": "both", "intersect": "both"}
 
 
 @dataclass(frozen=True)
 class Space:
-    """One way of making vectors: a layer, a pooling, centred or not."""
+    """An embedding space: a layer, a pooling, centred or not."""
 
     layer: int
     pooling: str
@@ -45,7 +45,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Spaces:
-    """The ways of making vectors that are compared.
+    """The embedding spaces that are compared.
 
     Attributes:
         every: all of them.
@@ -60,7 +60,7 @@ class Spaces:
 
 @dataclass(frozen=True, kw_only=True)
 class Matched(ScoredVariant):
-    """One way of finding translations, scored."""
+    """A scored variant of a retrieval task: space, direction, scoring and retrieval."""
 
     space: Space
     direction: str
@@ -69,7 +69,7 @@ class Matched(ScoredVariant):
 
     @property
     def variant(self) -> dict[str, Any]:
-        """What tells it from other variants of its cell, by the record's keys."""
+        """The values that distinguish it from other variants of its cell, by record key."""
         return {
             "direction": self.direction,
             "layer": self.space.layer,
@@ -84,7 +84,7 @@ Vectors = Callable[[Space], tuple[np.ndarray, np.ndarray]]
 
 
 def is_headline(one: Matched, task: Task, space: Space) -> bool:
-    """Whether the variant is the one that the benchmark scores, in the space that it is about."""
+    """Whether a variant is the one that the benchmark scores; ``space`` is the headline space."""
     assert isinstance(task.rules, RetrievalRules)
     return (
         one.space == space
@@ -95,7 +95,7 @@ def is_headline(one: Matched, task: Task, space: Space) -> bool:
 
 
 def texts_of(data: Parallel | Comparable) -> tuple[list[str], list[str]]:
-    """The texts to embed: the foreign side, the English side (mining: each text once)."""
+    """The texts to embed, foreign and English; for mining, duplicates are removed."""
     if isinstance(data, Parallel):
         return data.x, data.en
     return unique(data.x.texts), unique(data.en.texts)
@@ -107,7 +107,7 @@ def unique(texts: list[str]) -> list[str]:
 
 
 def neighbourhood(task: Task, vectors: Vectors, space: Space) -> Bitext:
-    """Mutual neighbours of the two sides in a space, as the task defines them."""
+    """Nearest neighbours of the two sides in both directions, by the task's rules."""
     assert isinstance(task.rules, RetrievalRules)
     centre = space.centring == "mean"
     x, en = (unit_rows(side, centre) for side in vectors(space))
@@ -117,7 +117,7 @@ def neighbourhood(task: Task, vectors: Vectors, space: Space) -> Bitext:
 def score_parallel(
     task: Task, splits: dict[str, Parallel], vectors: dict[str, Vectors], spaces: list[Space]
 ) -> Iterator[Matched]:
-    """Accuracy of finding each sentence's translation, both directions, cosine and ratio."""
+    """Accuracy of retrieving translations, in both directions, by cosine and ratio margin."""
     for split, data in splits.items():
         for space in spaces:
             bitext = neighbourhood(task, vectors[split], space)
@@ -139,7 +139,7 @@ def score_parallel(
 
 
 def _require_finite(scores: np.ndarray, split: str, scoring: str) -> None:
-    """Raise InputError for scores among which no best one can be told."""
+    """Raise InputError for scores that are not finite, as no best one can be chosen."""
     bad = np.flatnonzero(~np.isfinite(scores))
     require(
         len(bad) == 0,
@@ -149,7 +149,7 @@ def _require_finite(scores: np.ndarray, split: str, scoring: str) -> None:
 
 
 def _accuracy(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> float | None:
-    """Share of right rows, 0 to 100; ``en_to_x[i]`` is the x of English row i."""
+    """Percentage of right rows; ``en_to_x[i]`` is the foreign row of English row i."""
     if en_to_x is None:
         return None
     gold = np.asarray(en_to_x)
@@ -159,7 +159,7 @@ def _accuracy(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> f
 
 
 def _in_submission_order(data: Parallel, found: np.ndarray) -> list[str]:
-    """Rows of x for the English lines sorted as XTREME's download script sorts them."""
+    """Foreign rows for the English lines, in the order of XTREME's download script."""
     order = sorted(range(len(data.en)), key=lambda row: data.en[row].strip())
     return [str(found[row]) for row in order]
 
@@ -167,7 +167,7 @@ def _in_submission_order(data: Parallel, found: np.ndarray) -> list[str]:
 def score_comparable(
     task: Task, splits: dict[str, Comparable], vectors: dict[str, Vectors], spaces: list[Space]
 ) -> Iterator[Matched]:
-    """F1 of mined pairs; the threshold comes from the first split's gold and stays."""
+    """F1 of mined pairs; the threshold is tuned on the first split's gold and used for all."""
     for space in spaces:
         thresholds: dict[tuple[str, str], float] = {}
         tuned_on = None
@@ -186,7 +186,7 @@ def score_comparable(
 
 
 def _named(pairs: Pairs, data: Comparable) -> list[tuple[float, tuple[str, str]]]:
-    """Candidates as id pairs. Sentences that occur more than once have no id, as in XTREME."""
+    """Candidates with scores as id pairs; sentences that occur twice have no id, as in XTREME."""
     x_ids, en_ids = _ids_of_unique(data.x), _ids_of_unique(data.en)
     named = []
     rows = zip(pairs.x.tolist(), pairs.y.tolist(), pairs.scores.tolist(), strict=True)
@@ -197,7 +197,7 @@ def _named(pairs: Pairs, data: Comparable) -> list[tuple[float, tuple[str, str]]
 
 
 def _ids_of_unique(side: Side) -> list[str]:
-    """The id of every distinct text, empty for a text that occurs more than once."""
+    """The id of every distinct text; empty for a text that occurs more than once."""
     ids: dict[str, str] = {}
     for name, text in zip(side.ids, side.texts, strict=True):
         ids[text] = "" if text in ids else name
@@ -240,10 +240,10 @@ def _mined(
 
 
 def limited(data: Parallel | Comparable, limit: int) -> Parallel | Comparable:
-    """A smaller task for a quick look: no score of it is the benchmark's.
+    """A subset for a quick check; its scores do not compare with the benchmark's.
 
-    The first ``limit`` aligned sentences; of comparable corpora ``limit`` sentences a side, those
-    of gold pairs first (with fewer, hardly any pair would survive).
+    The first ``limit`` aligned sentences, or ``limit`` sentences per side of comparable corpora.
+    There, sentences of gold pairs come first, as hardly any pair would survive otherwise.
     """
     if isinstance(data, Parallel):
         if data.en_to_x is not None and data.en_to_x == list(range(len(data.en))):
@@ -260,20 +260,20 @@ def limited(data: Parallel | Comparable, limit: int) -> Parallel | Comparable:
 
 
 def _first(side: Side, wanted: set[str], limit: int) -> Side:
-    """The wanted ids, then the others in order, ``limit`` in all, in file order."""
+    """A side cut to ``limit`` sentences in file order, the wanted ids preferred."""
     ranked = sorted(range(len(side.ids)), key=lambda row: side.ids[row] not in wanted)
     rows = sorted(ranked[:limit])
     return Side([side.ids[row] for row in rows], [side.texts[row] for row in rows])
 
 
 def score_rows(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    """Accuracy of a row a line, and the number of lines."""
+    """Accuracy of a file with one row number per line, and the number of lines."""
     found, truth = submission.read_rows(predicted, gold)
     return metrics.accuracy(found, truth), len(truth)
 
 
 def score_pairs(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    """F1, precision and recall of two ids a line, and the number of gold pairs."""
+    """F1, precision and recall of a file with two ids per line, and the number of gold pairs."""
     found, truth = submission.read_pairs(predicted, gold)
     return metrics.pairs(found, truth), len(truth)
 

@@ -1,4 +1,4 @@
-"""Text pairs: two texts a sequence, one label each."""
+"""Classification of text pairs: both texts in one sequence, one label per pair."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from xtremely.eval.tasks.task import LabelRules, Task
 
 
 class Outputs:
-    """A head's outputs for whole sequences, put back in order; see ``ModelInputs``.
+    """Collects a head's outputs per sequence in input order; see ``ModelInputs``.
 
     Attributes:
         tokens: the N sequences.
-        values: [N, C], filled as batches are taken.
+        values: [N, C] outputs, filled batch by batch.
     """
 
     def __init__(self, tokens: Tokens, outputs: int):
@@ -52,7 +52,7 @@ class Outputs:
 
 
 class Pairs(Outputs):
-    """Text pairs as sequences for a head, and the labels that its outputs give."""
+    """Text pairs as input sequences, and the labels predicted from the head's outputs."""
 
     def __init__(
         self, engine: Engine, head: Head, task: Task, examples: TextPairs, max_length: int
@@ -62,7 +62,7 @@ class Pairs(Outputs):
         self._labels = head.labels
 
     def predictions(self) -> list[str]:
-        """The likeliest label of every pair."""
+        """The most likely label of every pair."""
         return [self._labels[label] for label in self.values.argmax(dim=1).tolist()]
 
 
@@ -72,19 +72,19 @@ def measure(task: Task, language: str, examples: TextPairs, predictions: list[st
 
 
 def lines(examples: TextPairs | Choices, predictions: list[str]) -> list[str]:
-    """The prediction file: a prediction a line."""
+    """The prediction file: one prediction per line."""
     return predictions
 
 
 def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    """Accuracy of a label a line, and the number of lines."""
+    """Accuracy of a file with one label per line, and the number of lines."""
     assert isinstance(task.rules, LabelRules)
     found, truth = submission.read_labels(predicted, gold, task.rules.labels)
     return metrics.accuracy(found, truth), len(truth)
 
 
 def guessing(task: Task) -> float:
-    """Accuracy of guessing among the labels, 0 to 100."""
+    """Accuracy of a uniform guess among the labels, 0 to 100."""
     assert isinstance(task.rules, LabelRules)
     return 100 / len(task.rules.labels)
 
@@ -103,7 +103,7 @@ def features(
 
 
 def shuffled(examples: TextPairs, dice: np.random.Generator) -> TextPairs:
-    """The labels dealt out anew."""
+    """The examples with their labels permuted at random."""
     labels = examples.labels or []
     return replace(examples, labels=[labels[n] for n in dice.permutation(len(labels))])
 

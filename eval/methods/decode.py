@@ -1,4 +1,4 @@
-"""Answers from spans of tokens: the best over a question's windows, as text of its context."""
+"""Decoding extractive answers: the best token spans over a question's windows, as text."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from xtremely.kernels.packing import Layout
 from xtremely.kernels.span import Spans
 
 Ranked = list[tuple[float, int, int]]  # score, first and last token in the context; best first
-# The model's tokenizer, a context, its tokens, an answer's first and last token -> its text.
+# (tokenizer, context, tokens of the context, first and last token of an answer) -> answer text.
 Wording = Callable[[Tokenizer, str, Pieces, int, int], str]
 
-# The zero-width non-joiner and joiner, skin colours, and the letters of emoji flags.
+# The zero-width non-joiner and joiner, skin tones, and the letters of emoji flags.
 _JOINED = frozenset(map(chr, [0x200C, 0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080)]))
 _WORD = re.compile("[^ \t\r\n\u202f]+")
 _CLEAN = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
@@ -30,15 +30,16 @@ _SPLIT = pre_tokenizers.BertPreTokenizer()
 
 
 def likeliest(logits: Tensor, layout: Layout, count: int) -> Tensor:
-    """Which tokens are among the ``count`` highest of their sequence, the earlier of equal ones.
+    """Mark the ``count`` highest logits of every sequence; of equal ones, the earlier.
 
-    run_squad.py pairs 20 begins with 20 ends chosen so, from all tokens of a window: with a special
-    token or the question's among them, fewer are left. (It also ranks padding, which is not here.)
+    run_squad.py pairs 20 starts with 20 ends chosen this way from all tokens of a window. Special
+    and question tokens among them are dropped, so fewer may be left. (It also ranks padding, which
+    packed batches do not have.)
 
     Args:
         logits: [T].
-        layout: where the T tokens' sequences lie.
-        count: tokens of a sequence.
+        layout: the boundaries of the sequences in the T tokens.
+        count: tokens to mark per sequence.
 
     Returns:
         [T] bool.
@@ -52,15 +53,15 @@ def likeliest(logits: Tensor, layout: Layout, count: int) -> Tensor:
 
 
 def merge(found: Spans, windows: Windows, best: int) -> Iterator[Ranked]:
-    """The best spans of every question in turn, from those of all windows.
+    """Yield the best spans of every question in turn, over all of its windows.
 
-    Of equal scores the span that begins earlier comes first, then the one that ends earlier:
-    neither the order of batches nor that of windows shows. A question without a window has none.
+    Of equal scores, the span that starts earlier comes first, then the one that ends earlier. So
+    the order of batches and windows does not matter. A question without a window has no span.
 
     Args:
-        found: scores, first and last tokens as ``kernels.span`` gives them, each [W, spans].
+        found: scores, first and last tokens as ``kernels.span`` returns them, each [W, spans].
         windows: the same W windows.
-        best: spans kept of a question.
+        best: number of spans to keep per question.
     """
     scores, begins, ends = (one.cpu().numpy() for one in found)
     begins, ends = begins + windows.shift[:, None], ends + windows.shift[:, None]
@@ -72,7 +73,7 @@ def merge(found: Spans, windows: Windows, best: int) -> Iterator[Ranked]:
 
 
 def worded(ranked: Ranked, text: Callable[[int, int], str]) -> Iterator[tuple[str, float]]:
-    """Spans as texts with their scores, best first: no text twice, and none that is empty."""
+    """Spans as texts with their scores, best first, without duplicates and empty texts."""
     seen = {""}
     for score, first, last in ranked:
         answer = text(first, last)
@@ -82,11 +83,11 @@ def worded(ranked: Ranked, text: Callable[[int, int], str]) -> Iterator[tuple[st
 
 
 def by_offsets(tokenizer: Tokenizer, context: str, pieces: Pieces, first: int, last: int) -> str:
-    """The characters that the tokens stand for: part of the context, whatever its script.
+    """The part of the context that the tokens cover, by character offsets, for any script.
 
-    A tokenizer that composes characters or strips accents knows an "é" of two characters by its
-    first one only. So the answer goes on over what belongs to its last character, up to the next
-    token.
+    For a tokenizer that composes characters or strips accents, the offsets of a two-character "é"
+    cover the first character only. So the answer is extended over what belongs to its last
+    character, up to the next token.
     """
     begin, end = pieces.spans[first, 0], pieces.spans[last, 1]
     next_begin = pieces.spans[last + 1, 0] if last + 1 < len(pieces.spans) else len(context)
@@ -96,8 +97,8 @@ def by_offsets(tokenizer: Tokenizer, context: str, pieces: Pieces, first: int, l
 
 
 def _belongs(sign: str, text: str) -> bool:
-    """Whether a character is part of the last one of a text: a mark on it, a letter of its
-    syllable, a joiner, the colour of an emoji.
+    """Whether a character belongs to the last one of a text: a combining mark, a letter of its
+    syllable, a joiner, the skin tone of an emoji.
     """
     if unicodedata.category(sign).startswith("M") or sign in _JOINED:
         return True
@@ -106,12 +107,12 @@ def _belongs(sign: str, text: str) -> bool:
 
 
 def by_words(tokenizer: Tokenizer, context: str, pieces: Pieces, first: int, last: int) -> str:
-    """What run_squad.py makes of a span, and XTREME's published figures were made with.
+    """The text that run_squad.py makes of a span, as in XTREME's published scores.
 
-    It knows a context only as words between spaces. It looks for the tokens' own text in the words
-    that they touch, once punctuation and ideographs there stand by themselves, and falls back to
-    all of these words. Where no spaces part words, that is a sentence or the whole context: XLM-R's
-    answers in Chinese are hardly ever found, their text having no spaces between ideographs.
+    It splits a context at spaces only. It separates punctuation and ideographs in the words that
+    the tokens touch and looks for the tokens' text there, or falls back to all of these words.
+    Without spaces between words, these are a sentence or the whole context. XLM-R's answers in
+    Chinese are hardly ever found, as their text has no spaces between ideographs.
     """
     words = list(_WORD.finditer(context))
     behind = [word.end() for word in words]
@@ -127,7 +128,7 @@ WORDINGS: dict[str, Wording] = {"offsets": by_offsets, "words": by_words}
 
 
 def _spelled(tokenizer: Tokenizer, ids: np.ndarray) -> str:
-    """The text that tokens spell, words parted by single spaces."""
+    """The text of some tokens, with single spaces between words."""
     backend = tokenizer.backend
     tokens = [backend.id_to_token(number) for number in ids]
     if isinstance(backend.model, models.WordPiece):
@@ -138,7 +139,7 @@ def _spelled(tokenizer: Tokenizer, ids: np.ndarray) -> str:
 
 
 def _aligned(said: str, words: str) -> str:
-    """The part of ``words`` that reads as ``said``, as get_final_text finds it; else all."""
+    """The part of ``words`` that matches ``said``, as get_final_text finds it; else all."""
     parts = _SPLIT.pre_tokenize_str(_CLEAN.normalize_str(words))
     text = " ".join(part for part, _ in parts)
     at = text.find(said)

@@ -1,4 +1,4 @@
-"""The kinds of tasks."""
+"""The table of task kinds, and look-ups of a task's kind."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def kind_of(task: Task) -> TaskKind:
 
 
 def check_length(tokenizer: Tokenizer, task: Task, max_length: int, where: str) -> None:
-    """Compare the sequences that a task needs with what a model takes.
+    """Check that ``max_length`` tokens are enough for a task.
 
     Raises:
-        TooShort: sequences of ``max_length`` tokens would leave text out; the complaint begins
+        TooShort: sequences of ``max_length`` tokens would leave text out; the message begins
             with ``where``.
     """
     check = kind_of(task).check_length
@@ -50,14 +50,14 @@ def check_length(tokenizer: Tokenizer, task: Task, max_length: int, where: str) 
 
 
 def inference_of(task: Task) -> InferenceMethod:
-    """How a head evaluates a task that has one."""
+    """The inference method of a task that is evaluated with a head."""
     found = kind_of(task).inference
     assert found is not None, f"{task.name} is not evaluated by a head"
     return found
 
 
 def training_of(task: Task) -> TrainingMethod:
-    """How a task is learnt that can be."""
+    """The training method of a task that can be trained on."""
     found = kind_of(task).training
     assert found is not None, f"{task.name} is not trained on"
     return found

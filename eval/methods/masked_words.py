@@ -1,4 +1,4 @@
-"""Masked words in running text: a kind that is only trained on."""
+"""Masked language modelling on running text; a kind of task for training only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xtremely.eval.tasks.task import LabelRules, Task
 
 
 def features(tokenizer: Tokenizer, task: Task, examples: Texts, max_length: int) -> list[Feature]:
-    """Texts as they are; what is masked is decided when they are drawn."""
+    """The tokenised texts; tokens are masked when a batch is drawn."""
     tokens = tokenizer(examples.texts, max_length)
     return [Feature((ids,), (types,), None) for ids, types in sequences(tokens)]
 
@@ -29,6 +29,6 @@ KIND = TaskKind(
         features,
         metric="none",
         score=exact_share,
-        published=PublishedTraining(epochs=1.0),  # ours: XTREME has none
+        published=PublishedTraining(epochs=1.0),  # our choice: XTREME has none
     ),
 )

@@ -1,8 +1,8 @@
-"""The form of a kind of task: all that is done in another way for it than for other kinds.
+"""The interface of a task kind: everything in which one kind of task differs from another.
 
-A kind is one ``TaskKind``, at the end of its module; ``kinds.KINDS`` lists them. Everything else
-asks the value. A kind is evaluated by a head (``InferenceMethod``), or by the encoder's vectors
-alone, which score many variants of a cell (``bitext.Matched``).
+A kind is one ``TaskKind`` at the end of its module; ``kinds.KINDS`` lists them. All other code
+asks this value. A kind is evaluated with a head (``InferenceMethod``), or with the encoder's
+vectors alone, which give many scored variants of a cell (``bitext.Matched``).
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from xtremely.eval.data.examples import part
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import Task
 
-# A prediction file's content in XTREME's layout: lines of a .tsv, or a .json's ids and answers.
+# A prediction file in XTREME's layout: the lines of a .tsv, or the ids and answers of a .json.
 Submission = list[str] | dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredVariant:
-    """One scored variant: what of a record depends on the task's kind.
+    """One scored variant: the part of a record that depends on the task's kind.
 
     Attributes:
-        split: what was scored.
+        split: the split that was scored.
         score: 0 to 100; None where the answers are hidden.
-        n: examples.
+        n: number of examples.
         headline: whether it is the variant that the benchmark scores.
-        details: further figures.
+        details: further metrics.
         submission: the prediction file, where the variant has one.
     """
 
@@ -51,12 +51,12 @@ class ScoredVariant:
 
     @property
     def variant(self) -> dict[str, Any]:
-        """What tells it from other variants of its cell, by the record's keys."""
+        """The values that distinguish it from other variants of its cell, by record key."""
         return {}
 
 
 class ModelInputs(Protocol):
-    """Some examples as sequences for a head, and what becomes of the head's outputs.
+    """Some examples as input sequences for a head, and predictions from the head's outputs.
 
     Attributes:
         tokens: the sequences.
@@ -65,15 +65,15 @@ class ModelInputs(Protocol):
     tokens: Tokens
 
     def take(self, outputs: Tensor, batch: Batch) -> Finish | None:
-        """Keep what is needed of a batch's outputs, [B, C] or [T, C] where the backend runs.
+        """Keep what is needed of a batch's outputs, [B, C] or [T, C] on the backend's device.
 
-        What is left to do on the host comes back as a call, see ``Engine.run``. A batch may come
-        again, in other company: what comes last counts.
+        Work that remains on the host is returned as a function, see ``Engine.run``. A sequence may
+        come again in another batch; its last outputs count.
         """
         ...
 
     def predictions(self) -> list[Any]:
-        """A JSON value for every example, when all batches were taken."""
+        """A JSON value for every example, once all batches have been taken."""
         ...
 
 
@@ -83,8 +83,8 @@ class InferenceMethod:
 
     Attributes:
         head: the kind of head, one of ``heads.HEAD_KINDS``.
-        ask: (engine, head, task, examples, most tokens of a sequence) -> the sequences. It gets a
-            part of the examples at a time (``examples.part``).
+        ask: (engine, head, task, examples, most tokens of a sequence) -> ModelInputs. It receives
+            one part of the examples at a time (``examples.part``).
         measure: (task, language, examples, predictions) -> metrics; for labelled examples.
         submission: (examples, predictions) -> the prediction file.
     """
@@ -97,7 +97,7 @@ class InferenceMethod:
 
 @dataclass(frozen=True)
 class PublishedTraining:
-    """XTREME's training (scripts/train_*.sh; effective batch 32, linear decay), see ``Phase``."""
+    """XTREME's hyperparameters (scripts/train_*.sh; batch of 32, linear decay), see ``Phase``."""
 
     epochs: float
     learning_rate: float = 2e-5
@@ -107,18 +107,18 @@ class PublishedTraining:
 
 @dataclass(frozen=True)
 class TrainingMethod:
-    """How a kind of task is learnt.
+    """How a model is trained on a kind of task.
 
     Attributes:
         head: the kind of head, one of ``multitask_model.CLASSES``.
-        features: (tokenizer, task, examples, most tokens) -> features, at least one an example.
-            Sequences are those that evaluation asks about.
-        metric: what ``score`` gives.
+        features: (tokenizer, task, examples, most tokens) -> features, at least one per example.
+            The sequences are the same as in evaluation.
+        metric: the name of the metric that ``score`` returns.
         score: (task, features, predictions) -> 0 to 100.
         published: XTREME's settings.
-        usable: examples -> those that can be learnt from, with the others counted in the notes.
+        usable: examples -> those that can be trained on, with the others counted in the notes.
         labels: examples -> the labels that occur, for tasks that do not list theirs.
-        shuffled: (examples, dice) -> the same texts with the same labels, dealt out anew; None
+        shuffled: (examples, dice) -> the same texts with the labels permuted at random; None
             where a label fits no other example.
     """
 
@@ -137,18 +137,18 @@ class TaskKind:
     """A kind of task.
 
     Attributes:
-        name: what tasks call it.
+        name: its name in ``Task.kind``.
         rules: the class of its tasks' rules.
         inference: how a head evaluates it; None where there is no head.
-        match: (task, splits, vectors of each, spaces) -> scored variants, where vectors alone
-            evaluate it.
-        training: how it is learnt; None where nothing is trained.
-        first: (examples, n) -> the first n, for a quick look.
+        match: (task, splits, vectors of each split, spaces) -> scored variants, for kinds that are
+            evaluated with vectors alone.
+        training: how it is trained; None where nothing is trained.
+        first: (examples, n) -> the first n, for a quick check.
         score_file: (predictions, gold, task, language) -> metrics and the number of gold examples,
             of files in XTREME's layout (``scoring.submission``); None for kinds that XTREME's
             script does not score.
-        suffix: of such files.
-        guessing: task -> the score of guessing, 0 to 100; None where there is no such rate.
+        suffix: file suffix of these files.
+        guessing: task -> chance level, 0 to 100; None where there is none.
         shown: the metrics that a study shows; empty for the task's own.
         as_published: task -> the task by the rules of the original script.
         check_length: (tokenizer, task, most tokens of a sequence) raises TooShort where sequences
@@ -170,12 +170,12 @@ class TaskKind:
 
 
 def sequences(tokens: Tokens) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The ids and the types of every sequence."""
+    """The token ids and token type ids of every sequence."""
     for start, end in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
         yield tokens.ids[start:end], tokens.types[start:end]
 
 
 def exact_share(task: Task, features: Sequence[Feature], predictions: list[np.ndarray]) -> float:
-    """How many targets are predicted as a whole, 0 to 100."""
+    """Percentage of features whose whole target is predicted."""
     right = [bool(np.all(p == f.target)) for p, f in zip(predictions, features, strict=True)]
     return 100 * sum(right) / len(right)

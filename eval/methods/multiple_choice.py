@@ -1,4 +1,4 @@
-"""Multiple choice: a text with each of its options as a sequence, one score each."""
+"""Multiple choice: one sequence and one score per option; the highest score wins."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from xtremely.eval.tasks.task import LabelRules, Task
 
 
 class Options(Outputs):
-    """Texts, each with each of its options, as sequences for a head, and the options it prefers."""
+    """Texts with each of their options as input sequences, and the options that are predicted."""
 
     def __init__(self, engine: Engine, head: Head, task: Task, examples: Choices, max_length: int):
         self._counts = [*map(len, examples.options)]
         super().__init__(_tokens(engine.tokenizer, examples, max_length), 1)
 
     def predictions(self) -> list[str]:
-        """The row of every example's best option."""
+        """The index of every example's best option, as text."""
         return [str(int(scores.argmax())) for scores in self.values[:, 0].split(self._counts)]
 
 
 def _tokens(tokenizer: Tokenizer, examples: Choices, max_length: int) -> Tokens:
-    """Every text with each of its options, example after example."""
+    """The sequences of a text with each of its options, example after example."""
     texts = chain.from_iterable(map(repeat, examples.texts, map(len, examples.options)))
     return tokenizer.pairs([*texts], [*chain.from_iterable(examples.options)], max_length)
 
@@ -60,7 +60,7 @@ def features(tokenizer: Tokenizer, task: Task, examples: Choices, max_length: in
 
 
 def shuffled(examples: Choices, dice: np.random.Generator) -> Choices:
-    """The right options dealt out anew."""
+    """The examples with their right options permuted at random."""
     answers = examples.answers or []
     return replace(examples, answers=[answers[n] for n in dice.permutation(len(answers))])
 

@@ -1,4 +1,4 @@
-"""Question answering: windows, the best spans of each, one answer for every question."""
+"""Extractive question answering: windows, their best spans, and one answer per question."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import ExtractiveQARules, Task
 
-NOWHERE = (0, 0)  # what is pointed at where a window does not hold the answer: the first token
+NOWHERE = (0, 0)  # the target of a window without the answer: the first token
 
 
 class Answering:
-    """Questions as windows for a head, and the answers that its outputs give; see ``ModelInputs``.
+    """Questions as windows for a head, and answers from the head's outputs; see ``ModelInputs``.
 
-    The best spans are found where the outputs are; only they are kept, not the outputs.
+    The best spans are found on the backend's device. Only they are kept, not the outputs.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Answering:
             kept[order] = new
 
     def ranked(self) -> Iterator[Iterator[tuple[str, float]]]:
-        """For every question in turn its answers with their scores (start logit + end logit)."""
+        """Yield each question's answers with their scores (start logit + end logit)."""
         wording = partial(WORDINGS[self._rules.wording], self._tokenizer)
         contexts, pieces = self._examples.contexts, self._windows.contexts
         spans = merge(self._found, self._windows, self._rules.best)
@@ -81,7 +81,7 @@ class Answering:
             yield worded(found, partial(wording, contexts[row], pieces[row]))
 
     def predictions(self) -> list[str]:
-        """The best answer to every question; empty where there is none."""
+        """The best answer to every question; an empty string where there is none."""
         return [next(answers, ("", 0.0))[0] for answers in self.ranked()]
 
 
@@ -99,7 +99,7 @@ def _windows(tokenizer: Tokenizer, task: Task, examples: Questions, max_length: 
 
 
 def measure(task: Task, language: str, examples: Questions, predictions: list[str]) -> Metrics:
-    """Exact match and F1, an answer being compared with all right ones."""
+    """Exact match and F1, each the best over a question's gold answers."""
     return metrics.answers(
         by_id(examples, predictions),
         {question.id: question.answers for question in examples.questions},
@@ -114,7 +114,7 @@ def by_id(examples: Questions, predictions: list[str]) -> dict[str, str]:
 
 
 def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    """The same metrics of question id -> answer, and the number of questions."""
+    """Exact match and F1 of a file of question id -> answer, and the number of questions."""
     found, truth = submission.read_answers(predicted, gold)
     return metrics.answers(found, truth, _answer_tokens(task, language)), len(truth)
 
@@ -125,20 +125,20 @@ def _answer_tokens(task: Task, language: str) -> Callable[[str], list[str]]:
 
 
 def as_published(task: Task) -> Task:
-    """The task by the original script's rules: whole words, of a window's likeliest ends."""
+    """The task by the original script's rules: answers of whole words, from a shortlist."""
     assert isinstance(task.rules, ExtractiveQARules)
     rules = replace(task.rules, wording="words", shortlist=task.rules.best)
     return replace(task, rules=rules)
 
 
 def check_length(tokenizer: Tokenizer, task: Task, max_length: int) -> None:
-    """Raise TooShort for windows that would leave parts of a context out."""
+    """Raise TooShort if windows of ``max_length`` tokens would skip parts of a context."""
     assert isinstance(task.rules, ExtractiveQARules)
     check_room(tokenizer, max_length, task.rules.question_length, task.rules.stride)
 
 
 def usable(examples: Questions) -> Questions:
-    """The examples without those whose answer does not stand where the file says, counted."""
+    """The examples whose answer is at its stated offset; the others are counted in the notes."""
     rows = [
         row
         for row, question in enumerate(examples.questions)
@@ -153,7 +153,7 @@ def usable(examples: Questions) -> Questions:
 def features(
     tokenizer: Tokenizer, task: Task, examples: Questions, max_length: int
 ) -> list[Feature]:
-    """Every window of a question's context; the target is the first answer's place in it."""
+    """Every window of a question's context; the target is the first answer's position in it."""
     shown = _windows(tokenizer, task, examples, max_length)
     every = list(sequences(shown.tokens))
     made = []
@@ -175,12 +175,12 @@ def features(
 
 
 def answer_tokens(spans: np.ndarray, begin: int, end: int) -> tuple[int, int]:
-    """The first and the last token that stand for a character of ``begin`` to before ``end``.
+    """The first and the last token that overlap the characters ``begin`` to ``end - 1``.
 
     Args:
-        spans: [n, 2], the characters of every token of the context, see ``windows.Pieces``.
-        begin: the answer's first character.
-        end: behind its last one.
+        spans: [n, 2], character offsets of every token of the context, see ``windows.Pieces``.
+        begin: offset of the answer's first character.
+        end: offset after its last character.
     """
     first = np.searchsorted(spans[:, 1], begin, "right")
     last = np.searchsorted(spans[:, 0], end, "left") - 1

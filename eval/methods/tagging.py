@@ -1,11 +1,11 @@
-"""Tagging: words become subwords, and a word's tag is read off its first one.
+"""Sequence tagging: a word's tag is predicted from its first subword.
 
-As in XTREME's utils_preprocess.py, every word is tokenised alone, a word of no subword (or of more
-than a sequence holds) becomes the unknown token, and a sentence that does not fit into a sequence
-goes on in the next, so that every word gets a tag. XTREME leaves room for three special tokens
-where the tokenizer doubles the separator of two texts (XLM-R's), for two elsewhere, and so do we:
-sentences are split at the same words. It ends XLM-R's sequences with two separators; here they end
-as the model's own tokenizer ends them.
+As in XTREME's utils_preprocess.py, every word is tokenised alone. A word without subwords, or with
+more than a sequence holds, becomes the unknown token. A sentence that is too long for one sequence
+continues in the next, so every word gets a tag. As in XTREME, there is room for three special
+tokens where the tokenizer doubles the separator of two texts (XLM-R's) and for two elsewhere, so
+sentences are split at the same words. XTREME ends XLM-R's sequences with two separators; here they
+end as the model's own tokenizer ends them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Words = list[np.ndarray]  # the subwords of each word of a sentence
 
 
 class Tagging:
-    """Sentences as sequences for a head, and the tags that its outputs give."""
+    """Sentences as input sequences for a head, and the tags predicted from its outputs."""
 
     def __init__(self, engine: Engine, head: Head, task: Task, examples: Tagged, max_length: int):
         single = engine.tokenizer.single
@@ -55,7 +55,7 @@ class Tagging:
         self._found = torch.empty(len(self.tokens.ids), dtype=torch.int64)
 
     def take(self, outputs: Tensor, batch: Batch) -> Finish:
-        """Keep the likeliest label of every token of a batch; ``outputs`` are [T, C]."""
+        """Keep the most likely label of every token of a batch; ``outputs`` are [T, C]."""
         copied = to_host(outputs.argmax(dim=1))
 
         def finish() -> None:
@@ -73,7 +73,7 @@ class Tagging:
 
 
 def _room(tokenizer: Tokenizer, max_length: int) -> int:
-    """Subwords of a sequence, see the module."""
+    """The number of subwords that fit into a sequence, see the module docstring."""
     return max_length - max(tokenizer.single.specials, tokenizer.pair.specials - 1)
 
 
@@ -83,9 +83,9 @@ def subwords(
     """The subwords of every word; equal words are tokenised once.
 
     Args:
-        tokenizer: the model's.
-        sentences: as words.
-        room: subwords of a word at most; with more, or none, it is the unknown token.
+        tokenizer: the model's tokenizer.
+        sentences: each a sequence of words.
+        room: most subwords of a word; a word with more, or none, becomes the unknown token.
 
     Raises:
         InputError: there is such a word and the tokenizer has no unknown token.
@@ -105,7 +105,7 @@ def subwords(
 
 
 def split(sentence: Words, room: int) -> Iterator[Words]:
-    """A sentence as pieces of at most ``room`` subwords, each as many words as fit."""
+    """Split a sentence into pieces of as many words as fit into ``room`` subwords."""
     piece: Words = []
     held = 0
     for word in sentence:
@@ -119,7 +119,7 @@ def split(sentence: Words, room: int) -> Iterator[Words]:
 
 
 def _first_subwords(tokens: Tokens, pieces: list[Words], before: int) -> np.ndarray:
-    """Where in ``tokens.ids`` each word begins; ``before`` special tokens open a sequence."""
+    """The index in ``tokens.ids`` of each word's first subword, after ``before`` special tokens."""
     begins = [
         begin + start + before
         for start, piece in zip(tokens.offsets[:-1].tolist(), pieces, strict=True)
@@ -134,19 +134,19 @@ def measure(task: Task, language: str, examples: Tagged, predictions: list[list[
 
 
 def lines(examples: Tagged, predictions: list[list[str]]) -> list[str]:
-    """The prediction file: a tag a line, an empty line behind every sentence."""
+    """The prediction file: one tag per line, an empty line after every sentence."""
     return [line for tags in predictions for line in (*tags, "")]
 
 
 def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
-    """The same metrics of a tag a line, and the number of sentences."""
+    """The metrics of ``measure`` for a file with one tag per line, and the number of sentences."""
     assert isinstance(task.rules, LabelRules)
     found, truth = submission.read_tags(predicted, gold, task.rules.labels)
     return metrics.tagging(found, truth), len(truth)
 
 
 def features(tokenizer: Tokenizer, task: Task, examples: Tagged, max_length: int) -> list[Feature]:
-    """Sentences, those too long in pieces; a word's tag is the target of its first subword."""
+    """Sentences, long ones in pieces; a word's tag is the target of its first subword."""
     assert isinstance(task.rules, LabelRules)
     number = {label: place for place, label in enumerate(task.rules.labels)}
     room = _room(tokenizer, max_length)
@@ -165,7 +165,7 @@ def features(tokenizer: Tokenizer, task: Task, examples: Tagged, max_length: int
 
 
 def dev_score(task: Task, features: Sequence[Feature], predictions: list[np.ndarray]) -> float:
-    """F1 as the benchmark counts it, a word's tag being its first subword's and every sequence a
+    """The benchmark's F1, with the tags of first subwords and every sequence taken as a
     sentence.
     """
     assert isinstance(task.rules, LabelRules)
@@ -184,7 +184,7 @@ def labels(examples: Tagged) -> set[str]:
 
 
 def shuffled(examples: Tagged, dice: np.random.Generator) -> Tagged:
-    """The tags dealt out anew among all words."""
+    """The examples with their tags permuted at random among all words."""
     tags = examples.tags or []
     every = [tag for sentence in tags for tag in sentence]
     dealt = iter([every[n] for n in dice.permutation(len(every))])

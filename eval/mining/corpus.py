@@ -1,9 +1,9 @@
-"""Piles of sentences of any size: read once, exact duplicates removed, kept as plain text on disk.
+"""Corpora of any size on disk: sentences read once, exact duplicates removed, kept as plain text.
 
-A folder holds ``texts.tsv`` (id TAB sentence, each sentence once, in the order of its first
-occurrence), ``offsets.npy`` (where each line begins), ``duplicates.tsv`` (id of a repetition TAB id
-of the first occurrence) and, written last, ``corpus.json`` with the counts and the checksums of the
-other files. What a checksum does not fit is made again.
+A folder holds ``texts.tsv`` (id TAB sentence, each sentence once, in the order of first
+occurrence), ``offsets.npy`` (byte offset of each line), ``duplicates.tsv`` (id of a repetition TAB
+id of the first occurrence) and, written last, ``corpus.json`` with the counts and the checksums of
+the other files. If a checksum does not match, the corpus is made again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from xtremely.files.documents import read_json
 from xtremely.files.writing import file_digest, write_atomic, written_whole
 from xtremely.kernels.guard import InputError, require
 
-DIGEST = 16  # bytes that stand for a sentence while duplicates are looked for
-READING = 2  # to be raised when files are read otherwise than before
+DIGEST = 16  # bytes of a sentence's hash in the search for duplicates
+READING = 2  # increase when the way files are read changes
 TEXTS, OFFSETS, DUPLICATES = FILES = ("texts.tsv", "offsets.npy", "duplicates.tsv")
 
 
@@ -32,14 +32,14 @@ class Corpus:
     """Distinct sentences on disk.
 
     Attributes:
-        folder: where they lie.
-        source: SHA-256 of the file they come from.
-        texts: SHA-256 of the ids and sentences that are left.
-        named: whether the file has ids; otherwise its line numbers are the ids.
-        lines: lines (or rows) of that file.
-        empty: of these, how many hold nothing that can be seen; left out.
-        duplicates: how many repeat an earlier sentence; left out.
-        rows: sentences that are left.
+        folder: the folder of the corpus.
+        source: SHA-256 of the source file.
+        texts: SHA-256 of the remaining ids and sentences.
+        named: whether the source has ids; otherwise its line numbers are the ids.
+        lines: number of lines (or rows) of the source.
+        empty: number of lines without visible text; left out.
+        duplicates: number of lines that repeat an earlier sentence; left out.
+        rows: number of remaining sentences.
     """
 
     folder: Path
@@ -76,7 +76,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class _Note:
-    """What ``corpus.json`` says."""
+    """The content of ``corpus.json``."""
 
     reading: int
     source: str
@@ -93,15 +93,15 @@ class _Note:
 
 
 def prepare(path: Path, work: Path) -> Corpus:
-    """The distinct sentences of a file, from where they were kept or read anew.
+    """The distinct sentences of a file, reused from an earlier run or read anew.
 
     Args:
         path: see ``sentences``. Without ids, line numbers from 1 (rows in a parquet file) are the
             ids. Ids may come in any order.
-        work: folder in which the corpus gets one of its own, named by the file's content.
+        work: folder in which the corpus gets a subfolder, named by the file's content.
 
     Raises:
-        InputError: unreadable, truncated, not UTF-8, an id twice, no sentence; with the line.
+        InputError: unreadable, truncated, not UTF-8, a repeated id, or no sentence; with the line.
     """
     require_file(path)
     source = file_digest(path)
@@ -110,7 +110,7 @@ def prepare(path: Path, work: Path) -> Corpus:
 
 
 def _kept(folder: Path, source: str) -> Corpus | None:
-    """What an earlier run has left, if all of it is as it was then."""
+    """The corpus of an earlier run; None if it is missing or changed."""
     try:
         note = read_json(folder / "corpus.json", _Note, max_bytes=2**16)
         intact = all(file_digest(folder / name) == note.sha256[name] for name in FILES)

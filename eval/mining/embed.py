@@ -1,4 +1,4 @@
-"""A corpus through the engine into a store of vectors, a shard at a time; resumable anywhere."""
+"""Encoding a corpus into a store of vectors, shard by shard; resumable at any point."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Encoding:
         layer: hidden layer; None for the last.
         pooling: None for the model's own.
         prompt: text before every sentence; None for the model's own.
-        kind: how vectors are kept, a name of ``vectors.STORED_DTYPES``.
+        kind: how vectors are stored, a name of ``vectors.STORED_DTYPES``.
     """
 
     layer: int | None = None
@@ -43,7 +43,7 @@ class Encoding:
     kind: str = "fp16"
 
     def check(self, engine: Engine | None = None) -> None:
-        """Raise InputError for what cannot be asked for, of any model or of this one."""
+        """Raise InputError for settings that no model has, or that ``engine`` does not have."""
         if self.layer is not None:
             require_number("--layer", self.layer, least=0)
         if self.pooling not in (None, *POOLINGS):
@@ -58,7 +58,7 @@ class Encoding:
             )
 
     def about(self, engine: Engine) -> dict[str, Any]:
-        """Everything that decides a sentence's vector."""
+        """Everything that affects a sentence's vector."""
         own = engine.conventions
         return {
             "model": engine.name,
@@ -77,7 +77,7 @@ class Encoding:
 
 
 def store_of(engine: Engine, corpus: Corpus, encoding: Encoding, work: Path) -> Store:
-    """Where the corpus's vectors go: a folder named by all that decides them."""
+    """The store for the corpus's vectors: a folder named by all that affects them."""
     about = {
         **encoding.about(engine),
         "source": corpus.source,
@@ -93,7 +93,7 @@ def store_of(engine: Engine, corpus: Corpus, encoding: Encoding, work: Path) -> 
 def encode(
     engine: Engine, corpus: Corpus, store: Store, encoding: Encoding, progress: Progress
 ) -> Work:
-    """Fill the store; shards that are whole are left alone. What all of it cost."""
+    """Fill the store, keeping complete shards; returns the cost of all shards."""
     work, missing = missing_shards(store, progress)
     encode_shards(engine, corpus, store, encoding, missing, progress)
     for shard in missing:
@@ -102,7 +102,7 @@ def encode(
 
 
 def missing_shards(store: Store, progress: Progress) -> tuple[Work, list[int]]:
-    """What the whole shards cost when they were made, and which others there are to make."""
+    """The cost of the complete shards when they were made, and the numbers of the missing ones."""
     work, missing = Work(), []
     for shard, rows in enumerate(store.shards()):
         cost = _cost(store, shard)
@@ -115,7 +115,7 @@ def missing_shards(store: Store, progress: Progress) -> tuple[Work, list[int]]:
 
 
 def _cost(store: Store, shard: int) -> Work | None:
-    """What a whole shard cost; None if it is missing, damaged, or its note says nothing of it."""
+    """The cost of a complete shard; None if it is missing, damaged, or its cost was not noted."""
     try:
         return fit((store.note(shard) or {})["work"], Work, "a shard's note")
     except (KeyError, TypeError, InputError):
@@ -161,5 +161,5 @@ def _require_directions(values: np.ndarray, corpus: Corpus, rows: slice) -> None
 
 
 def rows_of(store: Store, width: int) -> UnitRows:
-    """The vectors of a whole store, of length 1."""
+    """The vectors of a complete store, scaled to length 1."""
     return UnitRows(StoredRows(store, width))

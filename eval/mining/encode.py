@@ -1,4 +1,4 @@
-"""``xtremely encode``: a file of sentences to a matrix, in pieces, whole or not at all."""
+"""``xtremely encode``: embed a file of sentences into a matrix, in pieces, written atomically."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PIECE = 16_384  # lines encoded at a time, so that memory does not grow with the
 
 @dataclass(frozen=True)
 class Lines:
-    """Sentences of a file, a line each.
+    """Sentences of a file, one per line.
 
     Attributes:
         names: ids, or line numbers from 1.
-        texts: sentences; empty where a line has none.
+        texts: sentences; empty strings for empty lines.
         named: whether the file has ids.
     """
 
@@ -48,7 +48,7 @@ class Lines:
 
     @property
     def empty(self) -> int:
-        """Lines without a sentence."""
+        """The number of lines without a sentence."""
         return sum(not text for text in self.texts)
 
 
@@ -56,7 +56,7 @@ def read_input(source: str) -> Lines:
     """All lines of a file of sentences (see ``sentences``), or of standard input for ``-``.
 
     Raises:
-        InputError: see ``sentences.sentences_in``; an id twice; no line, or none with a sentence.
+        InputError: see ``sentences.sentences_in``; a repeated id; no line with a sentence.
     """
     names, texts, named = [], [], False
     seen: set[str] = set()
@@ -76,8 +76,8 @@ def read_input(source: str) -> Lines:
 
 
 def check_paths(source: str, output: Path) -> None:
-    """Fail before any work if the output is the input, cannot be written, or would replace what
-    is no earlier output: a file that is not empty and no matrix of float32.
+    """Fail before any work if the output is the input, cannot be written, or would replace a file
+    that is not an earlier output: one that is neither empty nor a float32 matrix.
     """
     given = Path("/dev/stdin" if source in STDIN else source)
     check_file(output, "--output")
@@ -87,7 +87,7 @@ def check_paths(source: str, output: Path) -> None:
 
 
 def _is_matrix(path: Path) -> bool:
-    """Whether a file has the form in which ``encode_lines`` writes."""
+    """Whether a file has the form that ``encode_lines`` writes."""
     with path.open("rb") as file:
         found = _HEADER.match(file.read(256))
     if found is None:
@@ -109,11 +109,11 @@ def encode_lines(
 
     Args:
         engine: the model.
-        lines: what to embed.
+        lines: the lines to embed.
         output: a .npy file.
         encoding: layer, pooling and prompt.
         normalize: scale rows to length 1.
-        bar: makes the bar of an encoding: lines -> a progress function.
+        bar: makes a progress bar: number of lines -> progress function.
 
     Raises:
         InputError: the model gives NaN or infinity for a line; the disk is full.
@@ -122,7 +122,7 @@ def encode_lines(
     about = encoding.about(engine)
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     try:
-        # Plain writes, not a memory map: a full disk is then an error and not a signal.
+        # Plain writes, not a memory map, so that a full disk is an error and not a signal.
         with (
             written_whole(output) as temporary,
             temporary.open("xb") as file,

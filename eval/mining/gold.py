@@ -1,4 +1,4 @@
-"""True pairs, and how good what was mined is by them."""
+"""Gold pairs, and the quality of mined pairs measured against them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ScoredVariant = list[tuple[float, tuple[str, str]]]
 
 @dataclass(frozen=True)
 class Pile:
-    """One side as it came.
+    """One input side: sentences or embeddings.
 
     Attributes:
         path: its file.
-        rows: sentences or vectors.
-        corpus: its sentences; None where it came as embeddings.
-        matrix: its embeddings, of any length; None where it came as sentences.
+        rows: number of sentences or vectors.
+        corpus: its sentences; None if the input is embeddings.
+        matrix: its embeddings, not normalised; None if the input is sentences.
     """
 
     path: Path
@@ -33,17 +33,17 @@ class Pile:
     matrix: FileRows | None = None
 
     def names(self) -> list[str]:
-        """Ids of all rows; of embeddings their row numbers from 1."""
+        """Ids of all rows; for embeddings, row numbers from 1."""
         if self.corpus:
             return self.corpus.ids()
         return [str(row) for row in range(1, self.rows + 1)]
 
 
 def read_gold(path: Path, x: Pile, y: Pile) -> set[tuple[str, str]]:
-    """``id TAB id`` lines, with the ids that sentences are left with.
+    """Read ``id TAB id`` lines; ids of duplicates become those of first occurrences.
 
     Raises:
-        InputError: another number of columns, an id that its side does not have, no pair.
+        InputError: another number of columns, an id that its side does not have, or no pair.
     """
     pairs = []
     sides = []
@@ -63,11 +63,11 @@ def read_gold(path: Path, x: Pile, y: Pile) -> set[tuple[str, str]]:
 def judge(
     scored: ScoredVariant, gold: set[tuple[str, str]] | None, threshold: float | str | None
 ) -> tuple[float | None, dict[str, Any] | None]:
-    """The threshold, and the quality of what it lets through.
+    """The threshold, and the quality of the pairs that reach it.
 
     Args:
         scored: candidates.
-        gold: the true pairs; None if they are not known.
+        gold: the gold pairs; None if they are not known.
         threshold: a number, None for all pairs, ``dev-tuned`` for the best on gold.
     """
     if gold is None:

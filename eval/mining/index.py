@@ -1,7 +1,7 @@
-"""``xtremely index``: an index of sentences or embeddings, built, searched, looked at.
+"""``xtremely index``: build, search and describe an index of sentences or embeddings.
 
-An index of sentences has a file beside it, INDEX.ids: the id (or line number) of row n on line n.
-Its checksum stands in the index's note, which is written last.
+Beside an index of sentences is a file INDEX.ids, with the id (or line number) of row n on line n.
+Its checksum is in the index's note, which is written last.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from xtremely.retrieval.index import Index, gpu_count, note_path, read_note, req
 from xtremely.retrieval.neighbours import Vectors, require_finite
 from xtremely.retrieval.vectors import FileRows, UnitRows
 
-# What queries must have in common with the vectors of an index.
+# Settings in which queries must agree with the vectors of an index.
 SHARED = ("model_hash", "layer", "pooling", "prompt", "normalised")
 MAX_EFFORT = 2**20
-_FOUND = re.compile(rb"[^\t\n]+\t\d+\t[^\t\n]+\t-?\d+\.\d{6}\n")  # a line that a search writes
+_FOUND = re.compile(rb"[^\t\n]+\t\d+\t[^\t\n]+\t-?\d+\.\d{6}\n")  # a line of search output
 
 Load = Callable[[], Engine]
 Bar = Callable[[int], AbstractContextManager[Progress]]
@@ -49,12 +49,12 @@ Bar = Callable[[int], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How an index is built.
+    """Settings for building an index.
 
     Attributes:
-        factory: FAISS's description, or ``auto``.
-        recall: share of the true neighbours that a search is to find.
-        k: neighbours that the recall is about.
+        factory: FAISS factory string, or ``auto``.
+        recall: target share of the true neighbours that a search finds.
+        k: number of neighbours for which recall is measured.
         encoding: how sentences become vectors.
     """
 
@@ -64,7 +64,7 @@ class BuildSettings:
     encoding: Encoding
 
     def check(self) -> None:
-        """Raise UsageError for what is wrong whatever the sentences are."""
+        """Raise UsageError for settings that are wrong for any input."""
         require_number("--recall", self.recall, least=0, most=1, above=True)
         require_number("--k", self.k, least=1, most=2**31 - 1)
         if self.factory == plan.EXACT_NAME:
@@ -80,7 +80,7 @@ def names_path(path: Path) -> Path:
 def build_index(
     source: Path, out: Path, work: Path, load: Load, settings: BuildSettings, bar: Bar
 ) -> dict[str, Any]:
-    """Build, tune and save; gives the index's note."""
+    """Build, tune and save an index; returns its note."""
     settings.check()
     require_file(source)
     check_file(out, "--out", make_folder=True)
@@ -102,7 +102,7 @@ def build_index(
 
 
 def _require_replaceable(out: Path, work: Path) -> None:
-    """Refuse to replace what is not an earlier index."""
+    """Refuse to replace a file that is not an earlier index."""
     if unfinished(out, work):
         return
     known: set[str] = set()
@@ -118,7 +118,7 @@ def _require_replaceable(out: Path, work: Path) -> None:
 
 
 def _factory(settings: BuildSettings, rows: int, width: int) -> str:
-    """The index for so many vectors, refused if it cannot be made."""
+    """The FAISS factory string for this number of vectors; an error if it cannot be built."""
     factory = settings.factory
     if factory == "auto":
         chosen = plan.choose(rows, rows, width).factory
@@ -151,7 +151,7 @@ def _encoded(
 
 
 def _save(made: Index, corpus: Corpus | None, out: Path, work: Path) -> None:
-    """Ids, index and, last, its note, so that no note describes other files than lie there."""
+    """Write ids, index and, last, the note, so that a note always describes existing files."""
     names = names_path(out)
     with replacing(work, out, note_path(out), names):
         try:
@@ -169,12 +169,12 @@ def _save(made: Index, corpus: Corpus | None, out: Path, work: Path) -> None:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What is searched for, and how.
+    """Settings for a search.
 
     Attributes:
         queries: file of sentences (``-`` for standard input) or embeddings.
         k: neighbours of each query.
-        effort: see ``Index.set_effort``; None as tuned.
+        effort: see ``Index.set_effort``; None for the tuned value.
         gpus: ``shards``, ``replicas`` or None.
         encoding: how sentences become vectors.
     """
@@ -186,7 +186,7 @@ class SearchSettings:
     encoding: Encoding = Encoding()
 
     def check(self) -> None:
-        """Raise UsageError for what is wrong whatever the index is."""
+        """Raise UsageError for settings that are wrong for any index."""
         require_number("--k", self.k, least=1, most=2**31 - 1)
         if self.effort is not None:
             require_number("--effort", self.effort, least=1, most=MAX_EFFORT)
@@ -198,12 +198,12 @@ class SearchSettings:
 def search_index(
     path: Path, settings: SearchSettings, out: Path, load: Load, bar: Bar
 ) -> dict[str, int]:
-    """Search for sentences or embeddings; writes a line a neighbour: query TAB rank TAB row TAB
-    score. A query is called by its id or its line from 1, a row likewise.
+    """Search for sentences or embeddings; writes one line per neighbour: query TAB rank TAB row TAB
+    score. Queries and rows are named by id, or by line number from 1.
 
     Returns:
-        How many queries there were, how many empty ones were left out, and for how many the
-        index found fewer than k.
+        The number of queries, of empty ones that were left out, and of those for which the index
+        found fewer than k.
     """
     settings.check()
     _check_search_paths(path, settings.queries, out)
@@ -245,7 +245,7 @@ def _check_search_paths(path: Path, queries: Path, out: Path) -> None:
 
 
 def _row_names(path: Path, about: dict[str, Any], rows: int) -> list[str]:
-    """Ids or line numbers of the rows; none where rows are those of a matrix."""
+    """Ids or line numbers of the rows; empty for the rows of a matrix."""
     if "ids_sha256" not in about:
         require(
             "source" not in about,
@@ -266,7 +266,7 @@ def _row_names(path: Path, about: dict[str, Any], rows: int) -> list[str]:
 def _queries(
     path: Path, about: dict[str, Any], settings: SearchSettings, load: Load, bar: Bar
 ) -> tuple[list[str], Vectors, int]:
-    """Names and vectors of the queries, and how many empty lines there were beside them."""
+    """Names and vectors of the queries, and the number of empty lines."""
     if is_matrix(settings.queries):
         matrix = FileRows(settings.queries)
         require_finite(matrix, str(settings.queries), directions=True)
@@ -295,7 +295,7 @@ def _queries(
 
 
 def facts(path: Path | None) -> list[tuple[str, str]]:
-    """Names and values: FAISS on this machine and, with a path, the index there."""
+    """Pairs of name and value on FAISS on this machine and, with a path, on the index there."""
     faiss, found = load_faiss(), blas()
     core = found.chosen or found.core or "not its own"
     threads = faiss.omp_get_max_threads()
@@ -309,7 +309,7 @@ def facts(path: Path | None) -> list[tuple[str, str]]:
         note = read_note(path)
         rows += [(name.replace("_", " "), str(value)) for name, value in note.items()]
         rows.append(("in memory", f"{_size(note) / plan.GIB:.3f} GiB"))
-        Index.open(path)  # complains if the file is not the one that the note describes
+        Index.open(path)  # fails if the file is not the one that the note describes
     return rows
 
 

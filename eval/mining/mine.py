@@ -1,8 +1,8 @@
-"""Mining: two piles of sentences, or their embeddings, in; scored pairs out.
+"""Bitext mining: from two corpora of sentences, or their embeddings, to scored sentence pairs.
 
-Everything on the way is kept under a work folder in files named by all that decides their content:
-distinct sentences, vectors shard by shard, neighbours. The same command goes on where it was
-killed and ends in the same bytes.
+Intermediate results are kept in a work folder, in files named by all that affects their content:
+distinct sentences, vectors shard by shard, neighbours. A killed command resumes when it is started
+again, and its output has the same bytes.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from xtremely.retrieval.mining import RETRIEVALS, Pairs, candidates
 from xtremely.retrieval.neighbours import Vectors, require_finite
 from xtremely.retrieval.vectors import FileRows, UnitRows
 
-MAX_COUNT = 2**31 - 1  # of anything that an option counts
+MAX_COUNT = 2**31 - 1  # largest legal value of an option that counts something
 
 
 @dataclass(frozen=True)
 class MiningSettings:
-    """How pairs are mined.
+    """Settings for mining.
 
     Attributes:
         margin: a name of ``margin.MARGINS``.
-        k: neighbours.
+        k: number of neighbours.
         retrieval: a name of ``mining.RETRIEVALS``.
         threshold: least score of a pair; None for all; ``dev-tuned`` for the best on gold.
-        index: ``auto``, ``exact`` or FAISS's description of an index.
-        shards: parts of a base that are searched one after the other.
-        gold: file of true pairs, id TAB id.
+        index: ``auto``, ``exact`` or a FAISS factory string.
+        shards: number of parts of a base, which are searched one after the other.
+        gold: file of gold pairs, id TAB id.
         encoding: how sentences become vectors.
     """
 
@@ -70,7 +70,7 @@ class MiningSettings:
     encoding: Encoding = field(default_factory=Encoding)
 
     def check(self) -> None:
-        """Raise UsageError for what is wrong whatever the sentences are."""
+        """Raise UsageError for settings that are wrong for any input."""
         if self.margin not in MARGINS:
             raise unknown("margin", self.margin, MARGINS)
         if self.retrieval not in RETRIEVALS:
@@ -91,9 +91,9 @@ class EncodedSide:
     """One side, ready to be searched.
 
     Attributes:
-        pile: what it was made of.
+        pile: the input that it was made from.
         vectors: [N, D], of length 1.
-        identity: what decides the vectors.
+        identity: everything that affects the vectors.
     """
 
     pile: Pile
@@ -102,12 +102,12 @@ class EncodedSide:
 
 
 class MiningContext:
-    """What a run needs from outside, to be replaced where it runs elsewhere.
+    """The services that a run uses, replaceable for runs on other workers.
 
     Args:
-        load: makes the engine, when the first sentence is to be encoded.
-        watch: told how far the search is.
-        bar: makes the bar of an encoding: sentences -> a progress function.
+        load: makes the engine, before the first sentence is encoded.
+        watch: receives the progress of the search.
+        bar: makes a progress bar: number of sentences -> progress function.
         map_function: see ``approximate.mutual``.
         fill: encodes a corpus into a store; see ``embed.encode``.
     """
@@ -148,7 +148,7 @@ def mine(
     beside it, OUT.json, which is also returned.
 
     Raises:
-        InputError: what is wrong with an input, where, and what to do.
+        InputError: an input is wrong; the message says where and what to do.
     """
     settings.check()
     check_paths(source, target, out, work, settings.gold)
@@ -170,12 +170,12 @@ def check_paths(source: Path, target: Path, out: Path, work: Path, gold: Path | 
 
 
 def report_path(out: Path) -> Path:
-    """Where the report about mined pairs lies."""
+    """The path of the report on mined pairs."""
     return out.with_name(f"{out.name}.json")
 
 
 def _require_replaceable(out: Path, work: Path) -> None:
-    """Refuse to replace what is not an earlier result."""
+    """Refuse to replace a file that is not an earlier result."""
     report = report_path(out)
     if unfinished(out, work):
         return
@@ -187,7 +187,7 @@ def _require_replaceable(out: Path, work: Path) -> None:
             raise InputError(not_ours(report, "--out")) from error
         ours = {"source", "target", "settings", "pairs"} <= earlier.keys()
         require(ours, not_ours(report, "--out"))
-        if "sha256" not in earlier:  # of a version that did not keep it
+        if "sha256" not in earlier:  # from a version that did not record it
             return
     require_ours(out, {str(earlier.get("sha256"))}, "--out", work)
 
@@ -245,7 +245,7 @@ def _mine(
 
 
 class _Clock:
-    """Adds up the seconds spent on things."""
+    """Adds up the seconds of each step."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
@@ -262,12 +262,12 @@ class _Clock:
         self.seconds[self.name] = self.seconds.get(self.name, 0.0) + spent
 
     def rounded(self) -> dict[str, float]:
-        """Milliseconds are enough."""
+        """The seconds of each step, rounded to milliseconds."""
         return {name: round(value, 3) for name, value in self.seconds.items()}
 
 
 def _opened(path: Path, work: Path, k: int) -> Pile:
-    """A side that can be searched with this k."""
+    """Open an input side; an error if it has too few rows for this k."""
     if is_matrix(path):
         matrix = FileRows(path)
         pile = Pile(path, len(matrix), matrix=matrix)
@@ -283,7 +283,7 @@ def _opened(path: Path, work: Path, k: int) -> Pile:
 
 
 def _plan(piles: list[Pile], settings: MiningSettings, context: MiningContext) -> plan.Plan:
-    """The index, after everything that can be refused before encoding is found to be right."""
+    """Choose the index, after all checks that are possible before encoding."""
     widths = []
     for pile in piles:
         if pile.matrix is None:
@@ -325,7 +325,7 @@ def _side(
 
 
 def printable(name: str) -> str:
-    """A file's name as text: names that are not UTF-8 have their odd bytes escaped."""
+    """A file's name as text, with bytes that are not UTF-8 escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -336,7 +336,7 @@ def _named(pairs: Pairs, x: EncodedSide, y: EncodedSide) -> ScoredVariant:
 
 
 def _write_pairs(out: Path, pairs: Pairs, x: EncodedSide, y: EncodedSide) -> None:
-    """Best first; whole or not at all."""
+    """Write the pairs, best first, atomically."""
     left, right = (_Lines(side.pile) for side in (x, y))
     with (
         written_whole(out) as temporary,
@@ -349,7 +349,7 @@ def _write_pairs(out: Path, pairs: Pairs, x: EncodedSide, y: EncodedSide) -> Non
 
 
 class _Lines:
-    """Ids and sentences of a side by row; embeddings have a number and no sentence."""
+    """Ids and sentences of a side by row; for embeddings, a row number and no sentence."""
 
     def __init__(self, pile: Pile):
         self.offsets = None

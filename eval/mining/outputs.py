@@ -1,8 +1,8 @@
-"""Files and work folders that ``mine``, ``index`` and ``encode`` write: checked before any work.
+"""Checks of the files and work folders that ``mine``, ``index`` and ``encode`` write.
 
-An output must be no input, have a place that can be written to, and replace nothing but an earlier
-output. A command knows its own by the checksum in the report beside it, which is written last, and
-by a note in the work folder that is there while they are written.
+An output must not be an input, must be writable, and may only replace an earlier output. A command
+recognises its outputs by the checksum in the report beside them, which is written last, and by a
+note in the work folder that exists while they are written.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _KEPT = re.compile(r"(text|vectors)-[0-9a-f]{16}|neighbours-[0-9a-f]{16}\.(npz|j
 
 
 def require_ours(out: Path, digests: Collection[str], option: str, work: Path) -> None:
-    """Refuse to replace a file that is not empty, unless it has one of the checksums or was being
-    written when the last run in the work folder ended.
+    """Refuse to replace a non-empty file, unless it has one of the checksums or the last run in
+    the work folder ended while writing it.
     """
     if out.exists() and out.stat().st_size and not unfinished(out, work):
         require(file_digest(out) in digests, not_ours(out, option))
 
 
 def unfinished(out: Path, work: Path) -> bool:
-    """Whether the last run in a work folder ended while it wrote this output."""
+    """Whether the last run in a work folder ended while writing this output."""
     try:
         return out.name in read_json(work / UNFINISHED, list[str], max_bytes=2**16)
     except InputError:
@@ -40,7 +40,7 @@ def unfinished(out: Path, work: Path) -> bool:
 
 
 def not_ours(out: Path, option: str) -> str:
-    """The complaint about a file that would be replaced."""
+    """The error message for a file that would be replaced."""
     return (
         f"{out} is there already, and not as this command has left it; name another file with"
         f" {option}, or move this one away"
@@ -49,24 +49,24 @@ def not_ours(out: Path, option: str) -> str:
 
 @contextmanager
 def work_folder(path: Path) -> Iterator[None]:
-    """Take a folder for unfinished work, and hold it against other processes.
+    """Claim and lock a work folder until the block ends.
 
     Raises:
-        InputError: it holds something else, cannot be written to, or another run is at work there.
+        InputError: it holds something else, cannot be written to, or another run is using it.
     """
     try:
         own_folder(path, MADE_BY, "--work", _recognised)
     except OSError as error:
         raise InputError(f"--work {path} cannot be used ({error.strerror})") from error
     with alone(path):
-        for left in path.rglob(".*"):  # by killed runs, as no other one is at work here
+        for left in path.rglob(".*"):  # from killed runs, as no other run is using the folder
             if is_temporary(left.name) and left.is_file():
                 left.unlink()
         yield
 
 
 def _recognised(path: Path) -> list[str]:
-    """The content of a work folder from before there were markers; nothing if it is another's."""
+    """The content of an older work folder without a marker; empty if it is not a work folder."""
     names = [one.name for one in path.iterdir()]
     names = [name for name in names if not name.startswith(".") and not is_nobodys(name)]
     return names if all(map(_KEPT.fullmatch, names)) else []
@@ -74,8 +74,8 @@ def _recognised(path: Path) -> list[str]:
 
 @contextmanager
 def replacing(work: Path, *outputs: Path) -> Iterator[None]:
-    """Note in a work folder which outputs are being written: if this is cut short, the next run
-    may replace whatever lies there.
+    """Note in a work folder which outputs are being written. If the run is killed, the next one may
+    replace them.
     """
     note = work / UNFINISHED
     write_atomic(note, json.dumps([path.name for path in outputs]).encode())

@@ -1,4 +1,4 @@
-"""Mutual neighbours of two sides, kept on disk; and what an index can be asked for."""
+"""Nearest neighbours of two sides in both directions, cached on disk; and checks of indexes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from xtremely.retrieval.approximate import MapFunction, Watch
 from xtremely.retrieval.exact import Both
 from xtremely.retrieval.neighbours import Neighbours, Vectors
 
-PQ_BITS = 8  # of a code's part, where the description does not say
+PQ_BITS = 8  # default bits per sub-quantizer of product quantization
 
 
 @dataclass(frozen=True)
 class _Note:
-    """What lies beside kept neighbours."""
+    """The note beside cached neighbours."""
 
     sha256: str
     how: dict[str, Any]
 
 
 def chosen_index(index: str, x: int, y: int, width: int, shards: int) -> plan.Plan:
-    """The index for two sides, refused if it cannot be made of them.
+    """The index for two sides; an error if it cannot be built for them.
 
     Args:
-        index: ``auto``, ``exact`` or FAISS's description.
-        x: rows of one side.
-        y: rows of the other.
-        width: dimensions.
-        shards: parts of a base.
+        index: ``auto``, ``exact`` or a FAISS factory string.
+        x: number of rows of one side.
+        y: number of rows of the other.
+        width: number of dimensions.
+        shards: number of parts of a base.
     """
     if index != "auto":
         chosen = plan.Plan(index, "asked for", 0)
@@ -54,14 +54,14 @@ def chosen_index(index: str, x: int, y: int, width: int, shards: int) -> plan.Pl
 
 
 def check_index(factory: str, rows: int, width: int, part: int = 0) -> None:
-    """Refuse an index that cannot be made, or not be trained with so many vectors, before there
-    are any; ``part`` as in ``plan.check_factory``.
+    """Refuse an index that cannot be built or trained with this number of vectors, before the
+    vectors exist; ``part`` as in ``plan.check_factory``.
 
     Raises:
-        UsageError: FAISS does not know the description.
+        UsageError: FAISS does not know the factory string.
         InputError: too few vectors.
     """
-    # These FAISS makes, and ends the process when they are used.
+    # FAISS builds these, but ends the process when they are used.
     if re.search(r"(?<!\d)0+(?!\d)|HNSW1(?!\d)", factory):
         raise UsageError(
             f"--index {factory}: too few lists, links or codes; legal: at least 1 (HNSW: 2)"
@@ -93,11 +93,11 @@ def kept_or_found(
     Args:
         x: one side.
         y: the other.
-        k: neighbours.
+        k: number of neighbours.
         chosen: the index.
         shards: see ``approximate.mutual``.
-        kept: where they are kept, a .npz file with a note beside it; named by all that decides
-            them.
+        kept: the cache, a .npz file with a note beside it; its name depends on all that affects
+            the neighbours.
         watch: see ``approximate.mutual``.
         map_function: see ``approximate.mutual``.
     """
@@ -126,6 +126,6 @@ def _read(kept: Path) -> Both:
 
 
 def neighbours_name(*identity: Any) -> str:
-    """The name of the file for neighbours that are decided by these things."""
+    """The name of the cache file for neighbours with this identity."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return f"neighbours-{digest}.npz"

@@ -1,8 +1,8 @@
-"""Files of sentences, of any size and in many forms, read in one way.
+"""Reading files of sentences: plain or compressed text, or parquet, of any size.
 
-Plain text has one sentence a line, or ``id TAB sentence`` in every line: a file that does both is
-refused. It may be compressed (.gz, .bz2, .xz, .zst). A .parquet file has a column ``text`` or
-``sentence`` and perhaps ``id``. A line of which nothing can be seen is empty (``files.text``).
+Plain text has one sentence per line, or ``id TAB sentence`` in every line; a file that mixes both
+is refused. It may be compressed (.gz, .bz2, .xz, .zst). A .parquet file has a column ``text`` or
+``sentence``, and ``id`` is optional. A line without visible text counts as empty (``files.text``).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, NamedTuple
 from xtremely.files.text import is_blank
 from xtremely.kernels.guard import InputError, require
 
-COLUMNS = ("text", "sentence")  # of a parquet file; ids, where there are any, in "id"
-MAX_LINE = 2**24  # bytes: a longer line is no sentence
+COLUMNS = ("text", "sentence")  # of a parquet file; optional ids are in "id"
+MAX_LINE = 2**24  # bytes; a longer line is not a sentence
 STDIN = ("-", "/dev/stdin")
 _SUFFIXES = {
     ".gz": "gz",
@@ -53,10 +53,10 @@ class Sentence(NamedTuple):
     """A line of a file, or a row of a parquet file.
 
     Attributes:
-        place: file and line, for complaints.
-        number: of the line or row, from 1.
-        name: its id; None where the file has none.
-        text: the sentence, without tabs; empty where nothing of it can be seen.
+        place: file and line, for error messages.
+        number: number of the line or row, from 1.
+        name: its id; None if the file has none.
+        text: the sentence, without tabs; empty if it has no visible text.
     """
 
     place: str
@@ -66,7 +66,7 @@ class Sentence(NamedTuple):
 
 
 def is_matrix(path: Path) -> bool:
-    """Whether a file is named as a matrix of embeddings."""
+    """Whether a file's name is that of a matrix of embeddings."""
     return path.suffix.lower() == ".npy"
 
 
@@ -91,15 +91,14 @@ def require_file(path: Path) -> None:
 
 
 def sentences_in(source: Path | str) -> Iterator[Sentence]:
-    """Every line of a file, empty ones too.
+    """Every line of a file, including empty ones.
 
     Args:
         source: the file; ``-`` for standard input.
 
     Raises:
         InputError: unreadable, truncated, not UTF-8, ids in some lines only, an id that is empty
-            or holds a tab or line end; with the line or row. Whether an id occurs twice is not
-            looked at.
+            or holds a tab or line end; with the line or row. Repeated ids are not checked.
     """
     where = "standard input" if str(source) in STDIN else str(source)
     try:
@@ -114,7 +113,7 @@ def sentences_in(source: Path | str) -> Iterator[Sentence]:
 
 
 def _opened(source: Path | str, where: str) -> BinaryIO:
-    """The bytes; what cannot be read twice is read into memory."""
+    """The bytes of a source; one that cannot be read twice is read into memory."""
     if str(source) in STDIN:
         require(sys.stdin is not None, "standard input is closed; name a file with the sentences")
         return io.BytesIO(sys.stdin.buffer.read())
@@ -130,7 +129,7 @@ def _opened(source: Path | str, where: str) -> BinaryIO:
 
 
 def _kind(file: BinaryIO, path: Path, where: str) -> str:
-    """What is in a file, by its name or else by its first bytes."""
+    """The format of a file, by its name or else by its first bytes."""
     head = file.read(8)
     file.seek(0)
     strange = next((what for magic, what in _STRANGE.items() if head.startswith(magic)), None)
@@ -187,7 +186,7 @@ def _text(file: BinaryIO, where: str) -> Iterator[Sentence]:
 
 
 def _decoded(line: bytes, place: str) -> str:
-    """A line's text without its end; a line ends at a line feed and nowhere else."""
+    """A line's text without its line feed, the only character that ends a line."""
     require(
         len(line) <= MAX_LINE,
         f"{place}: longer than {MAX_LINE:,} bytes; expected a text file of a sentence a line",
@@ -212,7 +211,7 @@ def _decoded(line: bytes, place: str) -> str:
 
 
 class _Zst(io.RawIOBase):
-    """A .zst file as bytes; one that ends too early is an error, as it is with gzip."""
+    """A .zst file as bytes; a truncated one is an error, as with gzip."""
 
     def __init__(self, file: BinaryIO, zstandard: Any):
         self.file, self.zstandard, self.left = file, zstandard, b""
@@ -240,7 +239,7 @@ class _Zst(io.RawIOBase):
 
 
 def _parquet(file: BinaryIO, where: str) -> Iterator[Sentence]:
-    """Rows in their order; tabs and line ends within a sentence become spaces."""
+    """The rows in order; tabs and line ends within a sentence become spaces."""
     import pyarrow
     import pyarrow.parquet
 

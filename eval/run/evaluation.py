@@ -1,7 +1,7 @@
-"""A whole run: every task by the model that answers it, one model after the other.
+"""A whole evaluation run: plan all tasks, then evaluate them, one model after the other.
 
-Retrieval takes the model as it is. The other tasks need a head, which a fine-tuned checkpoint of
-the model brings: a folder of checkpoints holds one for every fine-tuning that tasks name.
+Retrieval uses the model as it is. The other tasks need a head from a fine-tuned checkpoint of the
+model. A folder of checkpoints holds one for every fine-tuning that the tasks name.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ Load = Callable[[str], Engine]  # a model's name or folder -> the engine
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be run.
+    """The request for a run.
 
     Attributes:
-        model: its name or folder.
-        load: loads it, and its checkpoints, where and as the user wants.
-        tasks: what to evaluate.
-        data_root: where the data lies.
-        settings: what the user asked for.
+        model: name or folder of the model.
+        load: loads the model or a checkpoint, on the device and backend that the user chose.
+        tasks: the tasks to evaluate.
+        data_root: folder with the data.
+        settings: the user's settings.
         checkpoints: folder with a fine-tuned model for every fine-tuning; None if ``model`` has
             the head itself.
         languages: only these; None for all with data.
-        named: whether the tasks were asked for by name: one that cannot run is then an error.
+        named: whether the user named the tasks; a named task that cannot run is an error.
     """
 
     model: str
@@ -59,13 +59,13 @@ class Evaluation:
     named: bool = True
 
     def check(self) -> str:
-        """Refuse what can be seen to be wrong without the model and the data.
+        """Check the request as far as possible without loading the model or the data.
 
         Returns:
-            What to know of the settings, see ``check_settings``.
+            A remark on the settings, see ``check_settings``.
 
         Raises:
-            UsageError: an unknown language or setting, or a checkpoint that is not there.
+            UsageError: an unknown language or setting, or a missing checkpoint.
         """
         check_value(self.model, "--model")  # records hold it
         if self.languages is not None:
@@ -79,15 +79,15 @@ class Evaluation:
         watcher: Watcher,
         check_names: Callable[[list[str]], None] = lambda names: None,
     ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Read all data and settle all settings, then evaluate all tasks.
+        """Read all data and resolve all settings, then evaluate all tasks.
 
-        A model is loaded for each of the two, unless one answers everything: only one is held at
-        a time.
+        Only one model is in memory at a time. So each is loaded twice, to plan and to evaluate,
+        unless one model answers all tasks.
 
         Args:
             out: the run's folder.
-            watcher: told how far the run is.
-            check_names: raises InputError for files of predictions that cannot be written, before
+            watcher: receives the progress.
+            check_names: raises InputError for prediction files that cannot be written, before
                 anything is computed; see ``runner.submission_names``.
 
         Returns:
@@ -96,7 +96,7 @@ class Evaluation:
 
         Raises:
             UsageError: see ``check``.
-            InputError: data or a head that cannot be used, or nothing is left to do.
+            InputError: data or a head cannot be used, or no task can be evaluated.
         """
         remark = self.check()
         if remark:
@@ -124,7 +124,7 @@ class Evaluation:
         return results, [*notes, *self._unknown(), *_lacking(absent)]
 
     def _unknown(self) -> Iterator[str]:
-        """What tasks do not have of the languages that were asked for."""
+        """Sentences about requested languages that a task does not have."""
         for task in self.tasks:
             has = {*task.languages, *task.more_languages}
             lacks = [code for code in self.languages or () if code not in has]
@@ -132,7 +132,7 @@ class Evaluation:
                 yield f"{task.name} does not have {', '.join(lacks)}"
 
     def _by_checkpoint(self, notes: list[str]) -> list[tuple[str | None, list[Task]]]:
-        """The tasks that one model answers together, the model itself first."""
+        """The tasks grouped by the checkpoint that answers them, the model itself first."""
         groups: dict[str | None, list[Task]] = {}
         for task in self.tasks:
             groups.setdefault(task.checkpoint if self.checkpoints else None, []).append(task)
@@ -148,7 +148,7 @@ class Evaluation:
         return sorted(groups.items(), key=lambda group: group[0] or "")
 
     def _engine(self, checkpoint: str | None, loaded: Engine | None) -> Engine:
-        """The model or a checkpoint of it; the one that is ``loaded`` if it is that."""
+        """The engine of the model or a checkpoint; ``loaded`` is reused if it is the one."""
         if loaded is not None and loaded.checkpoint == checkpoint:
             return loaded
         if checkpoint is None or self.checkpoints is None:
@@ -159,7 +159,7 @@ class Evaluation:
     def _plan(
         self, engine: Engine, tasks: list[Task], notes: list[str]
     ) -> tuple[list[Cell], list[Absent]]:
-        """All tasks of an engine; with every task wanted, those it cannot answer are left out."""
+        """Plan all tasks of an engine; those it cannot answer are left out unless named."""
         cells: list[Cell] = []
         absent: list[Absent] = []
         headless: list[str] = []
@@ -184,7 +184,7 @@ class Evaluation:
                     raise
                 notes.append(str(error))
                 continue
-            if self.named:  # what cannot run is then an error
+            if self.named:  # a named task that cannot run is an error
                 for one in gone:
                     if not isinstance(one, Missing) or not planned:
                         raise one
@@ -200,7 +200,7 @@ class Evaluation:
 
 
 def _lacking(absent: list[Absent]) -> Iterator[str]:
-    """Sentences about data that is not there, one a task, and about what is not whole."""
+    """Sentences about missing data, one per task, and about incomplete or damaged data."""
     lacking: dict[str, list[str]] = {}
     for gone in absent:
         if isinstance(gone, Missing):

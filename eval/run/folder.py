@@ -1,12 +1,12 @@
-"""The folder of an evaluation: whose it is, who works in it, and the predictions in it.
+"""The result folder of an evaluation: ownership, locking and prediction files.
 
     cells/          a file for every finished cell, see ``runner``
-    work/           shards and parts of unfinished ones
+    work/           shards and parts of unfinished cells
     submission/     predictions of the last run, in XTREME's layout
     results.json, report.html
 
-Only what the marker lists is overwritten or deleted (``files.folders``). Folders that were made
-before there were markers are recognised if all they hold is plainly a run's.
+Only files that the marker lists are overwritten or deleted (``files.folders``). Older folders have
+no marker. They are recognised if everything in them plainly comes from a run.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _OLD_TEMPORARY = re.compile(r"\..+\.\d+")  # as earlier versions named them
 
 @contextmanager
 def run_folder(path: Path) -> Iterator[OwnFolder]:
-    """Take a folder for a run, new or left by an earlier one, until the block ends.
+    """Claim and lock a folder, new or of an earlier run, until the block ends.
 
     Raises:
-        InputError: it holds something else, cannot be written to, or another run is at work there.
+        InputError: it holds something else, cannot be written to, or another run is using it.
     """
-    own_folder(path, "eval", recognise=_recognised)  # refuse before a lock is put there
+    own_folder(path, "eval", recognise=_recognised)  # refuse before a lock file is written
     with alone(path):
         folder = own_folder(path, "eval", recognise=_recognised)
         folder.add(*NAMES)
@@ -48,11 +48,11 @@ def check_submission(folder: OwnFolder, names: Iterable[str]) -> None:
     """Fail before any work if predictions cannot be written.
 
     Args:
-        folder: the run's.
-        names: all files that the predictions may get, as TASK/FILE.
+        folder: the run's folder.
+        names: all files that may be written for predictions, as TASK/FILE.
 
     Raises:
-        InputError: something that is not ours, or is no file, is in the way.
+        InputError: a folder, or a file that no run wrote, has one of the names.
     """
     places = [f"{SUBMISSION}/{name}" for name in names]
     folder.require_free(*places)
@@ -60,7 +60,7 @@ def check_submission(folder: OwnFolder, names: Iterable[str]) -> None:
 
 
 def write_submission(folder: OwnFolder, results: Iterable[dict[str, Any]]) -> None:
-    """This run's predictions in place of an earlier run's; ``results`` are cells'."""
+    """Replace an earlier run's predictions with this run's; ``results`` come from the cells."""
     folder.remove(*folder.listed(SUBMISSION))
     files = {
         f"{SUBMISSION}/{check_inside(name, 'the prediction file')}": content
@@ -75,7 +75,7 @@ def write_submission(folder: OwnFolder, results: Iterable[dict[str, Any]]) -> No
 
 
 def _recognised(path: Path) -> list[str]:
-    """The names in a folder without a marker that a run made there; none if it is not a run's."""
+    """The files that a run made in a folder without a marker; none if it is not a run's folder."""
     content = {
         one.name
         for one in path.iterdir()
@@ -107,7 +107,7 @@ def _recognised(path: Path) -> list[str]:
 
 
 def _names_in(folder: Path, suffix: str = "") -> list[str] | None:
-    """Names of cells in a run's folder, without the suffix; None if something else is there."""
+    """Names of cells in a run's folder, without the suffix; None if it holds anything else."""
     if not folder.is_dir():
         return None if folder.exists() else []
     names = [

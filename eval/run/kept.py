@@ -1,8 +1,8 @@
-"""Files that a run keeps for itself to go on from, and does not trust blindly.
+"""JSON files with checksums, from which a run resumes.
 
-Each is JSON with a checksum of its content. One that was cut, changed or is of another form counts
-as missing, with a note: what it held is computed again. Files without a checksum, of versions
-before there were any, are taken if they have the right form.
+A file that is truncated, changed or of another form counts as missing. A note is printed and its
+content is computed again. Files of older versions have no checksum and are accepted if their form
+is right.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from xtremely.kernels.guard import InputError, require
 
 
 def keep(path: Path, value: dict[str, Any]) -> None:
-    """Write a value and its checksum, whole or not at all."""
+    """Write a value and its checksum atomically."""
     write_atomic(path, dumps({**value, "checksum": checksum(value)}).encode("utf-8"))
 
 
 def kept(
     path: Path, schema: Any, check: Callable[[Any], None] = lambda value: None
 ) -> dict[str, Any] | None:
-    """A value that was kept; None if there is none or it is damaged.
+    """Read a value that ``keep`` wrote; None if there is none or it is damaged.
 
     Args:
         path: its file.
         schema: the value's type, see ``files.documents``.
-        check: raises InputError for a value that is not the one expected.
+        check: raises InputError for a value that is not the expected one.
     """
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""What a run will do, settled before it computes anything: data read, settings chosen."""
+"""Planning a run: read all data and resolve all settings before anything is computed."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from xtremely.kernels.pooling import POOLINGS
 
 PROFILES = ("model", "script", "paper")
 CENTRINGS = ("none", "mean")
-MAX_COUNT = 10**9  # of a number that counts examples
+MAX_COUNT = 10**9  # largest legal number of examples
 
 Absent = Missing | Incomplete | Damaged  # why a task has no data for a language
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What the user asked for.
+    """The user's settings of an evaluation.
 
     Attributes:
         profile: ``model`` (the model's own last layer, pooling and prompt), ``script`` or
             ``paper`` (the benchmark's published settings, no prompt).
-        layers: ``last``, ``all``, or numbers separated by commas; None leaves it to the profile.
-        poolings: None leaves it to the profile.
+        layers: ``last``, ``all``, or numbers separated by commas; None takes the profile's.
+        poolings: ``mean``, ``cls`` or both; None takes the profile's.
         centrings: ``none``, ``mean`` or both.
-        prompt: text before every sentence; None leaves it to the profile.
-        limit: only so many sentences; None for all.
+        prompt: text before every sentence; None takes the profile's.
+        limit: most sentences to evaluate; None for all.
     """
 
     profile: str = "model"
@@ -48,15 +48,15 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One task in one language: its data, and what evaluates it.
+    """One task in one language, ready to be evaluated.
 
     Attributes:
-        task: as this run evaluates it.
+        task: the task with this run's rules.
         language: its code.
-        splits: the data.
-        how: the spaces to compare (retrieval), or the head that answers (other kinds).
+        splits: split -> examples.
+        how: the embedding spaces to compare (retrieval), or the head that answers (other kinds).
         max_length: most tokens of a sequence.
-        data_hash: of the data.
+        data_hash: SHA-256 of the data.
         token_budget: most tokens of a batch.
     """
 
@@ -78,22 +78,22 @@ def plan_cells(
     strict: bool = True,
     skip_damaged: bool = False,
 ) -> tuple[list[Cell], list[Absent]]:
-    """Read all data and settle all settings before anything is computed.
+    """Read all data and resolve all settings before anything is computed.
 
     Args:
         engine: the model that will run.
-        tasks: what to run.
-        data_root: where the data lies.
-        settings: what the user asked for.
-        languages: only these; a task that lacks one of them leaves it out. None takes all.
-        strict: a task without any data is an error, and so is a language asked for that has none
-            in a task that has it, and data that is there in part; else they are given back.
-        skip_damaged: data that cannot be read is given back, too, except that of the hub; else it
-            is an error.
+        tasks: the tasks to evaluate.
+        data_root: folder with the data.
+        settings: the user's settings.
+        languages: only these, where a task has them; None takes all.
+        strict: missing data is an error: a task without any, a requested language without data,
+            or a split with missing files. Otherwise it is reported in the second return value.
+        skip_damaged: unreadable data is reported there, too, except for Hugging Face data sets.
+            Otherwise it is an error.
 
     Returns:
-        The cells in order; and the languages of the benchmark, or asked for, whose data is not
-        there, not all of it, or damaged.
+        The cells in order, and why languages of the benchmark, or requested ones, were left out:
+        their data is missing, incomplete or damaged.
     """
     check_values(settings)
     cells: list[Cell] = []
@@ -139,7 +139,7 @@ def check_languages(tasks: list[Task], languages: list[str]) -> None:
 
 
 def check_values(settings: EvaluationSettings) -> None:
-    """Raise UsageError for values that are legal with no model."""
+    """Raise UsageError for values that no model accepts."""
     for name, legal, given in (
         ("profile", PROFILES, (settings.profile,)),
         ("pooling", POOLINGS, settings.poolings or ()),
@@ -155,14 +155,14 @@ def check_values(settings: EvaluationSettings) -> None:
 
 
 def check_settings(tasks: list[Task], settings: EvaluationSettings) -> str:
-    """Which tasks settings of embeddings do not touch, as heads read the last layer's tokens.
+    """Name the tasks that ignore embedding settings, as heads read the last layer's tokens.
 
     Returns:
-        A sentence; empty if there is nothing to say.
+        A sentence; empty if no task ignores a setting.
 
     Raises:
-        UsageError: such a setting was given, and no task of the run makes embeddings; or a value
-            does not exist.
+        UsageError: an embedding setting was given and no task of the run makes embeddings, or a
+            value is not legal.
     """
     check_values(settings)
     given = {
@@ -215,7 +215,7 @@ def _cell(
 
 
 def _head(engine: Engine, task: Task) -> Head:
-    """The head that the model must have for the task."""
+    """The model's head for the task; an error if it has none that fits."""
     labels = task.rules.labels if isinstance(task.rules, LabelRules) else ()
     try:
         return engine.head(inference_of(task).head, labels)
@@ -233,7 +233,7 @@ def _spaces(engine: Engine, rules: RetrievalRules, settings: EvaluationSettings)
         pooling, prompt = published.pooling, ""
     layers = [layer] if settings.layers is None else _layers(settings.layers, depth)
     poolings = list(settings.poolings or (pooling,))
-    # The first token's embedding is the same whatever the text: layer 0 has no CLS to compare.
+    # At layer 0 the first token's embedding is the same for every text, so CLS is left out there.
     pairs = [(a, b) for a in layers for b in poolings if (a, b) != (0, "cls")]
     require(bool(pairs), "layer 0 with cls pooling is the same vector for every text")
     headline = Space(
@@ -249,7 +249,7 @@ def _spaces(engine: Engine, rules: RetrievalRules, settings: EvaluationSettings)
 
 
 def _layers(spec: str, depth: int) -> list[int]:
-    """The layers that ``--layers`` names in a model of ``depth`` layers."""
+    """The layer numbers that ``--layers`` selects in a model of ``depth`` layers."""
     if spec == "all":
         return list(range(depth + 1))
     layers = []

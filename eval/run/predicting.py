@@ -1,7 +1,7 @@
-"""Predictions by a head, for every kind of task that has one; resumable inside a split.
+"""Predictions of a task head, resumable within a split.
 
-Examples go to the head in parts that are always cut at the same places. A part's predictions are
-a file, written whole, so that an interrupted split goes on where it was.
+Examples go to the head in parts that are always cut at the same places. The predictions of a part
+are one file, written atomically, so an interrupted split resumes after the last finished part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PART = 4096  # examples: many batches on any device, minutes on a slow one
 
 @dataclass(frozen=True)
 class PartFile:
-    """What a finished part's file holds."""
+    """The content of a finished part's file."""
 
     predictions: list[str | list[str]]
     work: Work
@@ -48,19 +48,19 @@ def predict(
     folder: Path,
     progress: Progress,
 ) -> tuple[list[Any], Work]:
-    """A prediction for every example, and what they cost when they were made.
+    """A prediction for every example, and the time and tokens that they took when computed.
 
     Args:
         engine: the model.
         head: its head, of the kind that the task's inference method names.
-        task: what is evaluated.
-        examples: of one language and split.
+        task: the task.
+        examples: the examples of one language and split.
         max_length: most tokens of a sequence.
-        folder: keeps the finished parts.
-        progress: hears of examples and tokens, of parts that were there before without tokens.
+        folder: folder for the finished parts.
+        progress: receives numbers of examples and tokens; for resumed parts, 0 tokens.
 
     Raises:
-        InputError: an output of the head is not finite; the text says of which sequence.
+        InputError: an output of the head is not finite; the message quotes the sequence.
     """
     parts = {
         folder / f"{start:08d}.json": part(examples, slice(start, start + PART))
@@ -103,10 +103,10 @@ def _check_part(path: Path, examples: int, found: dict[str, Any]) -> None:
 
 
 def _watched(engine: Engine, asked: ModelInputs) -> Callable[[Tensor, Batch], Finish]:
-    """What takes a batch's outputs, and stops if they are not finite.
+    """A function that passes a batch's outputs on, after checking that they are finite.
 
     Raises:
-        InputError: with the text of a sequence that has such an output.
+        InputError: an output is not finite; the message quotes the sequence.
     """
 
     def take(outputs: Tensor, batch: Batch) -> Finish:
@@ -125,7 +125,7 @@ def _watched(engine: Engine, asked: ModelInputs) -> Callable[[Tensor, Batch], Fi
 
 
 def _not_finite(engine: Engine, tokens: Tokens, outputs: Tensor, batch: Batch) -> str:
-    """What is wrong with a batch's outputs, [B, C] or [T, C]."""
+    """The error message for a batch's non-finite outputs, [B, C] or [T, C]."""
     bad = int((~torch.isfinite(outputs)).any(dim=1).nonzero()[0])
     if len(outputs) == len(batch.order):
         row = bad
@@ -141,7 +141,7 @@ def _not_finite(engine: Engine, tokens: Tokens, outputs: Tensor, batch: Batch) -
 
 
 def _shared(progress: Progress, examples: int, sequences: int) -> Callable[[int, int], None]:
-    """Progress in sequences as progress in examples: an example may have several, or none."""
+    """Turn progress in sequences into progress in examples, which may have several or none."""
     done = 0
 
     def heard(more: int, tokens: int) -> None:

@@ -1,10 +1,10 @@
-"""Records of scores: what one says, how a run keeps them, and their summary.
+"""Score records: their fields, the file ``results.json``, and their summary.
 
 A record is a flat dictionary, one per model, task, language, split, direction, layer, pooling,
-centring, scoring and retrieval (the last six None where a head answers); ``settings`` in it is the
-protocol, which may differ between the languages of a task. ``results.json`` is
-``{"records": [...]}`` in the run's order and holds no dates: the same run gives the same file,
-timings aside.
+centring, scoring and retrieval (the last six are None where a head answers). Its ``settings`` hold
+the protocol, which may differ between the languages of a task. ``results.json`` is
+``{"records": [...]}`` in the run's order. It holds no dates, so the same run gives the same file
+except for timings.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Record = dict[str, Any]
 
 # The only keys that differ between two runs of the same thing.
 TIMINGS = ("seconds", "tokens_per_second", "search_seconds")
-# What tells variants of one cell apart, and two rows of the summary table.
+# The keys that distinguish the variants of one cell, and the rows of the summary table.
 VARIANT = ("direction", "layer", "pooling", "centring", "scoring", "retrieval")
 SETTING = ("task", "benchmark", "split", *VARIANT)
-# What a record's settings hold of the run's protocol; the rest are the reader's notes on the data.
+# The protocol's keys in a record's settings; the other keys are the reader's notes on the data.
 PROTOCOL = (
     *("benchmark", "profile", "encoder", "max_length", "limit", "token_budget"),
     *("prompt", "normalised", "neighbours", "candidates", "shard_rows", "head", "part"),
@@ -39,7 +39,7 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class RecordShape:
-    """The keys and types of a record, to check files against."""
+    """The keys and types of a record; files are validated against it."""
 
     model: str
     checkpoint: str | None
@@ -74,7 +74,7 @@ class RecordShape:
 
 @dataclass(frozen=True)
 class CellFile:
-    """What a finished cell's file holds."""
+    """The content of a finished cell's file."""
 
     records: list[RecordShape]
     submission: dict[str, list[str] | dict[str, str]]
@@ -82,13 +82,13 @@ class CellFile:
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """What ``results.json`` holds."""
+    """The content of ``results.json``."""
 
     records: list[RecordShape]
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides a number."""
+    """Versions of the libraries that affect scores."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -99,24 +99,24 @@ def library_versions() -> dict[str, str]:
 
 
 def dumps(value: Any) -> str:
-    """JSON as the result files hold it."""
+    """A value as JSON, formatted as in result files."""
     return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def write_results(path: Path, records: list[Record]) -> None:
-    """Write ``results.json``, whole or not at all."""
+    """Write ``results.json`` atomically."""
     write_atomic(path, dumps({"records": records}).encode("utf-8"))
 
 
 def without_timings(records: Iterable[Record]) -> list[Record]:
-    """Records less the keys that measure time."""
+    """Records without the keys that measure time."""
     return [{k: v for k, v in record.items() if k not in TIMINGS} for record in records]
 
 
 def groups(records: Iterable[Record], *keys: str) -> dict[tuple, list[Record]]:
-    """Records with equal values of ``keys`` together, in order of appearance.
+    """Records grouped by their values of ``keys``, in order of appearance.
 
-    A key that is none of a record's own is one of its ``settings``.
+    A key that a record does not have is looked up in its ``settings``.
     """
     found: dict[tuple, list[Record]] = {}
     for record in records:
@@ -126,15 +126,15 @@ def groups(records: Iterable[Record], *keys: str) -> dict[tuple, list[Record]]:
 
 
 def distinct(records: Iterable[Record], key: str) -> list[Any]:
-    """The values of a key, in order of appearance."""
+    """The distinct values of a key, in order of appearance."""
     return [value for (value,) in groups(records, key)]
 
 
 def settings_of(records: Iterable[Record], key: str) -> list[tuple[Any, str]]:
-    """What a protocol setting was, with the languages it was so for where they differ.
+    """The values of a protocol setting, with their languages where the values differ.
 
     Returns:
-        Pairs of a value, None where there was no such setting, and text: empty, or `` (de, fr)``.
+        Pairs of a value (None where the setting is absent) and a text: empty, or `` (de, fr)``.
     """
     holders: dict[str, dict[str, None]] = {}
     everyone: dict[str, None] = {}
@@ -149,9 +149,9 @@ def settings_of(records: Iterable[Record], key: str) -> list[tuple[Any, str]]:
 
 
 def remarks(records: Iterable[Record]) -> list[str]:
-    """What readers counted in the data or say of it, a sentence a task and note.
+    """The readers' notes on the data, one sentence per task and note.
 
-    What says that a score is not to be compared (``not_comparable``) has places of its own.
+    ``not_comparable``, which says that a score cannot be compared, is shown elsewhere.
     """
     found = []
     for (task,), group in groups(records, "task").items():
@@ -168,7 +168,7 @@ def remarks(records: Iterable[Record]) -> list[str]:
 def summarise(records: Iterable[Record]) -> list[Record]:
     """One row per setting: the mean over languages, as XTREME averages a task.
 
-    Languages that another benchmark added to a task are rows of their own.
+    Languages that another benchmark added to a task get rows of their own.
 
     Returns:
         Rows with the keys of ``SETTING``, ``metric``, ``score`` (None where nothing could be

@@ -1,10 +1,10 @@
-"""Running tasks: read, embed or predict piece by piece, score, keep; resumable at any point.
+"""Running the cells of an evaluation: embed or predict, score, save; resumable at any point.
 
-A run is a list of cells, one per task and language. A finished cell is a file named by
-everything that decides its content (model, data, settings, backend, versions); starting a run
-again takes it as it is. Inside a cell, embeddings go to a store shard by shard and predictions to
-files part by part, always cut at the same places, so an interrupted run computes what an
-undisturbed one does.
+A run is a list of cells, one per task and language. A finished cell is a file. Its name is a
+digest of everything that affects its content (model, data, settings, backend, versions), and a
+restarted run reuses it. Inside a cell, embeddings go to a store shard by shard and predictions to
+files part by part, always cut at the same places. So an interrupted run computes what an
+uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from xtremely.kernels.guard import InputError, UsageError, require
 from xtremely.retrieval.store import Store
 
 SHARD_ROWS = 4096
-# What a record repeats of its cell's identity, at its end.
+# The parts of its cell's identity that a record repeats at its end.
 REPEATED = ("backend", "device", "precision", "versions", "model_hash", "data_hash")
 
 
 class Watcher:
-    """What a run tells whoever watches it; the command line draws it."""
+    """Callbacks for the progress of a run; the command line shows it."""
 
     def plan(self, cells: list[Cell]) -> None:
-        """So many more cells are to come."""
+        """More cells will be run."""
 
     def begin(self, cell: Cell, sentences: int) -> None:
-        """A cell starts, with so many sentences (questions, pairs) to encode."""
+        """A cell starts, with this number of sentences (questions, pairs) to encode."""
 
     def encoded(self, sentences: int, tokens: int) -> None:
-        """So many more sentences and tokens are done (tokens 0: they were done before)."""
+        """More sentences and tokens are done; 0 tokens for sentences of an earlier run."""
 
     def end(self, cell: Cell, records: list[Record], resumed: bool) -> None:
         """A cell is finished."""
@@ -64,7 +64,7 @@ class Watcher:
 def run_cell(
     engine: Engine, cell: Cell, settings: EvaluationSettings, out: Path, watcher: Watcher
 ) -> dict[str, Any]:
-    """Evaluate a cell, or take it as it was finished before.
+    """Evaluate a cell, or reuse its finished result.
 
     Returns:
         {"records": [...], "submission": {file name: lines, or answers by question id}}.
@@ -100,21 +100,21 @@ def run_cell(
 
 
 def check_place(engine: Engine, cell: Cell, settings: EvaluationSettings, out: Path) -> None:
-    """Raise InputError if the file of a cell could not be written when it is finished."""
+    """Raise InputError if the file of a finished cell could not be written."""
     path = out / "cells" / f"{_name(cell, _identity(engine, cell, settings))}.json"
     if os.path.lexists(path):
         check_file(path, "--out")
 
 
 def submission_names(cell: Cell) -> list[str]:
-    """The files that a cell's predictions may get, below ``submission``."""
+    """The files that may be written for a cell's predictions, below ``submission``."""
     return [_file_name(cell, split) for split in cell.splits]
 
 
 def _matched(
     engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
 ) -> tuple[list[ScoredVariant], float]:
-    """Translations found in every space, and the seconds that finding them took."""
+    """Translations found in every embedding space, and the seconds that the search took."""
     assert isinstance(cell.how, Spaces)
     match, spaces, vectors = kind_of(cell.task).match, cell.how, {}
     assert match is not None
@@ -133,7 +133,7 @@ def _matched(
 def _answered(
     engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
 ) -> tuple[list[ScoredVariant], float]:
-    """Predictions of the cell's head, and the seconds that scoring them took."""
+    """Predictions of the cell's head, scored, and the seconds that scoring took."""
     assert isinstance(cell.how, Head)
     task, method = cell.task, inference_of(cell.task)
     scored, seconds = [], 0.0
@@ -159,7 +159,7 @@ def _answered(
 
 
 def _check_belongs(path: Path, cell: Cell, identity: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raise InputError unless a file's records and predictions are those of this very cell."""
+    """Raise InputError unless a file's records and predictions belong to this cell."""
     own = {"task": cell.task.name, "language": cell.language}
     own |= {key: identity[key] for key in ("model", "checkpoint", *REPEATED)}
     for record in found["records"]:
@@ -188,7 +188,7 @@ def _encode(
     watcher: Watcher,
     work: Work,
 ) -> Store:
-    """Both sides of a split into a store, shards that are already there left alone."""
+    """Encode both sides of a split into a store; finished shards are kept."""
     x, en = texts_of(data)
     layers, poolings = _layers_and_poolings(spaces)
     texts = x + en
@@ -219,7 +219,7 @@ def _encode(
 
 
 def _layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
-    """What the store holds of every text, in this order."""
+    """The layers and poolings that the store holds of every text, in this order."""
     layers = sorted({space.layer for space in spaces.every})
     return layers, sorted({space.pooling for space in spaces.every})
 
@@ -227,7 +227,7 @@ def _layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
 def _columns(
     store: Store, spaces: Spaces, data: Parallel | Comparable
 ) -> Callable[[Space], tuple[np.ndarray, np.ndarray]]:
-    """The two sides' vectors in a space."""
+    """A function from an embedding space to the vectors of both sides."""
     layers, poolings = _layers_and_poolings(spaces)
     x, en = texts_of(data)
 
@@ -255,7 +255,7 @@ def _require_finite(
 
 
 def _require_directions(rows: np.ndarray, texts: list[str], space: Space) -> None:
-    """Raise InputError for vectors without a direction: zero, or too long to be measured."""
+    """Raise InputError for vectors that cannot be normalised: zero, or of infinite norm."""
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(rows, axis=1)
     bad = np.flatnonzero(~((lengths > 0) & np.isfinite(lengths)))
@@ -272,7 +272,7 @@ def _shown(text: str) -> str:
 
 
 def _identity(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
-    """Everything that decides a cell's content."""
+    """Everything that affects a cell's content."""
     backend, task = engine.backend, cell.task
     own = _matching(cell) if isinstance(cell.how, Spaces) else _answering(cell)
     return {
@@ -299,7 +299,7 @@ def _identity(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[
 
 
 def _matching(cell: Cell) -> dict[str, Any]:
-    """What decides how translations are found."""
+    """The part of a cell's identity that affects how translations are found."""
     task, spaces = cell.task, cell.how
     assert isinstance(task.rules, RetrievalRules) and isinstance(spaces, Spaces)
     return {
@@ -317,7 +317,7 @@ def _matching(cell: Cell) -> dict[str, Any]:
 
 
 def _answering(cell: Cell) -> dict[str, Any]:
-    """What decides how a head answers, beside the model's folder."""
+    """The part of a cell's identity that affects a head's answers, besides the model's folder."""
     task = cell.task
     return {
         "settings": {"head": inference_of(task).head, "part": PART},
@@ -327,7 +327,7 @@ def _answering(cell: Cell) -> dict[str, Any]:
 
 
 def _name(cell: Cell, identity: dict[str, Any]) -> str:
-    """What a cell's file and working folder are called: every key of its identity counts."""
+    """The name of a cell's file and working folder; it depends on every key of the identity."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return f"{cell.task.name}.{cell.language}.{digest[:16]}"
 
@@ -361,9 +361,9 @@ def _record(
 
 
 def _submission(cell: Cell, scored: list[ScoredVariant]) -> dict[str, Submission]:
-    """Prediction files in XTREME's layout, of the setting that the benchmark scores.
+    """Prediction files in XTREME's layout, for the setting that the benchmark scores.
 
-    XTREME calls the split that it scores "test", whatever the distribution calls it.
+    XTREME calls the split that it scores "test", even where the release has another name for it.
     """
     return {
         _file_name(cell, one.split): one.submission

@@ -1,7 +1,7 @@
-"""Scoring a submission folder as XTREME's evaluate.py does, without any model.
+"""Scoring a submission folder as XTREME's evaluate.py does, without a model.
 
-A task's score is the mean over its languages (question answering: of exact match and F1), a
-group's the mean over its tasks, the overall score the mean over all nine tasks.
+A task's score is the mean over its languages (question answering: of exact match and F1). A
+group's score is the mean over its tasks, the overall score the mean over all nine tasks.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ AVERAGE = "avg"
 
 
 def score_folder(predictions: Path, labels: Path) -> dict[str, Any]:
-    """Score every task that both folders hold, a note on standard error for what is left out.
+    """Score every task that both folders hold; others are noted on standard error.
 
     Args:
-        predictions: a folder per task, a file per language in each (see ``submission``).
-        labels: the same for gold.
+        predictions: folder with a folder per task and a file per language (see ``submission``).
+        labels: the same for the gold labels.
 
     Returns:
         ``{"tasks": {task: {"avg": metrics, language: metrics}}, "groups": {group: score},
-        "all_task": score}``: only groups whose tasks are all there, and None for ``all_task``
-        unless all nine are.
+        "all_task": score}``, with the groups whose tasks are all there. ``all_task`` is None
+        unless all nine tasks are.
 
     Raises:
         UsageError: a folder does not exist.
@@ -70,10 +70,10 @@ def score_task(task: Task, predictions: Path, labels: Path, sizes: list[str]) ->
     """The metrics of each of a task's languages, and their means under ``avg``.
 
     Args:
-        task: what is scored.
+        task: the task.
         predictions: see ``score_folder``.
-        labels: likewise.
-        sizes: gets a remark for every language whose set has not the benchmark's size.
+        labels: see ``score_folder``.
+        sizes: a remark is appended for every language whose set differs from the benchmark's size.
     """
     kind = kind_of(task)
     assert kind.score_file is not None

@@ -1,8 +1,8 @@
-"""XTREME's metrics, 0 to 100, from plain predictions and gold.
+"""XTREME's metrics, 0 to 100, from predictions and gold labels.
 
 The definitions are those of XTREME's evaluate.py (github.com/google-research/xtreme at 838c13b):
 seqeval 0.0.12 for tagging, SQuAD v1.1's normalisation for XQuAD and TyDiQA, MLQA's own for MLQA.
-Where they look odd they are kept, since published figures were made with them.
+Odd rules are kept, because published scores were computed with them.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Sentences = Sequence[Sequence[str]]
 
 
 def accuracy(predicted: Sequence[str], gold: Sequence[str]) -> Metrics:
-    """Share of predictions that are the gold string."""
+    """Percentage of predictions that equal the gold string."""
     _require_one_each(predicted, gold)
     right = sum(map(eq, predicted, gold))
     return {"accuracy": 100 * right / len(gold)}
 
 
 def pairs(predicted: set[tuple[str, str]], gold: set[tuple[str, str]]) -> Metrics:
-    """F1, precision and recall of a set of pairs of ids."""
+    """F1, precision and recall of a set of id pairs."""
     return asdict(quality(predicted, gold))
 
 
 def tagging(predicted: Sentences, gold: Sentences) -> Metrics:
     """F1, precision and recall of spans over a whole file, and the accuracy of its tags.
 
-    Tags are compared within a sentence for the accuracy: what a prediction has too little is
-    wrong, what it has too much is ignored. Spans are numbered through (see ``spans``).
+    For the accuracy, tags are compared within a sentence: missing tags are wrong, surplus ones are
+    ignored. Positions of spans count through the whole file (see ``spans``).
     """
     _require_one_each(predicted, gold)
     require(any(gold), "the gold sentences have no tag")
@@ -59,14 +59,14 @@ def _require_one_each(predicted: Sequence, gold: Sequence) -> None:
 
 
 def spans(sentences: Sentences) -> set[tuple[str, int, int]]:
-    """The spans (type, begin, end) that seqeval 0.0.12 sees in a file of tags.
+    """The spans (type, begin, end) that seqeval 0.0.12 finds in a file of tags.
 
-    A span is an unbroken run of tags of one type, where B and S begin a new one and E and S end
-    it, told by a tag's first letter. An I after O opens a span. Bare parts of speech are their own
-    types, so equal neighbours are one span, except SCONJ and SYM: their S makes each its own span.
+    A span is an unbroken run of tags of one type. By a tag's first letter, B and S begin a new span
+    and E and S end it. An I after O opens a span. Parts of speech without a prefix are their own
+    types, so equal neighbours are one span. SCONJ and SYM start with S, so each is its own span.
 
-    Begin and end count the tags of the whole file, plus one between sentences, as seqeval does: a
-    tag too few shifts every later span.
+    Begin and end count the tags of the whole file, plus one between sentences, as seqeval does. So
+    a missing tag shifts every later span.
     """
     tags = ["O"]
     for sentence in sentences:
@@ -79,7 +79,7 @@ def spans(sentences: Sentences) -> set[tuple[str, int, int]]:
 
 @cache
 def _parted(before: str, tag: str) -> bool:
-    """Whether two neighbouring tags lie in different spans, or one of them in none."""
+    """Whether two neighbouring tags are in different spans, or one of them is in none."""
     return _type(before) != _type(tag) or before[0] in "ES" or tag[0] in "BS"
 
 
@@ -97,8 +97,8 @@ def answers(
 
     Args:
         predicted: question id -> answer; a question without one scores 0.
-        gold: question id -> the texts that answer it, at least one.
-        tokens: the normalisation, see ``answer_tokens``.
+        gold: question id -> gold answers, at least one.
+        tokens: normalisation, from an answer to its tokens; see ``answer_tokens``.
     """
     require(bool(gold), "there is no question to score")
     exact = overlap = 0.0
@@ -118,15 +118,15 @@ def _token_f1(found: list[str], reference: list[str]) -> float:
 
 
 def answer_tokens(normaliser: str, language: str) -> Callable[[str], list[str]]:
-    """What makes the tokens of an answer in a language: ``squad``'s rules or ``mlqa``'s."""
+    """The function that normalises an answer to tokens, by ``squad``'s rules or ``mlqa``'s."""
     if normaliser not in ("squad", "mlqa"):
         raise unknown("normaliser", normaliser, ("squad", "mlqa"))
     return squad_tokens if normaliser == "squad" else partial(mlqa_tokens, language=language)
 
 
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# What counts as an article. In Arabic it goes wherever its letters stand, inside words too; Hindi
-# and Chinese have none.
+# The articles that are removed. In Arabic these letters are removed even inside words; Hindi and
+# Chinese have no articles.
 _ARTICLES = {
     "ar": "ال",
     "de": r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
@@ -139,15 +139,15 @@ _ARTICLES = {
 
 
 def squad_tokens(text: str) -> list[str]:
-    """Words without ASCII punctuation and English articles, whatever the language.
+    """Words without ASCII punctuation and English articles, in any language.
 
-    Other punctuation stays, and a text without spaces is one token.
+    Other punctuation is kept, and a text without spaces is one token.
     """
     return _without_articles(text.lower().translate(_ASCII_PUNCTUATION), "en").split()
 
 
 def mlqa_tokens(text: str, language: str) -> list[str]:
-    """Words without any punctuation and the language's articles; every ideograph is a word in zh.
+    """Words without punctuation and the language's articles; in zh, every ideograph is a word.
 
     Raises:
         UsageError: MLQA does not have the language.
@@ -170,7 +170,7 @@ def _is_punctuation(sign: str) -> bool:
 
 
 def headline(values: Metrics) -> float:
-    """The one number that XTREME makes of a task's metrics."""
+    """The single score that XTREME computes from a task's metrics."""
     if "exact_match" in values:
         return (values["exact_match"] + values["f1"]) / 2
     return values["f1"] if "f1" in values else values["accuracy"]

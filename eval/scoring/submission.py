@@ -1,11 +1,11 @@
-"""Reading predictions in XTREME's submission layout, together with the labels they answer.
+"""Reading predictions in XTREME's submission layout, together with their gold labels.
 
-    TASK/test-LL.tsv    a label a line (tagging: a blank line closes a sentence; BUCC: two ids)
-    TASK/test-LL.json   question id -> answer; the labels are SQuAD's JSON
+    TASK/test-LL.tsv    one label per line (tagging: blank lines end sentences; BUCC: two ids)
+    TASK/test-LL.json   question id -> answer; the gold labels are SQuAD's JSON
 
-Every function takes the two files of one language and gives predictions and gold. What XTREME's
-scorer takes and counts as wrong is taken, with a warning; what can only be a mistake (a label that
-does not exist, an id that nobody asked for, unequal counts) is an error with file and line.
+Every reader takes the two files of one language and returns predictions and gold. What XTREME's
+scorer accepts and counts as wrong is accepted with a warning. What can only be a mistake (a label
+that does not exist, an unknown id, unequal counts) is an error with file and line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xtremely.kernels.guard import InputError, require
 def locate(
     predictions: Path, labels: Path, task: str, languages: Iterable[str], suffix: str
 ) -> dict[str, tuple[Path, Path]]:
-    """Each language's two files, compressed or not; a complaint names every one that is missing."""
+    """Each language's two files, compressed or not; an error names every missing one."""
     names = {code: Path(task, f"test-{code}{suffix}") for code in languages}
     files = {code: (predictions / name, labels / name) for code, name in names.items()}
     missing = [str(path) for both in files.values() for path in both if not existing(path)]
@@ -40,7 +40,7 @@ def locate(
 
 
 def read_labels(predicted: Path, gold: Path, legal: Collection[str]) -> tuple[list[str], list[str]]:
-    """A label a line, as many predictions as labels, none blank."""
+    """Read files with one label per line: as many predictions as labels, none blank."""
     truth, guess = _stripped(gold), _stripped(predicted)
     for number, label in enumerate(truth, start=1):
         require(
@@ -54,7 +54,7 @@ def read_labels(predicted: Path, gold: Path, legal: Collection[str]) -> tuple[li
 
 
 def read_rows(predicted: Path, gold: Path) -> tuple[list[str], list[str]]:
-    """Tatoeba: the row of the foreign file for each line of the English one, counted from 0."""
+    """Read Tatoeba's files: for each English line, the row of its translation, from 0."""
     truth, guess = _stripped(gold), _stripped(predicted)
     for path, lines in ((gold, truth), (predicted, guess)):
         for number, line in enumerate(lines, start=1):
@@ -87,10 +87,10 @@ def read_rows(predicted: Path, gold: Path) -> tuple[list[str], list[str]]:
 def read_tags(
     predicted: Path, gold: Path, legal: Collection[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """A tag a line, as many sentences as the labels have.
+    """Read files with one tag per line; both must have equally many sentences.
 
-    Sentences of unequal length are scored as they stand, with a warning: spans are numbered
-    through the file, so that a tag too few makes every later span wrong.
+    Sentences of unequal length are scored unchanged, with a warning. Spans are numbered through
+    the file, so a missing tag makes every later span wrong.
     """
     truth, guess = _stripped(gold), _stripped(predicted)
     _check_labels(predicted, guess, gold, truth, {*legal, ""})
@@ -112,9 +112,9 @@ def read_tags(
 
 
 def read_pairs(predicted: Path, gold: Path) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """BUCC: ``id TAB id`` lines as sets; a pair given twice counts once.
+    """Read BUCC's files of ``id TAB id`` lines as sets; a repeated pair counts once.
 
-    Gold names a few of all sentences, so an id is known by its beginning: ``de-`` or ``en-``.
+    Gold has only some of the sentences, so an id is recognised by its prefix: ``de-`` or ``en-``.
     """
     truth, guess = {*_pairs(gold).values()}, _pairs(predicted)
     require(bool(truth), f"{gold}: the file is empty")
@@ -147,7 +147,7 @@ def read_pairs(predicted: Path, gold: Path) -> tuple[set[tuple[str, str]], set[t
 
 
 def read_answers(predicted: Path, gold: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Question id -> answer, and question id -> gold answers; a question without one scores 0."""
+    """Read question id -> answer and question id -> gold answers; a missing answer scores 0."""
     asked, contexts = _gold_answers(gold)
     found = read_json(predicted, ANYTHING)
     require(isinstance(found, dict), f"{predicted}: not a JSON object of question id: answer")
@@ -192,7 +192,7 @@ def _stripped(path: Path) -> list[str]:
 def _check_labels(
     predicted: Path, guess: list[str], gold: Path, truth: list[str], legal: set[str]
 ) -> None:
-    """Every prediction must be a label of the task, or one that the gold file has all the same."""
+    """Raise InputError unless every prediction is a label of the task or of the gold file."""
     undeclared = sorted({*truth} - legal)
     columns = [label for label in undeclared if "\t" in label]
     require(
@@ -224,7 +224,7 @@ def _check_counts(predicted: Path, guess: list[str], gold: Path, truth: list[str
 
 
 def _sentences(lines: list[str]) -> list[list[str]]:
-    """Sentences as XTREME's scorer reads them: every blank line closes one, even an empty one."""
+    """Sentences as XTREME's scorer reads them: every blank line ends one, even an empty one."""
     sentences: list[list[str]] = [[]]
     for line in lines:
         if line:
@@ -235,7 +235,7 @@ def _sentences(lines: list[str]) -> list[list[str]]:
 
 
 def _line(sentences: list[list[str]], place: int) -> int:
-    """The line at which a sentence begins."""
+    """The number of the line at which a sentence begins."""
     return 1 + sum(len(sentence) + 1 for sentence in sentences[:place])
 
 
@@ -250,7 +250,7 @@ def _on_empty(sentences: list[list[str]]) -> str:
 
 
 def _beginning(ids: Iterable[str]) -> str | None:
-    """How all of some ids begin before their numbers; None if they differ."""
+    """The common prefix of some ids before their numbers; None if they differ."""
     begins = {name.rstrip("0123456789") for name in ids}
     return begins.pop() if len(begins) == 1 else None
 
@@ -269,9 +269,9 @@ def _pairs(path: Path) -> dict[int, tuple[str, str]]:
 
 
 def _gold_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Question id -> answers, and -> context as ``_bare`` has it, of SQuAD's JSON.
+    """Question id -> answers, and question id -> context after ``_bare``, from SQuAD's JSON.
 
-    Contexts and offsets have no part in a score; a context that is no text is empty.
+    Contexts and offsets do not affect a score; a context that is not text counts as empty.
     """
     asked: dict[str, list[object]] = {}
     contexts: dict[str, str] = {}
@@ -296,5 +296,5 @@ def _gold_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
 
 
 def _bare(text: str) -> str:
-    """A text without white space and case, which tokenizers change."""
+    """A text in lower case without white space, as tokenizers change both."""
     return "".join(text.split()).casefold()

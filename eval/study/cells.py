@@ -1,9 +1,9 @@
-"""A study's cells on disk: a folder each, named by all that decides its content.
+"""A study's cells on disk: one folder per cell, named by a digest of all that affects its result.
 
-A cell's ``result.json`` is written last and whole, with a checksum of itself. A folder without one
-belongs to a run that was stopped; one whose result does not match its checksum is damaged and its
-cell is run again. All finished cells of a run also stand in one file, named after the grid, that
-can be carried elsewhere, reported on there, or put into another run's folder to go on from.
+A cell's ``result.json`` is written last and atomically, with a checksum. A folder without it
+belongs to an interrupted run. A result that does not match its checksum is damaged, and its cell is
+run again. All finished cells of a run are also collected in one file named after the grid. It can
+be copied to another machine, reported on there, or put into another run's folder to resume from.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from xtremely.files.folders import (
 from xtremely.files.writing import check_file, write_atomic
 from xtremely.kernels.guard import InputError, require
 
-PROCEDURE = 1  # raise when training or testing computes something else: cells are then others
+PROCEDURE = 1  # increase when training or testing changes, so that cells get new names
 MADE_BY = "study run"
 # A cell's folder: tasks, source, seed and the digest of its identity.
 CELL_NAME = re.compile(r"[^/]+\.[\w+-]+\.[0-9]+\.[0-9a-f]{16}")
 NAMES = "names.json"  # in a bundle's folder of models: name -> folder
-ORIGIN = "origin.json"  # in a model folder: which model it is a smaller copy of
+ORIGIN = "origin.json"  # in a model folder: the model that it is a smaller copy of
 
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What files must say of a cell's identity; see ``Planned``."""
+    """The required fields of a cell's identity in files; see ``Planned``."""
 
     model: str
     source: str
@@ -65,7 +65,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class TestedSet:
-    """One language of a score: how many examples of which split."""
+    """The test set of a score in one language: split and number of examples."""
 
     split: str
     n: int
@@ -82,7 +82,7 @@ class Score:
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What is needed of a phase's record."""
+    """The required fields of a phase's record."""
 
     steps: int
     seconds: float
@@ -90,7 +90,7 @@ class PhaseCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What testing took."""
+    """The cost of testing."""
 
     seconds: float
     tokens: int
@@ -102,7 +102,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Saved:
-    """A result as files hold it; keys beyond these are kept as they are."""
+    """A result as stored in files; further keys are kept unchanged."""
 
     name: str
     identity: Identity
@@ -114,7 +114,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Collected:
-    """The form of a file with all results of a run; those of before have no study's name."""
+    """The form of a file with all results of a run; older files lack the study's name."""
 
     cells: list[Saved]
     study: str = ""
@@ -129,13 +129,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell that can be run.
+    """A cell that is ready to run.
 
     Attributes:
-        cell: what the grid says.
+        cell: its declaration in the grid.
         model: the folder of its model.
-        recipe: what trains it; None for a model that is tested as it is.
-        identity: everything that decides the result, as JSON.
+        recipe: its training; None for a model that is tested without training.
+        identity: everything that affects the result, as JSON.
     """
 
     cell: StudyCell
@@ -145,27 +145,27 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return cell_name(self.identity)
 
 
 def cell_name(identity: dict[str, Any]) -> str:
-    """The name of the cell with an identity, which is its folder's too."""
+    """The name of the cell with an identity, and of its folder."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     trained = "-".join(phase["task"] for phase in identity["train"]) or "untrained"
     return f"{trained}.{identity['source']}.{identity['seed']}.{digest[:16]}"
 
 
 def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planned]:
-    """Read all data and settle everything before anything is computed; equal cells once.
+    """Read all data and resolve all settings before anything is computed; equal cells appear once.
 
     Args:
         grid: the study.
-        data_root: where the data lies.
-        models: a folder with models by name, looked into first.
+        data_root: folder with the data.
+        models: folder with models by name, searched first.
 
     Raises:
-        UsageError: a model, source language or test that is not there; what is.
+        UsageError: a model, source language or test is missing; the message lists what exists.
     """
     folders = {name: locate_model(name, models) for name in grid.models}
     hashes = {name: model_hash(folder) for name, folder in folders.items()}
@@ -187,7 +187,7 @@ def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planne
 def planned_cell(
     cell: StudyCell, model: Path, model_hash: str, data_hash: dict[str, list[str]]
 ) -> Planned:
-    """A cell with its model's folder and the hashes of what it is computed from."""
+    """A cell with its model's folder and the hashes of model and data."""
     recipe = cell.recipe(model) if cell.phases else None
     identity = {
         **cell.declaration,
@@ -200,9 +200,9 @@ def planned_cell(
 
 
 def locate_model(name: str, models: Path | None) -> Path:
-    """A model's folder: in ``models`` if it is there, else where ``hub.locate`` finds it.
+    """A model's folder: in ``models`` if it exists there, else where ``hub.locate`` finds it.
 
-    A bundle's models lie under names that are safe for folders, listed in ``names.json``.
+    A bundle's models have folder-safe names, listed in ``names.json``.
     """
     if models is not None and (models / NAMES).is_file():
         folders = read_json(models / NAMES, dict[str, str])
@@ -213,13 +213,13 @@ def locate_model(name: str, models: Path | None) -> Path:
 
 
 def model_hash(folder: Path) -> str:
-    """The hash of a model, of a smaller copy that of the original."""
+    """The hash of a model; for a smaller copy, the hash of the original."""
     origin = folder / ORIGIN
     return read_json(origin, Origin).model_hash if origin.exists() else folder_hash(folder)
 
 
 def finished(folder: Path) -> Result | None:
-    """A cell's result; None if it was never finished, or is damaged, which is said."""
+    """A cell's result; None if it is unfinished or, with a warning, damaged."""
     if not (folder / "result.json").exists():
         return None
     try:
@@ -230,7 +230,7 @@ def finished(folder: Path) -> Result | None:
 
 
 def _kept(folder: Path) -> Result:
-    """A cell's result; InputError if there is none or it is damaged."""
+    """A cell's result; raises InputError if there is none or it is damaged."""
     path = folder / "result.json"
     result = read_json(path, ANYTHING)
     fit(result, Saved, str(path))
@@ -240,14 +240,14 @@ def _kept(folder: Path) -> Result:
 
 
 def finish(folder: Path, result: Result) -> Result:
-    """Keep a cell's result, whole or not at all; gives it as it is read back."""
+    """Write a cell's result atomically; returns it as read back."""
     content = dumps({**result, "sha256": _checksum(result)})
     write_atomic(folder / "result.json", content.encode("utf-8"))
     return json.loads(dumps(result))
 
 
 def collect(path: Path, results: Iterable[Result], study: str = "") -> None:
-    """Write all results of a study into one file, a line each."""
+    """Write all results of a study into one file, one per line."""
     lines = ",\n".join(
         json.dumps({**one, "sha256": _checksum(one)}, ensure_ascii=False) for one in results
     )
@@ -256,7 +256,7 @@ def collect(path: Path, results: Iterable[Result], study: str = "") -> None:
 
 
 def collected(path: Path) -> list[Result]:
-    """The results in such a file.
+    """The results in a file that ``collect`` wrote.
 
     Raises:
         InputError: it cannot be read, has another form, or a result does not match its checksum.
@@ -275,7 +275,7 @@ def collected(path: Path) -> list[Result]:
 
 
 def _check_result(result: Result, where: str) -> None:
-    """Take the checksum out of a result of the right form; raise InputError where it is damaged or
+    """Remove the checksum from a well-formed result; raise InputError if the result is damaged or
     has another cell's name.
     """
     intact = result.pop("sha256") == _checksum(result)
@@ -292,9 +292,7 @@ def _check_result(result: Result, where: str) -> None:
 
 
 def restore(out: Path, path: Path) -> None:
-    """Give every result in a file of collected ones its folder back, where that is missing or
-    damaged.
-    """
+    """Restore the folders of a file's collected results where they are missing or damaged."""
     for result in collected(path) if path.exists() else ():
         folder = out / "cells" / result["name"]
         try:
@@ -306,16 +304,16 @@ def restore(out: Path, path: Path) -> None:
 
 
 def others(path: Path, study: str, names: Collection[str]) -> list[Result]:
-    """The results in a file of collected ones that are none of a study's cells; they are kept.
+    """The results in a file of collected ones that are not of a study's cells; they are kept.
 
     Args:
         path: the file, which may be missing.
         study: the study's name.
-        names: of its cells.
+        names: the names of its cells.
 
     Raises:
-        InputError: the file is another study's: its name says so or, in files of before there
-            were names, no cell in it is one of this study.
+        InputError: the file belongs to another study, by its name or, in older files without a
+            name, because it holds no cell of this study.
     """
     if not path.exists():
         return []
@@ -334,14 +332,14 @@ def others(path: Path, study: str, names: Collection[str]) -> list[Result]:
 
 @contextmanager
 def run_folder(out: Path, results: Path) -> Iterator[None]:
-    """Hold a run's folder as ours, and against other runs, which would undo this one's work.
+    """Claim and lock a run's folder, so that no other run overwrites this one's work.
 
     Args:
         out: the folder.
-        results: the file that gets all results, there or elsewhere.
+        results: the file for all results, in the folder or elsewhere.
 
     Raises:
-        InputError: it holds something else, or another run is at work there.
+        InputError: it holds something else, or another run is using it.
     """
     folder = own_run_folder(out)
     with alone(out):
@@ -361,7 +359,7 @@ def run_folder(out: Path, results: Path) -> Iterator[None]:
 
 
 def own_run_folder(out: Path) -> OwnFolder:
-    """A run's folder as ours; one that an earlier version left is recognised.
+    """Claim a run's folder; one of an earlier version is recognised.
 
     Raises:
         InputError: it holds something else, or cannot be written to.
@@ -370,7 +368,7 @@ def own_run_folder(out: Path) -> OwnFolder:
 
 
 def _left_by_earlier_versions(out: Path) -> list[str]:
-    """What a run left in its folder before it marked folders; collected results count, too."""
+    """The files of a run in a folder without a marker, collected results included."""
     cells = [one.name for one in (out / "cells").glob("[!.]*") if not is_nobodys(one.name)]
     ours = (out / "cells" / ".lock").exists() and all(map(CELL_NAME.fullmatch, cells))
     return (["cells"] if ours else []) + [one.name for one in out.glob("*.json") if _whole(one)]
@@ -384,7 +382,7 @@ def _whole(path: Path) -> bool:
 
 
 def results_of(run: Path) -> list[Result]:
-    """The finished cells of a run's folder, or of a file of collected results."""
+    """The finished cells in a run's folder or in a file of collected results."""
     if run.is_file():
         return collected(run)
     require((run / "cells").is_dir(), f"{run}: no study's run is there")

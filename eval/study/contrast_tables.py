@@ -12,7 +12,7 @@ Json = dict[str, Any]
 
 
 def contrast_lines(analyses: Iterable[Json]) -> Iterator[str]:
-    """What an intermediate phase changes, of every grid that asks; tables no wider than a page."""
+    """The effect of intermediate phases, for every grid with contrasts, in narrow tables."""
     for one in analyses:
         yield f"## What the intermediate phase changes: {one['grid']} ({one['model']})\n"
         yield "Differences in points, paired by seed and target language, with intervals from a"
@@ -113,7 +113,7 @@ def _told(difference: Json) -> list[str]:
 
 
 def said(difference: Json | None) -> str:
-    """A difference with its interval and what that says."""
+    """A difference with its interval and verdict."""
     if difference is None or difference["value"] is None:
         return "–"
     return f"{interval(difference)}, {difference['verdict']}"

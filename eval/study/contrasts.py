@@ -1,14 +1,15 @@
-"""What an intermediate phase changes: a grid's contrasts, on the average over tasks and per task.
+"""The effect of intermediate phases: a grid's contrasts, averaged over tasks and per task.
 
-Runs of a part are compared: those of different sources ("arms"), and those of other parts with the
+Compared are the runs of a part with different sources ("arms"), and runs of other parts with the
 same target and tests whose labels were shuffled. Every contrast is paired by seed and target
-language, on languages that neither side was trained on (for retrieval, which is learnt from no
-translations, on all). A task counts once in an average, in the first part of the grid that has it.
+language. It uses the languages that neither arm was trained on, or all languages for retrieval,
+which is not trained on translations. A task counts once in an average, in the first part of the
+grid that has it.
 
-A statement is made against the smallest difference of interest: the difference is ``larger`` or
-``smaller`` than that, whatever its sign, if its whole interval is; else we ``cannot tell``. Nor can
-we with fewer than ``MIN_SEEDS``, with tasks unfinished, or where training in English has not
-recovered from the intermediate phase: more than ``RECOVERED`` points below the control without one.
+The verdict compares the difference with the smallest difference of interest. It is ``larger`` or
+``smaller`` if the whole interval is, regardless of sign, and ``cannot tell`` otherwise. It is also
+``cannot tell`` with fewer than ``MIN_SEEDS``, with unfinished tasks, or where English scores have
+not recovered from the intermediate phase: more than ``RECOVERED`` points below the control.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ Runs = list[tuple[StudyCell, Result]]
 
 @dataclass
 class Comparison:
-    """Runs that differ in what came before the target.
+    """Runs that differ only in the phases before the target.
 
     Attributes:
-        title: for people.
-        task: what they are tested on.
-        metric: of the scores.
-        layer: of retrieval, else empty.
-        target: whether a target phase came last; else it is retrieval.
-        scores: arm -> seed -> language -> score; seed None for a model that was never trained.
-        trained: arm -> the languages of all its phases; every arm that the grid asks for.
+        title: title for the report.
+        task: the task that they are tested on.
+        metric: the metric of the scores.
+        layer: the layer for retrieval, else empty.
+        target: whether a target phase came last; False for retrieval.
+        scores: arm -> seed -> language -> score; seed None for an untrained model.
+        trained: arm -> the languages of all its phases, for every arm of the grid.
     """
 
     title: str
@@ -60,17 +61,17 @@ class Comparison:
     trained: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def run(self, arm: str, seed: int) -> dict[str, float] | None:
-        """An arm's scores by language; what was never trained is the same for every seed."""
+        """An arm's scores by language; an untrained model has the same for every seed."""
         runs = self.scores.get(arm, {})
         return runs.get(seed, runs.get(None))
 
     def seeds(self, *arms: str) -> set[int]:
-        """The seeds with which all of the arms have been run."""
+        """The seeds that all of the arms have been run with."""
         every = {seed for runs in self.scores.values() for seed in runs if seed is not None}
         return {seed for seed in every if all(self.run(arm, seed) for arm in arms)}
 
     def languages(self, *arms: str) -> tuple[str, ...]:
-        """Those on which the arms are compared, sorted."""
+        """The languages on which the arms are compared, sorted."""
         tested = [set(run) for arm in arms for run in self.scores[arm].values()]
         trained = [self.trained[arm] for arm in arms] if self.target else []
         return tuple(sorted(set.intersection(*tested).difference(*trained))) if tested else ()
@@ -82,8 +83,8 @@ class Comparison:
         return float(np.mean(found)) if found and not np.isnan(found).any() else None
 
     def recovered(self, arm: str) -> bool | None:
-        """Whether English is as good as without an intermediate phase; None if that is not known,
-        True where there is no target to recover on.
+        """Whether English scores are as good as without an intermediate phase; None if unknown,
+        True where there is no target phase.
         """
         if not self.target or arm == UNTRAINED:
             return True
@@ -96,9 +97,9 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
     """The analysis of every grid that names contrasts, for each of its models.
 
     Returns:
-        Of each: ``grid``, ``model``, ``smallest``, ``failed`` (cell -> title, of runs that learnt
-        nothing, in the target or the intermediate phase), ``all runs`` and, where some failed,
-        ``runs that learnt``: see ``_analysis``.
+        For each: ``grid``, ``model``, ``smallest``, ``failed`` (cell -> title, for runs that learnt
+        nothing in the target or intermediate phase), ``all runs`` and, where some failed,
+        ``runs that learnt``; see ``_analysis``.
     """
     known = {_key(result["identity"]): result for result in results}
     found = []
@@ -129,19 +130,19 @@ def _key(declared: Json) -> str:
 
 
 def arm_of(cell: StudyCell) -> str:
-    """What a cell is compared as: its source, and whether labels were shuffled."""
+    """The arm of a cell: its source, and whether labels were shuffled."""
     return cell.source + (SHUFFLED if any(map(shuffled, cell.phases)) else "")
 
 
 def _analysis(grid: Grid, cells: list[StudyCell], runs: Runs) -> Json:
-    """All that is said of some runs.
+    """The analysis of some runs.
 
     Returns:
-        ``comparisons``: of each, title, task, metric, layer, and ``arms``: seeds, score in English,
-        zero-shot mean over the languages that no arm was trained on, whether English recovered;
-        ``averages``: arm -> mean over its tasks, with and without retrieval, None where one is not
-        finished; ``contrasts``: of each, its name, whether it is primary, ``averages`` and ``each``
-        comparison: see ``_difference``.
+        ``comparisons``: title, task, metric and layer of each, and ``arms``: seeds, score in
+        English, zero-shot mean over the languages that no arm was trained on, whether English
+        recovered. ``averages``: arm -> mean over its tasks, with and without retrieval, None where
+        a task is unfinished. ``contrasts``: name of each, whether it is primary, ``averages`` and
+        ``each`` comparison; see ``_difference``.
     """
     every = [*_compared(cells, runs)]
     first: dict[str, Comparison] = {}
@@ -211,9 +212,9 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
             task = find_task(test.task)
             matched = isinstance(task.rules, RetrievalRules)
             if cell.target is None and not matched:
-                continue  # what an intermediate phase itself has learnt
+                continue  # a test of the intermediate task itself
             key, alike = (cell.part, test), repr((cell.target, test))
-            if any(map(shuffled, cell.phases)):  # beside those with true labels
+            if any(map(shuffled, cell.phases)):  # compared with runs on true labels
                 key = places.get(alike, key)
             places.setdefault(alike, key)
             one = found.setdefault(key, Comparison(cell.part, task.name, "", "", not matched))
@@ -231,7 +232,7 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
 
 
 def _pairs(grid: Grid, arms: list[str]) -> list[tuple[str, str]]:
-    """The contrasts of a grid: its own first, then with English, without and with true labels."""
+    """The contrasts of a grid: its own, then against English, no phase, and true labels."""
     pairs = [*grid.contrasts]
     pairs += [(arm, other) for other in REFERENCES if other in arms for arm in arms if arm != other]
     pairs += [(arm, arm + SHUFFLED) for arm in arms if arm + SHUFFLED in arms]
@@ -255,13 +256,13 @@ def _average(several: list[Comparison], arm: str) -> float | None:
 
 
 def _difference(several: list[Comparison], ones: str, others: str, smallest: float) -> Json:
-    """How much better an arm is than another one on several tasks together.
+    """How much better one arm is than another on several tasks together.
 
     Returns:
         ``value`` (None if nothing is comparable), ``interval`` (low, high and level; None for a
         single seed), ``p``, ``tasks`` and those ``left out``, ``seeds``, ``spread`` over seeds,
-        ``detectable`` (a difference, with these seeds), ``languages`` of each task, ``verdict`` and
-        ``reasons`` why none is possible.
+        ``detectable`` (the difference that these seeds can detect), ``languages`` of each task,
+        ``verdict``, and the ``reasons`` if no verdict is possible.
     """
     left_out = [one for one in several if not one.seeds(ones, others)]
     there = [one for one in several if one not in left_out and one.languages(ones, others)]
@@ -324,8 +325,8 @@ def verdict(interval: Json | None, smallest: float, reasons: Sequence[str]) -> s
 
 
 def _correct(primary: list[Json], grid: Grid) -> None:
-    """Holm's correction of the primary contrasts' intervals, p and verdicts. A contrast without
-    enough seeds counts as one that found nothing.
+    """Apply Holm's correction to the primary contrasts' intervals, p and verdicts. A contrast
+    without enough seeds counts as not significant.
     """
     corrected = holm([one["p"] if one["p"] is not None else 1.0 for one in primary])
     for one, (p, level) in zip(primary, corrected, strict=True):
@@ -335,7 +336,7 @@ def _correct(primary: list[Json], grid: Grid) -> None:
 
 
 def _public(contrast: Json) -> Json:
-    """A contrast without what only its computation needs."""
+    """A contrast without the values that only its computation needs."""
     for one in (*contrast["averages"].values(), *contrast["each"]):
         one.pop("paired", None)
     return contrast

@@ -1,4 +1,4 @@
-"""A study's data: read once a process, test sets sampled, hashes of what decides a cell."""
+"""A study's data: examples cached per process, sampled test sets, and data hashes of cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xtremely.kernels.guard import UsageError
 
 @cache
 def examples(task: str, root: Path, code: str, split: str) -> Examples:
-    """A split in one language, as ``Task.read``."""
+    """A split in one language, as from ``Task.read``."""
     return find_training_task(task).read(root, code, split)
 
 
@@ -26,8 +26,8 @@ def examples(task: str, root: Path, code: str, split: str) -> Examples:
 def sampled(task: str, root: Path, code: str, split: str, limit: int | None) -> Examples:
     """At most ``limit`` of a split's examples, spread evenly over it.
 
-    The treebanks of a language follow each other in one file, so the first sentences of it would
-    be of one genre. Retrieval takes the first sentences, those of gold pairs before others.
+    The treebanks of a language follow each other in one file, so its first sentences would be of
+    one genre. Retrieval takes the first sentences, with those of gold pairs before others.
     """
     data = examples(task, root, code, split)
     if limit is None or len(data) <= limit:
@@ -40,8 +40,8 @@ def sampled(task: str, root: Path, code: str, split: str, limit: int | None) -> 
 
 
 def barred(test: Test, phases: tuple[StudyPhase, ...]) -> tuple[str, ...]:
-    """The splits of a test's task that a model was trained on, in whatever language: splits of
-    translated data sets say the same in all, so such a split is none to test on.
+    """The splits of a test's task that a model was trained on in any language. They are not tested
+    on, because splits of translated data sets have the same content in all languages.
     """
     trained = [one for phase in phases for one in phase.all_sources]
     return tuple(sorted({one.split for one in trained if one.task == test.task}))
@@ -60,7 +60,7 @@ def tested_task(test: Test, without: tuple[str, ...]) -> Task:
         return lambda: data
 
     splits = tuple(split for split in task.splits if split not in without)
-    return replace(task, find=find, splits=splits, sizes={})  # a sample is smaller on purpose
+    return replace(task, find=find, splits=splits, sizes={})  # a sample is meant to be smaller
 
 
 @cache
@@ -68,7 +68,7 @@ def sets_tested(test: Test, without: tuple[str, ...], root: Path) -> list[tuple[
     """Language, split and examples of every set that a cell is tested on.
 
     Raises:
-        UsageError: there is none at all, or none in a language that was asked for.
+        UsageError: there is none at all, or none in a requested language.
     """
     task, found = tested_task(test, without), []
     for code in test.languages or (*task.languages, *task.more_languages):
@@ -88,7 +88,7 @@ def sets_tested(test: Test, without: tuple[str, ...], root: Path) -> list[tuple[
 
 
 def check_source(phase: StudyPhase, root: Path) -> None:
-    """Raise UsageError unless a phase's languages have as many examples as it wants."""
+    """Raise UsageError unless a phase's languages have enough examples."""
     task = find_training_task(phase.task)
     there = task.languages_there(root, phase.split)
     share = phase.examples // len(phase.languages)

@@ -1,4 +1,4 @@
-"""What a study's grid says: phases, tests, cells, parts, see ``study_grid``."""
+"""Data classes of a study: phases, tests, cells, parts and the grid; read by ``grid``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from xtremely.eval.training import recipe
 
 @dataclass(frozen=True)
 class StudyPhase:
-    """One training run of a cell.
+    """One training phase of a cell.
 
     Attributes:
-        task: what is trained.
-        split: of its data.
-        examples: how many in all, shared equally among the languages.
-        languages: of the examples.
-        settings: of the training, by the recipe's names; the recipe's defaults elsewhere.
-        also: what is trained at the same time, on the same encoder; without settings of its own.
+        task: the task to train on.
+        split: the split to train on.
+        examples: number of examples in all, shared equally among the languages.
+        languages: the languages of the examples.
+        settings: training settings by the recipe's names; others have the recipe's defaults.
+        also: phases trained at the same time on the same encoder, without settings of their own.
     """
 
     task: str
@@ -31,12 +31,12 @@ class StudyPhase:
 
     @property
     def all_sources(self) -> tuple[StudyPhase, ...]:
-        """Itself and what is trained at the same time."""
+        """The phase itself and those trained at the same time."""
         return (self, *self.also)
 
     @property
     def declaration(self) -> dict[str, Any]:
-        """What the grid says of the phase, as JSON."""
+        """The phase's declaration in the grid, as JSON."""
         told = {**vars(self), "languages": [*self.languages], "settings": dict(self.settings)}
         del told["also"]
         if self.also:
@@ -45,7 +45,7 @@ class StudyPhase:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """A title for the report and for messages."""
         if self.also:
             return " with ".join(replace(one, also=()).title for one in self.all_sources)
         labels = ", shuffled labels" if dict(self.settings).get("shuffle_labels") else ""
@@ -54,16 +54,16 @@ class StudyPhase:
 
 @dataclass(frozen=True)
 class Test:
-    """What a cell is tested on.
+    """A test of a cell's model.
 
     Attributes:
-        task: its name.
+        task: name of the task.
         languages: only these; None for all with data.
-        limit: examples a language at most; None for all.
-        layers: of retrieval: ``last``, ``all`` or numbers; None where a head answers.
+        limit: most examples per language; None for all.
+        layers: layers for retrieval: ``last``, ``all`` or numbers; None where a head answers.
     """
 
-    __test__ = False  # not pytest's
+    __test__ = False  # pytest does not collect it
 
     task: str
     languages: tuple[str, ...] | None = None
@@ -76,12 +76,12 @@ class StudyCell:
     """One training run and its evaluation.
 
     Attributes:
-        model: what is trained, by name.
-        part: the part of the grid that asks for it.
+        model: name of the model.
+        part: the part of the grid that it belongs to.
         source: the source language, several joined by ``+``, or ``none``.
-        seed: of the training.
-        phases: in order; none for a model that is tested as it is.
-        tests: what it is tested on.
+        seed: training seed.
+        phases: the phases in order; empty for a model that is tested without training.
+        tests: its tests.
     """
 
     model: str
@@ -93,8 +93,8 @@ class StudyCell:
 
     @property
     def target(self) -> StudyPhase | None:
-        """The phase whose head answers; None for an encoder right after an intermediate phase, or
-        as it is.
+        """The phase whose head answers; None for an untrained encoder, or one that is tested right
+        after an intermediate phase.
         """
         kind = self.phases and dict(self.phases[-1].settings).get("kind", "target")
         return self.phases[-1] if kind == "target" else None
@@ -106,7 +106,7 @@ class StudyCell:
 
     @property
     def declaration(self) -> dict[str, Any]:
-        """What the grid says of the cell, as JSON; parts of two grids may ask for the same."""
+        """The cell's declaration in the grid, as JSON; two grids may declare the same cell."""
         return {
             "model": self.model,
             "source": self.source,
@@ -119,7 +119,7 @@ class StudyCell:
         }
 
     def recipe(self, model: Path | str) -> recipe.Recipe:
-        """What trains the cell's model, which lies in a folder."""
+        """The recipe that trains the cell's model, given the model's folder."""
         last = len(self.phases) - 1
         phases = [
             {
@@ -142,7 +142,7 @@ class StudyCell:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """A title for the report and for messages."""
         return f"{self.part}, {self.source}, seed {self.seed}"
 
 
@@ -152,9 +152,9 @@ class GridPart:
 
     Attributes:
         name: unique in the grid.
-        title: for people.
-        sources: its rows.
-        cells: those of all models, sources and seeds.
+        title: title for the report.
+        sources: the rows of the matrix.
+        cells: the cells of all models, sources and seeds.
     """
 
     name: str
@@ -168,12 +168,12 @@ class Grid:
     """A study.
 
     Attributes:
-        name: for people.
+        name: name for the report.
         models: in the grid's order.
         parts: in the grid's order, the most valuable first.
-        contrasts: its primary questions, fixed before anything is run: pairs of sources, the
+        contrasts: the primary contrasts, fixed before anything is run: pairs of sources, the
             first against the second on the average over tasks.
-        smallest_difference: of interest, in points.
+        smallest_difference: the smallest difference of interest, in points.
     """
 
     name: str
@@ -184,6 +184,6 @@ class Grid:
 
     @property
     def cells(self) -> list[StudyCell]:
-        """Every cell once, first seeds first, so that a run cut short has balanced data."""
+        """Every cell once, first seeds first, so that an incomplete run has balanced data."""
         every = [cell for part in self.parts for cell in part.cells]
         return sorted(every, key=lambda cell: cell.seed)

@@ -1,4 +1,4 @@
-"""What a study would do, and how long that takes as far as it was measured on such a device."""
+"""The dry run of a study: its cells, and a time estimate from cells measured on such a device."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Measured:
     """Seconds that phases and tests took on one kind of device.
 
     Attributes:
-        device: its name, as results have it.
-        phases: what a phase is, whatever its languages -> the seconds of every training.
-        tests: what is tested -> the seconds of every evaluation.
+        device: its name, as in results.
+        phases: declaration of a phase without its languages -> seconds of every training.
+        tests: declaration of a test -> seconds of every evaluation.
     """
 
     device: str
@@ -32,7 +32,7 @@ class Measured:
     tests: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
-        """Learn from a cell, if it ran on this kind of device."""
+        """Add a cell's measurements, if it ran on this kind of device."""
         about, tested = result["identity"], result["evaluation"]
         if tested["device"] != self.device:
             return
@@ -44,7 +44,7 @@ class Measured:
 
 
 def dry_run(grid: Grid, place: Place) -> Iterator[str]:
-    """What ``run_study`` would do, in lines: cells in their order, shared phases, the time.
+    """Lines that describe what ``run_study`` would do: cells in order, shared phases, time.
 
     Args:
         grid: the study.
@@ -79,7 +79,7 @@ def dry_run(grid: Grid, place: Place) -> Iterator[str]:
 
 
 def _trained(place: Place, planned: Iterable[Planned], results: dict[str, Result]) -> set[str]:
-    """The keys of shared phases that lie in the run's folder, as far as results tell."""
+    """The keys of shared phases that are in the run's folder, as far as results tell."""
     found = set()
     for one in planned:
         for shared in shared_phases(one) if one.name in results else ():
@@ -92,7 +92,7 @@ def _trained(place: Place, planned: Iterable[Planned], results: dict[str, Result
 def _time(
     left: list[Planned], phases: dict[str, tuple[Shared, list[Planned]]], measured: Measured
 ) -> str:
-    """The estimate, in a line."""
+    """The time estimate, as one line."""
     if not left:
         return "every cell is finished"
     total, unknown = 0.0, dict[str, None]()

@@ -1,4 +1,4 @@
-"""Training runs of a study that learnt nothing, in the target or in an intermediate phase."""
+"""Detection of failed runs: those that learnt nothing, in the target or an intermediate phase."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xtremely.eval.study.cells import Result
 from xtremely.eval.study.grid import StudyCell, StudyPhase
 from xtremely.eval.tasks.task import Task, find_task, find_training_task
 
-LEARNT = 10.0  # points above guessing in the languages trained on, with which a run has learnt
+LEARNT = 10.0  # least points above chance, in the languages trained on, of a run that learnt
 
 
 def names_of_failed(runs: Sequence[tuple[StudyCell, Result]]) -> set[str]:
-    """The names of results whose run learnt nothing, or began with an intermediate phase that did:
-    a phase that ends one cell begins others.
+    """The names of results whose run learnt nothing, or started from an intermediate phase that
+    learnt nothing. Such a phase is the last of one cell and the first of others.
     """
     beginnings = {_beginning(cell) for cell, result in runs if not _begun_well(cell, result)}
     return {
@@ -28,11 +28,11 @@ def names_of_failed(runs: Sequence[tuple[StudyCell, Result]]) -> set[str]:
 
 
 def has_learnt(cell: StudyCell, result: Result) -> bool:
-    """Whether a run is ``LEARNT`` points better than guessing at what it was trained for last.
+    """Whether a run is ``LEARNT`` points above chance on the tasks of its last phase.
 
-    It is judged in the languages of that phase, where transfer plays no part, on every task with a
-    fixed set of labels for a whole example; other tasks have no rate of guessing. Shuffled labels
-    leave nothing to learn.
+    It is judged in the languages of that phase, where transfer plays no part. Only tasks with a
+    fixed set of labels per example are judged, as others have no chance level. Runs on shuffled
+    labels are not judged, as they have nothing to learn.
     """
     if not cell.phases or shuffled(cell.phases[-1]):
         return True
@@ -46,13 +46,13 @@ def has_learnt(cell: StudyCell, result: Result) -> bool:
 
 
 def shuffled(phase: StudyPhase) -> bool:
-    """Whether a phase learns from shuffled labels."""
+    """Whether a phase trains on shuffled labels."""
     return bool(dict(phase.settings).get("shuffle_labels"))
 
 
 def _begun_well(cell: StudyCell, result: Result) -> bool:
     """Whether intermediate phases have learnt, by their dev scores and, in a cell that ends with
-    one, by its tests.
+    such a phase, by its tests.
     """
     for phase, record in zip(cell.before, result["training"], strict=False):
         for source in phase.all_sources if not shuffled(phase) else ():
@@ -64,13 +64,13 @@ def _begun_well(cell: StudyCell, result: Result) -> bool:
 
 
 def _least(task: Task) -> float:
-    """The score with which a run has learnt the task, 0 where there is no rate of guessing."""
+    """The least score of a run that has learnt the task; 0 where there is no chance level."""
     guessing = kind_of(task).guessing
     return 0 if guessing is None else guessing(task) + LEARNT
 
 
 def _beginning(cell: StudyCell) -> tuple[Any, ...]:
-    """What a cell's intermediate phases are, whether or not a target follows them."""
+    """A key of a cell's intermediate phases, whether or not a target follows them."""
 
     def about(phase: StudyPhase) -> Iterable[Any]:
         yield from (phase.task, phase.split, phase.examples, phase.languages, phase.also)

@@ -1,4 +1,4 @@
-"""What a study's page draws first: its contrasts, and a heat map of every task."""
+"""Geometry of a study's figures: a forest plot of contrasts, and a heat map for every task."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xtremely.eval.study.grid import UNTRAINED
 
 Json = dict[str, Any]
 
-HALF = 50.0  # per cent: where the axis has its zero
-CHARACTER, SPACE = 6.4, 14  # pixels: of a row's name in a heat map, and around it
+HALF = 50.0  # per cent of the width: position of the axis's zero
+CHARACTER, SPACE = 6.4, 14  # pixels: per character of a row's name in a heat map, and around it
 
 
 def source_name(source: str) -> str:
-    """A source for people."""
+    """The name of a source in the report."""
     codes = own_languages(source)
     named = "no training" if source == UNTRAINED else source
     return " + ".join(language(code).name for code in codes) or named
@@ -32,7 +32,7 @@ def parts(tables: Iterable[Json]) -> dict[str, list[tuple[int, Json]]]:
 
 
 def maps(tables: Iterable[Json]) -> Iterator[tuple[int, Json]]:
-    """The first table of every task in every part, with its number: those that the page draws."""
+    """The tables that the page draws: the first of every task in every part, with its number."""
     seen = set()
     for number, table in enumerate(tables, start=1):
         about = (table["model"], table["part"], table["task"])
@@ -47,17 +47,17 @@ def label_width(table: Json) -> int:
 
 
 def forest(about: Json, smallest: float) -> Json:
-    """Where a forest plot has its marks, in per cent of its width, zero in the middle.
+    """The positions of a forest plot's marks, in per cent of its width, with zero in the middle.
 
     Args:
         about: an analysis of ``contrasts``, such as its ``all runs``.
         smallest: the smallest difference of interest, in points.
 
     Returns:
-        ``band``: left end and width of the differences that are too small to matter; ``extent``:
-        points from zero to either end; ``rows``: of each primary contrast that has a value, its
-        name, what it is averaged over, its marks ``at``, ``left`` and ``width`` (of its interval),
-        ``text`` and ``verdict``.
+        ``band``: left end and width of the differences below the smallest of interest;
+        ``extent``: points from zero to either end; ``rows``: for each primary contrast that has a
+        value, its name, what it is averaged over, its position ``at``, ``left`` and ``width`` of
+        its interval, ``text`` and ``verdict``.
     """
     shown = [
         (contrast["name"], scope, difference)
@@ -91,7 +91,7 @@ def forest(about: Json, smallest: float) -> Json:
 
 
 def _ends(difference: Json) -> tuple[float, float]:
-    """A difference's interval; of one without any its value alone."""
+    """The ends of a difference's interval; both are its value if it has no interval."""
     around = difference["interval"]
     value = difference["value"]
     return (around["low"], around["high"]) if around else (value, value)

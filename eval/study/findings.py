@@ -1,7 +1,7 @@
-"""A study's findings as one JSON value: matrices, means, gaps, breakdowns, published figures.
+"""A study's findings as one JSON value: matrices, means, gaps, breakdowns, published scores.
 
-Every estimate says which sources' runs and which languages it came from; ``cells`` of its table
-says which cells those runs are.
+Every estimate names the sources and languages that it is computed from. ``cells`` of its table
+names the cells of these runs.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from xtremely.eval.study.statistics import (
 )
 from xtremely.eval.tasks.task import RetrievalRules, Task, find_task
 
-# Metrics of a task where its kind shows others; the first is compared with published figures.
+# Metrics of tasks that differ from their kind's; the first is compared with published scores.
 SHOWN = {"udpos": ("accuracy", "f1")}
-REFERENCES = ("en", UNTRAINED)  # sources that all others are compared with
+REFERENCES = ("en", UNTRAINED)  # baselines for all other sources
 
 Json = dict[str, Any]
 
 
 def findings(grids: list[Grid], results: list[Result]) -> Json:
-    """Whatever the finished cells say.
+    """The findings from all finished cells.
 
     Args:
         grids: the studies.
-        results: of any cells; those of no grid are left out.
+        results: results of any cells; those of no grid are ignored.
 
     Returns:
-        ``overview`` (see there), ``tables``, ``cells`` (name -> what it was and cost),
+        ``overview`` (see there), ``tables``, ``cells`` (name -> description and cost),
         ``failed`` (name of a cell that learnt nothing -> its title) and ``missing`` (titles of
-        cells). A part with failed runs has all its tables a second time, without them: fine-tuning
-        on little data fails now and then, whatever the language (Mosbach et al., ICLR 2021).
+        cells). A part with failed runs has all its tables a second time without them, because
+        fine-tuning on little data fails now and then in any language (Mosbach et al., ICLR 2021).
     """
     by_declaration: dict[str, Result] = {}
     for result in results:
@@ -99,12 +99,12 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
 
 
 def overview(tables: list[Json]) -> Json:
-    """Every source over all tasks, each in its first metric.
+    """Every source over all tasks, each by its first metric.
 
     Returns:
         ``tasks``: titles; ``rows``: source -> ``means`` (task -> zero-shot mean), ``mean`` over the
-        source's tasks, ``less English``: the mean over the tasks of the paired differences, and
-        ``compared``: how many those are.
+        source's tasks, ``less English``: mean over tasks of the paired differences from English,
+        and ``compared``: number of these tasks.
     """
     first: dict[str, Json] = {}
     for table in tables:
@@ -136,7 +136,7 @@ def _key(declaration: Json) -> str:
 
 
 def _described(cell: StudyCell, result: Result) -> Json:
-    """What a cell was and cost."""
+    """A description of a cell, with its cost."""
     tested = result["evaluation"]
     return {
         "part": cell.part,
@@ -220,7 +220,7 @@ def _matrix(
 
 
 def _fixed(cells: list[StudyCell]) -> tuple[str, ...]:
-    """The languages of the target, where what varies are the phases before it."""
+    """The languages of the target phase, if the source varies in the phases before it."""
     if not any(cell.before for cell in cells):
         return ()
     return tuple(dict.fromkeys(c for cell in cells if cell.target for c in cell.target.languages))
@@ -232,12 +232,12 @@ def _family_order(code: str) -> tuple[bool, str, str]:
 
 
 def own_languages(source: str) -> tuple[str, ...]:
-    """The languages of a source; of the name of an intermediate phase, none."""
+    """The languages of a source; empty for the name of an intermediate phase."""
     return tuple(code for code in source.split("+") if code in LANGUAGES)
 
 
 def _row(matrix: Matrix, source: str) -> Json:
-    """All that is said of a source."""
+    """A source's row: its means, gaps, differences and layers."""
     own = {*own_languages(source), *matrix.fixed}
     away = [code for code in matrix.targets if code not in own]
     european, others = european_and_others(away)
@@ -273,12 +273,12 @@ def _row(matrix: Matrix, source: str) -> Json:
 
 
 def _spread(runs: np.ndarray) -> np.ndarray:
-    """[targets]: the standard deviation over runs, NaN for a single one."""
+    """[targets]: the standard deviation over runs; NaN for a single run."""
     return runs.std(axis=0, ddof=1) if len(runs) > 1 else np.full(runs.shape[1], np.nan)
 
 
 def _against(matrix: Matrix, source: str, other: str) -> Json:
-    """How a source differs from another one where both transfer."""
+    """How a source differs from another on languages that neither was trained on."""
     own = {*own_languages(source), *own_languages(other), *matrix.fixed}
     away = [code for code in matrix.targets if code not in own]
     european, others = european_and_others(away)
@@ -294,8 +294,8 @@ def _against(matrix: Matrix, source: str, other: str) -> Json:
 
 
 def shared_targets(matrix: Matrix) -> list[str]:
-    """The languages that no source is, over which all sources can be compared; where all are a
-    source, all.
+    """The languages that are not a source, over which all sources can be compared; all languages
+    where each is a source.
     """
     sources = {code for source in matrix.runs for code in own_languages(source)}
     sources |= {*matrix.fixed}
@@ -303,9 +303,9 @@ def shared_targets(matrix: Matrix) -> list[str]:
 
 
 def _means(matrix: Matrix) -> Json:
-    """Of every source at one layer: its mean, and how it differs from what it is compared with.
+    """For every source at one layer: its mean, and its differences from the baselines.
 
-    Retrieval is learnt from no language's translations, so no target is left out.
+    Retrieval is not trained on translations, so no target language is left out.
     """
     return {
         source: {
@@ -321,7 +321,7 @@ def _means(matrix: Matrix) -> Json:
 
 
 def _pairs(matrix: Matrix, by: str) -> Json:
-    """Group of the source -> group of the target -> mean over pairs of different languages."""
+    """Source group -> target group -> mean over pairs of different languages."""
     found: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for source in matrix.runs:
         if source in own_languages(source):

@@ -1,41 +1,41 @@
-"""A study's grid: what is trained in which source languages, and what it is tested on.
+"""Reading a study's grid: what is trained in which source languages, and what it is tested on.
 
-A grid is a TOML file. Its one experimental factor is the source language: a part lists sources,
-and every training phase of the part that names no language of its own is in the source's.
+A grid is a TOML file. Its one experimental factor is the source language. A part lists sources,
+and every training phase of the part that names no language of its own uses the source's.
 
     name = "first"
     models = ["e5-small-4bit"]
     seeds = [1, 2, 3]
-    contrasts = ["zh - en"]          # primary questions, see study_contrasts; none by default
+    contrasts = ["zh - en"]          # primary contrasts, see ``contrasts``; none by default
     smallest_difference = 2          # of interest, in points
 
     [[part]]
     name = "pos"
-    sources = ["en", "zh", "en+zh"]  # several at once share the examples; "none": not trained
+    sources = ["en", "zh", "en+zh"]  # en+zh share the examples; "none": no training
 
     [[part.train]]                   # a phase; several follow each other
-    task = "udpos"                   # or one for each source: {en = "snli", zh = "ocnli"}
+    task = "udpos"                   # or one per source: {en = "snli", zh = "ocnli"}
     split = "train"                  # likewise
-    examples = 2000                  # any other key is a training setting, see the recipes
+    examples = 2000                  # any other key is a training setting of a recipe
     source = "en"                    # only where the language is the same for every source
 
     [[part.test]]
     task = "udpos"
-    limit = 500                      # examples a language, evenly spread over its test set
+    limit = 500                      # examples per language, evenly spread over its test set
 
 Every combination of model, part, source and seed is a cell: one training run and its evaluation.
 
-To vary the language of an intermediate phase, let the phases after it name a source of their own;
-the source ``none`` then leaves the intermediate phase out. Phases before the last one are trained
-once and shared by all cells that begin with them, and so is a last one that says ``kind =
-"intermediate"``: a part that tests an encoder right after such a phase.
+To vary the language of an intermediate phase, let the phases after it name a source of their own.
+The source ``none`` then leaves the intermediate phase out. Phases before the last one are trained
+once and shared by all cells that begin with them. So is a last phase with ``kind =
+"intermediate"``, in a part that tests the encoder right after such a phase.
 
-To vary the intermediate task, name phases and take the names for sources:
+To vary the intermediate task, name phases and use the names as sources:
 
     [[intermediate]]
     name = "joint"
 
-    [[intermediate.train]]           # as above; every one has a source of its own
+    [[intermediate.train]]           # as above; each has a source of its own
     task = "xnli"
     source = "en"
     examples = 2000
@@ -64,7 +64,7 @@ from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 UNTRAINED = "none"
 MAX_GRID_BYTES = 2**24
-MAX_SEED = 2**32 - 1  # numpy takes no larger one
+MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 GRID_KEYS = (
     *("name", "models", "seeds", "contrasts", "smallest_difference"),
     *("intermediate", "part"),
@@ -73,14 +73,14 @@ PART_KEYS = ("name", "title", "sources", "train", "test")
 INTERMEDIATE_KEYS = ("name", "train")
 SOURCE_KEYS = ("task", "split", "examples", "source")
 PHASE_KEYS = (*SOURCE_KEYS, "also")
-OURS = ("name", "sources")  # of a recipe's phase: what the grid says in its own way
+OURS = ("name", "sources")  # fields of a recipe's phase that the grid declares differently
 SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
 LAYER = r" *(last|[0-9]{1,6}) *"
 TEST_KEYS = ("task", "languages", "limit", "layers")
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid in a TOML file.
+    """Read a grid from a TOML file.
 
     Raises:
         UsageError: an unknown key, task, language or split, with the line.
@@ -91,7 +91,7 @@ def read_grid(path: Path) -> Grid:
 
 
 class _Reader:
-    """The values of a grid file, complaints with file and line."""
+    """Reads the values of a grid file; errors name file and line."""
 
     def __init__(self, path: Path, text: str):
         self.path, self.lines = path, text.splitlines()
@@ -120,7 +120,7 @@ class _Reader:
         return Grid(name, tuple(models), tuple(parts), contrasts, float(smallest))
 
     def contrasts(self, raw: dict[str, Any], parts: list[GridPart]) -> Iterator[tuple[str, str]]:
-        """Pairs of sources that one part at least has both of."""
+        """The contrasts: pairs of sources, both in at least one part."""
         given = self.texts(raw, "contrasts", [])
         self.check(len(set(given)) == len(given), "contrasts", "each contrast once")
         legal = list(dict.fromkeys(source for part in parts for source in part.sources))
@@ -135,7 +135,7 @@ class _Reader:
             yield one, other
 
     def intermediate(self, raw: dict[str, Any]) -> None:
-        """Keep named phases, which a part's sources can be."""
+        """Keep named intermediate phases, which parts can use as sources."""
         self.known(raw, INTERMEDIATE_KEYS, "key of an intermediate")
         name = self.take(raw, "name", str)
         legal = re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) and name not in (*LANGUAGES, UNTRAINED)
@@ -177,7 +177,7 @@ class _Reader:
                 f"a phase whose head answers a test of part {name!r}; after training in"
                 f" {source!r}, nothing does",
             )
-            # An untrained model has no seed: one run says all there is to say.
+            # An untrained model has no seed, so one run is enough.
             cells += [
                 StudyCell(model, name, source, seed, trained, own)
                 for model in models
@@ -199,7 +199,7 @@ class _Reader:
         source: str,
         legal: tuple[str, ...] = (*PHASE_KEYS, *SETTINGS),
     ) -> Iterator[StudyPhase]:
-        """The phases of a source; one without training in it is left out."""
+        """The phases of a source; a phase without training for it is left out."""
         for one in raw:
             self.known(one, legal, "key of a phase")
             own = self.take(one, "source", str, source)
@@ -224,7 +224,7 @@ class _Reader:
             yield StudyPhase(name, split, examples, codes, settings, also)
 
     def codes(self, source: str, key: str) -> tuple[str, ...]:
-        """The languages of a source; a repeated one would take a share of the examples twice."""
+        """The languages of a source; a repeated one, which would get two shares, is an error."""
         codes = tuple(source.split("+"))
         for code in codes:
             self.named(code, language, code)
@@ -232,7 +232,7 @@ class _Reader:
         return codes
 
     def of_source(self, raw: dict[str, Any], key: str, source: str, *default: str) -> str:
-        """A value that a table may give for each source apart."""
+        """A value that a table may give per source."""
         value = self.take(raw, key, (str, dict), *default)
         if isinstance(value, str):
             return value
@@ -286,7 +286,7 @@ class _Reader:
                 raise self.at(key, unknown(what, key, legal))
 
     def named(self, name: str, find: Any, text: str) -> Any:
-        """What a name stands for; an unknown one is complained of with its line."""
+        """The value that ``find`` returns for a name; an unknown name is an error with its line."""
         try:
             return find(name)
         except UsageError as error:
@@ -299,8 +299,8 @@ class _Reader:
             raise self.at(key, complaint, str(got[0]) if got else "")
 
     def at(self, text: str, error: InputError, beside: str = "") -> InputError:
-        """The complaint, with the first line in which the text stands as a key or value, if there
-        is one ``beside`` another text.
+        """The error with the file and, if found, the first line that holds ``text`` as a word and
+        also contains ``beside``.
         """
         word = re.compile(rf"(?<![\w-]){re.escape(text)}(?![\w-])")
         lines = enumerate((line.partition("#")[0] for line in self.lines), start=1)
@@ -312,13 +312,13 @@ class _Reader:
 
 
 def _setting(complaint: str) -> tuple[str, str]:
-    """The training setting that a complaint is about, and the value it had."""
+    """The training setting that an error message is about, and its value."""
     found = re.search(rf"\b({'|'.join(SETTINGS)})\b(?: is ([^;]+);)?", complaint)
     return (found[1], (found[2] or "").removesuffix(".0")) if found else ("train", "")
 
 
 def _answers(phases: tuple[StudyPhase, ...], test: Test) -> bool:
-    """Whether a model so trained can be given the test: by its vectors, or by the last head."""
+    """Whether a model trained by ``phases`` can take the test, with its vectors or last head."""
     task = find_task(test.task)
     if isinstance(task.rules, RetrievalRules):
         return True

@@ -1,10 +1,10 @@
-"""A study in one file: grid, data and models, for a machine that has none of them.
+"""Packing a study into one file: grid, data and models, for a machine that has none of them.
 
-The bundle is a .tar.xz with ``grid.toml``, ``data/`` (the files that the grid's cells read,
-uncompressed, so that the whole compresses better) and ``models/NAME`` (the pieces that occur in the
-grid's texts, see ``hub.compact``; ``names.json`` says which model lies in which folder). What a
-cell computes from it is what it computes from the originals, and its folder has the same name.
-``study_unpack`` is the other direction.
+The bundle is a .tar.xz. It holds ``grid.toml``, ``data/`` (the files that the grid's cells read,
+uncompressed, as the whole archive then compresses better) and ``models/NAME`` (with the vocabulary
+cut to the grid's texts, see ``hub.compact``; ``names.json`` maps models to folders). A cell has the
+same result from the bundle as from the originals, and the same folder name. ``unpack`` is the
+reverse.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
 
     Args:
         path: the grid's file.
-        data_root: where the data lies.
+        data_root: folder with the data.
         bundle: the file to write, ``.tar.xz``.
-        models: a folder with models by name, looked into first.
+        models: folder with models by name, searched first.
 
     Returns:
-        ``pieces`` of every model, ``files`` of data and the bundle's ``bytes``.
+        ``pieces``: vocabulary size of every model; ``files``: number of data files; ``bytes``: the
+        bundle's size.
 
     Raises:
-        InputError: whatever keeps the grid from being run here, or a file that cannot be written.
+        InputError: the grid cannot be run here, or the file cannot be written.
     """
     require(bundle.name.endswith(SUFFIX), f"{bundle}: a bundle's name ends in {SUFFIX}")
     check_outputs({"--out": bundle}, {"the grid": path})
@@ -83,7 +84,7 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
 
 
 def folder_name(model: str) -> str:
-    """A model's folder in a bundle; hub names and paths are made into one plain name."""
+    """The name of a model's folder in a bundle: hub names and paths become one plain name."""
     if re.fullmatch(r"[\w-][\w.-]{,99}", model) and model != NAMES:
         return model
     plain = re.sub(r"[^\w-]+", "-", model).strip("-")[-60:]
@@ -91,7 +92,7 @@ def folder_name(model: str) -> str:
 
 
 def _check_arrival(planned: list[Planned], root: Path, data_root: Path) -> None:
-    """Raise InputError unless the bundle's content makes the cells that it is packed for."""
+    """Raise InputError unless the bundle's content gives the same cells as the originals."""
     try:
         arrived = plan(read_grid(root / "grid.toml"), root / "data", root / "models")
         same = [one.name for one in arrived] == [one.name for one in planned]
@@ -104,7 +105,7 @@ def _check_arrival(planned: list[Planned], root: Path, data_root: Path) -> None:
 
 
 def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A bundle's member without the user, the machine's clock and the file's mode."""
+    """A bundle's member without user, time stamp and file mode."""
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
     member.mode = 0o755 if member.isdir() else 0o644
@@ -112,7 +113,7 @@ def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _copy_plain(source: Path, target: Path) -> None:
-    """A text file, decompressed."""
+    """Copy a text file, decompressed."""
     name = target.name.removesuffix(".gz").removesuffix(".bz2")
     lines = read_lines(source)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +121,7 @@ def _copy_plain(source: Path, target: Path) -> None:
 
 
 def _files(planned: list[Planned], root: Path) -> set[Path]:
-    """The files that cells are trained and tested on, and that training looks at."""
+    """The files that cells are trained and tested on, dev files included."""
     found: set[Path] = set()
     for one in planned:
         phases = one.recipe.phases if one.recipe else ()
@@ -138,7 +139,7 @@ def _files(planned: list[Planned], root: Path) -> set[Path]:
 def _texts(model: str, planned: list[Planned], root: Path, models: Path | None) -> dict[str, None]:
     """Every text that a model's cells tokenise, once."""
     prompt = conventions(locate_model(model, models), model).default_prompt
-    found: dict[str, None] = {"a": None}  # by which the engine learns the special tokens
+    found: dict[str, None] = {"a": None}  # from which the engine derives the special tokens
     for one in planned:
         if one.cell.model != model:
             continue
@@ -154,7 +155,7 @@ def _texts(model: str, planned: list[Planned], root: Path, models: Path | None) 
 
 
 def _trained_on(recipe: Recipe, root: Path) -> Iterator[Examples]:
-    """All examples that training looks at, dev examples included."""
+    """All examples that training reads, dev examples included."""
     reader = Reader(root, recipe.seed)
     for phase in recipe.phases:
         material = reader.material(settled(phase))

@@ -1,15 +1,15 @@
 """Differences between two arms of a study, paired by seed and target language, on several tasks.
 
 The value is the mean over tasks of the means over languages and seeds. Its interval comes from a
-bootstrap that draws seeds, and families of languages, with replacement: a draw's seeds and families
-are the same for both arms and for all tasks, for a seed's runs start from one intermediate phase
-and languages of a family have much in common. A task none of whose families is drawn keeps its own
+bootstrap that draws seeds and language families with replacement. A draw's seeds and families are
+the same for both arms and for all tasks, because a seed's runs start from one intermediate phase
+and languages of a family have much in common. A task with none of its families drawn keeps all its
 languages in that draw.
 
-With as few seeds as a study can afford, a plain bootstrap is too sure of itself. So a draw's
-deviation from the mean over seeds is stretched by the ratio of Student's t to the normal
-distribution at the interval's level, and by the root of n / (n - 1): where languages do not differ,
-the interval is about Student's.
+With the few seeds that a study can afford, a plain bootstrap gives too narrow intervals. So a
+draw's deviation from the mean over seeds is stretched by the ratio of Student's t to the normal
+distribution at the interval's level, and by the square root of n / (n - 1). Where languages do not
+differ, the interval is close to Student's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from xtremely.eval.data.languages import language
 
 DRAWS = 4000
-POWER = 0.8  # with which a difference is found, where it is called detectable
+POWER = 0.8  # probability of finding a difference that is called detectable
 LEVEL = 0.95
 
 
@@ -44,12 +44,12 @@ class Differences:
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a difference lies.
+    """A confidence interval of a difference.
 
     Attributes:
-        low: lower end.
+        low: its lower end.
         high: its upper end.
-        level: how often such intervals hold the true difference.
+        level: its confidence level, 0 to 1.
     """
 
     low: float
@@ -61,7 +61,7 @@ class Paired:
     """The mean difference over tasks.
 
     Args:
-        tasks: at least one; the rows of all of them are the same seeds, at least two.
+        tasks: at least one; their rows are the same seeds, at least two.
     """
 
     def __init__(self, tasks: Sequence[Differences]):
@@ -75,7 +75,7 @@ class Paired:
 
     @cached_property
     def by_seed(self) -> np.ndarray:
-        """[seeds]: the mean over tasks and languages of every seed."""
+        """[seeds]: each seed's mean over tasks and languages."""
         return np.mean([task.values.mean(axis=1) for task in self._tasks], axis=0)
 
     @cached_property
@@ -85,14 +85,14 @@ class Paired:
 
     @cached_property
     def detectable(self) -> float:
-        """The true difference that so many seeds find with probability ``POWER``, at a level of
-        ``LEVEL``, from the spread over seeds.
+        """The true difference that this many seeds find with probability ``POWER`` at level
+        ``LEVEL``, given the spread over seeds.
         """
         t = t_quantile(1 - (1 - LEVEL) / 2, self.seeds - 1) + t_quantile(POWER, self.seeds - 1)
         return t * self.spread / math.sqrt(self.seeds)
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """Where the true difference lies."""
+        """The bootstrap interval of the difference."""
         tail = (1 - level) / 2
         t, z = t_quantile(1 - tail, self.seeds - 1), NormalDist().inv_cdf(1 - tail)
         stretch = t / z * math.sqrt(self.seeds / (self.seeds - 1))
@@ -102,8 +102,8 @@ class Paired:
 
     @cached_property
     def p(self) -> float:
-        """The least level of significance, of those that ``DRAWS`` can tell, whose interval leaves
-        0 out; 1 where none does.
+        """The smallest significance level, of those that ``DRAWS`` can resolve, whose interval
+        excludes 0; 1 where none does.
         """
         least, most = 1 / DRAWS, 1.0
         if self._leaves_zero_out(least):
@@ -119,7 +119,7 @@ class Paired:
 
     @cached_property
     def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
-        """[DRAWS], [DRAWS]: the mean over the languages drawn, and how the seeds drawn deviate."""
+        """[DRAWS], [DRAWS]: mean over the drawn languages, and deviation of the drawn seeds."""
         rng = np.random.default_rng(0)
         seeds = rng.multinomial(self.seeds, np.full(self.seeds, 1 / self.seeds), DRAWS) / self.seeds
         codes = dict.fromkeys(code for task in self._tasks for code in task.languages)
@@ -142,9 +142,9 @@ def holm(ps: Sequence[float], significance: float = 1 - LEVEL) -> list[tuple[flo
     """Holm's correction of several tests.
 
     Returns:
-        For each, its adjusted p and the level of its interval: those from the least p on get
-        1 - significance / m, 1 - significance / (m - 1) and so on, up to the first that finds
-        nothing, whose level all after it share.
+        For each test, its adjusted p and the level of its interval. From the smallest p on, levels
+        are 1 - significance / m, 1 - significance / (m - 1) and so on, up to the first test that is
+        not significant. All later tests share its level.
     """
     m, found, worst = len(ps), [(1.0, LEVEL)] * len(ps), 0.0
     places, stopped = sorted(range(m), key=lambda place: ps[place]), m
@@ -157,7 +157,7 @@ def holm(ps: Sequence[float], significance: float = 1 - LEVEL) -> list[tuple[flo
 
 
 def t_quantile(p: float, freedom: int) -> float:
-    """Student's t: what stays below it with probability ``p``, above one half."""
+    """The quantile of Student's t distribution for a probability ``p`` above one half."""
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
@@ -167,8 +167,8 @@ def t_quantile(p: float, freedom: int) -> float:
 
 
 def _inside(angle: float, freedom: int) -> float:
-    """The probability that Student's t is at most tan(angle) times the root of the degrees of
-    freedom, whatever its sign (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    """The probability that the absolute value of Student's t is at most tan(angle) times the
+    square root of the degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4).
     """
     sine, cosine = math.sin(angle), math.cos(angle)
     term, total = (cosine, 0.0) if freedom % 2 else (1.0, 0.0)

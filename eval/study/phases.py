@@ -1,11 +1,11 @@
-"""The phases that a study's cells share: which cells share one, and until when it is needed.
+"""The training phases that a study's cells share, and their removal when no cell needs them.
 
-A phase other than a target is trained once, in ``phases/DIGEST`` of the run's folder, and all cells
-that begin with it (same model, same phases up to there, same seed) start from there. The first cell
-that needs a phase trains it; the others wait. The first seed's cells run first, so that its phases
-are gone before those of the next one come. Inside a seed they run part by part, the most valuable
-part first: a run cut short has all sources in the parts that it reached, and cells that run side by
-side seldom wait for one phase.
+A phase before the target is trained once, in ``phases/DIGEST`` of the run's folder. All cells that
+begin with it (same model, same phases up to there, same seed) start from it. The first cell that
+needs a phase trains it; the others wait. Cells run seed by seed, so the phases of one seed are
+removed before those of the next are made. Inside a seed they run part by part, the most valuable
+part first. So an interrupted run has all sources in the parts that it reached, and parallel cells
+seldom wait for the same phase.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from xtremely.eval.study.cells import Planned, Result
 from xtremely.files.folders import remove_whole
 
-FOLDER = "phases"  # in a run's
+FOLDER = "phases"  # in a run's folder
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Shared:
     """A phase that cells may share.
 
     Attributes:
-        key: equal for equal phases; its digest hangs on the device too, which may be elsewhere.
-        title: for people.
-        place: of the phase in its cells' recipes, from 0.
+        key: equal for equal phases. It is not the phase's digest, which depends on the device.
+        title: title for messages.
+        place: index of the phase in its cells' recipes, from 0.
     """
 
     key: str
@@ -54,19 +54,19 @@ def shared_phases(planned: Planned) -> list[Shared]:
 
 
 class Phases:
-    """The phases in a run's folder, each for as long as an unfinished cell needs it."""
+    """The phases in a run's folder, each kept as long as an unfinished cell needs it."""
 
     def __init__(self, out: Path, planned: Iterable[Planned]):
         self._folder = out / FOLDER
         self._shared = {one.name: shared_phases(one) for one in planned}
-        for leftover in self._folder.glob(".*.xtremely-part"):  # of a run that was killed
+        for leftover in self._folder.glob(".*.xtremely-part"):  # from a killed run
             shutil.rmtree(leftover, ignore_errors=True)
 
     def tidy(self, done: Mapping[str, Result]) -> None:
-        """Remove what no unfinished cell needs.
+        """Remove the phases that no unfinished cell needs.
 
         Args:
-            done: the results of finished cells by name; they say their phases' digests.
+            done: the results of finished cells by name, with their phases' digests.
         """
         left = [name for name in self._shared if name not in done]
         if not left:

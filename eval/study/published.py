@@ -1,4 +1,4 @@
-"""A study's matrix of parts of speech beside the published one."""
+"""Comparison of a study's part-of-speech matrix with the one published by de Vries et al."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 @cache
 def published() -> Json:
-    """De Vries et al.'s accuracies, see the file."""
+    """De Vries et al.'s accuracies; the data file names the source."""
     return json.loads(PUBLISHED.read_text(encoding="utf-8"))
 
 
@@ -33,8 +33,8 @@ def compared(matrix: Matrix, known: Json) -> Json | None:
 
     Returns:
         ``all pairs``: over all pairs of different languages; ``sources``: over the sources' means
-        on languages that none of them is; ``sources by target``: of the sources, a target at a
-        time, on average; ``targets by source``: the reverse; and both sides' means on
+        on languages that are not a source; ``sources by target``: over the sources for each
+        target, averaged; ``targets by source``: the reverse; and both matrices' means on
         Indo-European and other targets. None where nothing is shared.
     """
     scores = known["scores"]

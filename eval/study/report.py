@@ -1,4 +1,4 @@
-"""A study's report: ``report.json``, ``tables.md``, and one HTML page that loads no other file."""
+"""A study's report: ``report.json``, ``tables.md`` and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from xtremely.kernels.guard import InputError, require
 
 MADE_BY = "study report"
 HERE = Path(__file__).parent
-TEMPLATES = [HERE / "templates", HERE.parent / "report" / "templates"]  # the style is the report's
+TEMPLATES = [HERE / "templates", HERE.parent / "report" / "templates"]  # style of run reports
 MARKS = ("<!-- tables -->", "<!-- end of tables -->")
 MEANS = {
     "shared": "languages that are no source",
@@ -47,21 +47,21 @@ class Findings:
 def write_study_report(
     grids: list[Grid], results: list[Result], out: Path, into: Path | None = None
 ) -> Json:
-    """Write the three files from whatever cells there are.
+    """Write the three files from all finished cells.
 
     Args:
         grids: the studies.
-        results: of their cells.
-        out: the folder.
-        into: a Markdown file that gets the tables of every task's first metric, without the
-            breakdowns, between ``MARKS``; what people wrote outside of them stays.
+        results: results of their cells.
+        out: folder for the report.
+        into: a Markdown file into which the tables of every task's first metric are written,
+            without the breakdowns, between ``MARKS``; the text outside of them is kept.
 
     Returns:
-        The findings, as ``report.json`` has them.
+        The findings, as in ``report.json``.
 
     Raises:
-        InputError: no cell of the grids is finished, two grids have one name, the folder holds
-            something else, or the page has no place for tables.
+        InputError: no cell of the grids is finished, two grids have the same name, the folder
+            holds something else, or the Markdown file has no ``MARKS``.
     """
     names = [grid.name for grid in grids]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -70,7 +70,7 @@ def write_study_report(
     if into is not None:
         check_outputs({"--into": into, **{name: out / name for name in files}}, {})
         check_file(into, "--into", make_folder=True)
-        _with_tables(into, "")  # a page that cannot be used is refused before anything is written
+        _with_tables(into, "")  # refuse an unusable page before anything is written
     folder = own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
     folder.add(*sorted(files))
     folder.check_places(files=sorted(files))
@@ -89,7 +89,7 @@ def write_study_report(
 
 
 def _left_by_earlier_versions(out: Path) -> list[str]:
-    """The files of a report in a folder without a marker; none if one of them is another's."""
+    """The files of a report in a folder without a marker; none if any file is not a report's."""
     try:
         fit(read_json(out / "report.json", ANYTHING), Findings, str(out))
         page = read_text(out / "report.html")
@@ -101,7 +101,7 @@ def _left_by_earlier_versions(out: Path) -> list[str]:
 
 
 def _with_tables(path: Path, tables: str) -> str:
-    """A page with its tables exchanged; a new one with a heading."""
+    """A page's text with its tables replaced; a new page gets a heading."""
     new = f"# Study\n\n{MARKS[0]}\n{MARKS[1]}\n"
     page = read_text(path) if path.exists() else new
     before, begin, rest = page.partition(MARKS[0])
@@ -145,12 +145,12 @@ def _page(grids: list[Grid], found: Json) -> str:
 
 
 def number(value: float | None) -> str:
-    """A score as tables show it."""
+    """A score as shown in tables."""
     return "–" if value is None else f"{value:.1f}"
 
 
 def interval(estimate: Json | None, signed: bool = False) -> str:
-    """An estimate with its interval; one language in one run has none."""
+    """An estimate with its interval, which one language in one run does not have."""
     if estimate is None:
         return "–"
     form = "{:+.1f}" if signed else "{:.1f}"
@@ -165,7 +165,7 @@ def origin(source: str) -> str:
 
 
 def heat(table: Json, value: float | None) -> float:
-    """How strongly a cell is coloured, 0 to 1: its place between the table's extremes."""
+    """A cell's colour strength, 0 to 1: its position between the table's extremes."""
     values = [v for row in table["rows"].values() for v in row["values"].values() if v is not None]
     low, high = min(values), max(values)
     return 0.0 if value is None or high == low else (value - low) / (high - low)
@@ -177,18 +177,18 @@ def groups(table: Json, by: str) -> list[str]:
 
 
 def runs(table: Json) -> str:
-    """How many runs its means are over."""
+    """The number of runs that a table's means are over, as text."""
     counts = sorted({row["runs"] for row in table["rows"].values()})
     return f"{' or '.join(map(str, counts))} run{'s' if counts != [1] else ''}"
 
 
 def layers(table: Json) -> list[str]:
-    """The layers of a table, in order; none for a head."""
+    """The layers of a table, in order; empty for a head."""
     return sorted(table.get("layers", {}), key=int)
 
 
 def _brief(found: Json) -> Iterator[str]:
-    """What a reader wants first; the rest is in the other files."""
+    """The Markdown lines of the main tables; the rest is in the other files."""
     yield from contrast_lines(found["contrasts"])
     yield from _overview(found)
     seen = set()
@@ -200,7 +200,7 @@ def _brief(found: Json) -> Iterator[str]:
 
 
 def _markdown(found: Json) -> Iterator[str]:
-    """Everything."""
+    """The Markdown lines of all tables."""
     yield from contrast_lines(found["contrasts"])
     yield from _overview(found)
     for table in found["tables"]:
@@ -249,7 +249,7 @@ def _overview(found: Json) -> Iterator[str]:
 
 
 def _head(table: Json) -> Iterator[str]:
-    """A table and its means, differences and layers."""
+    """The Markdown lines of a table and its means, differences and layers."""
     rows = table["rows"]
     at = f", layer {table['layer']}" if table["layer"] else ""
     yield f"## {table['title']}: {table['task']}, {table['metric']}{at} ({table['model']})\n"
@@ -304,7 +304,7 @@ def _head(table: Json) -> Iterator[str]:
 
 
 def _breakdowns(table: Json) -> Iterator[str]:
-    """By family and script, and the cells of it all."""
+    """The Markdown lines of breakdowns by family and script, and the cells behind a table."""
     rows = table["rows"]
     for by in ("family", "script"):
         names = groups(table, by)
@@ -332,7 +332,7 @@ def _breakdowns(table: Json) -> Iterator[str]:
 
 
 def _differences(table: Json) -> Iterator[str]:
-    """Against English, no training and in-language training."""
+    """The Markdown lines of differences from English, no training and in-language training."""
     rows = table["rows"]
     others = list(dict.fromkeys(other for row in rows.values() for other in row["against"]))
     head = [

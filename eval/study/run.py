@@ -1,4 +1,4 @@
-"""Running a study: every cell trained and tested, in several processes, resumable at any point."""
+"""Running a study: train and test every cell, in several processes, resumable at any point."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from xtremely.eval.tasks.task import RetrievalRules, find_task
 from xtremely.eval.training.phases import train
 from xtremely.kernels.guard import InputError, require
 
-# What a result keeps of a phase's training record; its recipe and data stand in the identity.
+# The keys of a phase's training record that a result keeps; its identity has recipe and data.
 KEPT = (
     *("digest", "steps", "seconds", "examples_per_second"),
     *("sizes", "dev", "pieces", "device", "versions"),
@@ -55,15 +55,15 @@ class Place:
     """Where and how a study runs.
 
     Attributes:
-        data_root: the data.
+        data_root: folder with the data.
         out: the run's folder.
-        models: a folder with models by name, looked into first.
-        device: of training and testing.
-        workers: processes that share the device; cells run in them side by side.
-        ray: the address of a Ray cluster that runs the cells, see ``ray_pool.connect``; ``workers``
-            of them share a GPU there.
-        keep_models: whether trained models stay in their folders.
-        results: the file with all finished cells; None for the run's folder.
+        models: folder with models by name, searched first.
+        device: device for training and testing.
+        workers: processes that share the device; they run cells in parallel.
+        ray: address of a Ray cluster that runs the cells, see ``ray_pool.connect``; there,
+            ``workers`` cells share a GPU.
+        keep_models: whether trained models are kept in their folders.
+        results: the file for all finished cells; None for one in the run's folder.
     """
 
     data_root: Path
@@ -76,17 +76,17 @@ class Place:
     results: Path | None = None
 
     def folder(self, planned: Planned) -> Path:
-        """A cell's."""
+        """The folder of a cell."""
         return self.out / "cells" / planned.name
 
 
 def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Result]:
-    """Run the cells that are not finished yet, and keep every result as it comes.
+    """Run the unfinished cells and save every result as soon as it is there.
 
     Args:
         grid: the study.
         place: where it runs.
-        say: hears of what was there, and of each cell.
+        say: receives a message about earlier results, and one about each cell.
 
     Returns:
         The results of all cells, in the grid's order.
@@ -148,7 +148,7 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
         for one in left:
             yield one, compute(one, place)
         return
-    context = multiprocessing.get_context("spawn")  # a fork of a process that met CUDA is of no use
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA again
     threads = max(1, (os.cpu_count() or 1) // place.workers)
     with ProcessPoolExecutor(
         min(place.workers, max(1, len(left))), context, _begin_worker, (threads,)
@@ -165,7 +165,7 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
         except Exception:
             pool.shutdown(cancel_futures=True)
             raise
-        except BaseException:  # the run is to end now; begun cells are gone on from another time
+        except BaseException:  # end the run now; started cells are resumed another time
             for worker in multiprocessing.active_children():
                 worker.kill()
             pool.shutdown(cancel_futures=True)
@@ -173,8 +173,8 @@ def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Resu
 
 
 def _begin_worker(threads: int) -> None:
-    """A worker's share of the machine; it does not outlive the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run hears it, and ends its workers
+    """Set up a worker: its number of threads, and that it ends with the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run receives it and ends its workers
     warn_in_notes()
     threading.Thread(target=_die_with_the_run, daemon=True).start()
     os.environ["RAYON_NUM_THREADS"] = str(threads)
@@ -182,7 +182,7 @@ def _begin_worker(threads: int) -> None:
 
 
 def _die_with_the_run() -> None:
-    """Left to itself, a worker would finish its cell and wait for ever."""
+    """End this worker when the run dies; otherwise it would finish its cell and wait for ever."""
     run = multiprocessing.parent_process()
     if run is not None:
         run.join()
@@ -190,7 +190,7 @@ def _die_with_the_run() -> None:
 
 
 def compute(planned: Planned, place: Place) -> Result:
-    """Train and test one cell, and keep its result."""
+    """Train and test one cell, and save its result."""
     folder = place.folder(planned)
     if (folder / "result.json").exists():  # a damaged one
         shutil.rmtree(folder)
@@ -229,9 +229,9 @@ def compute(planned: Planned, place: Place) -> Result:
 def _tested(
     planned: Planned, model: Path, place: Place, scratch: Path
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A model's scores on every test, and what they cost.
+    """A model's scores on every test, and their cost.
 
-    A trained model makes vectors as the model that it comes from: pooling, prompt, length.
+    A trained model embeds texts with the pooling, prompt and length of the model it comes from.
     """
     start = time.perf_counter()
     cell = planned.cell
@@ -268,12 +268,12 @@ def _tested(
 
 
 def device_name(device: torch.device) -> str:
-    """What a result calls a device."""
+    """The name of a device in results."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _scores(test: Test, records: list[Record]) -> dict[str, Any]:
-    """A test's records as one small value: metric -> layer (empty for a head) -> language."""
+    """A test's records as one mapping: metric -> layer (empty for a head) -> language."""
     matched = isinstance(find_task(test.task).rules, RetrievalRules)
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     for record in records:

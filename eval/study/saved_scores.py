@@ -1,4 +1,4 @@
-"""What files may say of a cell's scores: those that a run of the cell can have had."""
+"""Plausibility checks for the scores in a cell's result file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Json = dict[str, Any]
 
 
 def check_scores(result: Json, where: str) -> None:
-    """Refuse scores that no run of the result's cell can have had.
+    """Refuse scores that no run of the result's cell can have produced.
 
     Args:
-        result: of the form ``cells.Saved``.
-        where: what a complaint calls it.
+        result: a value of the form ``cells.Saved``.
+        where: its name in error messages.
 
     Raises:
-        InputError: tests, languages, layers or values that cannot be, or a negative cost.
+        InputError: impossible tests, languages, layers or values, or a negative cost.
     """
     tested = [one["task"] for one in result["scores"]]
     asked = [one.get("task") for one in result["identity"]["test"]]

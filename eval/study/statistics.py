@@ -1,11 +1,10 @@
-"""What a study's scores say: means, paired differences with intervals, rank correlations.
+"""Statistics of a study's scores: means, paired differences with intervals, rank correlations.
 
-Intervals come from a hierarchical bootstrap: a draw takes each source's training runs (seeds) and
-the target languages with replacement. A run is tested on all languages, so its seed is drawn once
-for all of them; two sources' runs have nothing in common, so their seeds are drawn apart; two
-sources' scores on a language are paired, so languages are drawn once for both. With the three runs
-that a study can afford, the seeds' share of an interval is narrower than it should be by a factor
-of about 0.8 (the square root of 2/3).
+Intervals come from a hierarchical bootstrap that draws each source's training runs (seeds) and the
+target languages with replacement. A run is tested on all languages, so its seed is drawn once for
+all of them. Two sources' runs have nothing in common, so their seeds are drawn independently. Two
+sources' scores on a language are paired, so languages are drawn once for both. With three runs, the
+seeds' share of an interval is too narrow by a factor of about 0.8 (the square root of 2/3).
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ TAILS = (2.5, 97.5)  # per cent: a 95 % interval
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how sure it is.
+    """An estimate with its 95 % interval.
 
     Attributes:
         value: a mean or a difference of means.
         low: lower end of the 95 % interval.
         high: its upper end.
         languages: target languages that it is a mean over.
-        sources: whose runs it came from.
+        sources: the sources whose runs it is computed from.
     """
 
     value: float
@@ -50,7 +49,7 @@ class Matrix:
         targets: language codes, the columns.
         runs: source -> [runs, targets] scores, NaN where a language was not scored.
         cells: source -> the name of each run's cell.
-        fixed: languages of the target phase, where the source is that of the phases before it.
+        fixed: languages of the target phase, if sources vary in the phases before it.
     """
 
     targets: tuple[str, ...]
@@ -84,7 +83,7 @@ class Matrix:
         return self._estimate(self.means[source], self._drawn[source], columns, source)
 
     def difference(self, source: str, other: str, languages: Iterable[str]) -> Estimate | None:
-        """How much better a source is than another one, over languages that both have."""
+        """How much better a source is than another, over languages that both have."""
         columns = self._shared(languages, source, other)
         value, drawn = self.means, self._drawn
         return self._estimate(
@@ -93,7 +92,7 @@ class Matrix:
 
     def in_language(self, source: str) -> Estimate | None:
         """How much better a source is than training in the target language itself, over the
-        languages that were a source too.
+        languages that are also a source.
         """
         others = [code for code in self.targets if code in self.runs and code != source]
         columns = self._shared(others, source)
@@ -147,7 +146,7 @@ def _resampled(drawn: np.ndarray, columns: list[int], rng: np.random.Generator) 
 
 
 def ranks(values: Sequence[float]) -> np.ndarray:
-    """Ranks from 1 for the smallest; equal values share the mean of theirs."""
+    """Ranks from 1 for the smallest; equal values get the mean of their ranks."""
     array = np.asarray(values, dtype=float)
     below = (array[None] < array[:, None]).sum(axis=1)
     equal = (array[None] == array[:, None]).sum(axis=1)
@@ -163,7 +162,7 @@ def spearman(ones: Sequence[float], others: Sequence[float]) -> float | None:
 
 
 def groups_of(codes: Iterable[str], by: str) -> dict[str, list[str]]:
-    """Languages by ``family`` or ``script``, in order of appearance."""
+    """Languages grouped by ``family`` or ``script``, in order of appearance."""
     found: dict[str, list[str]] = {}
     for code in codes:
         found.setdefault(getattr(language(code), by), []).append(code)

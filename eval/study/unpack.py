@@ -1,8 +1,8 @@
-"""A bundle of ``study_pack`` made into folders again, in the folder of the run that it is for.
+"""Unpacking a study's bundle (see ``pack``) into the folder of a run.
 
-Each bundle has a folder named by its digest, so another bundle never runs in its place, and what
-was unpacked is compared with its digests before it is used again. An archive comes from elsewhere:
-it may hold plain files and folders inside its own folder, and only so many bytes.
+Each bundle has a folder named by its digest, so bundles are never mixed up. Unpacked files are
+compared with their digests before they are used again. An archive is untrusted input. It may only
+hold plain files and folders inside its own folder, up to a limited size.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from xtremely.kernels.guard import InputError, require
 
 UNPACKED = "unpacked.json"  # written last into the folder of an unpacked bundle
 MAX_MEMBERS = 100_000
-MAX_BYTES, MAX_RATIO = 2**30, 50  # an archive may hold the larger of bytes and ratio x its size
-MAX_MEMORY = 2**28  # of decompression; what ``study pack`` writes takes 9 MB
+MAX_BYTES, MAX_RATIO = 2**30, 50  # limit of content: the larger of bytes and ratio x size
+MAX_MEMORY = 2**28  # for decompression; a file of ``study pack`` needs 9 MB
 _CHUNK = 2**20
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What an unpacked bundle's folder says of itself.
+    """The content of ``unpacked.json`` in an unpacked bundle's folder.
 
     Attributes:
         bundle: SHA-256 of the bundle's file.
@@ -50,16 +50,16 @@ def unpack(bundle: Path, out: Path) -> Path:
     """Make a bundle's folder with ``grid.toml``, ``data`` and ordinary model folders, once.
 
     Args:
-        bundle: what ``pack.pack`` wrote.
+        bundle: a file that ``pack.pack`` wrote.
         out: the run's folder.
 
     Returns:
         The bundle's folder in ``out``.
 
     Raises:
-        InputError: not a bundle, one that is damaged or leads out of its folder, or a run's folder
-            that cannot be used.
-        OSError: of a disk that is full or broken.
+        InputError: not a bundle, a damaged one, one with paths outside its folder, or an unusable
+            run folder.
+        OSError: the disk is full or broken.
     """
     try:
         digest = file_digest(bundle)
@@ -92,7 +92,7 @@ def unpack(bundle: Path, out: Path) -> Path:
 
 
 def _is_whole(folder: Path, digest: str) -> bool:
-    """Whether the folder holds what was unpacked there, unchanged."""
+    """Whether the folder holds the unpacked files unchanged."""
     try:
         contents = read_json(folder / UNPACKED, Contents)
         return contents.bundle == digest and contents.files == _digests(folder)
@@ -110,7 +110,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _extract(bundle: Path, folder: Path) -> None:
-    """Extract an archive's files, and read it to its end, where its checksums are."""
+    """Extract an archive's files and read it to its end, where the checksums are."""
     folder.mkdir(parents=True)
     limit = max(MAX_BYTES, MAX_RATIO * bundle.stat().st_size)
     with bundle.open("rb") as file:
@@ -154,7 +154,7 @@ def _arrange(packed: Path, folder: Path) -> None:
         try:
             expand(one, folder / "models" / one.name)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            full = f"os error {errno.ENOSPC}" in str(error)  # what safetensors says of a full disk
+            full = f"os error {errno.ENOSPC}" in str(error)  # safetensors' message for a full disk
             number = errno.ENOSPC if full else getattr(error, "errno", None)
             if number in DISK:
                 raise OSError(number, os.strerror(number), str(folder)) from error
@@ -163,19 +163,19 @@ def _arrange(packed: Path, folder: Path) -> None:
 
 
 class _Decompressed:
-    """An xz file's content, in bounded memory and up to a bounded size."""
+    """An xz file's content, with limits on memory and size."""
 
     def __init__(self, file: BinaryIO, limit: int):
         self._file, self._left = file, limit
         self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
 
     def read(self, size: int) -> bytes:
-        """The next bytes, fewer than ``size`` at the end only.
+        """The next ``size`` bytes; fewer only at the end.
 
         Raises:
-            InputError: there are more than the limit.
-            LZMAError: damaged content.
-            EOFError: it is cut off.
+            InputError: the content exceeds the limit.
+            LZMAError: the content is damaged.
+            EOFError: the file is truncated.
         """
         found = b""
         while len(found) < size and not self._decoder.eof:

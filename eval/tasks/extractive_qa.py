@@ -1,4 +1,4 @@
-"""Declaring sets of questions in SQuAD's format, to train on: what differs is their file names."""
+"""Training tasks of extractive question answering, declared from data sets in SQuAD's format."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def extractive(
     source: str,
     unanswerable: bool = False,
 ) -> Task:
-    """A task of one language whose head is SQuAD's.
+    """A task in one language that shares SQuAD's head.
 
     Args:
-        name: of the task and, in the data root or its folder ``qa``, of its folder.
-        title: one line for people.
+        name: name of the task and of its folder in the data root or in ``qa`` there.
+        title: one line that describes it.
         language: its code.
-        files: split -> paths under the folder (under the data root with a leading slash), of which
-            the first that exists is read.
+        files: split -> paths in that folder, or in the data root with a leading slash. The first
+            that exists is read.
         licence: of the data.
         source: where the data comes from.
         unanswerable: whether some questions have no answer in their context.

@@ -1,4 +1,4 @@
-"""Declaring sets of multiple choice to train on."""
+"""Training tasks of multiple choice, declared from data sets in English."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xtremely.eval.data.readers import Missing
 from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import InputError, require
 
-# Where an example stands, its text, its options and the right one's row.
+# File and line of an example, its text, its options and the index of the right one.
 Item = tuple[str, str, Sequence[str], int | str]
 
 
@@ -30,14 +30,14 @@ def choosing(
     """A task in English.
 
     Args:
-        name: of the task, and of its folder in the data root.
-        title: one line for people.
-        files: split -> file names in the folder, of which the first that exists is read.
-        read: a file to its items.
-        splits: what there is to train on.
+        name: name of the task and of its folder in the data root.
+        title: one line that describes it.
+        files: split -> file names in the folder. The first that exists is read.
+        read: function from a file to its items.
+        splits: the splits to train on.
         licence: of the data.
         source: where the data comes from.
-        max_length: tokens at which a text with an option is cut.
+        max_length: most tokens of a text with one option; longer ones are truncated.
     """
 
     def find(root: Path, code: str, split: str) -> Callable[[], Choices]:
@@ -66,7 +66,7 @@ def choosing(
 
 
 def chosen_option(text: str) -> int | str:
-    """The row that a text names; the text itself, to be complained of, if it is no number."""
+    """The index that a text names; the text itself, for the error message, if not a number."""
     number = readers.whole_number(text)
     return text if number is None else number
 

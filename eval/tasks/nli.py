@@ -1,4 +1,4 @@
-"""Declaring sets of natural language inference to train on: one head, XNLI's, for all of them."""
+"""Training tasks of natural language inference; all share XNLI's head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import require
 
 LABELS = ("contradiction", "entailment", "neutral")  # in XNLI's order
-UNDECIDED = "-"  # the label of a pair on which annotators did not agree
+UNDECIDED = "-"  # the label of a pair on which the annotators disagreed
 
 Layouts = Sequence[Sequence[Path]]
 
@@ -33,18 +33,19 @@ def nli_task(
     source: str,
     layout_names: tuple[str, ...],
 ) -> Task:
-    """A task of one language.
+    """A task in one language.
 
     Args:
-        name: of the task.
-        title: one line for people.
+        name: name of the task.
+        title: one line that describes it.
         language: its code.
-        layouts: (root, split) -> alternatives of files that belong together.
-        read: the files of one to pairs.
-        splits: what there is to train on.
+        layouts: (root, split) -> alternative groups of files; the files of a group are read
+            together.
+        read: function from the files of one group to text pairs.
+        splits: the splits to train on.
         licence: of the data.
         source: where the data comes from.
-        layout_names: the layouts, for people.
+        layout_names: the layouts, as shown to users.
     """
 
     def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
@@ -73,7 +74,7 @@ def nli_task(
 
 
 def decided(rows: Sequence[Row], renamed: Mapping[str, str] | None = None) -> TextPairs:
-    """Pairs without those on which annotators did not agree, which are counted."""
+    """Pairs on which the annotators agreed; the others are counted in the notes."""
     kept = [row for row in rows if row[1][2] != UNDECIDED]
     require(bool(kept), f"{rows[0][0] if rows else 'the file'}: no pair has a label")
     notes = {"undecided": len(rows) - len(kept)} if len(kept) < len(rows) else {}
@@ -81,7 +82,7 @@ def decided(rows: Sequence[Row], renamed: Mapping[str, str] | None = None) -> Te
 
 
 def json_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Three columns of a file of one JSON object a line, all of them text."""
+    """Three text columns of a file with one JSON object per line."""
     schema: Any = make_dataclass("Row", [(name, str) for name in columns], slots=True)
     return [
         (f"{path}:{number}", [getattr(row, name) for name in columns])

@@ -1,8 +1,8 @@
-"""What a task is, and how the tasks are found.
+"""The definition of a benchmark task, and the lookup of tasks by name.
 
 A task is one frozen value, ``TASK``, in one file of the folder ``xtreme``. Facts that decide a
-score (languages, labels, layers, pooling, neighbours, lengths) stand there and nowhere else. Tasks
-that are only trained on stand in the folder ``training``, in the same form.
+score (languages, labels, layers, pooling, neighbours, lengths) are stated there and nowhere else.
+Tasks that are only trained on are in the folder ``training``, in the same form.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from xtremely.kernels.guard import UsageError, require, unknown
 
 @dataclass(frozen=True)
 class Setting:
-    """Which hidden state makes an embedding.
+    """A published choice of the hidden state that serves as the embedding.
 
     Attributes:
-        layers: depth of the model -> layer taken.
+        layers: number of layers of the model -> layer taken.
         pooling: ``mean`` or ``cls``.
     """
 
@@ -35,7 +35,7 @@ class Setting:
     pooling: str
 
     def layer(self, depth: int, profile: str) -> int:
-        """The layer for a model of ``depth`` layers."""
+        """The layer to take in a model of ``depth`` layers."""
         if depth not in self.layers:
             known = ", ".join(map(str, self.layers))
             raise UsageError(
@@ -53,8 +53,8 @@ class RetrievalRules:
         direction: the direction that the benchmark scores.
         scoring: the scoring that the benchmark uses.
         profiles: published settings by name.
-        neighbours: k of the margin.
-        candidates: nearest sentences among which a match is chosen; None for all.
+        neighbours: number k of nearest neighbours in the margin score.
+        candidates: number of nearest sentences among which a match is chosen; None for all.
     """
 
     direction: str
@@ -66,15 +66,15 @@ class RetrievalRules:
 
 @dataclass(frozen=True)
 class MiningRules(RetrievalRules):
-    """The same where only some sentences have a translation (kind ``mine``).
+    """How translations are mined where only some sentences have one (kind ``mine``).
 
-    All splits that are there are evaluated, with a threshold from the first.
+    Every available split is evaluated, with the threshold tuned on the first.
     """
 
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What is said of a text pair (kind ``pair``), of every word (``tag``) or option (``choice``).
+    """The classes of text pairs (kind ``pair``), words (``tag``) or options (``choice``).
 
     Attributes:
         labels: the classes, in the order of a new head's outputs; empty for ``choice``.
@@ -89,11 +89,11 @@ class ExtractiveQARules:
 
     Attributes:
         normaliser: whose normalisation the metrics use, ``squad`` or ``mlqa``.
-        question_length: tokens at which a question is cut.
-        stride: tokens that a window starts after the one before it.
+        question_length: most tokens of a question; longer ones are truncated.
+        stride: tokens from the start of one window to the start of the next.
         best: answers kept per question.
-        longest: tokens of an answer at most.
-        shortlist: only so many of a window's likeliest begins and ends are paired, as in BERT's
+        longest: most tokens of an answer.
+        shortlist: number of a window's likeliest starts and ends that are paired, as in BERT's
             script; None pairs them all.
         wording: how an answer's tokens become text, one of ``decode.WORDINGS``.
     """
@@ -112,30 +112,31 @@ class Task:
     """A benchmark task.
 
     Attributes:
-        name: what the command line calls it.
-        title: one line for people.
+        name: its name on the command line.
+        title: one line that describes it.
         kind: how it is evaluated, one of ``methods.kinds.KINDS``.
         languages: every language that the benchmark averages over, listed only here.
-        find: (root, language, split) -> what reads the examples, a ``functools.partial`` with the
-            files among its arguments, see ``files``. It only looks which are there, and raises
-            Missing where there are none.
-        splits: splits that are evaluated, in this order. Mining takes all that are there, its
-            threshold from the first; other kinds stop at the first whose answers are known.
+        find: (root, language, split) -> a function that reads the examples: a
+            ``functools.partial`` with the files among its arguments, see ``files``. ``find`` only
+            checks which files exist, and raises Missing where there are none.
+        splits: splits that are evaluated, in this order. Mining takes all that exist and tunes the
+            threshold on the first; other kinds stop at the first whose answers are known.
         metric: the name of its score.
-        rules: of its kind.
+        rules: the rules of its kind.
         benchmark: what a score may be compared with.
         licence: of the data.
         source: where the data comes from.
-        layouts: the file layouts that ``find`` knows, for people.
-        checkpoint: the fine-tuning whose head answers, e.g. ``squad``; None for retrieval, which
-            takes the encoder as it is.
+        layouts: the file layouts that ``find`` knows, as shown to users.
+        checkpoint: the fine-tuned checkpoint whose head answers, e.g. ``squad``; None for
+            retrieval, which takes the encoder as it is.
         more_languages: those that XTREME-R adds; evaluated where there is data, not averaged.
         more_splits: those to train on, in the languages that have them.
         training_languages: those that can be trained on and are not evaluated.
-        max_length: tokens at which texts are cut.
+        max_length: most tokens of a text; longer ones are truncated.
         packaged: whether the data comes with the package.
-        sizes: split -> examples of the benchmark, one number where all languages have as many.
-            Only what is known for sure; a set of another size is scored and remarked on.
+        sizes: split -> number of examples in the benchmark: one number where all languages have
+            the same, else one per language. Only sizes known for certain; a set of another size
+            is scored and noted.
     """
 
     name: str
@@ -167,7 +168,7 @@ class Task:
 
         Raises:
             Missing: there are none.
-            InputError: they cannot be used; file and line are named.
+            InputError: they cannot be used; the message names file and line.
         """
         examples = self._find(root, language, split)()
         remark = self.size_remark(language, split, len(examples))
@@ -179,7 +180,7 @@ class Task:
         return replace(examples, notes=notes)
 
     def files(self, root: Path, language: str, split: str) -> list[Path]:
-        """The text files that ``read`` reads; none of data that comes with the package.
+        """The text files that ``read`` reads; empty for data that comes with the package.
 
         Raises:
             Missing: there are none.
@@ -191,7 +192,7 @@ class Task:
         return [one for one in every if isinstance(one, Path)]
 
     def size_remark(self, language: str, split: str, count: int) -> str | None:
-        """What is to be said of a set of ``count`` examples; None if it has the known size."""
+        """A note if ``count`` examples are more or fewer than the benchmark has; else None."""
         sizes = self.sizes.get(split, {})
         known = sizes if isinstance(sizes, int) else sizes.get(language, count)
         if count < known:
@@ -199,10 +200,10 @@ class Task:
         return f"{count:,} examples, the benchmark has {known:,}" if count > known else None
 
     def splits_there(self, root: Path | None, language: str) -> list[str]:
-        """The splits that ``load`` would look at and find, without reading them.
+        """The splits that ``load`` would find, without reading them.
 
         Raises:
-            Incomplete: one is there in part.
+            Incomplete: some files of a split are missing.
         """
         found = []
         for split in self.splits:
@@ -212,7 +213,7 @@ class Task:
         return found
 
     def languages_there(self, root: Path | None, split: str) -> list[str]:
-        """The languages in which there is a split, which is not read."""
+        """The languages that have a split, without reading it."""
         found = []
         for code in (*self.languages, *self.more_languages, *self.training_languages):
             with suppress(Missing):
@@ -222,7 +223,11 @@ class Task:
 
     @property
     def own_split(self) -> str:
-        """The benchmark's: mining tunes on the first, other kinds fall back on those after it."""
+        """The split that the benchmark scores.
+
+        Mining tunes on the first split and scores the last. Other kinds score the first and fall
+        back on later ones.
+        """
         return self.splits[-1] if isinstance(self.rules, MiningRules) else self.splits[0]
 
     def load(self, root: Path | None, language: str) -> dict[str, Examples]:

@@ -1,4 +1,4 @@
-"""The examples of a training phase: read once, checked, and chosen by the seed."""
+"""The examples of a training phase: read, checked and sampled by the seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xtremely.eval.tasks.task import LabelRules, Task, find_training_task
 from xtremely.eval.training.recipe import Phase, Source
 from xtremely.kernels.guard import InputError, UsageError, require
 
-DEV = ("dev", "val")  # what tasks call the split that training may look at
+DEV = ("dev", "val")  # names of the split that training may evaluate on
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TaskExamples:
 
     @property
     def head(self) -> str:
-        """The head they are for; tasks that one checkpoint answers share it: MNLI and XNLI, say."""
+        """The name of their head; tasks with the same checkpoint share it, e.g. MNLI and XNLI."""
         return self.task.checkpoint or self.task.name
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class TaskExamples:
 
 @dataclass(frozen=True)
 class Material:
-    """A phase's examples: a part for every source, dev parts, and the labels of every head."""
+    """A phase's examples: one part per source, dev parts, and the labels of every head."""
 
     phase: Phase
     sources: list[TaskExamples]
@@ -47,7 +47,7 @@ class Material:
 
     @property
     def plans(self) -> dict[str, HeadPlan]:
-        """Head -> what it is, in the order of the sources."""
+        """Head name -> its plan, in the order of the sources."""
         made: dict[str, HeadPlan] = {}
         for part in self.sources:
             kind = training_of(part.task).head
@@ -55,7 +55,7 @@ class Material:
         return made
 
     def labels(self, head: str) -> tuple[str, ...]:
-        """What a head's outputs mean: the task's labels, or those that occur if it lists none."""
+        """The labels of a head's outputs: the task's, or those that occur if it lists none."""
         parts = [part for part in (*self.sources, *self.dev) if part.head == head]
         task = parts[0].task
         if isinstance(task.rules, LabelRules) and task.rules.labels:
@@ -73,7 +73,7 @@ class Reader:
         self._read: dict[tuple[str, str, str], Any] = {}
 
     def material(self, phase: Phase) -> Material:
-        """All that a phase needs.
+        """All examples that a phase needs.
 
         Raises:
             InputError: a language has no data, or too little.
@@ -97,9 +97,9 @@ class Reader:
     def _source(self, source: Source, phase: Phase) -> dict[str, Any]:
         """Language -> the examples to train on.
 
-        Every language takes its part from one order of rows, the next one where the one before it
-        ends: where languages are translations of each other, a budget is spent on different
-        examples, and runs on different languages on the same ones.
+        All languages share one order of rows, and each takes its rows where the one before it
+        ended. Where languages are translations of each other, the languages of one run thus get
+        different examples, and runs on different single languages the same ones.
         """
         task, sizes = find_training_task(source.task), source.sizes()
         ends = accumulate(size or 0 for size in sizes.values())
@@ -149,7 +149,7 @@ class Reader:
         return self._read[key]
 
     def _dev(self, phase: Phase) -> list[TaskExamples]:
-        """Dev examples of the sources' tasks and languages, where there are any to look at."""
+        """Dev examples of the sources' tasks and languages, where there are any."""
         found: dict[str, TaskExamples] = {}
         for source in phase.sources:
             task = find_training_task(source.task)
@@ -163,7 +163,7 @@ class Reader:
 
 
 def dev_of(source: Source, root: Path) -> tuple[str, list[str]]:
-    """The split that training on a source may look at, and the source's languages that have it."""
+    """The dev split for training on a source, and the source's languages that have it."""
     task = find_training_task(source.task)
     legal = {*task.splits[1:], *task.more_splits} - {source.split}
     split = next((name for name in DEV if name in legal), None)
@@ -174,8 +174,8 @@ def dev_of(source: Source, root: Path) -> tuple[str, list[str]]:
 
 
 def shuffled(task: Task, examples: Any, seed: int) -> Any:
-    """The examples with their labels dealt out anew among them: the same texts, the same labels
-    and as many of each. Translations of each other get the same ones.
+    """The examples with their labels permuted at random: the same texts, the same labels and as
+    many of each. Translations of each other get the same labels.
     """
     deal = training_of(task).shuffled
     if deal is None:
@@ -184,7 +184,7 @@ def shuffled(task: Task, examples: Any, seed: int) -> Any:
 
 
 def _content(examples: Any) -> list[Any]:
-    """What is hashed of examples: everything but the notes, of contexts those asked about."""
+    """The hashed content of examples: all but the notes and contexts without a question."""
     rows = getattr(examples, "questions", None)
     if rows is not None:
         return [(q.text, q.answers, q.starts, examples.contexts[q.context]) for q in rows]

@@ -1,4 +1,4 @@
-"""Recipes from the command line: a file, flags, or a file and flags that change it."""
+"""Recipes from the command line: a file, flags, or a file with flags that override it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def recipe_of(
 
     Args:
         path: a recipe's file, or None.
-        specs: phases in order, each of one source or of several joined by "+", see ``FORM``. The
-            last one is the target, those before it are intermediate.
-        whole: settings of the recipe that were given.
-        each: settings of every phase that were given.
+        specs: phases in order, each of one source or several joined by "+", see ``FORM``. The
+            last one is the target phase, those before it are intermediate.
+        whole: the given settings of the recipe.
+        each: the given settings that apply to every phase.
 
     Raises:
-        UsageError: neither a file nor a phase, or both, or a spec of another form; a name that
-            does not exist, or a number out of range.
+        UsageError: neither a file nor a phase, or both; a malformed spec; a name that does not
+            exist, or a number out of range.
     """
     if (path is None) == (not specs):
         raise UsageError(f"give a recipe's file, or --phase {FORM}")

@@ -1,4 +1,4 @@
-"""The folder of a training: whose it is, and that only one training is at work there."""
+"""The result folder of a training run: ownership, locking and phase records."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from xtremely.kernels.guard import InputError, require
 MADE_BY = "train"
 RECORD = "training.json"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# Checkpoints of a phase, named by the phase and the begin of its digest.
+# A phase's checkpoints, named by the phase and the first characters of its digest.
 _WORK = re.compile(r"\.[\w+-][\w.+-]*\.[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
 class _Record:
-    """What every version has written into a phase's record."""
+    """The fields that every version writes into a phase's record."""
 
     digest: str
     bytes: dict[str, int]
@@ -34,16 +34,16 @@ class _Record:
 
 @contextmanager
 def training_folder(out: Path, phases: Sequence[str]) -> Iterator[None]:
-    """Hold a folder as a training's own, and against other trainings, until the block ends.
+    """Claim and lock a folder for a training run until the block ends.
 
-    Of several processes of one training, the first one holds it for all.
+    In a distributed run, the first process holds it for all.
 
     Args:
-        out: the folder; one that an earlier version left is recognised by its records.
+        out: the folder; one of an earlier version is recognised by its records.
         phases: the names of the phases' folders in it.
 
     Raises:
-        InputError: it holds something else, or another training is at work there.
+        InputError: it holds something else, or another training run is using it.
     """
     if not is_main():
         yield
@@ -60,11 +60,11 @@ def training_folder(out: Path, phases: Sequence[str]) -> Iterator[None]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A phase's record.
+    """Read a phase's record.
 
     Raises:
-        InputError: it cannot be read, is none, or does not match its checksum; those of earlier
-            versions have none.
+        InputError: it cannot be read, is not a record, or does not match its checksum. Records of
+            earlier versions have no checksum.
     """
     record = read_json(path, ANYTHING)
     fit(record, _Record, str(path))
@@ -74,12 +74,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def record_checksum(record: dict[str, Any]) -> str:
-    """SHA-256 of a record but for its checksum."""
+    """SHA-256 of a record without its checksum."""
     return text_hash({key: value for key, value in record.items() if key != "checksum"})
 
 
 def unfinished(name: str) -> str:
-    """What the folder of a phase is called while it is being written."""
+    """The name of a phase's folder while it is being written."""
     return f".{name}.new"
 
 

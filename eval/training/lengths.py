@@ -1,4 +1,4 @@
-"""Whether a model takes sequences as long as a recipe or a test makes them."""
+"""Checks that a model's maximum sequence length suits a recipe and its tests."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from xtremely.kernels.guard import require
 
 
 def check_lengths(recipes: Iterable[Recipe], base: Path, tests: Iterable[Task] = ()) -> None:
-    """Compare lengths with a model's, before anything is trained.
+    """Compare sequence lengths with the model's maximum, before anything is trained.
 
     Args:
-        recipes: of trainings that begin with the same model; what they have in common is looked at
-            once.
+        recipes: recipes that start from the same model; phases they share are checked once.
         base: the model's folder.
-        tests: what the trained model is tested on.
+        tests: the tasks that the trained model is tested on.
 
     Raises:
-        InputError: sequences are longer than the model takes.
+        InputError: sequences are longer than the model accepts.
         TooShort: windows would leave parts of a context out.
     """
     limit = longest(base)

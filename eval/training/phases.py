@@ -1,8 +1,8 @@
-"""Training runs: a recipe's phases, each from the encoder that the one before it leaves.
+"""Training runs: a recipe's phases, each starting from the encoder of the phase before it.
 
-Everything is read and checked before anything is computed. A phase's folder appears when it is
-finished, whole; a run that is started again keeps finished phases and goes on inside an unfinished
-one, to the same weights.
+Everything is read and checked before anything is computed. A phase's folder appears only when the
+phase is complete. A restarted run keeps finished phases, resumes an unfinished one from its last
+checkpoint, and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ from xtremely.files.writing import check_writable, file_digest, write_atomic
 from xtremely.kernels.guard import InputError, require, require_number
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
-# What a phase needs on disk, in sizes of its model: the model, and one checkpoint beside the next
-# with two moments a weight.
+# Disk space that a phase needs, in sizes of its model: the model itself, and two checkpoints, each
+# with two moments per weight.
 DISK_FACTOR = 7
 MAX_SAVE_STEPS = 10**9
-# Hyperparameters that a phase has under the same names.
+# Hyperparameters with the same names in a phase.
 OF_PHASE = {one.name for one in fields(Hyperparameters)} & {one.name for one in fields(Phase)}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a phase left.
+    """The result of a phase.
 
     Attributes:
         phase: its name.
         folder: an ordinary Hugging Face folder, with ``training.json`` in it.
-        record: what that file says: heads, steps, seconds, examples_per_second, dev, sizes,
+        record: the content of that file: heads, steps, seconds, examples_per_second, dev, sizes,
             data_hash, versions and the recipe.
-        reused: whether it was there before.
+        reused: whether an earlier run had finished it.
     """
 
     phase: str
@@ -73,7 +73,7 @@ class Trained:
 
 
 def _in_its_folder(run: Callable[..., list[Trained]]) -> Callable[..., list[Trained]]:
-    """Let a training hold its folder while it runs."""
+    """Wrap a training run so that it claims and locks its folder."""
 
     @wraps(run)
     def held(recipe: Recipe, data_root: Path, out: Path, **options: Any) -> list[Trained]:
@@ -99,18 +99,18 @@ def train(
     """Train all phases of a recipe.
 
     Args:
-        recipe: what to train.
-        data_root: where the data lies.
-        out: gets a folder for each phase. One that an equal recipe left is kept.
+        recipe: the training to run.
+        data_root: folder with the data.
+        out: folder for the results, one folder per phase. A phase of an equal recipe is reused.
         device: auto, cpu or cuda.
         quiet: show no progress.
-        save_steps: steps between checkpoints, from which a killed run goes on.
-        shared: a folder for the phases before the target, each under its digest, which runs at the
-            same time share: one trains a phase, the others wait for it.
+        save_steps: steps between checkpoints, from which a killed run resumes.
+        shared: folder for the phases before the target, each named by its digest. Concurrent runs
+            share them: one trains a phase, the others wait for it.
 
     Raises:
         UsageError: the recipe names something that does not exist.
-        InputError: data, a model or a folder that cannot be used; the text says what to do.
+        InputError: data, a model or a folder cannot be used; the message says what to do.
     """
     device = mechanics.choose_device(device)
     base = locate(recipe.model)
@@ -147,7 +147,7 @@ def train(
 
 
 def summary(done: Trained) -> str:
-    """A line about a phase, for people."""
+    """One line that describes a finished phase."""
     record = done.record
     dev = ", ".join(
         f"{name} dev {one['metric']} {one['score']:.1f}" for name, one in record["dev"].items()
@@ -179,7 +179,7 @@ def _check_room(base: Path, out: Path) -> None:
 
 @dataclass(frozen=True)
 class _Stage:
-    """One phase: where it starts, where its folder is to be, and what decides its content."""
+    """One phase: its initial model, its target folder, and everything that affects its content."""
 
     material: Material
     base: Path
@@ -187,7 +187,7 @@ class _Stage:
     identity: dict[str, Any]
 
     def run(self, settings: dict[str, Any], device: str, save_steps: int, quiet: bool) -> Trained:
-        """Train the phase, or take what an equal one left."""
+        """Train the phase, or reuse an equal finished one."""
         phase, digest = self.material.phase, text_hash(self.identity)
         kept = _record(self.folder)
         if kept is not None and kept["digest"] == digest:
@@ -225,7 +225,7 @@ class _Stage:
         return Trained(phase.name, self.folder, record, reused=False)
 
     def make_way(self) -> None:
-        """Remove what stands at a shared phase's place and is not the whole of it."""
+        """Remove an incomplete or damaged folder from a shared phase's path."""
         if not (self.folder.exists() or self.folder.is_symlink()):
             return
         wanted, kept = json.loads(dumps(self.identity)), _record(self.folder)
@@ -262,7 +262,7 @@ class _Stage:
         return train_sets, list(dev_sets.values())
 
     def _task(self, part: TaskExamples) -> Task:
-        """A part's task with the labels of its head."""
+        """The task of some examples, with the labels of its head."""
         if not isinstance(part.task.rules, LabelRules):
             return part.task
         return replace(part.task, rules=LabelRules(self.material.labels(part.head)))
@@ -303,7 +303,7 @@ class _Stage:
     def _save(
         self, fitted: TrainedModel, tokenizer: Any, record: dict[str, Any], work: Path
     ) -> None:
-        """Write the folder under another name, the record last, and let it appear."""
+        """Write the folder under a temporary name, the record last, then rename it."""
         fresh = self.folder.with_name(unfinished(self.folder.name))
         shutil.rmtree(fresh, ignore_errors=True)
         for number, name in enumerate(self.material.plans):
@@ -324,10 +324,10 @@ class _Stage:
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    """What a finished phase says of itself; None if it is not finished or damaged."""
+    """The record of a finished phase; None if it is unfinished or damaged."""
     try:
         found = read_record(folder / RECORD)
-        kept = found.get("sha256", {})  # folders of before have none
+        kept = found.get("sha256", {})  # older folders have none
         intact = all(file_digest(folder / name) == digest for name, digest in kept.items())
         return found if intact and found["bytes"] == _bytes(folder) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -335,13 +335,13 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _bytes(folder: Path) -> dict[str, int]:
-    """The sizes of a folder's weights, its further heads' included."""
+    """File -> size in bytes of a folder's weights, further heads included."""
     files = sorted(folder.rglob("*.safetensors"))
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder but the record."""
+    """File -> SHA-256 for every file in a folder except the record."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): file_digest(path) for path in files if path.name != RECORD

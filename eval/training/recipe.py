@@ -1,4 +1,4 @@
-"""What a training run is to do: phases, each on one source of examples or on several.
+"""Training recipes: phases, each with one or several sources of examples.
 
 A recipe is a frozen value, written in Python or as a TOML file:
 
@@ -42,14 +42,14 @@ PHASE_KINDS = ("mlm", "intermediate", "target")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # How sources share a phase's batches, see ``Mixing``.
 MIXINGS = ("proportional", "capped", "temperature", "uniform", "fixed")
-# Fields that came later: left out of a phase's mapping at these values, so older digests hold.
+# Fields added later. A phase's mapping leaves them out at these values, so old digests still hold.
 ADDED = {"shuffle_labels": False}
-MAX_BYTES = 2**24  # of a recipe's file
-MAX_SEED = 2**32 - 1  # numpy takes no larger one
+MAX_BYTES = 2**24  # size of a recipe's file
+MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 MAX_EPOCHS = 10_000
-MAX_DRAWN = 10**9  # examples of a phase: their order is settled in memory
+MAX_DRAWN = 10**9  # most examples of a phase; their order is held in memory
 WEIGHTS = (1e-9, 1e9)
-# The least and the largest value of a phase's whole numbers.
+# The smallest and largest legal value of a phase's whole numbers.
 WHOLE = {
     "batch_size": (1, 2**16),
     "accumulation": (1, 2**16),
@@ -63,14 +63,14 @@ WHOLE = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where training examples come from.
+    """A source of training examples.
 
     Attributes:
-        task: a task of XTREME or an intermediate one.
-        languages: their codes.
-        examples: of every language; None for all there are, unless there is a budget.
-        budget: of all languages together, in parts of equal size (the first ones take the rest).
-        split: which of the task's splits is trained on.
+        task: name of an XTREME or an intermediate task.
+        languages: language codes.
+        examples: examples per language; None for all, unless there is a budget.
+        budget: examples of all languages together, split equally; the first ones get the rest.
+        split: the split of the task to train on.
     """
 
     task: str
@@ -80,7 +80,7 @@ class Source:
     split: str = "train"
 
     def sizes(self) -> dict[str, int | None]:
-        """Language -> examples wanted; None for all."""
+        """Language -> number of examples to take; None for all."""
         if self.budget is None:
             return dict.fromkeys(self.languages, self.examples)
         share, rest = divmod(self.budget, len(self.languages))
@@ -89,16 +89,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How often each source of n examples is drawn: its share of the phase's batches.
+    """The share of a phase's batches that each source of n examples gets.
 
-    Of questions, n counts the windows of their contexts, which are what is drawn.
+    For question answering, n counts windows, not questions.
 
     Attributes:
         kind: ``proportional`` (to n), ``capped`` (to min(n, cap)), ``temperature`` (to
             n ** (1 / temperature)), ``uniform``, or ``fixed`` (to weights).
         cap: the K of examples-proportional mixing, 2**17 in X-STILTs.
         temperature: 1 is proportional, infinity uniform.
-        weights: one a source.
+        weights: one per source.
     """
 
     kind: str = "proportional"
@@ -119,7 +119,7 @@ class Mixing:
 
 
 def _tempered(sizes: Sequence[int], temperature: float) -> list[float]:
-    """size ** (1 / temperature), all divided by the largest one's where that is no float."""
+    """size ** (1 / temperature), all divided by the largest where that overflows a float."""
     power = 1 / temperature
     try:
         found = [size**power for size in sizes]
@@ -130,29 +130,29 @@ def _tempered(sizes: Sequence[int], temperature: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Phase:
-    """One training after another one, from its encoder.
+    """One phase of a training run; it starts from the encoder of the phase before it.
 
     Attributes:
-        name: of its folder.
+        name: name of its folder.
         kind: ``mlm``, ``intermediate`` or ``target``.
-        sources: what it learns from; the folder holds the head of the first one's task, and the
-            other tasks' heads in folders of their own inside.
+        sources: the sources to train on. The phase's folder holds the head of the first one's
+            task; the heads of other tasks are in subfolders.
         mixing: how the sources are mixed.
-        epochs: passes over as many examples as all sources have; None for the published number.
+        epochs: number of epochs over all sources' examples; None for the published number.
         max_steps: optimiser steps, instead of epochs.
-        learning_rate: the highest one, from which it falls linearly; None for the published one.
-        batch_size: sequences a device takes at a time.
-        accumulation: batches a step.
-        warmup: steps in which the learning rate rises, below 1 a share of all; None for published.
+        learning_rate: peak learning rate, with linear decay; None for the published one.
+        batch_size: sequences per device and batch.
+        accumulation: batches per optimiser step.
+        warmup: warm-up steps, or a share of all steps if below 1; None for the published value.
         weight_decay: None for the published one.
-        max_length: tokens at which sequences are cut; None for the task's.
-        patience: stop when the dev score has not risen for so many looks at it, and keep the best;
-            None to train to the end.
-        evaluate_steps: steps between two looks.
-        dev_examples: at most so many dev examples are looked at.
-        keep_head: go on with the head that the folder started from has, instead of a fresh one.
-        shuffle_labels: learn from labels that were dealt out anew among the examples of each
-            language, by the recipe's seed: a control that sees the same texts and learns no task.
+        max_length: most tokens of a sequence; None for the task's.
+        patience: early stopping: number of evaluations without a better dev score after which
+            training stops and the best weights are kept; None to train to the end.
+        evaluate_steps: steps between two evaluations.
+        dev_examples: most dev examples per evaluation.
+        keep_head: continue with the head of the initial model instead of a fresh one.
+        shuffle_labels: permute the labels within each language, by the recipe's seed: a control
+            that sees the same texts and learns no task.
     """
 
     name: str
@@ -179,11 +179,11 @@ class Recipe:
     """A whole training run.
 
     Attributes:
-        model: a packaged model, a Hugging Face folder, or a hub name.
-        phases: in order, each from the encoder that the one before it leaves.
-        seed: of everything: choice and order of examples, fresh heads, dropout, masked words.
-        freeze_embeddings: leave the word embeddings as they are.
-        prune_vocabulary: hold only the pieces that occur while training; saved whole again.
+        model: a packaged model, a Hugging Face folder, or a name on the Hugging Face Hub.
+        phases: in order, each starting from the encoder of the one before it.
+        seed: seed for choice and order of examples, fresh heads, dropout and masking.
+        freeze_embeddings: do not train the word embeddings.
+        prune_vocabulary: train with the occurring vocabulary only; the whole one is saved.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a GPU that has it, else fp32.
     """
 
@@ -198,13 +198,13 @@ class Recipe:
 
 
 def settled(phase: Phase) -> Phase:
-    """The phase with the published settings of its first task where it has none.
+    """The phase with unset settings filled in from the published ones of its first task.
 
     Raises:
         UsageError: a name that does not exist, or a number out of range.
     """
     _check(phase)
-    if phase.mixing.temperature == math.inf:  # which no record in JSON can hold
+    if phase.mixing.temperature == math.inf:  # JSON has no infinity
         kind = "uniform" if phase.mixing.kind == "temperature" else phase.mixing.kind
         phase = replace(phase, mixing=replace(phase.mixing, kind=kind, temperature=1.0))
     task = find_training_task(phase.sources[0].task)
@@ -217,23 +217,23 @@ def settled(phase: Phase) -> Phase:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe of a TOML file.
+    """Read a recipe from a TOML file.
 
     Raises:
         InputError: the file cannot be read, or is not TOML.
-        UsageError: it says something that a recipe does not have; with the line.
+        UsageError: it is not a legal recipe; the message names the line.
     """
     text = read_text(path, MAX_BYTES)
     return recipe_from(parse_toml(text, ANYTHING, str(path)), str(path), text)
 
 
 def recipe_from(mapping: Mapping[str, Any], where: str = "", text: str = "") -> Recipe:
-    """The recipe that a mapping of TOML's shape describes: ``phase`` and ``source`` are lists.
+    """The recipe of a mapping as parsed from TOML: ``phase`` and ``source`` are lists.
 
     Args:
-        mapping: as ``tomllib`` gives it.
-        where: names it in a complaint.
-        text: the TOML it came from, to name lines.
+        mapping: as ``tomllib`` returns it.
+        where: its name in error messages.
+        text: the TOML it came from, to name lines in error messages.
 
     Raises:
         UsageError: an unknown key (with the nearest one that exists), a value of another type, an
@@ -250,7 +250,7 @@ def recipe_from(mapping: Mapping[str, Any], where: str = "", text: str = "") -> 
 
 
 def _written_out(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping with phases' names, and with mixings as tables, where it says it shorter."""
+    """The mapping with short forms expanded: default names of phases, mixings as tables."""
     phases = mapping.get("phase")
     if not isinstance(phases, Sequence):
         return dict(mapping)
@@ -265,12 +265,12 @@ def _written_out(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settled_recipe(recipe: Recipe, where: str = "", text: str = "") -> Recipe:
-    """The recipe with all its phases ``settled``, and checked as a whole.
+    """The recipe with all its phases ``settled``, checked as a whole.
 
     Args:
-        recipe: what was asked for.
-        where: names it in a complaint.
-        text: the TOML it came from, to name lines.
+        recipe: the recipe as given.
+        where: its name in error messages.
+        text: the TOML it came from, to name lines in error messages.
 
     Raises:
         UsageError: a name that does not exist, or a number out of range.
@@ -298,7 +298,7 @@ def settled_recipe(recipe: Recipe, where: str = "", text: str = "") -> Recipe:
 
 
 def as_mapping(value: Recipe | Phase) -> dict[str, Any]:
-    """The plain mapping behind a recipe or phase, for records and digests; see ``ADDED``."""
+    """A recipe or phase as a plain mapping, for records and digests; see ``ADDED``."""
     mapping = asdict(value)
     for phase in mapping["phases"] if isinstance(value, Recipe) else (mapping,):
         for name, before in ADDED.items():
@@ -378,7 +378,7 @@ def _check_source(source: Source, phase: Phase, where: str) -> None:
         raise UsageError(f"{where}: examples (of every language) or a budget (of all), not both")
     if source.examples is not None:
         require_number(f"{where}: examples", source.examples, 1)
-    if source.budget is not None:  # an example for every language
+    if source.budget is not None:  # at least one example per language
         require_number(f"{where}: budget", source.budget, len(source.languages))
 
 

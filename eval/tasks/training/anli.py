@@ -1,7 +1,7 @@
-"""ANLI: entailment, contradiction or neither, written to mislead models; all three rounds.
+"""ANLI: natural language inference, written to mislead models; all three rounds.
 
 Source: https://github.com/facebookresearch/anli (CC BY-NC 4.0), release 1.0. X-STILTs trains on it
-with MNLI and SNLI: three sources of one phase, which share a head.
+together with MNLI and SNLI, in one phase with one head.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ARCD: answers in paragraphs of Arabic Wikipedia.
+"""ARCD: extractive question answering on Arabic Wikipedia.
 
 Source: https://github.com/husseinmozannar/SOQAL (MIT), in SQuAD's format.
 """

@@ -1,7 +1,7 @@
-"""CCG supertagging: the syntactic category of every word, of more than a thousand.
+"""CCG supertagging: one of more than a thousand syntactic categories for every word.
 
 Source: CCGbank (https://catalog.ldc.upenn.edu/LDC2005T13, licensed): its AUTO files, sections 02 to
-21 to train on and 00 for dev. The categories are those that occur.
+21 to train on and 00 for dev. The labels are the categories that occur.
 """
 
 from __future__ import annotations

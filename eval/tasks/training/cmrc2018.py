@@ -1,4 +1,4 @@
-"""CMRC 2018: answers in paragraphs of Chinese Wikipedia.
+"""CMRC 2018: extractive question answering on Chinese Wikipedia.
 
 Source: https://github.com/ymcui/cmrc2018 (CC BY-SA 4.0), in SQuAD's format.
 """

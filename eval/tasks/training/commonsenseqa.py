@@ -1,7 +1,7 @@
-"""CommonsenseQA: questions about how the world is, five options.
+"""CommonsenseQA: multiple choice; commonsense questions with five options.
 
-Source: https://www.tau-nlp.org/commonsenseqa, the random split, as released or with the questions
-and choices of the hub's copy.
+Source: https://www.tau-nlp.org/commonsenseqa, the random split, as released or in the form of the
+Hugging Face copy.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Released:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the hub's copy."""
+    """The options in the Hugging Face copy."""
 
     label: list[str]
     text: list[str]
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Copied:
-    """A line of the hub's copy."""
+    """A line of the Hugging Face copy."""
 
     answerKey: str
     question: str

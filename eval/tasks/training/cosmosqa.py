@@ -1,4 +1,4 @@
-"""Cosmos QA: questions about everyday stories whose answers are not in them, four options.
+"""Cosmos QA: multiple choice; questions on everyday stories that do not state the answer.
 
 Source: https://github.com/wilburOne/cosmosqa (CC BY 4.0).
 """

@@ -1,4 +1,4 @@
-"""DRCD: answers in paragraphs of Chinese Wikipedia, in traditional characters.
+"""DRCD: extractive question answering on Chinese Wikipedia, in traditional characters.
 
 Source: https://github.com/DRCKnowledgeTeam/DRCD (CC BY-SA 3.0).
 """

@@ -1,7 +1,7 @@
-"""HellaSwag: which of four sentences goes on?
+"""HellaSwag: multiple choice; which of four endings continues a text?
 
-Source: https://github.com/rowanz/hellaswag (MIT); also a text form of six lines an item: the
-activity and the context, the right ending's number, four endings.
+Source: https://github.com/rowanz/hellaswag (MIT). A text form with six lines per item is read, too:
+the activity and the context, the right ending's number, and the four endings.
 """
 
 from __future__ import annotations

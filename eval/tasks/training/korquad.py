@@ -1,4 +1,4 @@
-"""KorQuAD 1.0: answers in paragraphs of Korean Wikipedia.
+"""KorQuAD 1.0: extractive question answering on Korean Wikipedia.
 
 Source: https://korquad.github.io (CC BY-ND 2.0 KR), in SQuAD's format.
 """

@@ -1,6 +1,6 @@
-"""Masked words in running text: continued pretraining, before the other phases or mixed into one.
+"""Masked language modelling: continued pretraining, before the other phases or mixed into one.
 
-The text is yours, a file a language; without one, the news of NTREX-128 is read
+You provide the text, one file per language. Without a file, the news of NTREX-128 is read
 (https://github.com/MicrosoftTranslator/NTREX, CC BY-SA 4.0).
 """
 

@@ -1,7 +1,7 @@
-"""MultiNLI: entailment, contradiction or neither, in ten genres of English.
+"""MultiNLI: natural language inference in ten genres of English.
 
-Source: https://cims.nyu.edu/~sbowman/multinli (OANC and others), release 1.0; dev is the matched
-one.
+Source: https://cims.nyu.edu/~sbowman/multinli (OANC and others), release 1.0. Dev is the matched
+dev set.
 """
 
 from pathlib import Path

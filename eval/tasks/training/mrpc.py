@@ -1,6 +1,6 @@
-"""MRPC: do two sentences of the news say the same? It stands in for QQP, whose head it shares.
+"""MRPC: paraphrase identification in news sentences; a substitute for QQP, whose head it shares.
 
-Source: https://www.microsoft.com/en-us/download/details.aspx?id=52398, as a table with numbered
+Source: https://www.microsoft.com/en-us/download/details.aspx?id=52398, as a table with numeric
 labels.
 """
 

@@ -1,7 +1,7 @@
-"""OCNLI: entailment, contradiction or neither, written in Chinese and not translated.
+"""OCNLI: natural language inference, written in Chinese and not translated.
 
-Source: https://github.com/CLUEbenchmark/OCNLI (CC BY-NC 2.0). Where the whole training file is
-absent, its part of 10,000 is read.
+Source: https://github.com/CLUEbenchmark/OCNLI (CC BY-NC 2.0). Where the full training file is
+absent, its subset of 10,000 pairs is read.
 """
 
 from pathlib import Path

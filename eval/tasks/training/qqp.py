@@ -1,7 +1,7 @@
-"""QQP: do two questions of Quora ask the same?
+"""QQP: paraphrase identification; do two Quora questions ask the same?
 
 Source: GLUE's copy of Quora Question Pairs (https://gluebenchmark.com), whose test set has no
-labels. Lines that GLUE's own files break are left out and counted.
+labels. Lines that are broken in GLUE's own files are left out and counted.
 """
 
 from __future__ import annotations

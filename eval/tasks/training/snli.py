@@ -1,7 +1,7 @@
-"""SNLI: entailment, contradiction or neither, about descriptions of images.
+"""SNLI: natural language inference on descriptions of images.
 
-Source: https://nlp.stanford.edu/projects/snli (CC BY-SA 4.0), release 1.0, or its table with
-numbered labels.
+Source: https://nlp.stanford.edu/projects/snli (CC BY-SA 4.0), release 1.0, or a table with
+numeric labels.
 """
 
 from pathlib import Path

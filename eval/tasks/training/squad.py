@@ -1,4 +1,4 @@
-"""SQuAD v1.1: answers in paragraphs of English Wikipedia.
+"""SQuAD v1.1: extractive question answering on English Wikipedia.
 
 Source: https://rajpurkar.github.io/SQuAD-explorer (CC BY-SA 4.0). Where its training file is
 absent, a subset of it is read.

@@ -1,4 +1,4 @@
-"""SQuAD v2.0: SQuAD v1.1 and questions that its paragraphs do not answer.
+"""SQuAD v2.0: SQuAD v1.1 plus questions that its paragraphs do not answer.
 
 Source: https://rajpurkar.github.io/SQuAD-explorer (CC BY-SA 4.0). Where there is no answer, the
 model learns to point at the first token.

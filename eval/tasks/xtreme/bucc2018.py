@@ -1,7 +1,7 @@
-"""BUCC 2018: mine the translations hidden in two monolingual piles of sentences.
+"""BUCC 2018: bitext mining, finding the translation pairs in two monolingual corpora.
 
 Source: https://comparable.limsi.fr/bucc2018. XTREME calls the release's sample-gold part "dev"
-and its training-gold part "test" (gold removed). The threshold is tuned on dev and frozen.
+and its training-gold part "test" (gold removed). The threshold is tuned on dev, then fixed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RELEASE_NAMES = {"dev": "sample", "test": "training"}
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Comparable]:
-    """A split, from XTREME's download folder, BUCC's release or the hub's."""
+    """A split, from XTREME's download folder, BUCC's release or the Hugging Face copy."""
     table = hub.find(NAME, code, root, [f"bucc18.{code}"], split)
     if table:
         return partial(_from_hub, table, code)
@@ -55,7 +55,7 @@ def _from_files(code: str, x_file: Path, en_file: Path, gold_file: Path | None) 
 
 
 def _from_hub(table: hub.Table, code: str) -> Comparable:
-    """The hub keeps the gold pairs only: no distractors, so no score of this is XTREME's."""
+    """The Hugging Face copy. It has only gold pairs, so its scores do not compare with XTREME's."""
     foreign, english = hub.translations(table, {code, language(code).iso3})
     readers.check_sides(foreign, english, table.name)
     x_ids = [f"{code}-{n:09d}" for n in range(1, len(foreign) + 1)]

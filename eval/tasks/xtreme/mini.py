@@ -1,8 +1,8 @@
 """mini: translation retrieval among 60 sentences written for this project. Not XTREME.
 
-For a first run on a machine without data: 26 languages and English, in pairs of sentences that
-are deliberately near each other. Every line was written for this suite and is checked for
-alignment by the default model itself, so a score here says that things work, not how good a
+For a first run on a machine without data: 26 languages and English. The 60 sentences come in
+pairs of deliberately similar meaning. Every line was written for this suite, and its alignment was
+checked with the default model itself. So a score shows that the software works, not how good a
 model is.
 """
 
@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent.parent / "mini"
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Parallel]:
-    """The suite inside the package; ``root`` is not used."""
+    """The data inside the package; ``root`` is not used."""
     return partial(_read, code)
 
 

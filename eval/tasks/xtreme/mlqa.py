@@ -1,7 +1,7 @@
-"""MLQA: find the answer to a question in a paragraph of Wikipedia in the same language.
+"""MLQA: extractive question answering; question and Wikipedia paragraph in the same language.
 
 Source: https://github.com/facebookresearch/MLQA (CC BY-SA 3.0), release V1. XTREME scores the test
-half with context and question in one language, and its download script empties the answers.
+set with context and question in one language, and its download script removes the answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "mlqa"
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
-    """A split, from the release's files or the hub's."""
+    """A split, from the release's files or the Hugging Face copy."""
     configs = [f"{name}.{code}.{code}" for name in ("MLQA", "mlqa")]
     table = hub.find(NAME, code, root, configs, split)
     if table:

@@ -1,7 +1,7 @@
-"""PAN-X: name the people, organisations and places in sentences of Wikipedia (WikiANN).
+"""PAN-X: named entity recognition in Wikipedia sentences (WikiANN): people, organisations, places.
 
 Source: https://github.com/afshinrahimi/mmner, the balanced splits of WikiANN. XTREME's download
-script takes the tags out of the test set.
+script removes the tags from the test set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Tagged]:
-    """A split, from WikiANN's files (tags in all), XTREME's download folder or the hub's."""
+    """A split, from WikiANN's files (all tagged), XTREME's download folder or Hugging Face."""
     table = hub.find(NAME, code, root, [f"PAN-X.{code}"], split)
     if table:
         return partial(tagged_rows, table, "tokens", "ner_tags", LABELS, layout="hub")

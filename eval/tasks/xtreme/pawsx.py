@@ -1,7 +1,7 @@
-"""PAWS-X: do two sentences of nearly the same words say the same?
+"""PAWS-X: paraphrase identification; do two sentences of nearly the same words mean the same?
 
-Source: https://github.com/google-research-datasets/paws (pawsx). XTREME's download script takes the
-labels out of the test set.
+Source: https://github.com/google-research-datasets/paws (pawsx). XTREME's download script removes
+the labels from the test set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAJORITY = "labels by majority of other languages: on dev 99 % are the language'
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
-    """A split, from the release's files, XTREME's download folder or the hub's."""
+    """A split, from the release's files, XTREME's download folder or the Hugging Face copy."""
     table = hub.find(NAME, code, root, [f"PAWS-X.{code}"], split)
     if table:
         return partial(_from_hub, table)
@@ -45,7 +45,7 @@ def _from_hub(table: hub.Table) -> TextPairs:
 
 
 def _from_download(path: Path, labels: Path | None, by_majority: bool) -> TextPairs:
-    """XTREME's file, with labels from one beside it: the language's own, else the majority's."""
+    """XTREME's file, labelled from a file beside it: the language's own, else by majority."""
     pairs = read_pairs(path, LABELS, layout="XTREME")
     if pairs.labelled or labels is None:
         return pairs

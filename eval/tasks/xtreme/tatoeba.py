@@ -1,4 +1,4 @@
-"""Tatoeba: find the translation of a sentence among up to 1,000.
+"""Tatoeba: translation retrieval, finding a sentence's translation among up to 1,000.
 
 Source: https://github.com/facebookresearch/LASER/tree/main/data/tatoeba/v1 (CC BY 2.0 FR).
 XTREME scores English to X by accuracy of the nearest neighbour; MTEB scores X to English. Its
@@ -21,17 +21,17 @@ LANGUAGES = codes(
     "af ar bg bn de el es et eu fa fi fr he hi hu id it ja"
     " jv ka kk ko ml mr nl pt ru sw ta te th tl tr ur vi zh"
 )
-# Where LASER's file names say the individual language instead of ISO 639-3's macrolanguage.
+# LASER's file names have the individual language here, not ISO 639-3's macrolanguage.
 FILE_CODES = {"zh": "cmn", "fa": "pes", "sw": "swh"}
 
 
 def file_code(code: str) -> str:
-    """The three-letter code in LASER's file names and the hub's configuration names."""
+    """The three-letter code in LASER's file names and Hugging Face's configuration names."""
     return FILE_CODES.get(code, language(code).iso3)
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Parallel]:
-    """The test set (the only split), from LASER's files, XTREME's download folder or the hub's."""
+    """The test set (the only split), from LASER's files, XTREME's folder or Hugging Face."""
     long = file_code(code)
     table = hub.find(NAME, code, root, [f"tatoeba.{long}"], "validation")
     if table:
@@ -69,7 +69,8 @@ TASK = Task(
         direction="en->x",
         scoring="cosine",
         profiles={
-            # scripts/run_tatoeba.sh; and what pull request 104 found to match the paper's table.
+            # scripts/run_tatoeba.sh, and the setting that pull request 104 found to give the
+            # paper's table.
             "script": Setting({12: 8, 24: 14}, "mean"),
             "paper": Setting({12: 8, 24: 10}, "mean"),
         },

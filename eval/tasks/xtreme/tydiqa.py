@@ -1,7 +1,7 @@
-"""TyDiQA-GoldP: find the answer to a question that was asked in the language itself.
+"""TyDiQA-GoldP: extractive question answering; questions were written in each language.
 
 Source: https://github.com/google-research-datasets/tydiqa (Apache 2.0), gold passage task v1.1.
-XTREME scores its dev set, whose answers the download script empties, and trains on English.
+XTREME scores its dev set, whose answers the download script removes, and trains on English.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NAME = "tydiqa"
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
-    """A split, from the release's files, XTREME's download folder or the hub's."""
+    """A split, from the release's files, XTREME's download folder or the Hugging Face copy."""
     name = language(code).name.lower()
-    own = f"{name}-"  # how ids of the language's questions begin
+    own = f"{name}-"  # prefix of the language's question ids
     table = hub.find(NAME, code, root, ["tydiqa", "secondary_task"], split)
     if table:
         return partial(squad_rows, table, own, layout="hub")

@@ -1,8 +1,8 @@
-"""UDPOS: the part of speech of every word, after Universal Dependencies.
+"""UDPOS: part-of-speech tagging on Universal Dependencies treebanks.
 
 Source: https://universaldependencies.org: release 2.5 (XTREME-R's further languages: 2.7), all
-treebanks of a language in the order of their file names, fused forms as one word (see ``conllu``).
-The labels are the seventeen universal parts of speech; any other tag, ``_`` too, is refused.
+treebanks of a language in the order of their file names. Multiword tokens count as one word (see
+``conllu``). The labels are the 17 universal parts of speech; any other tag, even ``_``, is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SOME_TREEBANKS = "from CoNLL-U files: XTREME's only if all treebanks of the lang
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Tagged]:
-    """A split, from XTREME's download folder, a release's treebanks or the hub's."""
+    """A split, from XTREME's download folder, a release's treebanks or the Hugging Face copy."""
     config = f"udpos.{HUB_NAMES.get(code, language(code).name)}"
     table = hub.find(NAME, code, root, [config], split)
     if table:
@@ -47,7 +47,7 @@ def find(root: Path, code: str, split: str) -> Callable[[], Tagged]:
 
 
 def _treebanks(root: Path, code: str, split: str) -> list[list[Path]]:
-    """The language's files in each folder of treebanks, by name."""
+    """The language's files in each treebank folder, sorted by name."""
     release = "2.7" if code in MORE_LANGUAGES else "2.5"
     end = f"-ud-{split}.conllu"
     layouts = []

@@ -1,7 +1,8 @@
-"""XCOPA: which of two sentences is the cause, or the effect, of another one? (XTREME-R)
+"""XCOPA: commonsense reasoning; which of two sentences is the cause or effect of a premise?
 
-Source: https://github.com/cambridgeltl/xcopa (CC BY 4.0), translated from COPA, whose English
-training set is read under the code ``en``. The question is put as XTREME-R's run_xcopa.py puts it.
+Part of XTREME-R. Source: https://github.com/cambridgeltl/xcopa (CC BY 4.0), translated from COPA,
+whose English training set is read under the code ``en``. The question's wording is that of
+XTREME-R's run_xcopa.py.
 """
 
 from __future__ import annotations

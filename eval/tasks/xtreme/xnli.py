@@ -1,7 +1,7 @@
-"""XNLI: does a sentence follow from another one, contradict it, or neither?
+"""XNLI: natural language inference; does a premise entail a hypothesis, contradict it, or neither?
 
 Source: https://github.com/facebookresearch/XNLI (CC BY-NC 4.0), releases XNLI-1.0 and, to train on,
-XNLI-MT-1.0. XTREME's download script takes the labels out of the test set.
+XNLI-MT-1.0. XTREME's download script removes the labels from the test set.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RENAMED = {"contradictory": "contradiction"}  # in the training files
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
-    """A split, from the releases' files, XTREME's download folder or the hub's."""
+    """A split, from the releases' files, XTREME's download folder or the Hugging Face copy."""
     table = hub.find(NAME, code, root, ["XNLI"], split)
     if table:
         return partial(_from_hub, table, code)

@@ -1,7 +1,7 @@
-"""XQuAD: find the answer to a question in a paragraph; SQuAD's questions in other languages.
+"""XQuAD: extractive question answering; SQuAD's paragraphs and questions in other languages.
 
 Source: https://github.com/google-deepmind/xquad (CC BY-SA 4.0): 240 paragraphs and 1,190 questions
-of SQuAD v1.1's dev set, translated by professionals. XTREME's download script empties the answers.
+of SQuAD v1.1's dev set, translated by professionals. XTREME's download script removes the answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "xquad"
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
-    """The test set (the only split), from the release's files or the hub's."""
+    """The test set (the only split), from the release's files or the Hugging Face copy."""
     table = hub.find(NAME, code, root, [f"XQuAD.{code}", f"xquad.{code}"], "validation")
     if table:
         return partial(squad_rows, table, layout="hub")
