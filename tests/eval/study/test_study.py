@@ -338,20 +338,6 @@ def test_a_worker_ended_from_outside_is_said_with_what_to_do(small_study, tmp_pa
         list(study_run._computed([Deadly(), Deadly()], workers))
 
 
-class Alarming:
-    """Warns where it is unpickled."""
-
-    def __reduce__(self):
-        return warnings.warn, ("a shared phase\nis damaged",)
-
-
-def test_a_worker_warns_in_one_line_as_the_command_line_does(small_study, tmp_path, capfd):
-    workers = replace(place(small_study, tmp_path), workers=2)
-    with pytest.raises(AttributeError):  # what is unpickled is no cell
-        list(study_run._computed([Alarming()], workers))
-    assert "note: a shared phase is damaged\n" in capfd.readouterr().err.replace("\x1b[0m", "")
-
-
 def test_two_runs_do_not_share_a_folder(run, small_study):
     grid, out, *_ = run
     with alone(out), pytest.raises(InputError, match="another run is at work here"):
