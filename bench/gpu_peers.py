@@ -82,7 +82,7 @@ def _flex(qkv: Tensor, layout: Layout, heads: int, dim: int) -> Callable[[], Ten
     return call
 
 
-def twins(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
+def kernel_and_reference(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
     """The kernel, and its torch reference, eager and compiled."""
     compiled = torch.compile(kernel.ref)
     return {
@@ -93,9 +93,9 @@ def twins(kernel: Kernel, inputs: dict[str, Any]) -> Contenders:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, gelu: bool) -> Contenders:
-    """``twins``, and the library's matrix product without GELU."""
+    """``kernel_and_reference``, and the library's matrix product without GELU."""
     inputs = {"x": x, "weight": weight, "bias": bias, "gelu": gelu}
-    found = twins(all_kernels()["linear"], inputs)
+    found = kernel_and_reference(all_kernels()["linear"], inputs)
     return {**found, "F.linear alone": lambda: F.linear(x, weight, bias)}
 
 

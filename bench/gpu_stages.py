@@ -145,7 +145,7 @@ def rows(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
         for name, case in cases.items():
             kernel = all_kernels()[name]
             inputs = kernel.make_inputs(precision, device, **case)
-            contenders = peers.twins(kernel, inputs)
+            contenders = peers.kernel_and_reference(kernel, inputs)
             result = compare(contenders, *kernel.cost(**inputs), roof, timer, _only(name))
             found.append({"shape": shape, "kernel": name, "rows": result})
     return found
@@ -190,7 +190,7 @@ def span(device: torch.device, precision: torch.dtype, roof: Row, timer: Timer) 
     kernel = all_kernels()["span"]
     case: Row = {"lengths": (384,) * max(1, TOKENS // 384), "best": 20, "longest": 30}
     inputs = kernel.make_inputs(precision, device, **case)
-    contenders = peers.twins(kernel, inputs)
+    contenders = peers.kernel_and_reference(kernel, inputs)
     del contenders["torch.compile"]  # a loop over windows, which compiles for minutes
     result = compare(contenders, *kernel.cost(**inputs), roof, timer, lambda _: {"span"})
     return [{"case": f"{len(case['lengths'])} windows of 384", "rows": result}]

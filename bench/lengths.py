@@ -73,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-root", type=Path, required=True)
     root = parser.parse_args(arguments).data_root
     count = Engine.load("e5-small-4bit").tokenizer
-    dice, found = random.Random(0), {}
+    rng, found = random.Random(0), {}
     for task, texts in sentences(root):
-        found[task] = count(dice.sample(texts, min(SAMPLE, len(texts)))).lengths.tolist()
+        found[task] = count(rng.sample(texts, min(SAMPLE, len(texts)))).lengths.tolist()
     for task, both in pairs(root):
-        drawn = dice.sample(both, min(SAMPLE, len(both)))
+        drawn = rng.sample(both, min(SAMPLE, len(both)))
         first, second = (np.array(count(side).lengths) - 2 for side in zip(*drawn, strict=True))
         if task == "xquad":
             spread = [windows(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)]

@@ -57,7 +57,7 @@ class Run:
 Contender = Callable[[Run], list[Any]]
 
 
-def ours(engine: Engine, task: Task, examples: Any) -> Contender:
+def xtremely_contender(engine: Engine, task: Task, examples: Any) -> Contender:
     """This engine; its tokenizer's cache is cleared before every round."""
     method = inference_of(task)
     labels = task.rules.labels if isinstance(task.rules, LabelRules) else ()
@@ -183,7 +183,7 @@ def compare(
     data = part(whole, slice(examples))
     peer = PEERS[task.kind]
     contenders = {
-        "xtremely": ours(engine, task, data),
+        "xtremely": xtremely_contender(engine, task, data),
         "transformers, sorted": peer(engine.folder, task, data, True),
         "transformers, as they come": peer(engine.folder, task, data, False),
     }

@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ import transformers
 from xtremely.engine.hub.locate import locate
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.training.dataset import IGNORED, DevSet, Feature, TrainSet
+from xtremely.engine.training.hyperparameters import TrainerSettings
 from xtremely.engine.training.multitask_model import HeadPlan
-from xtremely.engine.training.trainer import Hyperparameters, choose_device, choose_precision, fit
+from xtremely.engine.training.trainer import choose_device, choose_precision, fit
 from xtremely.eval.data.examples import chosen
 from xtremely.eval.methods.kinds import training_of
 from xtremely.eval.tasks.task import find_task
@@ -36,43 +38,37 @@ from xtremely.eval.tasks.xtreme.udpos import LABELS
 LENGTH = 128
 RATE = 1e-4
 BATCH = 32
-WAY = training_of(find_task("udpos"))
+METHOD = training_of(find_task("udpos"))
 
 
-def ours(
+def train_here(
     folder: Path, train: list[Feature], dev: list[Feature], epochs: float, seed: int, device: str
 ) -> tuple[float, float]:
     """Seconds of training and dev accuracy, with the defaults of ``xtremely train``."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    plan = HeadPlan("udpos", WAY.head, LABELS)
+    plan = HeadPlan("udpos", METHOD.head, LABELS)
     dev_set = DevSet("udpos", dev, lambda predictions: accuracy(dev, predictions))
-    settings = Hyperparameters(
-        epochs=epochs,
-        max_steps=None,
-        learning_rate=RATE,
-        batch_size=BATCH,
-        accumulation=1,
-        warmup=0.0,
-        weight_decay=0.0,
-        patience=None,
-        evaluate_steps=1,
-        save_steps=10**9,
-        seed=seed,
-        freeze=True,
-        prune=True,
-        keep_head=False,
-        precision="auto",
-        device=device,
+    hyperparameters = replace(METHOD.published, epochs=epochs, learning_rate=RATE, batch_size=BATCH)
+    settings = TrainerSettings(
+        seed=seed, freeze=True, prune=True, precision="auto", device=device, save_steps=10**9
     )
     with tempfile.TemporaryDirectory() as work:
         train_sets = [TrainSet("udpos", train)]
         found = fit(
-            folder, tokenizer, [plan], train_sets, [dev_set], settings, Path(work), quiet=True
+            folder,
+            tokenizer,
+            [plan],
+            train_sets,
+            [dev_set],
+            hyperparameters,
+            settings,
+            Path(work),
+            quiet=True,
         )
     return found.seconds, found.scores["udpos"]
 
 
-def peer(
+def train_with_trainer(
     folder: Path, train: list[Feature], dev: list[Feature], epochs: float, seed: int, device: str
 ) -> tuple[float, float]:
     """Seconds of training and dev accuracy, with the defaults of the Trainer."""
@@ -148,20 +144,23 @@ def main(arguments: list[str] | None = None) -> None:
     def features(split: str, count: int) -> list[Feature]:
         examples = task.read(given.data_root, given.language, split)
         rows = np.random.default_rng(1).permutation(len(examples))[:count]
-        return WAY.features(tokenizer, task, chosen(examples, rows.tolist()), LENGTH)
+        return METHOD.features(tokenizer, task, chosen(examples, rows.tolist()), LENGTH)
 
     train, dev = features("train", given.sentences), features("dev", given.dev)
     print(f"{len(train)} sequences x {given.epochs:g} epochs, {device}")
     ratios = []
     for number in range(given.rounds):
-        runs = [ours, peer] if number % 2 == 0 else [peer, ours]
+        contenders = {"xtremely": train_here, "transformers Trainer": train_with_trainer}
+        names = sorted(contenders, reverse=number % 2 == 0)  # in turn, each begins a round
         found = {
-            run.__name__: run(folder, train, dev, given.epochs, number + 1, device) for run in runs
+            name: contenders[name](folder, train, dev, given.epochs, number + 1, device)
+            for name in names
         }
-        ratios.append(found["peer"][0] / found["ours"][0])
+        (seconds, score), (trainer_seconds, trainer_score) = (found[name] for name in contenders)
+        ratios.append(trainer_seconds / seconds)
         print(
-            f"round {number + 1}: ours {found['ours'][0]:.1f} s, accuracy {found['ours'][1]:.2f};"
-            f" Trainer as it comes {found['peer'][0]:.1f} s, accuracy {found['peer'][1]:.2f};"
+            f"round {number + 1}: xtremely {seconds:.1f} s, accuracy {score:.2f};"
+            f" transformers Trainer {trainer_seconds:.1f} s, accuracy {trainer_score:.2f};"
             f" {ratios[-1]:.2f} times as fast",
             flush=True,
         )

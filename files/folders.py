@@ -172,7 +172,7 @@ def own_folder(
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         # Another process may be making the folder its own at this moment.
-        content = [name for name in content if not is_nobodys(name)]
+        content = [name for name in content if not is_ignorable(name)]
         names = dict.fromkeys(recognise(path)) if content else {}
         require(
             not content or bool(names),
@@ -240,7 +240,7 @@ def remove_whole(path: Path) -> None:
         doomed.unlink()
 
 
-def is_nobodys(name: str) -> bool:
+def is_ignorable(name: str) -> bool:
     """Whether a name says nothing about a folder's owner: a lock, a temporary file, or a file of a
     file manager.
     """

@@ -10,7 +10,8 @@ lost. The final lists do not depend on the order of tiles or on how many run at 
 import triton
 import triton.language as tl
 
-TURNS = tl.constexpr(4)  # rounds between reads of the floors, which rise fast at first
+# Rounds between reads of the floors, which rise fast at first.
+ROUNDS_BETWEEN_READS = tl.constexpr(4)
 
 
 @triton.jit
@@ -117,7 +118,7 @@ def search(
         scores = tl.where(scores >= needed, scores, float("-inf"))
         top = tl.max(tl.max(scores, 1), 0)
         turn = 0
-        while (top > float("-inf")) & (turn < TURNS):
+        while (top > float("-inf")) & (turn < ROUNDS_BETWEEN_READS):
             best = tl.max(scores, 1)
             at = tl.min(tl.where(scores == best[:, None], n[None, :], 0x7FFFFFFF), 1)
             scores = tl.where(n[None, :] != at[:, None], scores, float("-inf"))

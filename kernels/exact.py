@@ -26,7 +26,7 @@ OVERFETCH = 12  # candidates beyond k: on BUCC's zh-en, 4 leave a row in 500 unp
 LARGEST = torch.finfo(torch.float16).max
 # Error of an fp32 addition, relative to the largest partial sum: 2^-23 if it truncates instead of
 # rounding, and as much again for matrix units, which truncate terms when they align them.
-CUT = 2.0**-22
+ROUNDING_ERROR = 2.0**-22
 
 
 def topk_exact(queries: Tensor, keys: Tensor, k: int) -> Nearest:
@@ -116,4 +116,4 @@ def _error(queries: Halved, keys: Halved) -> Tensor:
     """Upper bound, per query, on how much any true score exceeds the score of the copies."""
     longest, most_lost = keys.lengths.max(), keys.losses.max()
     rounded = queries.losses * (longest + most_lost) + queries.lengths * most_lost
-    return rounded + queries.full.shape[1] * CUT * queries.lengths * longest
+    return rounded + queries.full.shape[1] * ROUNDING_ERROR * queries.lengths * longest

@@ -31,7 +31,7 @@ MapFunction = Callable[
 ]  # ``map``, or one that runs in other processes
 
 
-def _nobody(what: str, done: int, total: int) -> None:
+def _no_progress(what: str, done: int, total: int) -> None:
     pass
 
 
@@ -43,7 +43,7 @@ def mutual(
     *,
     shards: int = 1,
     recall: float = RECALL,
-    watch: Watch = _nobody,
+    watch: Watch = _no_progress,
     map_function: MapFunction = map,
 ) -> tuple[Both, dict[str, Any]]:
     """The k nearest y of every x, the k nearest x of every y, and a record of the method.
@@ -94,7 +94,7 @@ def nearest(
     factory: str,
     shards: int = 1,
     recall: float = RECALL,
-    watch: Watch = _nobody,
+    watch: Watch = _no_progress,
     map_function: MapFunction = map,
 ) -> tuple[Neighbours, dict[str, Any]]:
     """The k nearest rows among an index's candidates, and a record; arguments as ``mutual``."""
@@ -106,8 +106,8 @@ def nearest(
     watch("training", 1, 1)
     cut = parts(len(base), shards)
     found: list[Neighbours] = []
-    heard = watch if map_function is map else _nobody  # other processes report no progress
-    propose = partial(_propose, index, queries, base, k + overfetch, watch=heard)
+    report = watch if map_function is map else _no_progress  # other processes report no progress
+    propose = partial(_propose, index, queries, base, k + overfetch, watch=report)
     for done, part in enumerate(map_function(propose, cut)):
         found = [merged([*found, part], k + overfetch)] if found else [part]
         watch("searching parts", done + 1, len(cut))
@@ -133,13 +133,13 @@ def _propose(
     base: Vectors,
     count: int,
     rows: slice,
-    watch: Watch = _nobody,
+    watch: Watch = _no_progress,
 ) -> Neighbours:
     """The candidates that the index finds among some rows of the base."""
     here, part = index.empty_copy(), RowRange(base, rows)
     here.add(part, _counted(watch, "indexing", len(part)))
-    heard = _counted(watch, "searching", len(queries))
-    found = here.search(queries, min(count, len(part)), heard)
+    report = _counted(watch, "searching", len(queries))
+    found = here.search(queries, min(count, len(part)), report)
     return Neighbours(found.scores, np.where(found.ids < 0, -1, found.ids + rows.start))
 
 

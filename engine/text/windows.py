@@ -39,7 +39,7 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class WindowSpan:
     """The part of a context that a window covers, in tokens of the context.
 
     Attributes:
@@ -102,7 +102,7 @@ def pieces(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Pieces]:
     ]
 
 
-def stretches(size: int, room: int, stride: int) -> list[Stretch]:
+def window_spans(size: int, room: int, stride: int) -> list[WindowSpan]:
     """Split a context of ``size`` tokens into windows of at most ``room`` tokens.
 
     Args:
@@ -125,7 +125,7 @@ def stretches(size: int, room: int, stride: int) -> list[Stretch]:
     owner = context.argmax(axis=0)
     rows = np.arange(len(start))
     begin, end = np.searchsorted(owner, rows, "left"), np.searchsorted(owner, rows, "right")
-    return [Stretch(*row) for row in np.column_stack([start, stop, begin, end]).tolist()]
+    return [WindowSpan(*row) for row in np.column_stack([start, stop, begin, end]).tolist()]
 
 
 def check_room(tokenizer: Tokenizer, max_length: int, question_length: int, stride: int) -> None:
@@ -148,7 +148,7 @@ def windows(
     tokenizer: Tokenizer,
     questions: Sequence[str],
     contexts: Sequence[str],
-    asked_of: Sequence[int],
+    context_of: Sequence[int],
     *,
     max_length: int,
     question_length: int,
@@ -162,10 +162,10 @@ def windows(
         tokenizer: the model's tokenizer.
         questions: N texts.
         contexts: texts; several questions may share one.
-        asked_of: [N], the row of each question's context.
+        context_of: [N], the row of each question's context.
         max_length: most tokens of a window, special tokens included.
         question_length: tokens after which a question is cut.
-        stride: see ``stretches``.
+        stride: see ``window_spans``.
 
     Raises:
         TooShort: windows are so short that parts of a context would be left out.
@@ -173,15 +173,15 @@ def windows(
     check_room(tokenizer, max_length, question_length, stride)
     template = tokenizer.pair
     before = len(template.ids[0]) + len(template.ids[1])
-    wanted = sorted(set(asked_of))
+    wanted = sorted(set(context_of))
     read = dict(zip(wanted, pieces(tokenizer, [contexts[n] for n in wanted]), strict=True))
     sequences, borders, shift, begins, ends, long = [], [0], [], [], [], 0
-    for row, context in zip(tokenizer.rows(questions), asked_of, strict=True):
+    for row, context in zip(tokenizer.rows(questions), context_of, strict=True):
         question, text = row[:question_length], read[context].ids
         head = before + len(question)
         room = max_length - template.specials - len(question)
         long += len(row) > question_length
-        for one in stretches(len(text), room, stride):
+        for one in window_spans(len(text), room, stride):
             move = one.start - head
             sequences.append(template.join(question, text[one.start : one.stop]))
             shift.append(move)

@@ -142,7 +142,8 @@ class Trainer(transformers.Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:  # each writes files of its own
             raise InputError(
                 f"{self.args.output_dir}: a checkpoint could not be written ({one_line(error)});"
-                " make room there, then the same command goes on from the one before"
+                " make room there, then run the same command again to continue from the"
+                " checkpoint before"
             ) from error
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

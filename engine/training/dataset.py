@@ -79,7 +79,7 @@ class Key(NamedTuple):
 
     train_set: int
     row: int
-    visit: int
+    pass_number: int
 
 
 def order(
@@ -97,35 +97,35 @@ def order(
         batches: exact number of batches, instead of epochs.
         seed: random seed of the order.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     total = epochs * sum(len(train_set.features) for train_set in train_sets)
     if batches is not None:
         total = batches * batch_size
     placed: list[tuple[float, int, list[Key]]] = []
     for number, train_set in enumerate(train_sets):
-        wanted = max(1, math.ceil(train_set.share * total - 1e-6))  # less rounding errors
-        own = list(_visits(train_set, number, wanted, batch_size, dice))
-        placed += [((n + dice.random()) / len(own), number, b) for n, b in enumerate(own)]
+        remaining = max(1, math.ceil(train_set.share * total - 1e-6))  # less rounding errors
+        own = list(_passes(train_set, number, remaining, batch_size, rng))
+        placed += [((n + rng.random()) / len(own), number, b) for n, b in enumerate(own)]
     placed.sort(key=lambda one: one[:2])
     return [batch for _, _, batch in placed][:batches]
 
 
-def _visits(
-    train_set: TrainSet, number: int, wanted: int, batch_size: int, dice: random.Random
+def _passes(
+    train_set: TrainSet, number: int, remaining: int, batch_size: int, rng: random.Random
 ) -> Iterator[list[Key]]:
     """The batches of one training set, pass by pass."""
     lengths = [feature.length for feature in train_set.features]
-    visit = 0
-    while wanted > 0:
-        rows = dice.sample(range(len(lengths)), min(wanted, len(lengths)))
+    pass_number = 0
+    while remaining > 0:
+        rows = rng.sample(range(len(lengths)), min(remaining, len(lengths)))
         made = []
         for start in range(0, len(rows), POOLED * batch_size):
             pool = sorted(rows[start : start + POOLED * batch_size], key=lengths.__getitem__)
             made += [pool[n : n + batch_size] for n in range(0, len(pool), batch_size)]
-        dice.shuffle(made)
-        yield from ([Key(number, row, visit) for row in batch] for batch in made)
-        wanted -= len(rows)
-        visit += 1
+        rng.shuffle(made)
+        yield from ([Key(number, row, pass_number) for row in batch] for batch in made)
+        remaining -= len(rows)
+        pass_number += 1
 
 
 class Examples(Dataset):
@@ -188,13 +188,13 @@ class Vocabulary:
         """
         special = frozenset(tokenizer.all_special_ids)
         pad, mask = tokenizer.pad_token_id, tokenizer.mask_token_id
-        wanted = np.full(size, used is None)
-        wanted[: pad + 1] = True
-        wanted[[one for one in special if one < size]] = True
+        in_use = np.full(size, used is None)
+        in_use[: pad + 1] = True
+        in_use[[one for one in special if one < size]] = True
         for feature in used or ():
             for ids in feature.ids:
-                wanted[ids] = True
-        kept = np.flatnonzero(wanted)
+                in_use[ids] = True
+        kept = np.flatnonzero(in_use)
         place = np.zeros(size, dtype=np.int64)
         place[kept] = np.arange(len(kept))
         return cls(kept, place, pad, mask, special)
@@ -252,16 +252,16 @@ class Collator:
 
         The mask only depends on seed and key, so it is the same in a resumed run.
         """
-        dice = np.random.default_rng((self._seed, *key))
+        rng = np.random.default_rng((self._seed, *key))
         ids = feature.ids[0]
         words = np.flatnonzero([one not in self._vocabulary.special for one in ids.tolist()])
-        asked = dice.permutation(words)[: max(1, round(MASKED * len(words)))]
+        asked = rng.permutation(words)[: max(1, round(MASKED * len(words)))]
         seen, target = self._vocabulary.place[ids], np.full(len(ids), IGNORED)
         target[asked] = seen[asked]
-        fate = dice.random(len(asked))
-        seen[asked[fate < 0.8]] = self._vocabulary.place[self._vocabulary.mask]
-        others = asked[fate >= 0.9]
-        seen[others] = dice.integers(len(self._vocabulary.kept), size=len(others))
+        draws = rng.random(len(asked))
+        seen[asked[draws < 0.8]] = self._vocabulary.place[self._vocabulary.mask]
+        others = asked[draws >= 0.9]
+        seen[others] = rng.integers(len(self._vocabulary.kept), size=len(others))
         return Feature((seen,), feature.types, target)
 
 

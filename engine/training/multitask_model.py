@@ -227,7 +227,7 @@ def save(
     except Exception as error:  # safetensors and the file system raise different types
         raise InputError(
             f"{folder}: the model could not be written ({one_line(error)}); make room there, then"
-            " the same command goes on from the last checkpoint"
+            " run the same command again to continue from the last checkpoint"
         ) from error
 
 

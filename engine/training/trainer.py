@@ -33,52 +33,12 @@ from xtremely.engine.training.dataset import (
     order,
 )
 from xtremely.engine.training.environment import Environment, environment, resumed
+from xtremely.engine.training.hyperparameters import Hyperparameters, TrainerSettings
 from xtremely.engine.training.multitask_model import HeadPlan, MultitaskModel
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 LOG_STEPS = 50
 DEVICES = ("auto", "cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """How to train.
-
-    Attributes:
-        epochs: see ``dataset.order``.
-        max_steps: number of optimiser steps, instead of epochs.
-        learning_rate: peak learning rate; it decays linearly to 0.
-        batch_size: examples per device and batch.
-        accumulation: batches per optimiser step (gradient accumulation).
-        warmup: steps of linear warm-up; below 1, a share of all steps.
-        weight_decay: AdamW's weight decay.
-        patience: evaluations without a better dev score before stopping; None to never stop early.
-        evaluate_steps: optimiser steps between evaluations.
-        save_steps: optimiser steps between checkpoints; with patience, every evaluation saves one.
-        seed: random seed of order, masks, initialisation and dropout.
-        freeze: do not train the word embeddings.
-        prune: drop pieces that do not occur from the word table.
-        keep_head: continue with the folder's own head.
-        precision: fp32, bf16, fp16 or auto.
-        device: auto, cpu or cuda.
-    """
-
-    epochs: float
-    max_steps: int | None
-    learning_rate: float
-    batch_size: int
-    accumulation: int
-    warmup: float
-    weight_decay: float
-    patience: int | None
-    evaluate_steps: int
-    save_steps: int
-    seed: int
-    freeze: bool
-    prune: bool
-    keep_head: bool
-    precision: str
-    device: str
 
 
 @dataclass
@@ -147,7 +107,8 @@ def fit(
     plans: Sequence[HeadPlan],
     train_sets: Sequence[TrainSet],
     dev_sets: Sequence[DevSet],
-    settings: Hyperparameters,
+    hyperparameters: Hyperparameters,
+    settings: TrainerSettings,
     work: Path,
     quiet: bool = False,
 ) -> TrainedModel:
@@ -161,21 +122,34 @@ def fit(
         plans: the heads to train.
         train_sets: training examples for the heads.
         dev_sets: dev examples; may be empty.
-        settings: hyperparameters.
+        hyperparameters: hyperparameters, all of them set.
+        settings: what is the same in all phases of a run.
         work: folder for checkpoints, which the caller removes once the model is saved. Checkpoints
             in it must come from the same call.
         quiet: show no progress.
 
     Raises:
+        UsageError: a hyperparameter that training needs is None.
         InputError: a checkpoint was made in another environment (another version, another
             processor) or cannot be written, or a loss or gradient is not finite.
     """
+    hyperparameters.require_complete()
     device = choose_device(settings.device)
     now = environment(device, choose_precision(settings.precision, device))
     last = _last_checkpoint(work)
     with resumed(last, COMPLETE, now) as made_with:
         return _fit(
-            folder, tokenizer, plans, train_sets, dev_sets, settings, work, quiet, last, made_with
+            folder,
+            tokenizer,
+            plans,
+            train_sets,
+            dev_sets,
+            hyperparameters,
+            settings,
+            work,
+            quiet,
+            last,
+            made_with,
         )
 
 
@@ -185,7 +159,8 @@ def _fit(
     plans: Sequence[HeadPlan],
     train_sets: Sequence[TrainSet],
     dev_sets: Sequence[DevSet],
-    settings: Hyperparameters,
+    hyperparameters: Hyperparameters,
+    settings: TrainerSettings,
     work: Path,
     quiet: bool,
     last: Path | None,
@@ -208,17 +183,18 @@ def _fit(
     words = configuration(folder).vocab_size
     vocabulary = Vocabulary.of(seen, words, tokenizer)
     multitask_model = models.build(
-        folder, plans, vocabulary, freeze=settings.freeze, keep_head=settings.keep_head
+        folder, plans, vocabulary, freeze=settings.freeze, keep_head=hyperparameters.keep_head
     )
-    batches = _batches(train_sets, settings)
+    batches = _batches(train_sets, hyperparameters, settings.seed)
     typed = "token_type_ids" in tokenizer.model_input_names
     multiple = 8 if device == "cuda" else 1
     kinds = {plan.name: plan.kind for plan in plans}
     collator = Collator(kinds, vocabulary, typed, multiple, settings.seed)
-    arguments = _arguments(settings, device, len(plans), len(batches), work)
+    arguments = _arguments(hyperparameters, settings, device, len(plans), len(batches), work)
     trainer = Trainer(multitask_model, arguments, eval_dataset=dev_sets)
     progress = Progress(sum(map(len, batches)), quiet or not trainer.is_world_process_zero())
-    trainer.prepare(train_sets, dev_sets, batches, collator, progress, settings.patience, made_with)
+    patience = hyperparameters.patience
+    trainer.prepare(train_sets, dev_sets, batches, collator, progress, patience, made_with)
     start = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -234,7 +210,7 @@ def _fit(
         multitask_model=multitask_model,
         steps=trainer.state.global_step,
         resumed=int(last.name.rpartition("-")[2]) if last else 0,
-        best_step=trainer.state.best_global_step if settings.patience else None,
+        best_step=trainer.state.best_global_step if patience else None,
         seconds=seconds,
         examples=progress.seen,
         scores=trainer.examine() if dev_sets else {},
@@ -244,37 +220,51 @@ def _fit(
     )
 
 
-def _batches(train_sets: Sequence[TrainSet], settings: Hyperparameters) -> list[list[Key]]:
+def _batches(
+    train_sets: Sequence[TrainSet], hyperparameters: Hyperparameters, seed: int
+) -> list[list[Key]]:
+    assert hyperparameters.epochs is not None  # they are complete
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = settings.max_steps and settings.max_steps * settings.accumulation * world
-    return order(train_sets, settings.batch_size, settings.epochs, wanted, settings.seed)
+    batches = (
+        hyperparameters.max_steps
+        and hyperparameters.max_steps * hyperparameters.accumulation * world
+    )
+    return order(train_sets, hyperparameters.batch_size, hyperparameters.epochs, batches, seed)
 
 
 def _arguments(
-    settings: Hyperparameters, device: str, heads: int, batches: int, work: Path
+    hyperparameters: Hyperparameters,
+    settings: TrainerSettings,
+    device: str,
+    heads: int,
+    batches: int,
+    work: Path,
 ) -> transformers.TrainingArguments:
+    rate, warmup = hyperparameters.learning_rate, hyperparameters.warmup
+    decay = hyperparameters.weight_decay
+    assert rate is not None and warmup is not None and decay is not None  # they are complete
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    steps = math.ceil(math.ceil(batches / world) / settings.accumulation)
-    warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
+    steps = math.ceil(math.ceil(batches / world) / hyperparameters.accumulation)
+    warmup = warmup * steps if warmup < 1 else warmup
     precision = choose_precision(settings.precision, device)
-    chosen = settings.patience is not None
+    chosen = hyperparameters.patience is not None
     made = transformers.TrainingArguments(
         output_dir=str(work),
         num_train_epochs=1,  # the order of batches covers all epochs
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=hyperparameters.batch_size,
+        gradient_accumulation_steps=hyperparameters.accumulation,
+        learning_rate=rate,
         warmup_steps=min(round(warmup), steps),
-        weight_decay=settings.weight_decay,
+        weight_decay=decay,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         use_cpu=device == "cpu",
         seed=settings.seed,
         save_strategy="steps",
-        save_steps=settings.evaluate_steps if chosen else settings.save_steps,
+        save_steps=hyperparameters.evaluate_steps if chosen else settings.save_steps,
         save_total_limit=2 if chosen else 1,
         eval_strategy="steps" if chosen else "no",
-        eval_steps=settings.evaluate_steps,
+        eval_steps=hyperparameters.evaluate_steps,
         load_best_model_at_end=chosen,
         metric_for_best_model=SCORE if chosen else None,
         greater_is_better=True if chosen else None,

@@ -19,7 +19,7 @@ from xtremely.files.writing import DISK
 from xtremely.kernels.guard import InputError, UsageError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GOES_ON = "what was finished is kept, the same command goes on from there"
+GOES_ON = "finished work is kept; run the same command again to continue"
 # Command -> what it keeps when it is stopped; the others write everything at their end.
 KEPT = {
     **dict.fromkeys(("eval", "train", "mine", "index build", "study run"), GOES_ON),

@@ -24,7 +24,7 @@ from xtremely.eval.cli.options import (
 from xtremely.kernels.guard import UsageError, require_number
 
 MAX_WORKERS = 65_536
-KEPT = "what is finished is kept in {}, the same command goes on from there"
+KEPT = "finished work is kept in {}; run the same command again to continue"
 
 SENTENCES = (
     "a text file (plain, .gz, .bz2, .xz or .zst) with one sentence, or id TAB sentence, on every"

@@ -105,7 +105,7 @@ def run(
         for line in estimate.dry_run(study, place):
             typer.echo(line)
         return
-    say = _nothing if quiet else _say
+    say = _discard if quiet else _print_line
     run_study(study, place, say)
 
 
@@ -142,7 +142,7 @@ def report(
     found = write_study_report([read_grid(path) for path in grids], results, out, into)
     if not quiet:
         missing = len(found["missing"])
-        _say(
+        _print_line(
             f"{len(found['cells'])} cells, {len(found['tables'])} tables -> {out}/report.html"
             + (f"; {missing} cells are not finished" if missing else "")
         )
@@ -161,15 +161,16 @@ def pack(
     """Pack a study with its data and models into one small file for another machine."""
     from xtremely.eval.study.pack import pack as write
 
-    told = write(grid, data_root, out, models)
+    summary = write(grid, data_root, out, models)
     if not quiet:
-        pieces = ", ".join(f"{name} with {n:,} pieces" for name, n in told["pieces"].items())
-        _say(f"{out}: {told['bytes'] / 1e6:.1f} MB; {pieces}, {told['files']} data files")
+        pieces = ", ".join(f"{name} with {n:,} pieces" for name, n in summary["pieces"].items())
+        size = f"{summary['bytes'] / 1e6:.1f} MB"
+        _print_line(f"{out}: {size}; {pieces}, {summary['files']} data files")
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _nothing(text: str) -> None:
+def _discard(text: str) -> None:
     pass

@@ -165,19 +165,19 @@ def _questions(
 
 def _check_types(where: str, texts: list[Any], starts: list[Any]) -> None:
     for text in texts:
-        require(isinstance(text, str), f"{where}: {text!r} stands where a text must")
+        require(isinstance(text, str), f"{where}: expected a text, got {text!r}")
     for start in starts:
         require(type(start) is int, f"{where}: answer_start is {start!r}; legal: a whole number")
 
 
-def stands_at(context: str, answer: str, start: int) -> bool:
+def occurs_at(context: str, answer: str, start: int) -> bool:
     """Whether an answer is found at its offset in a context."""
     return start >= 0 and context.startswith(answer, start)
 
 
 def _count_oddities(made: Questions, source: str) -> None:
     unmatched = sum(
-        not stands_at(made.contexts[question.context], answer, start)
+        not occurs_at(made.contexts[question.context], answer, start)
         for question in made.questions
         for answer, start in zip(question.answers, question.starts, strict=True)
     )

@@ -17,8 +17,8 @@ from xtremely.engine.training.dataset import Feature
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.eval.data.examples import Choices, TextPairs
 from xtremely.eval.methods.method import (
+    PUBLISHED,
     InferenceMethod,
-    PublishedTraining,
     TaskKind,
     TrainingMethod,
     exact_share,
@@ -102,10 +102,10 @@ def features(
     ]
 
 
-def shuffled(examples: TextPairs, dice: np.random.Generator) -> TextPairs:
+def shuffled(examples: TextPairs, rng: np.random.Generator) -> TextPairs:
     """The examples with their labels permuted at random."""
     labels = examples.labels or []
-    return replace(examples, labels=[labels[n] for n in dice.permutation(len(labels))])
+    return replace(examples, labels=[labels[n] for n in rng.permutation(len(labels))])
 
 
 KIND = TaskKind(
@@ -117,7 +117,7 @@ KIND = TaskKind(
         features,
         metric="accuracy",
         score=exact_share,
-        published=PublishedTraining(epochs=5.0),
+        published=replace(PUBLISHED, epochs=5.0),
         shuffled=shuffled,
     ),
     score_file=score_file,

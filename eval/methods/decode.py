@@ -72,7 +72,7 @@ def merge(found: Spans, windows: Windows, best: int) -> Iterator[Ranked]:
         yield [span for span in ranked if span[0] > -np.inf]
 
 
-def worded(ranked: Ranked, text: Callable[[int, int], str]) -> Iterator[tuple[str, float]]:
+def answer_texts(ranked: Ranked, text: Callable[[int, int], str]) -> Iterator[tuple[str, float]]:
     """Spans as texts with their scores, best first, without duplicates and empty texts."""
     seen = {""}
     for score, first, last in ranked:
@@ -138,14 +138,14 @@ def _spelled(tokenizer: Tokenizer, ids: np.ndarray) -> str:
     return " ".join(text.split())
 
 
-def _aligned(said: str, words: str) -> str:
-    """The part of ``words`` that matches ``said``, as get_final_text finds it; else all."""
+def _aligned(answer: str, words: str) -> str:
+    """The part of ``words`` that matches ``answer``, as get_final_text finds it; else all."""
     parts = _SPLIT.pre_tokenize_str(_CLEAN.normalize_str(words))
     text = " ".join(part for part, _ in parts)
-    at = text.find(said)
+    at = text.find(answer)
     letters = [place for place, sign in enumerate(words) if sign != " "]
-    if not said or at < 0 or len(letters) != len(text) - text.count(" "):
+    if not answer or at < 0 or len(letters) != len(text) - text.count(" "):
         return words
     first = at - text.count(" ", 0, at)
-    last = first + len(said) - said.count(" ") - 1
+    last = first + len(answer) - answer.count(" ") - 1
     return words[letters[first] : letters[last] + 1]

@@ -20,6 +20,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import Batch
 from xtremely.engine.text.tokenizer import Tokenizer, Tokens
 from xtremely.engine.training.dataset import Feature
+from xtremely.engine.training.hyperparameters import Hyperparameters
 from xtremely.engine.transfer import Finish
 from xtremely.eval.data.examples import part
 from xtremely.eval.scoring.metrics import Metrics
@@ -95,14 +96,9 @@ class InferenceMethod:
     submission: Callable[[Any, list[Any]], Submission]
 
 
-@dataclass(frozen=True)
-class PublishedTraining:
-    """XTREME's hyperparameters (scripts/train_*.sh; batch of 32, linear decay), see ``Phase``."""
-
-    epochs: float
-    learning_rate: float = 2e-5
-    warmup: float = 0.0
-    weight_decay: float = 0.0
+# XTREME's hyperparameters (scripts/train_*.sh), except for the number of epochs: batches of 32 and
+# linear decay, without warm-up and weight decay.
+PUBLISHED = Hyperparameters(learning_rate=2e-5, warmup=0.0, weight_decay=0.0)
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ class TrainingMethod:
         published: XTREME's settings.
         usable: examples -> those that can be trained on, with the others counted in the notes.
         labels: examples -> the labels that occur, for tasks that do not list theirs.
-        shuffled: (examples, dice) -> the same texts with the labels permuted at random; None
+        shuffled: (examples, rng) -> the same texts with the labels permuted at random; None
             where a label fits no other example.
     """
 
@@ -126,7 +122,7 @@ class TrainingMethod:
     features: Callable[[Tokenizer, Task, Any, int], list[Feature]]
     metric: str
     score: Callable[[Task, Sequence[Feature], list[np.ndarray]], float]
-    published: PublishedTraining
+    published: Hyperparameters
     usable: Callable[[Any], Any] = lambda examples: examples
     labels: Callable[[Any], set[str]] = lambda examples: set()
     shuffled: Callable[[Any, np.random.Generator], Any] | None = None

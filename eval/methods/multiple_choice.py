@@ -14,8 +14,8 @@ from xtremely.engine.training.dataset import Feature
 from xtremely.eval.data.examples import Choices
 from xtremely.eval.methods.classification import Outputs, lines
 from xtremely.eval.methods.method import (
+    PUBLISHED,
     InferenceMethod,
-    PublishedTraining,
     TaskKind,
     TrainingMethod,
     exact_share,
@@ -59,10 +59,10 @@ def features(tokenizer: Tokenizer, task: Task, examples: Choices, max_length: in
     return made
 
 
-def shuffled(examples: Choices, dice: np.random.Generator) -> Choices:
+def shuffled(examples: Choices, rng: np.random.Generator) -> Choices:
     """The examples with their right options permuted at random."""
     answers = examples.answers or []
-    return replace(examples, answers=[answers[n] for n in dice.permutation(len(answers))])
+    return replace(examples, answers=[answers[n] for n in rng.permutation(len(answers))])
 
 
 KIND = TaskKind(
@@ -74,7 +74,7 @@ KIND = TaskKind(
         features,
         metric="accuracy",
         score=exact_share,
-        published=PublishedTraining(epochs=5.0),
+        published=replace(PUBLISHED, epochs=5.0),
         shuffled=shuffled,
     ),
 )

@@ -18,11 +18,11 @@ from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.text.windows import Windows, check_room, windows
 from xtremely.engine.training.dataset import Feature
 from xtremely.eval.data.examples import Questions, chosen
-from xtremely.eval.data.squad import stands_at
-from xtremely.eval.methods.decode import WORDINGS, likeliest, merge, worded
+from xtremely.eval.data.squad import occurs_at
+from xtremely.eval.methods.decode import WORDINGS, answer_texts, likeliest, merge
 from xtremely.eval.methods.method import (
+    PUBLISHED,
     InferenceMethod,
-    PublishedTraining,
     TaskKind,
     TrainingMethod,
     exact_share,
@@ -78,7 +78,7 @@ class Answering:
         spans = merge(self._found, self._windows, self._rules.best)
         for question, found in zip(self._examples.questions, spans, strict=True):
             row = question.context
-            yield worded(found, partial(wording, contexts[row], pieces[row]))
+            yield answer_texts(found, partial(wording, contexts[row], pieces[row]))
 
     def predictions(self) -> list[str]:
         """The best answer to every question; an empty string where there is none."""
@@ -143,7 +143,7 @@ def usable(examples: Questions) -> Questions:
         row
         for row, question in enumerate(examples.questions)
         if not question.answers
-        or stands_at(examples.contexts[question.context], question.answers[0], question.starts[0])
+        or occurs_at(examples.contexts[question.context], question.answers[0], question.starts[0])
     ]
     left_out = len(examples) - len(rows)
     notes = {**examples.notes, "left_out": left_out} if left_out else examples.notes
@@ -196,8 +196,8 @@ KIND = TaskKind(
         features,
         metric="exact windows",  # an answer's first and last token in each
         score=exact_share,
-        published=PublishedTraining(
-            epochs=3.0, learning_rate=3e-5, warmup=500.0, weight_decay=1e-4
+        published=replace(
+            PUBLISHED, epochs=3.0, learning_rate=3e-5, warmup=500.0, weight_decay=1e-4
         ),
         usable=usable,
     ),

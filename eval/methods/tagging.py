@@ -27,8 +27,8 @@ from xtremely.engine.training.dataset import IGNORED, Feature
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.eval.data.examples import Tagged
 from xtremely.eval.methods.method import (
+    PUBLISHED,
     InferenceMethod,
-    PublishedTraining,
     TaskKind,
     TrainingMethod,
 )
@@ -183,11 +183,11 @@ def labels(examples: Tagged) -> set[str]:
     return {tag for sentence in examples.tags or () for tag in sentence}
 
 
-def shuffled(examples: Tagged, dice: np.random.Generator) -> Tagged:
+def shuffled(examples: Tagged, rng: np.random.Generator) -> Tagged:
     """The examples with their tags permuted at random among all words."""
     tags = examples.tags or []
     every = [tag for sentence in tags for tag in sentence]
-    dealt = iter([every[n] for n in dice.permutation(len(every))])
+    dealt = iter([every[n] for n in rng.permutation(len(every))])
     return replace(examples, tags=[[*islice(dealt, len(one))] for one in tags])
 
 
@@ -200,7 +200,7 @@ KIND = TaskKind(
         features,
         metric="f1",
         score=dev_score,
-        published=PublishedTraining(epochs=10.0),
+        published=replace(PUBLISHED, epochs=10.0),
         labels=labels,
         shuffled=shuffled,
     ),

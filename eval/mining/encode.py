@@ -13,7 +13,7 @@ import torch
 
 from xtremely.engine.runtime import Engine, Progress, Work
 from xtremely.eval.mining.embed import Encoding
-from xtremely.eval.mining.outputs import not_ours
+from xtremely.eval.mining.outputs import foreign_file_message
 from xtremely.eval.mining.sentences import STDIN, sentences_in
 from xtremely.files.folders import check_outputs
 from xtremely.files.writing import check_file, written_whole
@@ -83,7 +83,7 @@ def check_paths(source: str, output: Path) -> None:
     check_file(output, "--output")
     check_outputs({"--output": output}, {"--input": given})
     if output.exists() and output.stat().st_size:
-        require(_is_matrix(output), not_ours(output, "--output"))
+        require(_is_matrix(output), foreign_file_message(output, "--output"))
 
 
 def _is_matrix(path: Path) -> bool:

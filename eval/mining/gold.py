@@ -17,7 +17,7 @@ ScoredVariant = list[tuple[float, tuple[str, str]]]
 
 
 @dataclass(frozen=True)
-class Pile:
+class InputSide:
     """One input side: sentences or embeddings.
 
     Attributes:
@@ -39,7 +39,7 @@ class Pile:
         return [str(row) for row in range(1, self.rows + 1)]
 
 
-def read_gold(path: Path, x: Pile, y: Pile) -> set[tuple[str, str]]:
+def read_gold(path: Path, x: InputSide, y: InputSide) -> set[tuple[str, str]]:
     """Read ``id TAB id`` lines; ids of duplicates become those of first occurrences.
 
     Raises:
@@ -47,9 +47,9 @@ def read_gold(path: Path, x: Pile, y: Pile) -> set[tuple[str, str]]:
     """
     pairs = []
     sides = []
-    for pile in (x, y):
-        renamed = pile.corpus.renamed() if pile.corpus else {}
-        sides.append((pile.path, {name: name for name in pile.names()} | renamed))
+    for input_side in (x, y):
+        renamed = input_side.corpus.renamed() if input_side.corpus else {}
+        sides.append((input_side.path, {name: name for name in input_side.names()} | renamed))
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.split("\t")
         require(len(fields) == 2, f"{path}:{number}: {len(fields)} columns, expected id TAB id")

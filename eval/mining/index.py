@@ -21,7 +21,7 @@ from xtremely.eval.mining.corpus import Corpus, prepare
 from xtremely.eval.mining.embed import Encoding
 from xtremely.eval.mining.encode import read_input
 from xtremely.eval.mining.outputs import (
-    not_ours,
+    foreign_file_message,
     replacing,
     require_ours,
     unfinished,
@@ -111,7 +111,7 @@ def _require_replaceable(out: Path, work: Path) -> None:
         try:
             about = read_note(out)
         except InputError as error:
-            raise InputError(not_ours(note, "--out")) from error
+            raise InputError(foreign_file_message(note, "--out")) from error
         known = {str(about.get(name)) for name in ("sha256", "ids_sha256")}
     require_ours(out, known, "--out", work)
     require_ours(names_path(out), known, "--out", work)
@@ -241,7 +241,7 @@ def _check_search_paths(path: Path, queries: Path, out: Path) -> None:
     if out.exists() and out.stat().st_size:
         with out.open("rb") as file:
             ours = all(map(_FOUND.fullmatch, file))
-        require(ours, not_ours(out, "--out"))
+        require(ours, foreign_file_message(out, "--out"))
 
 
 def _row_names(path: Path, about: dict[str, Any], rows: int) -> list[str]:

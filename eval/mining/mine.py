@@ -20,9 +20,9 @@ from xtremely.engine.runtime import Engine
 from xtremely.eval.mining import embed
 from xtremely.eval.mining.corpus import OFFSETS, TEXTS, prepare
 from xtremely.eval.mining.embed import Encoding
-from xtremely.eval.mining.gold import TUNED, Pile, ScoredVariant, judge, read_gold
+from xtremely.eval.mining.gold import TUNED, InputSide, ScoredVariant, judge, read_gold
 from xtremely.eval.mining.outputs import (
-    not_ours,
+    foreign_file_message,
     replacing,
     require_ours,
     unfinished,
@@ -96,7 +96,7 @@ class EncodedSide:
         identity: everything that affects the vectors.
     """
 
-    pile: Pile
+    input_side: InputSide
     vectors: Vectors
     identity: dict[str, Any]
 
@@ -184,9 +184,9 @@ def _require_replaceable(out: Path, work: Path) -> None:
         try:
             earlier = read_json(report, dict[str, Any], max_bytes=2**24)
         except InputError as error:
-            raise InputError(not_ours(report, "--out")) from error
+            raise InputError(foreign_file_message(report, "--out")) from error
         ours = {"source", "target", "settings", "pairs"} <= earlier.keys()
-        require(ours, not_ours(report, "--out"))
+        require(ours, foreign_file_message(report, "--out"))
         if "sha256" not in earlier:  # from a version that did not record it
             return
     require_ours(out, {str(earlier.get("sha256"))}, "--out", work)
@@ -202,12 +202,12 @@ def _mine(
 ) -> dict[str, Any]:
     clock = _Clock()
     with clock("reading"):
-        piles = [_opened(path, work, settings.k) for path in (source, target)]
-        true = read_gold(settings.gold, *piles) if settings.gold else None
+        input_sides = [_opened(path, work, settings.k) for path in (source, target)]
+        true = read_gold(settings.gold, *input_sides) if settings.gold else None
     encoded: dict[str, Any] = {}
     with clock("encoding"):
-        chosen = _plan(piles, settings, context)
-        x, y = [_side(pile, work, settings, context, encoded) for pile in piles]
+        chosen = _plan(input_sides, settings, context)
+        x, y = [_side(input_side, work, settings, context, encoded) for input_side in input_sides]
     with clock("searching"):
         name = neighbours_name(x.identity, y.identity, settings.k, chosen.factory)
         both, how = kept_or_found(
@@ -266,33 +266,35 @@ class _Clock:
         return {name: round(value, 3) for name, value in self.seconds.items()}
 
 
-def _opened(path: Path, work: Path, k: int) -> Pile:
+def _opened(path: Path, work: Path, k: int) -> InputSide:
     """Open an input side; an error if it has too few rows for this k."""
     if is_matrix(path):
         matrix = FileRows(path)
-        pile = Pile(path, len(matrix), matrix=matrix)
+        input_side = InputSide(path, len(matrix), matrix=matrix)
     else:
         corpus = prepare(path, work)
-        pile = Pile(path, len(corpus), corpus=corpus)
-    require(pile.rows > 0, f"{path} is empty; there is nothing to mine")
+        input_side = InputSide(path, len(corpus), corpus=corpus)
+    require(input_side.rows > 0, f"{path} is empty; there is nothing to mine")
     require(
-        k <= pile.rows,
-        f"--k is {k}, but {path} holds {pile.rows} sentences; legal: 1 to {pile.rows}",
+        k <= input_side.rows,
+        f"--k is {k}, but {path} holds {input_side.rows} sentences; legal: 1 to {input_side.rows}",
     )
-    return pile
+    return input_side
 
 
-def _plan(piles: list[Pile], settings: MiningSettings, context: MiningContext) -> plan.Plan:
+def _plan(
+    input_sides: list[InputSide], settings: MiningSettings, context: MiningContext
+) -> plan.Plan:
     """Choose the index, after all checks that are possible before encoding."""
     widths = []
-    for pile in piles:
-        if pile.matrix is None:
+    for input_side in input_sides:
+        if input_side.matrix is None:
             settings.encoding.check(context.engine)
             widths.append(context.engine.backend.width)
         else:
-            require_finite(pile.matrix, str(pile.path), directions=True)
-            widths.append(pile.matrix.shape[1])
-    x, y = piles
+            require_finite(input_side.matrix, str(input_side.path), directions=True)
+            widths.append(input_side.matrix.shape[1])
+    x, y = input_sides
     require(
         widths[0] == widths[1],
         f"{x.path} has {widths[0]} dimensions, {y.path} has {widths[1]}; both sides must come from"
@@ -302,26 +304,28 @@ def _plan(piles: list[Pile], settings: MiningSettings, context: MiningContext) -
 
 
 def _side(
-    pile: Pile,
+    input_side: InputSide,
     work: Path,
     settings: MiningSettings,
     context: MiningContext,
     encoded: dict[str, Any],
 ) -> EncodedSide:
-    if pile.corpus is None:
-        assert pile.matrix is not None
-        return EncodedSide(pile, UnitRows(pile.matrix), {"embeddings": file_digest(pile.path)})
-    engine, corpus = context.engine, pile.corpus
+    if input_side.corpus is None:
+        assert input_side.matrix is not None
+        return EncodedSide(
+            input_side, UnitRows(input_side.matrix), {"embeddings": file_digest(input_side.path)}
+        )
+    engine, corpus = context.engine, input_side.corpus
     store = embed.store_of(engine, corpus, settings.encoding, work)
     with context.bar(len(corpus)) as progress:
         cost = context.fill(engine, corpus, store, settings.encoding, progress)
-    encoded[printable(pile.path.name)] = asdict(cost)
+    encoded[printable(input_side.path.name)] = asdict(cost)
     identity = {
         **settings.encoding.about(engine),
         "source": corpus.source,
         "texts": corpus.texts,
     }
-    return EncodedSide(pile, embed.rows_of(store, engine.backend.width), identity)
+    return EncodedSide(input_side, embed.rows_of(store, engine.backend.width), identity)
 
 
 def printable(name: str) -> str:
@@ -330,14 +334,14 @@ def printable(name: str) -> str:
 
 
 def _named(pairs: Pairs, x: EncodedSide, y: EncodedSide) -> ScoredVariant:
-    names_x, names_y = x.pile.names(), y.pile.names()
+    names_x, names_y = x.input_side.names(), y.input_side.names()
     rows = zip(pairs.scores.tolist(), pairs.x.tolist(), pairs.y.tolist(), strict=True)
     return [(score, (names_x[a], names_y[b])) for score, a, b in rows]
 
 
 def _write_pairs(out: Path, pairs: Pairs, x: EncodedSide, y: EncodedSide) -> None:
     """Write the pairs, best first, atomically."""
-    left, right = (_Lines(side.pile) for side in (x, y))
+    left, right = (_Lines(side.input_side) for side in (x, y))
     with (
         written_whole(out) as temporary,
         temporary.open("x", encoding="utf-8", newline="\n") as file,
@@ -351,11 +355,11 @@ def _write_pairs(out: Path, pairs: Pairs, x: EncodedSide, y: EncodedSide) -> Non
 class _Lines:
     """Ids and sentences of a side by row; for embeddings, a row number and no sentence."""
 
-    def __init__(self, pile: Pile):
+    def __init__(self, input_side: InputSide):
         self.offsets = None
-        if pile.corpus:
-            self.offsets = np.load(pile.corpus.folder / OFFSETS)
-            self.file = (pile.corpus.folder / TEXTS).open("rb")
+        if input_side.corpus:
+            self.offsets = np.load(input_side.corpus.folder / OFFSETS)
+            self.file = (input_side.corpus.folder / TEXTS).open("rb")
 
     def at(self, row: int) -> tuple[str, str]:
         if self.offsets is None:
@@ -367,9 +371,9 @@ class _Lines:
 
 
 def _about(side: EncodedSide) -> dict[str, Any]:
-    pile = side.pile
-    about = {"name": printable(pile.path.name), **side.identity, "rows": pile.rows}
-    if pile.corpus:
+    input_side = side.input_side
+    about = {"name": printable(input_side.path.name), **side.identity, "rows": input_side.rows}
+    if input_side.corpus:
         counts = ("lines", "empty", "duplicates")
-        about |= {name: getattr(pile.corpus, name) for name in counts}
+        about |= {name: getattr(input_side.corpus, name) for name in counts}
     return about

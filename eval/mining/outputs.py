@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xtremely.files.documents import read_json
-from xtremely.files.folders import alone, is_nobodys, own_folder
+from xtremely.files.folders import alone, is_ignorable, own_folder
 from xtremely.files.writing import file_digest, is_temporary, write_atomic
 from xtremely.kernels.guard import InputError, require
 
@@ -28,7 +28,7 @@ def require_ours(out: Path, digests: Collection[str], option: str, work: Path) -
     the work folder ended while writing it.
     """
     if out.exists() and out.stat().st_size and not unfinished(out, work):
-        require(file_digest(out) in digests, not_ours(out, option))
+        require(file_digest(out) in digests, foreign_file_message(out, option))
 
 
 def unfinished(out: Path, work: Path) -> bool:
@@ -39,7 +39,7 @@ def unfinished(out: Path, work: Path) -> bool:
         return False
 
 
-def not_ours(out: Path, option: str) -> str:
+def foreign_file_message(out: Path, option: str) -> str:
     """The error message for a file that would be replaced."""
     return (
         f"{out} is there already, and not as this command has left it; name another file with"
@@ -68,7 +68,7 @@ def work_folder(path: Path) -> Iterator[None]:
 def _recognised(path: Path) -> list[str]:
     """The content of an older work folder without a marker; empty if it is not a work folder."""
     names = [one.name for one in path.iterdir()]
-    names = [name for name in names if not name.startswith(".") and not is_nobodys(name)]
+    names = [name for name in names if not name.startswith(".") and not is_ignorable(name)]
     return names if all(map(_KEPT.fullmatch, names)) else []
 
 

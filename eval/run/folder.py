@@ -19,7 +19,7 @@ from typing import Any
 
 from xtremely.eval.run.results import CellFile, ResultsFile, dumps
 from xtremely.files.documents import read_json
-from xtremely.files.folders import OwnFolder, alone, check_inside, is_nobodys, own_folder
+from xtremely.files.folders import OwnFolder, alone, check_inside, is_ignorable, own_folder
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError
 
@@ -79,7 +79,7 @@ def _recognised(path: Path) -> list[str]:
     content = {
         one.name
         for one in path.iterdir()
-        if not is_nobodys(one.name) and not _OLD_TEMPORARY.fullmatch(one.name)
+        if not is_ignorable(one.name) and not _OLD_TEMPORARY.fullmatch(one.name)
     }
     cells = _names_in(path / "cells", suffix=".json")
     work = _names_in(path / "work")
@@ -101,7 +101,7 @@ def _recognised(path: Path) -> list[str]:
     there = {
         one.relative_to(path).as_posix()
         for one in (path / SUBMISSION).rglob("*")
-        if (not one.is_dir() or one.is_symlink()) and not is_nobodys(one.name)
+        if (not one.is_dir() or one.is_symlink()) and not is_ignorable(one.name)
     }
     return [*NAMES, *sorted(there)] if there <= listed else []
 
@@ -113,7 +113,7 @@ def _names_in(folder: Path, suffix: str = "") -> list[str] | None:
     names = [
         one.name
         for one in folder.iterdir()
-        if not is_nobodys(one.name) and not _OLD_TEMPORARY.fullmatch(one.name)
+        if not is_ignorable(one.name) and not _OLD_TEMPORARY.fullmatch(one.name)
     ]
     stems = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
     plain = len(stems) == len(names) and all(map(_CELL.fullmatch, stems))

@@ -75,16 +75,16 @@ def predict(
         progress(len(parts[path]), 0)
     missing = {path: some for path, some in parts.items() if path not in done}
     method = inference_of(task)
-    asking = prepared(
+    all_inputs = prepared(
         lambda some: method.ask(engine, head, task, some, max_length),
         missing.values(),
         engine.backend.device,
     )
     start = time.perf_counter()
-    for (path, some), asked in zip(missing.items(), asking, strict=True):
-        shared = _shared(progress, len(some), len(asked.tokens))
-        work = engine.predict(head, asked.tokens, _watched(engine, asked), shared)
-        predictions = asked.predictions()
+    for (path, some), inputs in zip(missing.items(), all_inputs, strict=True):
+        shared = _shared(progress, len(some), len(inputs.tokens))
+        work = engine.predict(head, inputs.tokens, _watched(engine, inputs), shared)
+        predictions = inputs.predictions()
         now = time.perf_counter()
         work.seconds, start = now - start, now
         done[path] = {"predictions": predictions, "work": asdict(work)}
@@ -102,7 +102,7 @@ def _check_part(path: Path, examples: int, found: dict[str, Any]) -> None:
     require(count == examples, f"{path}: {count} predictions for {examples} examples")
 
 
-def _watched(engine: Engine, asked: ModelInputs) -> Callable[[Tensor, Batch], Finish]:
+def _watched(engine: Engine, inputs: ModelInputs) -> Callable[[Tensor, Batch], Finish]:
     """A function that passes a batch's outputs on, after checking that they are finite.
 
     Raises:
@@ -111,11 +111,11 @@ def _watched(engine: Engine, asked: ModelInputs) -> Callable[[Tensor, Batch], Fi
 
     def take(outputs: Tensor, batch: Batch) -> Finish:
         finite = to_host(torch.isfinite(outputs).all())
-        left_to_do = asked.take(outputs, batch)
+        left_to_do = inputs.take(outputs, batch)
 
         def finish() -> None:
             if not finite():
-                raise InputError(_not_finite(engine, asked.tokens, outputs, batch))
+                raise InputError(_not_finite(engine, inputs.tokens, outputs, batch))
             if left_to_do is not None:
                 left_to_do()
 
@@ -144,9 +144,9 @@ def _shared(progress: Progress, examples: int, sequences: int) -> Callable[[int,
     """Turn progress in sequences into progress in examples, which may have several or none."""
     done = 0
 
-    def heard(more: int, tokens: int) -> None:
+    def report(more: int, tokens: int) -> None:
         nonlocal done
         before, done = done, done + more
         progress(examples * done // sequences - examples * before // sequences, tokens)
 
-    return heard
+    return report

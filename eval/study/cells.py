@@ -33,7 +33,7 @@ from xtremely.files.folders import (
     OwnFolder,
     alone,
     check_name,
-    is_nobodys,
+    is_ignorable,
     own_folder,
     remove_whole,
 )
@@ -369,7 +369,7 @@ def own_run_folder(out: Path) -> OwnFolder:
 
 def _left_by_earlier_versions(out: Path) -> list[str]:
     """The files of a run in a folder without a marker, collected results included."""
-    cells = [one.name for one in (out / "cells").glob("[!.]*") if not is_nobodys(one.name)]
+    cells = [one.name for one in (out / "cells").glob("[!.]*") if not is_ignorable(one.name)]
     ours = (out / "cells" / ".lock").exists() and all(map(CELL_NAME.fullmatch, cells))
     return (["cells"] if ours else []) + [one.name for one in out.glob("*.json") if _whole(one)]
 

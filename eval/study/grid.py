@@ -268,7 +268,7 @@ class _Reader:
 
     def take(self, raw: Any, key: str, kind: Any, *default: Any) -> Any:
         """A value of a table."""
-        require(isinstance(raw, dict), f"{self.path}: expected tables where {key!r} stands")
+        require(isinstance(raw, dict), f"{self.path}: expected a table with {key!r}, got {raw!r}")
         if key not in raw:
             require(bool(default), f"{self.path}: {key!r} is missing")
             return default[0]
@@ -280,7 +280,7 @@ class _Reader:
         return value
 
     def known(self, raw: Any, legal: Iterable[str], what: str) -> None:
-        require(isinstance(raw, dict), f"{self.path}: {raw!r} stands where a table must")
+        require(isinstance(raw, dict), f"{self.path}: expected a table, got {raw!r}")
         for key in raw:
             if key not in legal:
                 raise self.at(key, unknown(what, key, legal))

@@ -37,7 +37,7 @@ class TaskExamples:
 
 
 @dataclass(frozen=True)
-class Material:
+class PhaseData:
     """A phase's examples: one part per source, dev parts, and the labels of every head."""
 
     phase: Phase
@@ -72,7 +72,7 @@ class Reader:
         self._root, self._seed = root, seed
         self._read: dict[tuple[str, str, str], Any] = {}
 
-    def material(self, phase: Phase) -> Material:
+    def material(self, phase: Phase) -> PhaseData:
         """All examples that a phase needs.
 
         Raises:
@@ -92,7 +92,7 @@ class Reader:
             {code: _content(examples) for code, examples in part.languages.items()}
             for part in sources
         ]
-        return Material(phase, sources, dev, text_hash(picked))
+        return PhaseData(phase, sources, dev, text_hash(picked))
 
     def _source(self, source: Source, phase: Phase) -> dict[str, Any]:
         """Language -> the examples to train on.
@@ -111,9 +111,9 @@ class Reader:
                 continue
             require(
                 size <= len(examples),
-                f"phase {phase.name!r}: {size:,} examples of {source.task} in {code} are wanted,"
-                f" its {source.split} split has {len(examples):,}; ask for fewer, or for all by"
-                " leaving the number out",
+                f"phase {phase.name!r}: {size:,} examples of {source.task} in {code} were"
+                f" requested, but its {source.split} split has {len(examples):,}; request fewer, or"
+                " leave the number out to use all",
             )
             order = np.random.default_rng(self._seed).permutation(len(examples))
             rows = np.take(order, range(end - size, end), mode="wrap")

@@ -13,7 +13,7 @@ from typing import Any
 from xtremely.engine.training.trainer import is_main
 from xtremely.eval.data.readers import text_hash
 from xtremely.files.documents import ANYTHING, fit, read_json
-from xtremely.files.folders import alone, is_nobodys, own_folder
+from xtremely.files.folders import alone, is_ignorable, own_folder
 from xtremely.kernels.guard import InputError, require
 
 MADE_BY = "train"
@@ -88,7 +88,7 @@ def left_by_training(out: Path) -> list[str]:
     found = []
     for path in (one for one in sorted(out.iterdir()) if one.is_dir() and not one.is_symlink()):
         if path.name.startswith("."):
-            inside = [one.name for one in path.iterdir() if not is_nobodys(one.name)]
+            inside = [one.name for one in path.iterdir() if not is_ignorable(one.name)]
             if _WORK.fullmatch(path.name) and all(map(_of_a_checkpoint, inside)):
                 found.append(path.name)
         elif _is_record(path / RECORD):

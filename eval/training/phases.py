@@ -11,7 +11,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
@@ -26,12 +26,13 @@ from xtremely.engine.text.vocabulary import load_tokenizer
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training import trainer as mechanics
 from xtremely.engine.training.dataset import DevSet, Feature, TrainSet
-from xtremely.engine.training.trainer import Hyperparameters, TrainedModel
+from xtremely.engine.training.hyperparameters import TrainerSettings
+from xtremely.engine.training.trainer import TrainedModel
 from xtremely.eval.data.readers import text_hash
 from xtremely.eval.methods.kinds import training_of
 from xtremely.eval.run.results import dumps
 from xtremely.eval.tasks.task import LabelRules, Task
-from xtremely.eval.training.data import Material, Reader, TaskExamples
+from xtremely.eval.training.data import PhaseData, Reader, TaskExamples
 from xtremely.eval.training.folder import (
     RECORD,
     read_record,
@@ -40,7 +41,7 @@ from xtremely.eval.training.folder import (
     unfinished,
 )
 from xtremely.eval.training.lengths import check_lengths
-from xtremely.eval.training.recipe import Phase, Recipe, as_mapping, settled
+from xtremely.eval.training.recipe import Recipe, as_mapping, settled
 from xtremely.files.folders import in_turn, remove_whole
 from xtremely.files.writing import check_writable, file_digest, write_atomic
 from xtremely.kernels.guard import InputError, require, require_number
@@ -50,8 +51,6 @@ LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors",
 # with two moments per weight.
 DISK_FACTOR = 7
 MAX_SAVE_STEPS = 10**9
-# Hyperparameters with the same names in a phase.
-OF_PHASE = {one.name for one in fields(Hyperparameters)} & {one.name for one in fields(Phase)}
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def train(
         else:
             stage = _Stage(material, base, shared / text_hash(identity), identity)
             with in_turn(shared / f".{stage.folder.name}.lock"):
-                stage.make_way()
+                stage.clear()
                 done.append(stage.run(settings, device, save_steps, quiet))
         base = done[-1].folder
         origin = {"after": done[-1].record["digest"]}
@@ -181,7 +180,7 @@ def _check_room(base: Path, out: Path) -> None:
 class _Stage:
     """One phase: its initial model, its target folder, and everything that affects its content."""
 
-    material: Material
+    material: PhaseData
     base: Path
     folder: Path
     identity: dict[str, Any]
@@ -199,9 +198,6 @@ class _Stage:
         )
         if self.folder.exists():
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
-        # A settled phase has all of them.
-        assert phase.epochs is not None and phase.learning_rate is not None
-        assert phase.warmup is not None and phase.weight_decay is not None
         work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
         tokenizer = load_tokenizer(self.base)
         fitted = mechanics.fit(
@@ -209,12 +205,8 @@ class _Stage:
             tokenizer,
             [*self.material.plans.values()],
             *self._features(),
-            Hyperparameters(
-                **settings,
-                device=device,
-                save_steps=save_steps,
-                **{name: getattr(phase, name) for name in OF_PHASE},
-            ),
+            phase,
+            TrainerSettings(**settings, device=device, save_steps=save_steps),
             work,
             quiet,
         )
@@ -224,7 +216,7 @@ class _Stage:
         mechanics.meet()
         return Trained(phase.name, self.folder, record, reused=False)
 
-    def make_way(self) -> None:
+    def clear(self) -> None:
         """Remove an incomplete or damaged folder from a shared phase's path."""
         if not (self.folder.exists() or self.folder.is_symlink()):
             return
@@ -242,9 +234,9 @@ class _Stage:
         ours = Tokenizer(self.base, models.longest(self.base))
 
         def made(part: TaskExamples) -> list[Feature]:
-            return [f for one in part.languages.values() for f in way(part)(ours, one)]
+            return [f for one in part.languages.values() for f in features_of(part)(ours, one)]
 
-        def way(part: TaskExamples) -> Callable[[Tokenizer, Any], list[Feature]]:
+        def features_of(part: TaskExamples) -> Callable[[Tokenizer, Any], list[Feature]]:
             make, task = training_of(part.task).features, self._task(part)
             return lambda tokenizer, examples: make(tokenizer, task, examples, length)
 

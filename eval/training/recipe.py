@@ -26,13 +26,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from xtremely.engine.training.hyperparameters import Hyperparameters
 from xtremely.eval.methods.kinds import KINDS, kind_of, training_of
 from xtremely.eval.tasks.task import find_training_task
 from xtremely.files.documents import ANYTHING, NO_OTHER_KEYS, fit, parse_toml, place, read_text
@@ -129,8 +130,10 @@ def _tempered(sizes: Sequence[int], temperature: float) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Hyperparameters):
     """One phase of a training run; it starts from the encoder of the phase before it.
+
+    Of its hyperparameters, those that are None get XTREME's published values for the task.
 
     Attributes:
         name: name of its folder.
@@ -138,19 +141,8 @@ class Phase:
         sources: the sources to train on. The phase's folder holds the head of the first one's
             task; the heads of other tasks are in subfolders.
         mixing: how the sources are mixed.
-        epochs: number of epochs over all sources' examples; None for the published number.
-        max_steps: optimiser steps, instead of epochs.
-        learning_rate: peak learning rate, with linear decay; None for the published one.
-        batch_size: sequences per device and batch.
-        accumulation: batches per optimiser step.
-        warmup: warm-up steps, or a share of all steps if below 1; None for the published value.
-        weight_decay: None for the published one.
         max_length: most tokens of a sequence; None for the task's.
-        patience: early stopping: number of evaluations without a better dev score after which
-            training stops and the best weights are kept; None to train to the end.
-        evaluate_steps: steps between two evaluations.
         dev_examples: most dev examples per evaluation.
-        keep_head: continue with the head of the initial model instead of a fresh one.
         shuffle_labels: permute the labels within each language, by the recipe's seed: a control
             that sees the same texts and learns no task.
     """
@@ -159,18 +151,8 @@ class Phase:
     kind: str
     sources: Annotated[tuple[Source, ...], Field(alias="source")]
     mixing: Mixing = Mixing()
-    epochs: float | None = None
-    max_steps: int | None = None
-    learning_rate: float | None = None
-    batch_size: int = 32
-    accumulation: int = 1
-    warmup: float | None = None
-    weight_decay: float | None = None
     max_length: int | None = None
-    patience: int | None = None
-    evaluate_steps: int = 500
     dev_examples: int = 500
-    keep_head: bool = False
     shuffle_labels: bool = False
 
 
@@ -195,6 +177,9 @@ class Recipe:
     freeze_embeddings: bool = True
     prune_vocabulary: bool = True
     precision: str = "auto"
+
+
+FIELDS = {one.name for one in fields(Phase)}
 
 
 def settled(phase: Phase) -> Phase:
@@ -292,7 +277,7 @@ def settled_recipe(recipe: Recipe, where: str = "", text: str = "") -> Recipe:
         try:
             phases.append(settled(phase))
         except UsageError as error:
-            names = [one for one in re.findall(r"\w+", str(error)) if one in Phase.__annotations__]
+            names = [one for one in re.findall(r"\w+", str(error)) if one in FIELDS]
             raise UsageError(f"{at('phase', number, *names[:1])}{error}") from error
     return replace(recipe, phases=tuple(phases))
 

@@ -73,12 +73,12 @@ def _try() -> None:
     Raises:
         InputError: it does not run on this machine, or its results differ.
     """
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for family in families.FAMILIES:
         if family.native:
             encoder = family.encoder(family.native.trial).requires_grad_(False)
             for parameter in encoder.parameters():
-                parameter.normal_(std=0.2, generator=dice)
+                parameter.normal_(std=0.2, generator=rng)
             _compare(encoder, "int8" in family.quantized)
 
 

@@ -50,7 +50,7 @@ def _read_text(path: Path) -> list[Item]:
 
 TASK = choosing(
     name="hellaswag",
-    title="the sentence that goes on, of four",
+    title="the most likely continuation, of four",
     files=lambda split: (
         f"hellaswag_{NAMES[split]}.jsonl",
         f"hellaswag_{NAMES[split]}_full.txt",

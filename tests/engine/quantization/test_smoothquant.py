@@ -77,8 +77,8 @@ def in_whole_numbers(x, weight, factor):
 @pytest.mark.parametrize("seed", range(3))
 def test_one_large_channel_costs_the_others_little(seed):
     """With it balanced, all are rounded finer; by how much follows from the steps alone."""
-    dice = np.random.default_rng(seed)
-    x, weight = dice.normal(size=(400, 64)), dice.normal(size=(96, 64))
+    rng = np.random.default_rng(seed)
+    x, weight = rng.normal(size=(400, 64)), rng.normal(size=(96, 64))
     x[:, 7] *= 16
     factor = smoothing_factors(
         torch.from_numpy(np.abs(x).max(axis=0)), torch.from_numpy(weight)

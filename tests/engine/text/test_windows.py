@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertTokenizer
 
 from xtremely.engine.text.batch import collate
 from xtremely.engine.text.tokenizer import Tokenizer
-from xtremely.engine.text.windows import Stretch, pieces, stretches, windows
+from xtremely.engine.text.windows import WindowSpan, pieces, window_spans, windows
 from xtremely.eval.data.readers import read_lines
 from xtremely.kernels.guard import InputError
 
@@ -121,23 +121,23 @@ def _rest(shown, question, window):
 def test_a_token_counts_where_it_has_most_context_by_hand():
     # Tokens 0-5, 3-8 and 6-9. Token 4 has one on its smaller side in both of the first two, which
     # are equally long: the first. Token 7 has one in the last two: the longer.
-    assert stretches(10, room=6, stride=3) == [
-        Stretch(0, 6, begin=0, end=5),
-        Stretch(3, 9, begin=5, end=8),
-        Stretch(6, 10, begin=8, end=10),
+    assert window_spans(10, room=6, stride=3) == [
+        WindowSpan(0, 6, begin=0, end=5),
+        WindowSpan(3, 9, begin=5, end=8),
+        WindowSpan(6, 10, begin=8, end=10),
     ]
 
 
 def test_what_fits_is_one_window():
-    assert stretches(6, room=6, stride=2) == [Stretch(0, 6, 0, 6)]
-    assert stretches(1, room=6, stride=6) == [Stretch(0, 1, 0, 1)]
-    assert stretches(0, room=6, stride=2) == []
+    assert window_spans(6, room=6, stride=2) == [WindowSpan(0, 6, 0, 6)]
+    assert window_spans(1, room=6, stride=6) == [WindowSpan(0, 1, 0, 1)]
+    assert window_spans(0, room=6, stride=2) == []
 
 
 @given(st.integers(1, 90), st.integers(1, 20), st.integers(1, 20))
 def test_stretches_as_a_double_loop_finds_them(size, room, stride):
     stride = min(room, stride)
-    found = stretches(size, room, stride)
+    found = window_spans(size, room, stride)
     spans = []
     while not spans or spans[-1][0] + spans[-1][1] < size:
         start = len(spans) * stride
@@ -200,9 +200,9 @@ def test_spans_of_characters_stay_in_order_inside_the_text(e5, text):
 def test_a_window_longer_by_hundreds_of_tokens_is_preferred_by_hand():
     # Windows 0-299 and 250-349. In the first, token 275 has 24 on its smaller side and 3.00 for the
     # length: 27.00. In the second it has 25 and 1.00. Token 276 has 26.00 and 27.00.
-    assert stretches(350, room=300, stride=250) == [
-        Stretch(0, 300, begin=0, end=276),
-        Stretch(250, 350, begin=276, end=350),
+    assert window_spans(350, room=300, stride=250) == [
+        WindowSpan(0, 300, begin=0, end=276),
+        WindowSpan(250, 350, begin=276, end=350),
     ]
 
 

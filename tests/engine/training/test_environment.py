@@ -11,15 +11,18 @@ import transformers
 from xtremely.engine.training import _trainer, trainer
 from xtremely.engine.training.dataset import Feature, TrainSet
 from xtremely.engine.training.environment import environment, resumed
+from xtremely.engine.training.hyperparameters import Hyperparameters, TrainerSettings
 from xtremely.engine.training.multitask_model import HeadPlan
-from xtremely.engine.training.trainer import Hyperparameters, fit
+from xtremely.engine.training.trainer import fit
 from xtremely.kernels.guard import InputError
 
-SETTINGS = Hyperparameters(
-    epochs=1.0, max_steps=5, learning_rate=1e-2, batch_size=8, accumulation=1, warmup=0.0,
-    weight_decay=0.0, patience=None, evaluate_steps=2, save_steps=1, seed=3, freeze=False,
-    prune=False, keep_head=False, precision="fp32", device="cpu",
+HYPERPARAMETERS = Hyperparameters(
+    epochs=1.0, max_steps=5, learning_rate=1e-2, batch_size=8, warmup=0.0, weight_decay=0.0,
+    evaluate_steps=2,
 )  # fmt: skip
+SETTINGS = TrainerSettings(
+    seed=3, freeze=False, prune=False, precision="fp32", device="cpu", save_steps=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +45,9 @@ def threads():
 @pytest.fixture
 def run(base, tmp_path):
     """Trains; gives the fit."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     features = [
-        Feature((dice.integers(4, 2000, 60).astype(np.int32),), (np.zeros(60, np.uint8),), n % 2)
+        Feature((rng.integers(4, 2000, 60).astype(np.int32),), (np.zeros(60, np.uint8),), n % 2)
         for n in range(40)
     ]
     plans = [HeadPlan("pairs", "sequence classification", ("no", "yes"))]
@@ -52,7 +55,8 @@ def run(base, tmp_path):
 
     def run(name):
         train_sets = [TrainSet("pairs", features)]
-        return fit(base, tokenizer, plans, train_sets, [], SETTINGS, tmp_path / name, quiet=True)
+        both, work = (HYPERPARAMETERS, SETTINGS), tmp_path / name
+        return fit(base, tokenizer, plans, train_sets, [], *both, work, quiet=True)
 
     return run
 

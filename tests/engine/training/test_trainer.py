@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from training_cases import CALM, DEFAULTS, TAGS, feature, run_and_save, tagged
+from training_cases import CALM, TAGS, changed, feature, run_and_save, tagged
 
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training.dataset import (
@@ -23,7 +23,6 @@ from xtremely.engine.training.dataset import (
 )
 from xtremely.engine.training.multitask_model import HeadPlan
 from xtremely.engine.training.trainer import (
-    Hyperparameters,
     _last_checkpoint,
     choose_device,
     choose_precision,
@@ -73,10 +72,12 @@ def test_every_example_comes_once_in_every_visit():
     train_set = TrainSet("tags", tagged(10))
     batches = order([train_set], 4, 3, None, seed=1)
     keys = [key for batch in batches for key in batch]
-    assert sorted(keys) == [Key(0, row, visit) for row in range(10) for visit in range(3)]
+    assert sorted(keys) == [
+        Key(0, row, pass_number) for row in range(10) for pass_number in range(3)
+    ]
     assert [len(batch) for batch in batches].count(2) == 3
-    visits = [key.visit for key in keys]
-    assert visits == sorted(visits), "none comes again before all have come"
+    passes = [key.pass_number for key in keys]
+    assert passes == sorted(passes), "none comes again before all have come"
 
 
 def test_the_order_is_the_seeds():
@@ -103,8 +104,8 @@ def test_lessons_get_their_shares_evenly_over_the_run():
     assert all(len({key.train_set for key in batch}) == 1 for batch in batches)
     halves = whose[:10].count(0), whose[10:].count(0)
     assert max(halves) - min(halves) <= 1
-    visits = {key.visit for batch in batches for key in batch if key.train_set == 1}
-    assert visits == {0, 1, 2}
+    passes = {key.pass_number for batch in batches for key in batch if key.train_set == 1}
+    assert passes == {0, 1, 2}
 
 
 def test_a_number_of_batches_is_kept_exactly():
@@ -128,8 +129,8 @@ def test_masks_depend_on_the_example_and_its_visit_alone(tokenizer):
     )
     collate = Collator({"mlm": "masked language"}, vocabulary, True, 1, seed=5)
 
-    def masked(visit, rows):
-        batch = [(Key(0, row, visit), "mlm", features[row]) for row in rows]
+    def masked(pass_number, rows):
+        batch = [(Key(0, row, pass_number), "mlm", features[row]) for row in rows]
         return collate(batch)["inputs"]
 
     alone, together = masked(0, [1]), masked(0, [0, 1, 2])
@@ -243,8 +244,8 @@ def test_masked_words_beside_another_head_are_whole_too(trained, base, tmp_path)
     plans = [HeadPlan("tags", "token classification", TAGS), HeadPlan("mlm", "masked language")]
     texts = [feature(9, None, seed=n) for n in range(4)]
     train_sets = [TrainSet("tags", tagged(4), 0.5), TrainSet("mlm", texts, 0.5)]
-    settings = Hyperparameters(**{**DEFAULTS, "freeze": False})
-    fitted = fit(base, masking, plans, train_sets, [], settings, tmp_path / "work", quiet=True)
+    settings = changed(freeze=False)
+    fitted = fit(base, masking, plans, train_sets, [], *settings, tmp_path / "work", quiet=True)
     for name, kind in (("tags", "TokenClassification"), ("mlm", "MaskedLM")):
         models.save(fitted.multitask_model, name, base, masking, tmp_path / name)
         auto = getattr(transformers, f"AutoModelFor{kind}")

@@ -14,7 +14,7 @@ from xtremely.engine.config_json import read_config
 from xtremely.engine.models.families import encoder_config
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training.trainer import Trainer
-from xtremely.kernels.guard import InputError
+from xtremely.kernels.guard import InputError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +177,9 @@ def test_the_longest_sequence_is_what_the_encoder_takes(base, tmp_path, changes,
     assert models.longest(tmp_path) == longest
     if "model_type" in changes:
         assert encoder_config(read_config(tmp_path), tmp_path).max_length == longest
+
+
+@pytest.mark.parametrize("name", ["epochs", "learning_rate", "warmup", "weight_decay"])
+def test_a_hyperparameter_that_training_needs_is_missing(trained, name):
+    with pytest.raises(UsageError, match=f"{name} is None; training needs a number"):
+        trained(**{name: None})

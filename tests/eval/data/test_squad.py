@@ -156,9 +156,9 @@ def test_a_question_without_answer_beside_others(write):
         (squad((CONTEXT, [asked("q", ("Bonn", "0"))])), r"'q': answer_start is '0'; legal"),
         (squad((CONTEXT, [asked("q", ("Bonn", False))])), r"'q': answer_start is False"),
         (squad((CONTEXT, [asked("q", ("Bonn", None))])), r"'q': answer_start is None"),
-        (squad((CONTEXT, [asked("q", (7, 0))])), r"'q': 7 stands where a text must"),
+        (squad((CONTEXT, [asked("q", (7, 0))])), r"'q': expected a text, got 7"),
         (squad((CONTEXT, [asked("a\tb")])), r"a.json: the id is 'a\\tb'; legal"),
-        (squad((None, [asked("q")])), r"'q': None stands where a text must"),
+        (squad((None, [asked("q")])), r"'q': expected a text, got None"),
         (squad((CONTEXT, [asked(7)])), r"a.json: not SQuAD's structure"),
         (
             squad((CONTEXT, [{"id": "q", "question": "?"}])),

@@ -7,7 +7,7 @@ from transformers import BertTokenizer
 
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.text.windows import Windows, pieces
-from xtremely.eval.methods.decode import by_offsets, by_words, likeliest, merge, worded
+from xtremely.eval.methods.decode import answer_texts, by_offsets, by_words, likeliest, merge
 from xtremely.kernels.packing import Layout
 
 NONE = -np.inf
@@ -54,7 +54,7 @@ def test_a_question_without_windows_or_legal_spans_has_no_answer():
 def test_equal_and_empty_texts_give_way_to_the_next():
     texts = {(0, 1): "", (1, 1): "a", (0, 2): "a", (2, 2): "b"}
     ranked = [(4.0, 0, 1), (3.0, 1, 1), (2.0, 0, 2), (1.0, 2, 2)]
-    found = list(worded(ranked, lambda *span: texts[span]))
+    found = list(answer_texts(ranked, lambda *span: texts[span]))
     assert found == [("a", 3.0), ("b", 1.0)]
 
 

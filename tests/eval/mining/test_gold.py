@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from xtremely.eval.mining.corpus import prepare
-from xtremely.eval.mining.gold import TUNED, Pile, judge, read_gold
+from xtremely.eval.mining.gold import TUNED, InputSide, judge, read_gold
 from xtremely.eval.mining.mine import MiningSettings
 from xtremely.kernels.guard import UsageError
 
 
 def test_a_repetitions_id_stands_for_the_first_occurrences(write, tmp_path):
     corpus = prepare(write("x.tsv", "a\tOne.\nb\tOne.\nc\tTwo.\n"), tmp_path / "work")
-    x, y = Pile(corpus.folder, 2, corpus), Pile(Path("y.npy"), 9)
+    x, y = InputSide(corpus.folder, 2, corpus), InputSide(Path("y.npy"), 9)
     assert read_gold(write("gold", "b\t9\nc\t1\na\t2\n"), x, y) == {
         ("a", "9"),
         ("c", "1"),

@@ -242,7 +242,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_was_finished(sides, tiny_be
         f"main({[str(argument) for argument in arguments]!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1 and "the same command goes on from there" in done.stderr
+    assert done.returncode == 1 and "run the same command again to continue" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "o").exists()
     assert not [p.name for p in tmp_path.rglob(".*") if is_temporary(p.name)]
 
@@ -257,7 +257,10 @@ def test_an_interrupted_run_says_what_is_kept(
     monkeypatch.setattr(Engine, "pooled", interrupt)
     out = ("--model", tiny_bert, "--out", tmp_path / "o")
     arguments, told = {
-        "mine": (("mine", *sides[:2], *out), f"is kept in {tmp_path / 'o.work'}, the same command"),
+        "mine": (
+            ("mine", *sides[:2], *out),
+            f"is kept in {tmp_path / 'o.work'}; run the same command",
+        ),
         "index": (("index", "build", sides[0], *out), f"is kept in {tmp_path / 'o.work'}"),
         "encode": (("encode", "--input", sides[0], *out[:2], "--output", out[3]), "nothing was"),
     }[command]

@@ -97,7 +97,7 @@ def check_kills(runs, options, out, kills):
     start = time.monotonic()
     assert run.wait() == 0
     longest = (time.monotonic() - start) / (kills + 1)  # all kills come before the end
-    dice = random.Random(time.time_ns())
+    rng = random.Random(time.time_ns())
     deaths, survivors = 0, {}
     for kill in range(kills):
         run = Run(runs, options, killed)
@@ -106,7 +106,7 @@ def check_kills(runs, options, out, kills):
             if len(pieces(killed)) > before:
                 break
             time.sleep(0.01)
-        time.sleep(dice.uniform(0, longest))
+        time.sleep(rng.uniform(0, longest))
         if run.running():
             run.kill()
             deaths += 1

@@ -26,12 +26,12 @@ def grid(request):
 
 def value(cell, task, code):
     """A score whose differences between sources are ``GAIN`` and a little noise."""
-    dice = np.random.default_rng([cell.seed, *map(ord, cell.source + task + code)])
+    rng = np.random.default_rng([cell.seed, *map(ord, cell.source + task + code)])
     if task == "xnli":
         return 33.0 if cell.part == "after-shuffled" else 60.0
     base = 90.0 if code == "en" else 70.0
     gain = 0.0 if cell.part == "pos-shuffled" or code == "en" else GAIN[cell.source]
-    return base + gain + dice.normal(0, 0.1)
+    return base + gain + rng.normal(0, 0.1)
 
 
 def made(cell, value=value):

@@ -135,7 +135,11 @@ def test_an_unknown_name_is_met_with_the_nearest_one_and_the_line(grid, old, new
         ("[1, 2]", "[[1], [2]]", r"grid.toml:4: 'seeds'; legal: different whole numbers"),
         ("seeds = [1, 2]", "x = " + "[" * 100_000, r"grid.toml: nested too deeply"),
         ("seeds = [1, 2]", "seeds = [" + "9" * 5000 + "]", r"grid.toml: a number is too long"),
-        ('[[part.train]]\ntask = "udpos"\nexamples = 20\nepochs = 2', "train = [3]", "3 stands"),
+        (
+            '[[part.train]]\ntask = "udpos"\nexamples = 20\nepochs = 2',
+            "train = [3]",
+            "expected a table, got 3",
+        ),
         ('layers = "all"', 'layers = "4x"', r"grid.toml:28: 'layers' is '4x'; legal: 'last'"),
     ],
 )

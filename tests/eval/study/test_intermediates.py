@@ -158,7 +158,7 @@ def test_it_runs_and_shares_what_begins_alike(grid, small_study, tmp_path):
         ("also = [{ task", "also = [{ tusk", "unknown key of a phase 'tusk'"),
         ("examples = 8 }]", "examples = 8, epochs = 2 }]", "unknown key of a phase 'epochs'"),
         ('also = [{ task = "udpos"', 'also = [{ task = "udpo"', "unknown task 'udpo'"),
-        ("also = [{", 'also = ["x", {', "'x' stands where a table must"),
+        ("also = [{", 'also = ["x", {', "expected a table, got 'x'"),
         ("contrasts = [", 'contrasts = ["nli - none", ', "unknown source in contrast 'nli - none'"),
     ],
 )

@@ -260,7 +260,7 @@ def test_a_language_without_training_data(run):
 
 
 def test_more_examples_than_there_are(run):
-    with pytest.raises(InputError, match="13 examples of udpos in de are wanted.* split has 12"):
+    with pytest.raises(InputError, match="13 examples of udpos in de were.* split has 12"):
         run(tag("de", source={"examples": 13}))
 
 

@@ -40,19 +40,19 @@ inline float softmax(float* row, int64_t from, int64_t to, int64_t first, int64_
     for (int64_t j = end; j < to; j += LANES) one(j);
   };
   F32 most = broadcast(row[first]);
-  ends([&](int64_t j, I32 seen) { most = maximum(most, seen ? load(row + j) : most); });
+  ends([&](int64_t j, I32 visible) { most = maximum(most, visible ? load(row + j) : most); });
   for (int64_t j = begin; j < end; j += LANES) most = maximum(most, load(row + j));
   F32 factor = broadcast(scale * LOG2E), top = broadcast(reduce_max(most)) * factor,
       total = broadcast(0.f);
   for (int64_t j = begin; j < end; j += LANES) {
-    F32 share = exp2(load(row + j) * factor - top);
-    total += share;
-    store(row + j, share);
+    F32 weight = exp2(load(row + j) * factor - top);
+    total += weight;
+    store(row + j, weight);
   }
-  ends([&](int64_t j, I32 seen) {
-    F32 share = seen ? exp2(load(row + j) * factor - top) : broadcast(0.f);
-    total += share;
-    store(row + j, share);
+  ends([&](int64_t j, I32 visible) {
+    F32 weight = visible ? exp2(load(row + j) * factor - top) : broadcast(0.f);
+    total += weight;
+    store(row + j, weight);
   });
   return reduce_sum(total);
 }

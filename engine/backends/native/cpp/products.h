@@ -94,10 +94,10 @@ inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const fl
 template <class Work>
 inline void by_tiles(int64_t count, Work work, const void* next = nullptr, int64_t bytes = 0) {
   const char *line = (const char*)next, *end = line + bytes;
-  int64_t share = (bytes * TILE_ROWS + count - 1) / count;  // bytes per tile
+  int64_t chunk = (bytes * TILE_ROWS + count - 1) / count;  // bytes per tile
   int64_t row = 0;
   for (; row + TILE_ROWS <= count; row += TILE_ROWS) {
-    for (const char* stop = std::min(end, line + share); line < stop; line += 64)
+    for (const char* stop = std::min(end, line + chunk); line < stop; line += 64)
       __builtin_prefetch(line, 0, 2);
     work(row, std::integral_constant<int, TILE_ROWS>());
   }

@@ -80,10 +80,10 @@ def batch_of(lengths):
 
 def encoder(config, change=None):
     """An encoder with random weights, biases and norms, changed layer by layer."""
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     made = family_of(config).encoder(config)
     for name, parameter in made.requires_grad_(False).named_parameters():
-        parameter.normal_(std=0.2, generator=dice)
+        parameter.normal_(std=0.2, generator=rng)
         if "norm.weight" in name:
             parameter += 1
     if change is not None:
