@@ -15,7 +15,7 @@ from xtremely.engine.backends.native.encoder import unavailable_reason, unsuppor
 from xtremely.engine.backends.packed import OPS, Packed
 from xtremely.engine.backends.padded import PaddedTransformers
 from xtremely.engine.config_json import read_config
-from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.models.config import EncoderConfig, NotPacked
 from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.engine.models.families import (
     encoder_config,
@@ -67,7 +67,11 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
             require_e4m3(device)
     raw = read_config(folder)
     kind = raw.get("model_type", "")
-    config = encoder_config(raw, folder) if find(kind) else None
+    config, padded = None, None
+    try:
+        config = encoder_config(raw, folder) if find(kind) else None
+    except NotPacked as error:
+        padded = error
     if backend == "auto":
         backend = _fastest(config, device, precision)
     if backend == "onnx":
@@ -86,6 +90,8 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     )
     if config is not None:
         return Packed(folder, config, backend, device, precision)
+    if padded and backend == "triton":
+        raise padded
     require(
         backend != "triton",
         f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"
@@ -101,6 +107,8 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         f" the packed encoder runs {model_types()},"
         " transformers' own encoders run padded",
     )
+    if padded:
+        warnings.warn(f"{padded}; transformers runs the model, padded", stacklevel=3)
     return PaddedTransformers(folder, device, precision)
 
 

@@ -75,14 +75,25 @@ def _read(raw: dict[str, Any], file: Path) -> BertConfig:
 
 
 class Embeddings(nn.Module):
-    """The sum of word, position and type embeddings, then LayerNorm."""
+    """The sum of word, position and type embeddings, then LayerNorm.
 
-    def __init__(self, config: BertConfig):
+    Args:
+        config: the encoder's; without types there is no type table.
+        width: width of the embeddings, by default that of the hidden states.
+        positions: whether there is a position table.
+    """
+
+    def __init__(self, config: EncoderConfig, width: int | None = None, positions: bool = True):
         super().__init__()
-        self.words = nn.Parameter(torch.empty(config.vocabulary, config.hidden))
-        self.positions = nn.Parameter(torch.empty(config.max_length, config.hidden))
-        self.types = nn.Parameter(torch.empty(config.types, config.hidden))
-        self.norm = nn.LayerNorm(config.hidden, config.eps)
+        width = width or config.hidden
+
+        def table(rows: int) -> nn.Parameter | None:
+            return nn.Parameter(torch.empty(rows, width)) if rows else None
+
+        self.words = table(config.vocabulary)
+        self.positions = table(config.max_length * positions)
+        self.types = table(config.types)
+        self.norm = nn.LayerNorm(width, config.eps)
 
     def forward(self, batch: Batch, ops: Ops) -> Tensor:
         """The embeddings [T, H] of a batch of T tokens."""
@@ -94,7 +105,7 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward, each followed by a residual add and LayerNorm."""
 
-    def __init__(self, config: BertConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__()
         hidden, wide = config.hidden, config.intermediate
         self.heads = config.heads
@@ -114,15 +125,19 @@ class Layer(nn.Module):
         def norm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> Tensor:
             return ops.norm(value, residual, module.weight, module.bias, module.eps)
 
-        mixed = ops.attention(linear(self.qkv, x), layout, self.heads)
+        mixed = self.attend(linear(self.qkv, x), layout, ops)
         x = norm(self.attention_norm, linear(self.attention_out, mixed), x)
         return norm(self.norm, linear(self.down, linear(self.up, x, gelu=True)), x)
+
+    def attend(self, qkv: Tensor, layout: Layout, ops: Ops) -> Tensor:
+        """Queries, keys and values [T, 3 H] to the input of the output projection [T, H]."""
+        return ops.attention(qkv, layout, self.heads)
 
 
 class Bert(Encoder):
     """A BERT encoder: embeddings and a stack of post-norm layers."""
 
-    def __init__(self, config: BertConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -144,14 +159,15 @@ _EMBEDDINGS = {
     "norm.weight": "embeddings.LayerNorm.weight",
     "norm.bias": "embeddings.LayerNorm.bias",
 }
-_LAYER = {
+STACK = "encoder.layer"
+LAYER = {
     "attention_out": "attention.output.dense",
     "attention_norm": "attention.output.LayerNorm",
     "up": "intermediate.dense",
     "down": "output.dense",
     "norm": "output.LayerNorm",
 }
-_QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
+QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
 # Tensors outside the encoder: task heads, the pooler, and buffers of old checkpoints.
 _HEADS = re.compile(
     r"(pooler|cls|lm_head|classifier|qa_outputs|pre_classifier|score)\."
@@ -160,24 +176,62 @@ _HEADS = re.compile(
 
 
 def _state(take: Take, config: BertConfig) -> dict[str, Tensor]:
+    unused = config.position_offset
+    return {
+        **embedding_state(take, config, config.hidden, unused),
+        **stack_state(take, config, STACK, QKV, LAYER),
+    }
+
+
+def embedding_state(
+    take: Take,
+    config: EncoderConfig,
+    width: int,
+    unused: int | None = 0,
+    norm: int | None = None,
+) -> dict[str, Tensor]:
+    """The state dict of ``Embeddings`` from tensors with BERT's names.
+
+    Args:
+        take: takes a tensor from the checkpoint.
+        config: the encoder's configuration; without types no type table is taken.
+        width: width of the embeddings.
+        unused: unused rows at the start of the position table; None without such a table.
+        norm: width of the norm, by default that of the embeddings.
+    """
+    rows = {"words": config.vocabulary, "types": config.types}
+    rows["positions"] = 0 if unused is None else config.max_length + unused
+    state = {}
+    for ours, theirs in _EMBEDDINGS.items():
+        if rows.get(ours) != 0:
+            shape = (rows[ours], width) if ours in rows else (norm or width,)
+            state[f"embeddings.{ours}"] = take(theirs, *shape)
+    if unused:
+        state["embeddings.positions"] = state["embeddings.positions"][unused:].clone()
+    return state
+
+
+def stack_state(
+    take: Take, config: EncoderConfig, stack: str, qkv: tuple[str, ...], names: dict[str, str]
+) -> dict[str, Tensor]:
+    """The state dict of a stack of ``Layer``.
+
+    Args:
+        take: takes a tensor from the checkpoint.
+        config: the encoder's configuration.
+        stack: the part of a name before the layer number.
+        qkv: names of the projections to queries, keys and values.
+        names: name of each other module in ``Layer`` -> its name in the checkpoint.
+    """
     hidden, wide = config.hidden, config.intermediate
-    rows = {
-        "words": (config.vocabulary, hidden),
-        "positions": (config.max_length + config.position_offset, hidden),
-        "types": (config.types, hidden),
-    }
-    state = {
-        f"embeddings.{ours}": take(theirs, *rows.get(ours, (hidden,)))
-        for ours, theirs in _EMBEDDINGS.items()
-    }
-    state["embeddings.positions"] = state["embeddings.positions"][config.position_offset :].clone()
+    state = {}
     sizes = {"up": (wide, hidden), "down": (hidden, wide), "attention_out": (hidden, hidden)}
     for layer in range(config.layers):
-        base = f"encoder.layer.{layer}."
+        base = f"{stack}.{layer}."
         for part, shape in (("weight", (hidden, hidden)), ("bias", (hidden,))):
-            fused = [take(f"{base}{name}.{part}", *shape) for name in _QKV]
+            fused = [take(f"{base}{name}.{part}", *shape) for name in qkv]
             state[f"layers.{layer}.qkv.{part}"] = _joined(fused)
-        for ours, theirs in _LAYER.items():
+        for ours, theirs in names.items():
             for part in ("weight", "bias"):
                 size = sizes.get(ours, (hidden,))
                 shape = size if part == "weight" else size[:1]
@@ -198,7 +252,7 @@ FAMILY = Family(
     weights=Weights(
         prefixes=("bert.", "roberta.", ""),
         words=WORDS,
-        stack="encoder.layer",
+        stack=STACK,
         heads=_HEADS,
         state=_state,
     ),

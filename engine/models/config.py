@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.engine.config_json import Count, Layers, Length
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError, require
+
+
+class NotPacked(InputError):
+    """The packed encoder lacks a setting of config.json; transformers runs the model, padded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +65,11 @@ def require_setting(raw: dict[str, Any], name: str, legal: Any, file: Path) -> N
         got == legal,
         f"{file}: {name} {got!r} is not supported; the packed encoder knows {legal!r}",
     )
+
+
+def require_packed(raw: dict[str, Any], name: str, legal: Any, file: Path) -> None:
+    """``require_setting`` for a model that runs padded otherwise: raises NotPacked."""
+    try:
+        require_setting(raw, name, legal, file)
+    except InputError as error:
+        raise NotPacked(str(error)) from error

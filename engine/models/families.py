@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.engine.config_json import CONFIG, about
-from xtremely.engine.models import bert, modernbert
+from xtremely.engine.models import bert, deberta, modernbert
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.family import Family
 from xtremely.kernels.guard import InputError, require
 
-FAMILIES: tuple[Family[Any], ...] = (bert.FAMILY, modernbert.FAMILY)
+FAMILIES: tuple[Family[Any], ...] = (bert.FAMILY, modernbert.FAMILY, deberta.FAMILY)
 
 
 def find(model_type: str) -> Family[Any] | None:
@@ -38,6 +38,7 @@ def encoder_config(raw: dict[str, Any], where: Path) -> EncoderConfig:
     Raises:
         InputError: the model is of no known family, or a field is missing, of the wrong type, out
             of range or not supported by the packed encoder.
+        NotPacked: a setting is not supported, with which transformers runs the model padded.
     """
     kind = about(raw, where).model_type
     file = where / CONFIG

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.config_json import CONFIG, About, about, read_config
+from xtremely.engine.config_json import About, about, read_config
 from xtremely.engine.models import families
 from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.engine.models.head_forms import POOLED, Form, by_kind, own_dense
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.engine.text.batch import Batch
-from xtremely.files import documents
 from xtremely.kernels.guard import InputError, require, unknown
 from xtremely.kernels.pooling import pool_ref
 
@@ -40,25 +38,12 @@ _UNNAMED = re.compile(r"LABEL_\d+")
 
 
 _DISTILBERT = Form("cls", "classifier", "pre_classifier", "relu")
-_DEBERTA = Form("cls", "classifier", "pooler.dense", "gelu")
-# Model type that runs padded -> kind -> form. DeBERTa's also depend on config.json, see ``_form``.
+# Model type that runs padded -> kind -> form.
 PADDED_FORMS = {
     "mpnet": by_kind(own_dense("tanh"), POOLED),
     "electra": by_kind(own_dense("gelu"), None),
     "distilbert": by_kind(_DISTILBERT, _DISTILBERT),
-    "deberta-v2": by_kind(_DEBERTA, _DEBERTA),
 }
-
-
-@dataclass(frozen=True)
-class DebertaHead:
-    """The fields of config.json that describe a DeBERTa head.
-
-    Attributes:
-        pooler_hidden_act: the activation after its dense layer.
-    """
-
-    pooler_hidden_act: str = "gelu"
 
 
 class NoHead(InputError):
@@ -184,11 +169,7 @@ def _form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
         f"{folder}: the {kind} head of model type {model!r} is not known; those of"
         f" {', '.join([*known, read])} are",
     )
-    form = known[model]
-    if model == "deberta-v2" and form.dense:
-        named = documents.fit(raw, DebertaHead, str(folder / CONFIG))
-        form = replace(form, activation=named.pooler_hidden_act)
-    return form
+    return known[model]
 
 
 def _forms(kind: str) -> dict[str, Form]:

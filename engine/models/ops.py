@@ -21,6 +21,7 @@ from xtremely.kernels.norm_fp8 import norm_fp8, norm_fp8_ref
 from xtremely.kernels.pooling import pool, pool_ref
 from xtremely.kernels.prenorm import prenorm, prenorm_ref
 from xtremely.kernels.quantise import quantise, quantise_ref
+from xtremely.kernels.relative_attention import relative_attention_ref
 from xtremely.kernels.span import Spans, span, span_ref
 
 Operation = Callable[..., Tensor]
@@ -32,6 +33,7 @@ class Ops:
 
     embedding: Operation
     attention: Operation
+    relative_attention: Operation
     linear: Operation
     linear_fp8: Operation
     norm: Operation
@@ -46,6 +48,7 @@ class Ops:
 TORCH = Ops(
     embedding=embedding_ref,
     attention=attention_ref,
+    relative_attention=relative_attention_ref,
     linear=linear_ref,
     linear_fp8=linear_fp8_ref,
     norm=norm_ref,
@@ -59,6 +62,7 @@ TORCH = Ops(
 TRITON = Ops(
     embedding=embedding,
     attention=attention,
+    relative_attention=relative_attention_ref,  # there is no kernel
     linear=linear,
     linear_fp8=linear_fp8,
     norm=norm,

@@ -153,7 +153,7 @@ class _Writer:
         self.gelus: set[str] = set()  # names of values that are outputs of GELU
 
     def ops(self) -> Ops:
-        absent = ("linear_fp8", "norm_fp8", "quantise", "pool", "span")
+        absent = ("relative_attention", "linear_fp8", "norm_fp8", "quantise", "pool", "span")
         return Ops(
             embedding=self.embedding,
             attention=self.attention,
@@ -182,6 +182,8 @@ class _Writer:
             if types is not None and type_ids is None:  # every token is of type 0
                 table, name = positions.detach() + types.detach()[0], f"{name}_of_type_0"
             x = self.op("Add", x, layout.rows(self.graph.constant(table, name)))
+        elif types is not None and type_ids is None:
+            x = self.op("Add", x, self.graph.constant(types[0], "embeddings.type_0"))
         return self.layer_norm(x, *norm)
 
     def looked_up(self, words: Tensor, ids: Value) -> Value:
@@ -281,9 +283,7 @@ class _Writer:
         window: int | None = None,
     ) -> Value:
         op = self.op
-        parted = op("Split", qkv, outputs=3, axis=-1, num_outputs=3)
-        q, k, v = (op("Reshape", one, whole(0, 0, heads, -1)) for one in parted)
-        q, k, v = (op("Transpose", one, perm=[0, 2, 1, 3]) for one in (q, k, v))
+        q, k, v = by_head(self.graph, qkv, heads)
         if rope is not None:
             ropes = [name for name in self.graph.constants if name.startswith("rope")]
             self.graph.names.setdefault(id(rope), f"rope_{len(ropes)}")
@@ -292,9 +292,7 @@ class _Writer:
             q, k = (self.turned(one, cos, sin) for one in (q, k))
         scale = real((layout.width // heads) ** -0.5)
         scores = op("MatMul", op("Mul", q, scale), op("Transpose", k, perm=[0, 1, 3, 2]))
-        scores = op("Softmax", op("Add", scores, layout.bias(window)), axis=-1)
-        mixed = op("Transpose", op("MatMul", scores, v), perm=[0, 2, 1, 3])
-        return op("Reshape", mixed, whole(0, 0, -1))
+        return mixed(self.graph, scores, layout.bias(window), v)
 
     def turned(self, x: Value, cos: Value, sin: Value) -> Value:
         op = self.op
@@ -302,6 +300,20 @@ class _Writer:
         first = op("Sub", op("Mul", near, cos), op("Mul", far, sin))
         second = op("Add", op("Mul", far, cos), op("Mul", near, sin))
         return op("Concat", first, second, axis=-1)
+
+
+def by_head(graph: Graph, qkv: Value, heads: int) -> list[Value]:
+    """Queries, keys and values, each [batch, heads, length, dim]."""
+    parted = graph.op("Split", qkv, outputs=3, axis=-1, num_outputs=3)
+    apart = [graph.op("Reshape", one, whole(0, 0, heads, -1)) for one in parted]
+    return [graph.op("Transpose", one, perm=[0, 2, 1, 3]) for one in apart]
+
+
+def mixed(graph: Graph, scores: Value, mask: Value, v: Value) -> Value:
+    """Values mixed by the softmax of scores [batch, heads, length, length]."""
+    weights = graph.op("Softmax", graph.op("Add", scores, mask), axis=-1)
+    together = graph.op("Transpose", graph.op("MatMul", weights, v), perm=[0, 2, 1, 3])
+    return graph.op("Reshape", together, whole(0, 0, -1))
 
 
 def _not_in_a_graph(*_: Any, **__: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import onnx
@@ -19,6 +20,7 @@ from xtremely.engine.backends.onnx.graph import (
     whole,
     writing,
 )
+from xtremely.engine.backends.onnx.relative import relative_attention
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.heads import Head
 from xtremely.engine.quantization.smoothquant import Absmax
@@ -79,8 +81,10 @@ def build(
     length = graph.op("Shape", ids, start=1)
     layout = Layout(graph, mask, length, encoder.config.hidden)
     batch: Any = _Batch(ids, layout, types[0] if types else None, layout)
+    ops = writing(graph, activation_absmax)
+    ops = replace(ops, relative_attention=partial(relative_attention, graph))
     states = {}
-    for number, state in enumerate(encoder.states(batch, writing(graph, activation_absmax))):
+    for number, state in enumerate(encoder.states(batch, ops)):
         states[number] = state
         if number == max(product.layers):
             break

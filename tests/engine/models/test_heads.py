@@ -22,6 +22,7 @@ PACKED = {
     "xlm-roberta": {"type_vocab_size": 1},
     "modernbert-cls": {"classifier_pooling": "cls", "classifier_activation": "silu"},
     "modernbert-mean": {"classifier_pooling": "mean", "classifier_bias": True, "norm_bias": True},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": "c2p|p2c", "type_vocab_size": 2},
 }
 # Layers enough for both kinds of attention, windows shorter than the texts.
 MODERN = {"num_hidden_layers": 4, "global_attn_every_n_layers": 3, "local_attention": 16}
@@ -29,7 +30,6 @@ PADDED = {
     "mpnet": {},
     "electra": {"embedding_size": 48},
     "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96},
-    "deberta-v2": {"pooler_hidden_size": 48, "relative_attention": True},
 }
 
 NOT = ("electra", "multiple choice")  # a head of its own kind, which is refused
@@ -81,7 +81,11 @@ def theirs(folder, kind, tokens):
 
 
 def assert_same(folder, kind, engine, tokens):
-    if folder.name in ("bert", "electra"):  # those with two rows in their table of token types
+    if folder.name in (
+        "bert",
+        "electra",
+        "deberta-v2",
+    ):  # those with two rows in their table of token types
         tokens = replace(tokens, types=(np.arange(len(tokens.ids)) % 3 == 0).astype(np.uint8))
     head = engine.head(kind, LABELS.get(kind, ()))
     for mine, other in zip(
@@ -281,7 +285,7 @@ def test_a_tensor_of_another_shape_is_named_with_both(folder):
 
 def test_a_head_that_nobody_knows_is_refused(make_tiny):
     folder = headed(make_tiny, *NOT)
-    known = "bert, xlm-roberta, roberta, camembert, mpnet, distilbert, deberta-v2, modernbert"
+    known = "bert, xlm-roberta, roberta, camembert, mpnet, distilbert, modernbert, deberta-v2"
     with pytest.raises(InputError, match=f"head of model type 'electra' is not .*of {known} are$"):
         load(folder, "multiple choice", ())
 

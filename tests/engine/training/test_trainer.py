@@ -158,7 +158,7 @@ def test_options_of_an_example_stay_together(tokenizer):
 # Vocabulary
 
 
-@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "modernbert", "deberta-v2"])
 @pytest.mark.parametrize("freeze", [True, False])
 def test_a_pruned_vocabulary_changes_nothing_but_the_time(make_tiny, trained, kind, freeze):
     calm = {} if kind == "modernbert" else CALM

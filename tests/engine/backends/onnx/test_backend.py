@@ -24,6 +24,14 @@ FAMILIES = {
     "bert": {},
     "xlm-roberta": {"type_vocab_size": 1},
     "modernbert": {"local_attention": 20, "global_attn_every_n_layers": 2, "hidden_size": 64},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 16,
+        "share_att_key": True,
+        "position_biased_input": False,
+        "type_vocab_size": 1,
+    },
 }
 
 
