@@ -1,5 +1,5 @@
-"""The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``export``, ``mine``,
-``index``, ``tasks``, ``models``, ``kernels``, ``study``.
+"""The command line: ``xtremely eval``, ``train``, ``score``, ``check``, ``encode``, ``export``,
+``mine``, ``index``, ``tasks``, ``models``, ``kernels``, ``study``.
 
 Exit codes: 0 success, 1 wrong input, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM).
 Tables go to standard output, progress and notes to standard error.
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xtremely.eval.cli import retrieval, study, training
+from xtremely.eval.cli import checking, retrieval, study, training
 from xtremely.eval.cli.endings import Stopped, ending, lenient_streams, stoppable
 from xtremely.eval.cli.options import (
     MODEL,
@@ -251,6 +251,7 @@ def score(
         print_scores(scores)
 
 
+app.command("check")(checking.check)
 app.command("encode")(retrieval.encode)
 
 
