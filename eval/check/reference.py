@@ -21,7 +21,7 @@ from xtremely.engine.models.loading import quiet
 from xtremely.engine.text.batch import plan
 from xtremely.engine.text.tokenizer import Tokens
 
-BUDGET = 2048  # most tokens of a batch, without its padding
+BUDGET = 128  # most tokens of a batch without its padding; longer sequences are alone
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,14 @@ def evaluate(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    checked: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Compare the model with transformers on a few texts before anything is computed,"
+            " at most two seconds ('xtremely check' is the long form).",
+        ),
+    ] = True,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a model on XTREME's tasks and write a report."""
@@ -183,7 +191,7 @@ def evaluate(
     )
     load = partial(Engine.load, backend=backend, device=device, precision=precision)
     asked = _split(languages, "--languages")
-    whole = Evaluation(model, load, chosen, data_root, settings, checkpoints, asked, named)
+    whole = Evaluation(model, load, chosen, data_root, settings, checkpoints, asked, named, checked)
     whole.check()
     with run_folder(out) as folder:
         with ProgressWatcher(quiet) as watcher:
