@@ -221,7 +221,9 @@ def check_sentence_transformers(engine: Engine) -> Finding:
     except ImportError:
         return Finding(name, None, remark="not installed: pip install 'xtremely[demo]'")
     with foreign(f"{folder}: sentence-transformers cannot run it"), quiet():
-        theirs = SentenceTransformer(str(folder), device=str(engine.backend.device))
+        theirs = SentenceTransformer(
+            str(folder), device=str(engine.backend.device), local_files_only=True
+        )
         prompt = theirs.prompts.get(theirs.default_prompt_name or "", "")
         texts = [*lines(), " ".join(lines() * 12)]  # the last is longer than most limits
         expected = theirs.encode(texts, normalize_embeddings=True, convert_to_numpy=True)
