@@ -18,11 +18,11 @@ from transformers.utils import logging
 
 from xtremely.bench import cpu_peers, external_env, peers
 from xtremely.bench.harness import Contender
-from xtremely.bench.memory import watch
 from xtremely.engine.backends.native.encoder import unavailable_reason, unsupported_reason
 from xtremely.engine.config_json import read_json
 from xtremely.engine.models.families import encoder_config, family_of
 from xtremely.engine.runtime import Engine
+from xtremely.eval.check.memory import watch
 from xtremely.kernels.guard import InputError
 
 Make = Callable[[int], Contender]  # a batch's token budget -> the contender

@@ -22,38 +22,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from xtremely.bench import machine, workloads
 from xtremely.engine.runtime import Engine
+from xtremely.eval.check.states import cosines
 from xtremely.eval.run.evaluation import Evaluation
 from xtremely.eval.run.planning import EvaluationSettings
 from xtremely.eval.run.runner import Watcher
 from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import require
-from xtremely.kernels.pooling import normalise
 
 RESULTS = Path(__file__).parent / "results"
 REFERENCE = ("torch", "fp32")
 
 Results = list[dict[str, Any]]  # one per cell, as ``runner.run_cell`` returns them
-
-
-def cosines(found: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Mean and worst cosine of rows, plain and with the reference's mean subtracted."""
-    mean = reference.mean(axis=0)
-    centred = (normalise(torch.from_numpy(one - mean)).numpy() for one in (found, reference))
-    plain = (found * reference).sum(axis=1)
-    apart = np.prod(np.stack([*centred]), axis=0).sum(axis=1)
-    return {
-        "cosine": float(plain.mean()),
-        "worst": float(plain.min()),
-        "centred": float(apart.mean()),
-        "centred_worst": float(apart.min()),
-    }
 
 
 def scores(results: Results) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Peak resident memory of a command in a fresh process, or of a part of this process.
+"""Peak resident memory of a command in a fresh process.
 
     python -m xtremely.bench.memory -- xtremely eval --tasks mini --out runs/mini
 
@@ -14,31 +14,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 # Linux counts in KiB, macOS in bytes.
 _UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-def watch(process: int) -> Callable[[], float | None]:
-    """A function that returns by how many MB a process's peak resident memory has grown since now.
-
-    It returns None where this is not known; only Linux provides it.
-    """
-    folder = Path("/proc") / str(process)
-    try:
-        (folder / "clear_refs").write_text("5")  # the peak counts from here
-        before = _resident(folder, "VmRSS")
-    except OSError:
-        return lambda: None
-    return lambda: round(_resident(folder, "VmHWM") - before, 1)
-
-
-def _resident(folder: Path, name: str) -> float:
-    lines = (folder / "status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -40,6 +40,7 @@ ROOMS = {
         "tasks",
         "scoring",
         "methods",
+        "check",
         "run",
         "report",
         "training",

@@ -1,5 +1,5 @@
-"""The command line: ``xtremely eval``, ``train``, ``score``, ``encode``, ``export``, ``mine``,
-``index``, ``tasks``, ``models``, ``kernels``, ``study``.
+"""The command line: ``xtremely eval``, ``train``, ``score``, ``check``, ``encode``, ``export``,
+``mine``, ``index``, ``tasks``, ``models``, ``kernels``, ``study``.
 
 Exit codes: 0 success, 1 wrong input, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM).
 Tables go to standard output, progress and notes to standard error.
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xtremely.eval.cli import retrieval, study, training
+from xtremely.eval.cli import checking, retrieval, study, training
 from xtremely.eval.cli.endings import Stopped, ending, lenient_streams, stoppable
 from xtremely.eval.cli.options import (
     MODEL,
@@ -157,6 +157,14 @@ def evaluate(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    checked: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Compare the model with transformers on a few texts before anything is computed,"
+            " at most two seconds ('xtremely check' is the long form).",
+        ),
+    ] = True,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a model on XTREME's tasks and write a report."""
@@ -183,7 +191,7 @@ def evaluate(
     )
     load = partial(Engine.load, backend=backend, device=device, precision=precision)
     asked = _split(languages, "--languages")
-    whole = Evaluation(model, load, chosen, data_root, settings, checkpoints, asked, named)
+    whole = Evaluation(model, load, chosen, data_root, settings, checkpoints, asked, named, checked)
     whole.check()
     with run_folder(out) as folder:
         with ProgressWatcher(quiet) as watcher:
@@ -251,6 +259,7 @@ def score(
         print_scores(scores)
 
 
+app.command("check")(checking.check)
 app.command("encode")(retrieval.encode)
 
 

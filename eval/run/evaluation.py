@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from xtremely.engine.hub.locate import display_name
 from xtremely.engine.models.heads import NoHead
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.windows import TooShort
+from xtremely.eval.check.quick import NOT_RUN
 from xtremely.eval.data.readers import Damaged, Missing
+from xtremely.eval.methods.bitext import Spaces
 from xtremely.eval.run.planning import (
     Absent,
     Cell,
@@ -26,6 +28,7 @@ from xtremely.eval.run.planning import (
     plan_cells,
 )
 from xtremely.eval.run.runner import Watcher, check_place, run_cell, submission_names
+from xtremely.eval.run.verdicts import verdict_of
 from xtremely.eval.tasks.task import Task
 from xtremely.files.documents import check_value
 from xtremely.kernels.guard import UsageError, require
@@ -47,6 +50,8 @@ class Evaluation:
             the head itself.
         languages: only these; None for all with data.
         named: whether the user named the tasks; a named task that cannot run is an error.
+        checked: whether every model is compared with transformers before anything is computed, see
+            ``check.quick``; records hold the verdict.
     """
 
     model: str
@@ -57,6 +62,7 @@ class Evaluation:
     checkpoints: Path | None = None
     languages: list[str] | None = None
     named: bool = True
+    checked: bool = False
 
     def check(self) -> str:
         """Check the request as far as possible without loading the model or the data.
@@ -96,7 +102,8 @@ class Evaluation:
 
         Raises:
             UsageError: see ``check``.
-            InputError: data or a head cannot be used, or no task can be evaluated.
+            InputError: data or a head cannot be used, no task can be evaluated, or a model does
+                not compute what transformers does.
         """
         remark = self.check()
         if remark:
@@ -104,6 +111,7 @@ class Evaluation:
         notes: list[str] = []
         absent: list[Absent] = []
         planned: dict[str | None, list[Cell]] = {}
+        verdicts: dict[str | None, dict[str, Any]] = {}
         engine: Engine | None = None
         for checkpoint, tasks in self._by_checkpoint(notes):
             engine = self._engine(checkpoint, engine)
@@ -112,6 +120,10 @@ class Evaluation:
             for cell in planned[checkpoint]:
                 check_place(engine, cell, self.settings, out)
                 check_names(submission_names(cell))
+            if self.checked and planned[checkpoint]:
+                verdicts[checkpoint] = verdict_of(
+                    engine, _layers(planned[checkpoint], engine.backend.layers), out
+                )
         if absent and not any(planned.values()):
             raise next((one for one in absent if not isinstance(one, Missing)), absent[0])
         reasons = f" ({'; '.join(notes)})" if notes else ""
@@ -120,7 +132,9 @@ class Evaluation:
         results: list[dict[str, Any]] = []
         for checkpoint, cells in planned.items():
             engine = self._engine(checkpoint, engine)
-            results += [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
+            finished = [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
+            verdict = verdicts.get(checkpoint, asdict(NOT_RUN))
+            results += [_with_verdict(one, verdict) for one in finished]
         return results, [*notes, *self._unknown(), *_lacking(absent)]
 
     def _unknown(self) -> Iterator[str]:
@@ -197,6 +211,22 @@ class Evaluation:
                 " fine-tuned models"
             )
         return cells, absent
+
+
+def _layers(cells: list[Cell], depth: int) -> list[int]:
+    """The layers to check: those of the cell that reads the highest one; heads read the last."""
+    used = [
+        sorted({space.layer for space in cell.how.every})
+        if isinstance(cell.how, Spaces)
+        else [depth]
+        for cell in cells
+    ]
+    return max(used, key=lambda layers: (layers[-1], len(layers)))
+
+
+def _with_verdict(result: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
+    """A cell's result whose records hold the verdict of the quick check."""
+    return {**result, "records": [{**one, "check": verdict} for one in result["records"]]}
 
 
 def _lacking(absent: list[Absent]) -> Iterator[str]:

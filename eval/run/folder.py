@@ -4,6 +4,7 @@
     work/           shards and parts of unfinished cells
     submission/     predictions of the last run, in XTREME's layout
     results.json, report.html
+    checks.json     verdicts of quick checks, see ``verdicts``
 
 Only files that the marker lists are overwritten or deleted (``files.folders``). Older folders have
 no marker. They are recognised if everything in them plainly comes from a run.
@@ -23,7 +24,7 @@ from xtremely.files.folders import OwnFolder, alone, check_inside, is_ignorable,
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError
 
-NAMES = ("cells", "work", "results.json", "report.html")
+NAMES = ("cells", "work", "results.json", "report.html", "checks.json")
 SUBMISSION = "submission"
 _CELL = re.compile(r"\w+\.[\w-]+\.[0-9a-f]{16}")
 _OLD_TEMPORARY = re.compile(r"\..+\.\d+")  # as earlier versions named them

@@ -70,6 +70,7 @@ class RecordShape:
     model_hash: str
     data_hash: str
     settings: dict[str, Any]
+    check: dict[str, Any] | None = None  # see ``check.quick``; only in results.json
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import torch
 from xtremely.bench import encoders, workloads
 from xtremely.bench.harness import Contender, Row, Spread, measure, others_share, row_json
 from xtremely.bench.machine import busy_seconds, slug
-from xtremely.bench.memory import watch
 from xtremely.engine.models import bert, modernbert
+from xtremely.eval.check.memory import watch
 from xtremely.kernels.guard import InputError
 
 TEXTS = ["one", "two words", "three more words"]

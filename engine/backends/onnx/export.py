@@ -11,6 +11,7 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -90,30 +91,48 @@ def export(
 
 def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) -> Agreement:
     """Write the fused model if it agrees with torch, else the plain one; InputError if neither."""
-    encoder, product = trial.teacher.encoder, trial.product
-    plain = build(
-        encoder, product, activation_absmax(encoder, trial.batch) if precision == "int8" else None
-    )
     found = []
-    for step, model in enumerate((plain, fused(plain, encoder.config))):
-        if precision == "fp16":
-            model = halved(model)
-        described(model, product, about | {"fused": ["no", "yes"][step]})
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            save(model, Path(scratch) / FILE)
-            agreement = trial.agreement(Path(scratch) / FILE)
-            if agreement.difference <= BOUNDS[precision]:
-                found.append(agreement)
-                for file in Path(scratch).iterdir():
-                    file.replace(folder / file.name)
-                continue
+    for fusing, (agreement, path) in enumerate(attempts(trial, precision, about, folder)):
+        if agreement.difference <= BOUNDS[precision]:
+            found.append(agreement)
+            for file in path.parent.iterdir():
+                file.replace(folder / file.name)
+            continue
         said = (
             f"differs from torch by {agreement.difference:.2g} of its size (at most"
             f" {BOUNDS[precision]:g} is kept)"
         )
-        require(bool(step), f"{about['model']}: the ONNX model {said}; nothing was written")
+        require(bool(fusing), f"{about['model']}: the ONNX model {said}; nothing was written")
         warnings.warn(f"what onnxruntime's optimizer made {said}: left out", stacklevel=3)
     return found[-1]
+
+
+def attempts(
+    trial: Trial, precision: str, about: dict[str, str], folder: Path
+) -> Iterator[tuple[Agreement, Path]]:
+    """Write and try two models: the plain one, then the one with onnxruntime's fused operators.
+
+    Args:
+        trial: what they have to agree with.
+        precision: one of ``BOUNDS``.
+        about: entries of their metadata.
+        folder: where their files are written; each is gone when the next is asked for.
+
+    Yields:
+        The agreement of a model with torch, and its file.
+    """
+    encoder, product = trial.teacher.encoder, trial.product
+    plain = build(
+        encoder, product, activation_absmax(encoder, trial.batch) if precision == "int8" else None
+    )
+    for step, model in (("no", plain), ("yes", fused(plain, encoder.config))):
+        if precision == "fp16":
+            model = halved(model)
+        described(model, product, about | {"fused": step})
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            path = Path(scratch) / FILE
+            save(model, path)
+            yield trial.agreement(path), path
 
 
 def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:

@@ -65,6 +65,10 @@ class Trial:
 
     def agreement(self, path: Path) -> Agreement:
         """Run a file in onnxruntime on the CPU and compare its outputs with torch's."""
+        return compare(self.outputs(path), self.expected)
+
+    def outputs(self, path: Path) -> list[np.ndarray]:
+        """A file's outputs in onnxruntime on the CPU, with the rows of ``expected``."""
         check_file(path)
         session = open_session(path, "cpu", CPU)
         inputs = padded(self.batch, self.product)
@@ -75,7 +79,7 @@ class Trial:
             found = [np.stack(found, axis=-1)]
         if self.product.task == CHOICE:
             found = [one.reshape(-1, 1) for one in found]
-        return compare([one[there] if one.ndim == 3 else one for one in found], self.expected)
+        return [one[there] if one.ndim == 3 else one for one in found]
 
     def _by_torch(self) -> list[np.ndarray]:
         product, batch = self.product, self.batch
