@@ -288,7 +288,7 @@ def _plan(piles: list[Pile], settings: MiningSettings, context: MiningContext) -
     for pile in piles:
         if pile.matrix is None:
             settings.encoding.check(context.engine)
-            widths.append(context.engine.backend.width)
+            widths.append(settings.encoding.width(context.engine))
         else:
             require_finite(pile.matrix, str(pile.path), directions=True)
             widths.append(pile.matrix.shape[1])
@@ -321,7 +321,7 @@ def _side(
         "source": corpus.source,
         "texts": corpus.texts,
     }
-    return EncodedSide(pile, embed.rows_of(store, engine.backend.width), identity)
+    return EncodedSide(pile, embed.rows_of(store, settings.encoding.width(engine)), identity)
 
 
 def printable(name: str) -> str:
