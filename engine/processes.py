@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from xtremely.engine.hub.conventions import OWN, Conventions
-from xtremely.engine.runtime import Engine, Progress
+from xtremely.engine.runtime import Engine, Progress, usable_device
 from xtremely.engine.transfer import Finish
 from xtremely.kernels.guard import require
 
@@ -82,7 +82,7 @@ class Processes:
             On another kind of device than the engine's, the backend is chosen anew.
 
     Raises:
-        InputError: there is no device.
+        InputError: there is no device, or this machine does not have one of them.
     """
 
     def __init__(self, engine: Engine, devices: Sequence[str | torch.device]):
@@ -93,7 +93,7 @@ class Processes:
         spawn = multiprocessing.get_context("spawn")
         recipes = spawn.SimpleQueue()
         for device in map(str, devices):
-            alike = torch.device(device).type == backend.device.type
+            alike = usable_device(device).type == backend.device.type
             recipes.put(
                 _Recipe(
                     str(engine.folder),

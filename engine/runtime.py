@@ -107,7 +107,7 @@ class Engine:
             InputError: the model cannot be found or loaded; the message says what to do.
         """
         folder = locate(model)
-        place = _device(device)
+        place = usable_device(device)
         loaded = open_backend(folder, backend, place, precision)
         tokenizer = Tokenizer(folder, loaded.max_length, bool(reading(folder).do_lower_case))
         if isinstance(loaded, PaddedTransformers):
@@ -388,7 +388,8 @@ class Engine:
         )
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """A device by its name; UsageError unless this machine has it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
