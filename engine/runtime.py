@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from xtremely.engine.backends.padded import PaddedTransformers
 from xtremely.engine.backends.select import open_backend
-from xtremely.engine.hub.conventions import Conventions, conventions
+from xtremely.engine.hub.conventions import OWN, Conventions, conventions, reading
 from xtremely.engine.hub.locate import display_name, folder_hash, locate
+from xtremely.engine.hub.stack import load_stack
 from xtremely.engine.models.encoder import Backend
 from xtremely.engine.models.heads import Head, load_head
 from xtremely.engine.models.soundness import Soundness
+from xtremely.engine.models.stack import Stack, pool_states
 from xtremely.engine.text.batch import Batch, collate, plan
 from xtremely.engine.text.texts import checked
 from xtremely.engine.text.tokenizer import Tokenizer, Tokens
@@ -30,6 +32,9 @@ from xtremely.kernels.pooling import POOLINGS, normalise
 
 # Batches that exceed a CPU's cache are slower; a GPU needs many tokens to be fully used.
 TOKEN_BUDGET = {"cpu": 2048, "native": 8192, "cuda": 32768}
+
+# Names of poolings that a caller may ask for; see ``Engine.embed``.
+ENGINE_POOLINGS = (*POOLINGS, OWN)
 
 Progress = Callable[[int, int], None]  # called with (sentences, tokens) done since the last call
 
@@ -65,7 +70,7 @@ class Engine:
         folder: the folder with its files.
         backend: runs the encoder.
         tokenizer: the model's own.
-        conventions: the model's pooling, prompts and length limit.
+        conventions: the model's modules, prompts and length limit.
         token_budget: most tokens in a batch; halved when the device runs out of memory.
     """
 
@@ -102,9 +107,9 @@ class Engine:
             InputError: the model cannot be found or loaded; the message says what to do.
         """
         folder = locate(model)
-        place = _device(device)
+        place = usable_device(device)
         loaded = open_backend(folder, backend, place, precision)
-        tokenizer = Tokenizer(folder, loaded.max_length)
+        tokenizer = Tokenizer(folder, loaded.max_length, bool(reading(folder).do_lower_case))
         if isinstance(loaded, PaddedTransformers):
             loaded.typed &= tokenizer.typed
         budget = token_budget or TOKEN_BUDGET.get(loaded.name, TOKEN_BUDGET[place.type])
@@ -118,7 +123,9 @@ class Engine:
             f" max_position_embeddings); legal: {least + 1} or more, for {least} special tokens and"
             " one of a text",
         )
-        return cls(name, folder, loaded, tokenizer, own, budget)
+        engine = cls(name, folder, loaded, tokenizer, own, budget)
+        _ = engine.stack  # refuse invalid modules now, not at first use
+        return engine
 
     @property
     def model_hash(self) -> str:
@@ -126,6 +133,18 @@ class Engine:
         if not self._hash:
             self._hash = folder_hash(self.folder)
         return self._hash
+
+    @cached_property
+    def stack(self) -> Stack:
+        """The model's modules after its encoder, on the backend's device."""
+        return load_stack(self.conventions.modules, self.backend.width).to(self.backend.device)
+
+    def width(self, pooling: str, layer: int | None = None) -> int:
+        """Width of the vectors of a pooling at a layer, by default the last; see ``embed``."""
+        if pooling != OWN:
+            return self.backend.width
+        last = layer is None or layer == self.backend.layers
+        return self.stack.width if last else self.backend.width * len(self.stack.modes)
 
     @property
     def max_length(self) -> int:
@@ -149,17 +168,20 @@ class Engine:
             texts: N strings; see ``texts.checked``.
             prompt: text put before every sentence; by default the model's own.
             layer: 0 (output of the embedding layer) to the number of layers; by default the last.
-            pooling: ``mean`` or ``cls``; by default the model's own.
-            normalize: scale every embedding to length 1.
+            pooling: ``mean`` or ``cls`` of the layer's hidden states, or ``model``: the model's own
+                poolings, and at the last layer all its modules after them. By default the model's.
+            normalize: scale every embedding to length 1. Otherwise those of the last layer have the
+                length that the model gives them.
             max_length: tokens after which a text is cut; by default the model's own limit.
 
         Returns:
-            [N, H] float32.
+            [N, D] float32; D is the width of the hidden states unless the model changes it.
         """
+        own = self.conventions.pooling if normalize else OWN
         vectors, _ = self.sweep(
             texts,
             layers=[self.backend.layers if layer is None else layer],
-            poolings=[self.conventions.pooling if pooling is None else pooling],
+            poolings=[own if pooling is None else pooling],
             prompt=prompt,
             max_length=max_length,
         )
@@ -179,7 +201,8 @@ class Engine:
         """Embeddings from several layers and poolings in one pass; other arguments as ``embed``.
 
         Returns:
-            [N, layers, poolings, H] float32, not normalised, and what the pass cost.
+            [N, layers, poolings, D] float32, not normalised, and what the pass cost. D is the
+            largest width; narrower vectors end in zeros, which change no product of theirs.
         """
         start = time.perf_counter()
         tokens = self.tokens(texts, prompt=prompt, max_length=max_length)
@@ -205,7 +228,9 @@ class Engine:
                 f"the prompt {prefix[:40]!r} leaves no room for a text in sequences of {limit}"
                 " tokens; take a shorter one"
             )
-        return replace(self.tokenizer([prefix + text for text in texts], limit), texts=texts)
+        length = 0 if self.stack.include_prompt else self.tokenizer.prompt_length(prefix)
+        tokens = self.tokenizer([prefix + text for text in texts], limit)
+        return replace(tokens, texts=texts, prompt_length=length)
 
     def pooled(
         self,
@@ -224,18 +249,22 @@ class Engine:
                     f" {self.backend.layers}"
                 )
         for pooling in poolings:
-            if pooling not in POOLINGS:
-                raise UsageError(f"pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}")
-        shape = (len(tokens), len(layers), len(poolings), self.backend.width)
+            if pooling not in ENGINE_POOLINGS:
+                raise UsageError(
+                    f"pooling {pooling!r} is not known; legal: {', '.join(ENGINE_POOLINGS)}"
+                )
+        spaces = [(layer, pooling) for layer in layers for pooling in poolings]
+        width = max(self.width(pooling, layer) for layer, pooling in spaces)
+        shape = (len(tokens), len(layers), len(poolings), width)
         out = torch.empty(shape, dtype=torch.float32)
 
         def pool(states: dict[int, Tensor], batch: Batch) -> Finish:
             pooled = [
-                self.backend.pool(states[layer], batch, pooling)
-                for layer in layers
-                for pooling in poolings
+                self._vectors(states[layer], batch, layer, pooling, tokens.prompt_length)
+                for layer, pooling in spaces
             ]
-            copied = to_host(torch.stack(pooled, dim=1))
+            filled = [torch.nn.functional.pad(one, (0, width - one.shape[1])) for one in pooled]
+            copied = to_host(torch.stack(filled, dim=1))
 
             def finish() -> None:
                 out[batch.order] = copied().view(len(batch.order), *shape[1:])
@@ -244,6 +273,21 @@ class Engine:
 
         work = self.run(tokens, layers, pool, progress)
         return out.numpy(), work
+
+    def _vectors(
+        self, state: Tensor, batch: Batch, layer: int, pooling: str, prompt_length: int
+    ) -> Tensor:
+        """A batch's vectors [B, D] fp32 from a layer's states; arguments as of ``embed``."""
+        if pooling != OWN:
+            return self.backend.pool(state, batch, pooling)
+        parts = [
+            self.backend.pool(state, batch, mode)
+            if mode in POOLINGS and not prompt_length
+            else pool_states(state, batch.layout, mode, prompt_length)
+            for mode in self.stack.modes
+        ]
+        joined = torch.cat(parts, dim=1)
+        return self.stack(joined) if layer == self.backend.layers else joined
 
     def head(self, kind: str, labels: Collection[str] | None = ()) -> Head:
         """The task head in the model's folder; see ``heads.load_head``."""
@@ -344,7 +388,8 @@ class Engine:
         )
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """A device by its name; UsageError unless this machine has it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

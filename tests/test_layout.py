@@ -32,6 +32,7 @@ ROOMS = {
         "backends",
         "training",
         "runtime.py",
+        "processes.py",
         "adapters.py",
     ),
     "eval": (

@@ -1,38 +1,43 @@
-"""Reads how a model is meant to be used: pooling, prompts, length and normalisation.
+"""Reads how a model is meant to be used: modules, prompts, length and lower-casing.
 
 The sources are the configuration files of sentence-transformers in the model's folder, and the
-table below for models that only publish their prompts in a model card.
+tables below for models that only publish their prompts in a model card.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from xtremely.engine.config_json import MAX_BYTES, Count
+from xtremely.engine.config_json import CONFIG, MAX_BYTES, Count
+from xtremely.engine.hub.stack import Modules, read_modules
 from xtremely.engine.text.vocabulary import tokenizer_file
 from xtremely.files import documents
-from xtremely.files.folders import check_inside
 from xtremely.kernels.guard import InputError, require, unknown
 
-MODULES, DECLARED = "modules.json", "config_sentence_transformers.json"
+DECLARED = "config_sentence_transformers.json"
+OWN = "model"  # the pooling's name where a vector comes from all of a model's own modules
 # Names of sentence-transformers' file on length and case; the first that exists is used.
 KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 READINGS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)
 
-# Model name -> prompts. E5's model cards: every text needs a prefix, "query: " for symmetric tasks.
-# Instruction-tuned E5 models need a description of the task instead, which only the caller knows.
-PUBLISHED_PROMPTS = {
-    re.compile(r"(^|[/_-])e5-(small|base|large)(?!.*instruct)", re.IGNORECASE): {
-        "query": "query: ",
-        "passage": "passage: ",
-        "document": "passage: ",
-    },
+# E5's model cards: every text needs a prefix, "query: " for symmetric tasks.
+_E5_PROMPTS = {"query": "query: ", "passage": "passage: ", "document": "passage: "}
+_E5 = (
+    *(f"multilingual-e5-{size}" for size in ("small", "base", "large")),
+    *(f"e5-{size}{version}" for size in ("small", "base", "large") for version in ("", "-v2")),
+)
+# Name of a model on the hub -> its prompts.
+PUBLISHED_PROMPTS = {f"intfloat/{name}": _E5_PROMPTS for name in _E5} | {
+    "e5-small-4bit": _E5_PROMPTS
+}
+# Name of a model on the hub -> form of the prompt in which only the caller can fill in the task.
+PUBLISHED_FORMS = {
+    f"intfloat/{name}": "Instruct: TASK\nQuery: "
+    for name in ("multilingual-e5-large-instruct", "e5-mistral-7b-instruct")
 }
 
 
@@ -41,16 +46,42 @@ class Conventions:
     """How a model makes sentence embeddings.
 
     Attributes:
-        pooling: ``mean`` or ``cls``; ``mean`` if the model declares none.
+        pooling: ``mean`` or ``cls`` where that is all that the model does to its hidden states,
+            besides scaling vectors to length 1. ``model`` where it has other modules.
         prompts: name -> text that is put before a sentence.
         default_prompt: the text that is used if the caller names no prompt.
         max_length: tokens after which texts are cut; None if the model declares no limit.
+        modules: the modules after the encoder.
+        prompt_form: form of the prompt for models that need a description of the task; empty for
+            others.
     """
 
     pooling: str = "mean"
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str = ""
     max_length: int | None = None
+    modules: Modules = field(default_factory=Modules)
+    prompt_form: str = ""
+
+    def named(self, pooling: str | None) -> str:
+        """A pooling by its name in results; None and ``model`` stand for the model's own."""
+        return self.pooling if pooling in (None, OWN) else pooling
+
+    def described(self, pooling: str, prompt: str) -> str:
+        """How a text becomes a vector: with which prompt, pooling and modules.
+
+        Args:
+            pooling: its name in results; see ``named``.
+            prompt: text put before every sentence.
+        """
+        before = f"prompt {prompt!r}" if prompt else "no prompt"
+        offered = (
+            f" (this model's queries take one of the form {self.prompt_form!r})"
+            if self.prompt_form and not prompt
+            else ""
+        )
+        after = str(self.modules) if pooling == OWN else f"{pooling} pooling"
+        return f"{before}{offered}, {after}"
 
     def prompt(self, name: str) -> str:
         """The text of a named prompt."""
@@ -85,16 +116,26 @@ class SentenceLimits:
     Attributes:
         max_seq_length: tokens after which a text is cut.
         do_lower_case: whether texts are lower-cased first.
+        processing_kwargs: settings of the tokenizer; not supported, like the fields after it.
+        tokenizer_name_or_path: a tokenizer elsewhere.
+        query_length: a limit for queries.
+        document_length: a limit for documents.
+        query_expansion: tokens that are appended to queries.
     """
 
     max_seq_length: Annotated[int, Field(ge=1)] | None = None
     do_lower_case: bool | None = None
+    processing_kwargs: Any = None
+    tokenizer_name_or_path: Any = None
+    query_length: Any = None
+    document_length: Any = None
+    query_expansion: Any = None
 
 
-@dataclass(frozen=True)
-class _Module:
-    type: str
-    path: str = ""
+_UNSUPPORTED = (
+    *("processing_kwargs", "tokenizer_name_or_path"),
+    *("query_length", "document_length", "query_expansion"),
+)
 
 
 def declared(folder: Path) -> Declared:
@@ -106,16 +147,17 @@ def reading(folder: Path) -> SentenceLimits:
     """The folder's file on length and case (``READINGS``); defaults if there is none.
 
     Raises:
-        InputError: it asks for lower-cased texts, which is not supported.
+        InputError: it declares a way to read texts that is not supported.
     """
     paths = [folder / name for name in READINGS]
     path = next((path for path in paths if path.exists()), paths[0])
     said: SentenceLimits = _optional(path, SentenceLimits)
-    require(
-        not said.do_lower_case,
-        f"{path}: do_lower_case is true, which is not supported; legal: false, with a tokenizer"
-        " that makes lower case itself",
-    )
+    for name in _UNSUPPORTED:
+        value = getattr(said, name)
+        require(
+            not value,
+            f"{path}: {name!r} is {value!r}, which is not supported; legal: leave it out",
+        )
     return said
 
 
@@ -132,88 +174,40 @@ def conventions(folder: Path, name: str) -> Conventions:
         named = f"default_prompt_name of {folder / DECLARED}"
         raise unknown(named, default, ("query", "document", *prompts))
     default_prompt = prompts.get(default or "", "")
-    for pattern, published in PUBLISHED_PROMPTS.items():
-        if pattern.search(name) and not default_prompt:
-            prompts = {**published, **prompts}
-            default_prompt = prompts["query"]
-    _warn_of_modules(folder)
+    known = identity(folder, name)
+    if known in PUBLISHED_PROMPTS and not default_prompt:
+        prompts = {**PUBLISHED_PROMPTS[known], **prompts}
+        default_prompt = prompts["query"]
+    form = PUBLISHED_FORMS.get(known, "")
     limit = reading(folder).max_seq_length or tokenizer_file(folder).model_max_length
     limit = None if limit is None else int(limit)
-    return Conventions(_pooling(folder), prompts, default_prompt, limit)
+    own = read_modules(folder, said.truncate_dim)
+    pooling = own.pooling[0] if own.plain else OWN
+    return Conventions(pooling, prompts, default_prompt, limit, own, form)
 
 
-def pooling_config(path: Path) -> dict[str, Any]:
-    """The config.json of a Pooling module; its switches are checked to be true or false.
+def identity(folder: Path, name: str) -> str:
+    """The name under which a model is in the tables of this module; empty if it is in none.
 
-    Raises:
-        InputError: it cannot be read, or excludes prompts from the mean, which is not supported.
+    It is the requested name, or that of a snapshot in the hub's cache. For other folders it is the
+    folder's own name, or else the name in config.json under which the model was loaded before it
+    was saved there.
     """
-    raw = documents.read_json(path, dict[str, Any], MAX_BYTES)
-    switches = {
-        name: on
-        for name, on in raw.items()
-        if name.startswith("pooling_mode_") or name == "include_prompt"
-    }
-    documents.fit(switches, dict[str, bool], str(path))
-    require(
-        raw.get("include_prompt", True),
-        f"{path}: include_prompt is false, and pooling without the prompt is not supported; legal:"
-        " true",
-    )
-    return raw
+    path = folder.resolve()
+    cached = [part for part in path.parts if part.startswith("models--")]
+    names = [name, *(part.removeprefix("models--").replace("--", "/", 1) for part in cached[-1:])]
+    if not cached:
+        names += [f"intfloat/{one}" for one in (name, path.name)]
+        names.append(_optional(path / CONFIG, _Saved)._name_or_path or "")
+    return next((one for one in names if one in PUBLISHED_PROMPTS or one in PUBLISHED_FORMS), "")
 
 
-def _pooling(folder: Path) -> str:
-    """The pooling that the folder declares; ``mean`` if it declares none."""
-    listed = modules(folder)
-    named = [module["path"] for module in listed if module["kind"] == "Pooling"]
-    inner = named if listed else sorted(path.name for path in folder.glob("*_Pooling"))
-    for path in [folder / name / "config.json" for name in inner]:
-        raw = pooling_config(path)
-        stated = {name.removeprefix("pooling_mode_") for name, on in raw.items() if on is True}
-        chosen = {"pooling_mode": raw.get("pooling_mode")}
-        mode = documents.fit(chosen, dict[str, str | None], str(path))["pooling_mode"]
-        modes = {mode} if mode is not None else stated - {"include_prompt"}
-        for pooling, names in (("mean", {"mean_tokens", "mean"}), ("cls", {"cls_token", "cls"})):
-            if modes and modes <= names:
-                return pooling
-        raise InputError(
-            f"{path}: pooling {', '.join(sorted(modes)) or 'none'} is not supported;"
-            " legal: mean or cls alone"
-        )
-    return "mean"
+@dataclass(frozen=True)
+class _Saved:
+    """config.json's name of the model that was loaded before it was saved."""
 
-
-def modules(folder: Path) -> list[dict[str, str]]:
-    """The modules in modules.json, in order: ``kind`` (class name) and ``path`` of each.
-
-    Raises:
-        InputError: modules.json exists but is not a list of modules inside the folder.
-    """
-    path = folder / MODULES
-    if not path.exists():
-        return []
-    listed = documents.read_json(path, list[_Module], MAX_BYTES)
-    return [
-        {
-            "kind": module.type.rsplit(".", 1)[-1],
-            "path": module.path and check_inside(module.path, f"{path}: path"),
-        }
-        for module in listed
-    ]
+    _name_or_path: str | None = None
 
 
 def _optional(path: Path, schema: type[Any]) -> Any:
     return documents.read_json(path, schema, MAX_BYTES) if path.exists() else schema()
-
-
-def _warn_of_modules(folder: Path) -> None:
-    """Warn if the model declares modules that the engine does not run."""
-    known = ("Transformer", "Pooling", "Normalize")
-    extra = [module["kind"] for module in modules(folder) if module["kind"] not in known]
-    if extra:
-        warnings.warn(
-            f"{folder.name} declares {', '.join(extra)} after its encoder, which is not applied:"
-            " embeddings are the encoder's own",
-            stacklevel=4,
-        )

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from xtremely.engine.hub import bundled
-from xtremely.engine.hub.conventions import modules
+from xtremely.engine.hub.stack import modules
 from xtremely.kernels.guard import InputError, require, unknown
 
 # Patterns of the files that are downloaded; weights in other formats are not.
@@ -72,14 +72,17 @@ def display_name(model: str) -> str:
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 of a model: the files directly in its folder and its modules' configurations.
+    """SHA-256 of a model: the files directly in its folder, and its modules' configurations and
+    weights.
 
     Other subfolders, such as results and training checkpoints, are not part of the model.
     """
     digest = hashlib.sha256()
     kept = {".json", ".safetensors", ".txt", ".model"}
     files = [path for path in folder.iterdir() if path.suffix in kept]
-    files += [folder / module["path"] / "config.json" for module in modules(folder)]
+    for module in modules(folder):
+        place = folder / module["path"]
+        files += [place / "config.json", *place.glob("*.safetensors")]
     for path in sorted({path for path in files if path.is_file()}):
         digest.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:

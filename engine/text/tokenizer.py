@@ -17,6 +17,7 @@ from xtremely.engine.text.texts import checked
 from xtremely.engine.text.vocabulary import (
     check_vocabulary,
     load_tokenizer,
+    lower_case,
     probe,
     unknown_id,
 )
@@ -35,6 +36,8 @@ class Tokens:
         offsets: [N + 1] int64; sequence n is ``ids[offsets[n]:offsets[n + 1]]``.
         truncated: number of sequences that were longer than the limit.
         texts: the texts, for error messages; None where sequences are not single texts.
+        prompt_length: tokens at the start of every sequence that belong to a prompt, the special
+            token before it included; 0 without a prompt.
     """
 
     ids: np.ndarray
@@ -42,6 +45,7 @@ class Tokens:
     offsets: np.ndarray
     truncated: int
     texts: Sequence[str] | None = None
+    prompt_length: int = 0
 
     @classmethod
     def of(cls, sequences: Iterable[tuple[np.ndarray, np.ndarray]], truncated: int = 0) -> Tokens:
@@ -78,28 +82,33 @@ class Tokenizer:
     Args:
         folder: a Hugging Face model folder.
         max_length: longest sequence that the encoder takes, special tokens included.
+        lower: whether texts are lower-cased first, as sentence-transformers' ``do_lower_case``.
 
     Attributes:
         single: the special tokens around one text.
         pair: the special tokens around a pair of texts.
         typed: whether the model is given token types.
         unknown: id of the unknown token; None for a tokenizer without one.
+        special_ids: ids of the special tokens.
 
     Raises:
         InputError: there is no vocabulary, or it does not fit the model (see ``vocabulary``).
     """
 
-    def __init__(self, folder: Path, max_length: int):
+    def __init__(self, folder: Path, max_length: int, lower: bool = False):
         loaded = load_tokenizer(folder)
         require(
             getattr(loaded, "is_fast", False),
             f"{folder}: its tokenizer has no fast form (tokenizer.json); save one beside the model",
         )
+        if lower:
+            lower_case(folder, loaded)
         self.folder, self.max_length = folder, max_length
         with foreign(f"{folder}: no usable tokenizer"):
             self.vocabulary = len(loaded)
             self.unknown: int | None = loaded.unk_token_id
             self.backend = loaded.backend_tokenizer
+            self.special_ids = frozenset(loaded.all_special_ids)
             self.backend.no_padding()
             self.backend.no_truncation()
             self.typed = "token_type_ids" in loaded.model_input_names
@@ -126,6 +135,15 @@ class Tokenizer:
     def spelled(self, ids: Sequence[int]) -> str:
         """Decode token ids to text, without special tokens; the original may differ slightly."""
         return self.backend.decode([*map(int, ids)], skip_special_tokens=True).strip()
+
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens of a prompt, the special token before it included, as sentence-transformers counts
+        them: those of the prompt alone, without a special token at its end.
+        """
+        if not prompt:
+            return 0
+        ids = self([prompt]).ids
+        return len(ids) - (int(ids[-1]) in self.special_ids)
 
     def forget(self) -> None:
         """Empty the cache, so that all texts are tokenised again."""

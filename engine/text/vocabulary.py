@@ -108,6 +108,24 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
+def lower_case(folder: Path, loaded: Any) -> None:
+    """Make transformers' tokenizer of a folder lower-case texts before its other normalizers.
+
+    Raises:
+        InputError: it has no fast form.
+    """
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    require(
+        loaded.is_fast,
+        f"{folder}: do_lower_case is true for a tokenizer without a fast form, which is not"
+        " supported; save one beside the model (tokenizer.json)",
+    )
+    own = loaded.backend_tokenizer.normalizer
+    every = [Lowercase(), *([] if own is None else [own])]
+    loaded.backend_tokenizer.normalizer = Sequence(every)
+
+
 def unknown_id(backend: Any) -> int | None:
     """Id of the unknown token of a tokenizer of the tokenizers library; None without one."""
     piece = getattr(backend.model, "unk_token", None)

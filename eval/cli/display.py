@@ -115,7 +115,7 @@ class ProgressWatcher(Watcher):
     """Two bars: cells of the run, sentences of the cell being encoded."""
 
     def __init__(self, quiet: bool):
-        self._bars = _bars(quiet)
+        self._quiet, self._bars = quiet, _bars(quiet)
         self._run = self._bars.add_task("all tasks and languages", total=0, tokens=0)
         self._cell = self._bars.add_task("", total=None, tokens=0, visible=False)
 
@@ -131,6 +131,11 @@ class ProgressWatcher(Watcher):
         self._bars.update(self._cell, visible=False)
         if self._bars.live.is_started:
             self._bars.stop()
+
+    def embedding(self, how: str) -> None:
+        """Say it, unless the run is quiet."""
+        if not self._quiet:
+            note(how)
 
     def plan(self, cells: list[Cell]) -> None:
         """Count more cells to come; the bars appear with the first."""

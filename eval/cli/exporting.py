@@ -8,12 +8,13 @@ from xtremely.engine.backends.onnx.export import BOUNDS, export
 from xtremely.engine.backends.onnx.outputs import Product
 from xtremely.engine.backends.packed import Packed
 from xtremely.engine.config_json import read_config
+from xtremely.engine.hub.conventions import OWN
 from xtremely.engine.hub.locate import locate
+from xtremely.engine.hub.stack import load_stack
 from xtremely.engine.models.families import exportable
-from xtremely.engine.runtime import Engine
+from xtremely.engine.runtime import ENGINE_POOLINGS, Engine
 from xtremely.files.writing import check_writable
 from xtremely.kernels.guard import UsageError, require, unknown
-from xtremely.kernels.pooling import POOLINGS
 
 # Name of a kind of head on the command line -> its name in the engine.
 HEADS = {
@@ -87,7 +88,17 @@ def _product(engine: Engine, head: str | None, layer: int | None, pooling: str |
     chosen = depth if layer is None else layer
     if not 0 <= chosen <= depth:
         raise UsageError(f"layer {chosen} does not exist; {engine.name} has layers 0 to {depth}")
-    by = engine.conventions.pooling if pooling is None else pooling
-    if by not in POOLINGS:
-        raise UsageError(f"pooling {by!r} is not known; legal: {', '.join(POOLINGS)}")
-    return Product("embedding", (chosen,), by, typed=typed)
+    if pooling not in (None, *ENGINE_POOLINGS):
+        raise unknown("pooling", pooling, ENGINE_POOLINGS)
+    own = engine.conventions
+    by = own.named(pooling)
+    if by != OWN:
+        return Product("embedding", (chosen,), by, typed=typed)
+    require(
+        own.modules.include_prompt,
+        f"{engine.folder}: its Pooling leaves out the prompt (include_prompt is false), which an"
+        " ONNX model cannot, as it does not know the prompt; legal: --pooling mean or cls",
+    )
+    declared = own.modules if chosen == depth else own.modules.alone()
+    stack = load_stack(declared, engine.backend.width)
+    return Product("embedding", (chosen,), by, typed=typed, stack=stack, modules=str(declared))

@@ -129,7 +129,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="How token vectors become one sentence vector: mean (their average), cls (the"
-            " first token's), or both: mean,cls (default: the profile's)."
+            " first token's), model (the model's own, at the last layer with all its modules), or"
+            " several: mean,cls (default: the profile's)."
         ),
     ] = None,
     centring: Annotated[

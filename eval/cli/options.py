@@ -46,8 +46,8 @@ Layer = Annotated[
 Pooling = Annotated[
     str | None,
     typer.Option(
-        help="How token vectors become one sentence vector: mean (their average) or cls (the first"
-        " token's) (default: the model's own)."
+        help="How token vectors become one sentence vector: mean (their average), cls (the first"
+        " token's), or model (default): the model's own pooling and all modules after it."
     ),
 ]
 Prompt = Annotated[

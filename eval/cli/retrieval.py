@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,10 @@ from xtremely.eval.cli.options import (
     Ray,
 )
 from xtremely.kernels.guard import UsageError, require_number
+
+if TYPE_CHECKING:
+    from xtremely.engine.runtime import Engine
+    from xtremely.eval.mining.embed import Encoding
 
 MAX_WORKERS = 65_536
 KEPT = "finished work is kept in {}; run the same command again to continue"
@@ -94,8 +98,7 @@ def encode(
     encoding.check()
     check_paths(source, output)
     lines = read_input(source)
-    engine = _loader(model, backend, device, precision)()
-    encoding.check(engine)
+    engine = _loader(model, backend, device, precision, encoding, quiet)()
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible("nothing was kept"):
         work = encode_lines(engine, lines, output, encoding, normalize, bar)
@@ -181,7 +184,6 @@ def mine(
     quiet: Quiet = False,
 ) -> None:
     """Mine translation pairs from two sets of sentences."""
-    from xtremely.engine.runtime import Engine
     from xtremely.eval.cli.display import encoding_progress, print_mined, search_watch
     from xtremely.eval.mining.embed import Encoding, encode
     from xtremely.eval.mining.mine import MiningContext, MiningSettings, check_paths
@@ -218,7 +220,7 @@ def mine(
         fill = partial(ray_pool.fill, load=load, workers=workers)
     with _interruptible(KEPT.format(work)), search_watch(quiet) as watch:
         context = MiningContext(
-            partial(Engine.load, **load),
+            _loader(**load, encoding=settings.encoding, quiet=quiet),
             watch,
             partial(encoding_progress, quiet=quiet),
             map_function,
@@ -280,9 +282,10 @@ def build(
     from xtremely.eval.mining.embed import Encoding
     from xtremely.eval.mining.index import BuildSettings, build_index
 
-    settings = BuildSettings(factory, recall, k, Encoding(layer, pooling, prompt, storage))
+    encoding = Encoding(layer, pooling, prompt, storage)
+    settings = BuildSettings(factory, recall, k, encoding)
     work = work or out.parent / f"{out.name}.work"
-    load = _loader(model, backend, device, precision)
+    load = _loader(model, backend, device, precision, encoding, quiet)
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible(KEPT.format(work)):
         made = build_index(source, out, work, load, settings, bar)
@@ -336,8 +339,9 @@ def search(
     from xtremely.eval.mining.embed import Encoding
     from xtremely.eval.mining.index import SearchSettings, search_index
 
-    settings = SearchSettings(queries, k, effort, gpus, Encoding(layer, pooling, prompt))
-    load = _loader(model, backend, device, precision)
+    encoding = Encoding(layer, pooling, prompt)
+    settings = SearchSettings(queries, k, effort, gpus, encoding)
+    load = _loader(model, backend, device, precision, encoding, quiet)
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible("nothing was kept"):
         found = search_index(path, settings, out, load, bar)
@@ -363,7 +367,18 @@ def info(
         line(f"{name:16} {value}")
 
 
-def _loader(model: str, backend: str, device: str, precision: str):  # noqa: ANN202
+def _loader(
+    model: str, backend: str, device: str, precision: str, encoding: Encoding, quiet: bool
+) -> Callable[[], Engine]:
+    """A function that loads the model, and unless ``quiet`` says how it makes embeddings."""
     from xtremely.engine.runtime import Engine
+    from xtremely.eval.cli.terminal import note
 
-    return partial(Engine.load, model, backend=backend, device=device, precision=precision)
+    def load() -> Engine:
+        engine = Engine.load(model, backend=backend, device=device, precision=precision)
+        encoding.check(engine)
+        if not quiet:
+            note(encoding.described(engine))
+        return engine
+
+    return load

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from xtremely.engine.runtime import Engine, Progress, Work
+from xtremely.engine.hub.conventions import OWN
+from xtremely.engine.runtime import ENGINE_POOLINGS, Engine, Progress, Work
 from xtremely.engine.transfer import prepared
 from xtremely.eval.mining.corpus import Corpus
 from xtremely.files.documents import check_value, fit
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
-from xtremely.kernels.pooling import POOLINGS
 from xtremely.retrieval.store import Store
 from xtremely.retrieval.vectors import STORED_DTYPES, StoredRows, UnitRows, stored
 
@@ -32,7 +32,7 @@ class Encoding:
 
     Attributes:
         layer: hidden layer; None for the last.
-        pooling: None for the model's own.
+        pooling: a name of ``ENGINE_POOLINGS``; None for the model's own.
         prompt: text before every sentence; None for the model's own.
         kind: how vectors are stored, a name of ``vectors.STORED_DTYPES``.
     """
@@ -46,8 +46,8 @@ class Encoding:
         """Raise InputError for settings that no model has, or that ``engine`` does not have."""
         if self.layer is not None:
             require_number("--layer", self.layer, least=0)
-        if self.pooling not in (None, *POOLINGS):
-            raise unknown("pooling", self.pooling, POOLINGS)
+        if self.pooling not in (None, *ENGINE_POOLINGS):
+            raise unknown("pooling", self.pooling, ENGINE_POOLINGS)
         if self.kind not in STORED_DTYPES:
             raise unknown("storage", self.kind, STORED_DTYPES)
         check_value(self.prompt, "--prompt")
@@ -60,11 +60,13 @@ class Encoding:
     def about(self, engine: Engine) -> dict[str, Any]:
         """Everything that affects a sentence's vector."""
         own = engine.conventions
+        pooling = own.named(self.pooling)
         return {
             "model": engine.name,
             "model_hash": engine.model_hash,
             "layer": engine.backend.layers if self.layer is None else self.layer,
-            "pooling": self.pooling or own.pooling,
+            "pooling": pooling,
+            **({"modules": str(own.modules)} if pooling == OWN else {}),
             "prompt": own.default_prompt if self.prompt is None else self.prompt,
             "normalised": True,
             "stored_as": self.kind,
@@ -74,6 +76,19 @@ class Encoding:
             "device": engine.backend.device.type,
             "precision": engine.backend.precision,
         }
+
+    def width(self, engine: Engine) -> int:
+        """Number of dimensions of a sentence's vector."""
+        return engine.width(engine.conventions.named(self.pooling), self.layer)
+
+    def described(self, engine: Engine) -> str:
+        """A sentence about the prompt, pooling, layer and length, for the start of a run."""
+        about = self.about(engine)
+        how = engine.conventions.described(about["pooling"], about["prompt"])
+        return (
+            f"{engine.name}: {how}, layer {about['layer']} of {engine.backend.layers}, texts cut at"
+            f" {about['max_length']} tokens"
+        )
 
 
 def store_of(engine: Engine, corpus: Corpus, encoding: Encoding, work: Path) -> Store:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from xtremely.engine.hub.conventions import OWN
 from xtremely.engine.runtime import Engine, Progress, Work
 from xtremely.eval.mining.embed import Encoding
 from xtremely.eval.mining.outputs import foreign_file_message
@@ -112,14 +113,15 @@ def encode_lines(
         lines: the lines to embed.
         output: a .npy file.
         encoding: layer, pooling and prompt.
-        normalize: scale rows to length 1.
+        normalize: scale rows to length 1; otherwise they have the length that the model gives.
         bar: makes a progress bar: number of lines -> progress function.
 
     Raises:
         InputError: the model gives NaN or infinity for a line; the disk is full.
     """
-    work, shape = Work(), (len(lines), engine.backend.width)
+    work, shape = Work(), (len(lines), encoding.width(engine))
     about = encoding.about(engine)
+    pooling = about["pooling"] if normalize or encoding.pooling is not None else OWN
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     try:
         # Plain writes, not a memory map, so that a full disk is an error and not a signal.
@@ -133,7 +135,7 @@ def encode_lines(
                 values, cost = engine.sweep(
                     lines.texts[start : start + PIECE],
                     layers=[about["layer"]],
-                    poolings=[about["pooling"]],
+                    poolings=[pooling],
                     prompt=about["prompt"],
                     progress=progress,
                 )

@@ -141,13 +141,13 @@ def _encoded(
 ) -> tuple[Vectors, dict[str, Any]]:
     encoding = settings.encoding
     encoding.check(engine)
-    _factory(settings, len(corpus), engine.backend.width)
+    _factory(settings, len(corpus), encoding.width(engine))
     store = embed.store_of(engine, corpus, encoding, work)
     with bar(len(corpus)) as progress:
         embed.encode(engine, corpus, store, encoding, progress)
     counts = {name: getattr(corpus, name) for name in ("lines", "empty", "duplicates")}
     about = {**encoding.about(engine), "source": corpus.source, **counts}
-    return embed.rows_of(store, engine.backend.width), about
+    return embed.rows_of(store, encoding.width(engine)), about
 
 
 def _save(made: Index, corpus: Corpus | None, out: Path, work: Path) -> None:

@@ -290,7 +290,7 @@ def _plan(
     for input_side in input_sides:
         if input_side.matrix is None:
             settings.encoding.check(context.engine)
-            widths.append(context.engine.backend.width)
+            widths.append(settings.encoding.width(context.engine))
         else:
             require_finite(input_side.matrix, str(input_side.path), directions=True)
             widths.append(input_side.matrix.shape[1])
@@ -325,7 +325,8 @@ def _side(
         "source": corpus.source,
         "texts": corpus.texts,
     }
-    return EncodedSide(input_side, embed.rows_of(store, engine.backend.width), identity)
+    rows = embed.rows_of(store, settings.encoding.width(engine))
+    return EncodedSide(input_side, rows, identity)
 
 
 def printable(name: str) -> str:

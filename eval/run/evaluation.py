@@ -25,6 +25,7 @@ from xtremely.eval.run.planning import (
     EvaluationSettings,
     check_languages,
     check_settings,
+    described,
     plan_cells,
 )
 from xtremely.eval.run.runner import Watcher, check_place, run_cell, submission_names
@@ -117,6 +118,9 @@ class Evaluation:
             engine = self._engine(checkpoint, engine)
             planned[checkpoint], gone = self._plan(engine, tasks, notes)
             absent += gone
+            how = described(engine, planned[checkpoint])
+            if how:
+                watcher.embedding(how)
             for cell in planned[checkpoint]:
                 check_place(engine, cell, self.settings, out)
                 check_names(submission_names(cell))

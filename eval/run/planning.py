@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from xtremely.engine.hub.conventions import OWN
 from xtremely.engine.models.heads import Head
-from xtremely.engine.runtime import Engine
+from xtremely.engine.runtime import ENGINE_POOLINGS, Engine
 from xtremely.eval.data.hub import is_hub
 from xtremely.eval.data.readers import Damaged, Incomplete, Missing, text_hash, whole_number
 from xtremely.eval.methods.bitext import Space, Spaces
@@ -15,7 +16,6 @@ from xtremely.eval.methods.kinds import check_length, inference_of, kind_of
 from xtremely.eval.tasks.task import LabelRules, RetrievalRules, Task
 from xtremely.files.documents import check_value
 from xtremely.kernels.guard import InputError, UsageError, require, require_number
-from xtremely.kernels.pooling import POOLINGS
 
 PROFILES = ("model", "script", "paper")
 CENTRINGS = ("none", "mean")
@@ -32,7 +32,7 @@ class EvaluationSettings:
         profile: ``model`` (the model's own last layer, pooling and prompt), ``script`` or
             ``paper`` (the benchmark's published settings, no prompt).
         layers: ``last``, ``all``, or numbers separated by commas; None takes the profile's.
-        poolings: ``mean``, ``cls`` or both; None takes the profile's.
+        poolings: names of ``ENGINE_POOLINGS``; None takes the profile's.
         centrings: ``none``, ``mean`` or both.
         prompt: text before every sentence; None takes the profile's.
         limit: most sentences to evaluate; None for all.
@@ -127,6 +127,25 @@ def plan_cells(
     return cells, absent
 
 
+def described(engine: Engine, cells: list[Cell]) -> str:
+    """A sentence about how a run embeds texts: prompt, pooling, layers and length.
+
+    Returns:
+        The sentence, about the first cell with embeddings; empty if there is none.
+    """
+    for cell in cells:
+        if isinstance(cell.how, Spaces):
+            one, depth = cell.how.headline, engine.backend.layers
+            how = engine.conventions.described(one.pooling, cell.how.prompt)
+            others = len({space.layer for space in cell.how.every}) - 1
+            more = f" and {others} more" if others else ""
+            return (
+                f"{engine.name}: {how}, layer {one.layer} of {depth}{more}, texts cut at"
+                f" {cell.max_length} tokens"
+            )
+    return ""
+
+
 def check_languages(tasks: list[Task], languages: list[str]) -> None:
     """Raise UsageError for a language that none of the tasks has."""
     known = {code for task in tasks for code in (*task.languages, *task.more_languages)}
@@ -142,7 +161,7 @@ def check_values(settings: EvaluationSettings) -> None:
     """Raise UsageError for values that no model accepts."""
     for name, legal, given in (
         ("profile", PROFILES, (settings.profile,)),
-        ("pooling", POOLINGS, settings.poolings or ()),
+        ("pooling", ENGINE_POOLINGS, settings.poolings or ()),
         ("centring", CENTRINGS, settings.centrings),
     ):
         for value in given:
@@ -232,9 +251,10 @@ def _spaces(engine: Engine, rules: RetrievalRules, settings: EvaluationSettings)
         layer = depth if settings.layers is not None else published.layer(depth, settings.profile)
         pooling, prompt = published.pooling, ""
     layers = [layer] if settings.layers is None else _layers(settings.layers, depth)
-    poolings = list(settings.poolings or (pooling,))
+    poolings = list(dict.fromkeys(own.named(one) for one in settings.poolings or (pooling,)))
     # At layer 0 the first token's embedding is the same for every text, so CLS is left out there.
-    pairs = [(a, b) for a in layers for b in poolings if (a, b) != (0, "cls")]
+    first = {"cls"} | ({OWN} if {*own.modules.pooling} == {"cls"} else set())
+    pairs = [(a, b) for a in layers for b in poolings if a or b not in first]
     require(bool(pairs), "layer 0 with cls pooling is the same vector for every text")
     headline = Space(
         layer if layer in layers else layers[-1],

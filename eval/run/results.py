@@ -28,7 +28,7 @@ SETTING = ("task", "benchmark", "split", *VARIANT)
 # The protocol's keys in a record's settings; the other keys are the reader's notes on the data.
 PROTOCOL = (
     *("benchmark", "profile", "encoder", "max_length", "limit", "token_budget"),
-    *("prompt", "normalised", "neighbours", "candidates", "shard_rows", "head", "part"),
+    *("prompt", "modules", "normalised", "neighbours", "candidates", "shard_rows", "head", "part"),
 )
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 LIBRARIES = (

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from xtremely.engine.hub.conventions import OWN
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine, Work
 from xtremely.engine.transfer import prepared
@@ -47,6 +48,9 @@ REPEATED = ("backend", "device", "precision", "versions", "model_hash", "data_ha
 
 class Watcher:
     """Callbacks for the progress of a run; the command line shows it."""
+
+    def embedding(self, how: str) -> None:
+        """A model was loaded that makes embeddings in this way (see ``planning.described``)."""
 
     def plan(self, cells: list[Cell]) -> None:
         """More cells will be run."""
@@ -274,7 +278,7 @@ def _shown(text: str) -> str:
 def _identity(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
     """Everything that affects a cell's content."""
     backend, task = engine.backend, cell.task
-    own = _matching(cell) if isinstance(cell.how, Spaces) else _answering(cell)
+    own = _matching(engine, cell) if isinstance(cell.how, Spaces) else _answering(cell)
     return {
         "model": engine.name,
         "checkpoint": engine.checkpoint,
@@ -298,13 +302,15 @@ def _identity(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[
     }
 
 
-def _matching(cell: Cell) -> dict[str, Any]:
+def _matching(engine: Engine, cell: Cell) -> dict[str, Any]:
     """The part of a cell's identity that affects how translations are found."""
     task, spaces = cell.task, cell.how
     assert isinstance(task.rules, RetrievalRules) and isinstance(spaces, Spaces)
+    own = {"modules": str(engine.conventions.modules)}
     return {
         "settings": {
             "prompt": spaces.prompt,
+            **(own if any(space.pooling == OWN for space in spaces.every) else {}),
             "normalised": True,
             "neighbours": task.rules.neighbours,
             "candidates": task.rules.candidates,

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,31 +170,27 @@ def test_a_folders_declarations_count(folder, sentences):
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("modules.json", [TRANSFORMER, POOLING, DENSE], "Dense"),
-        ("modules.json", [TRANSFORMER], "supported"),
+        ("modules.json", [TRANSFORMER, POOLING, DENSE], "2_Dense/config.json: cannot be read"),
+        ("modules.json", [TRANSFORMER], "a Transformer alone"),
         ("modules.json", {"no": "list"}, "legal: a valid array"),
-        ("config_sentence_transformers.json", {"default_prompt_name": "q"}, "unknown prompt 'q'"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "q"}, "'q'; legal: document"),
         ("config_sentence_transformers.json", {"similarity_fn_name": "maxsim"}, "similarity"),
     ],
 )
 def test_folders_beyond_the_engine_are_refused(folder, name, value, complaint):
     declare(folder, name, value)
-    engine = SimpleNamespace(
-        folder=folder, backend=SimpleNamespace(device=torch.device("cpu")), max_length=128
-    )
     with pytest.raises(InputError, match=complaint):
-        SentenceEncoder(engine)
+        SentenceEncoder(Engine.load(str(folder)))
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"output_value": "token_embeddings"},
         {"output_value": None},
-        {"precision": "int8"},
+        {"precision": "int4"},
         {"device": "cuda"},
-        {"device": ["cpu", "cpu"]},
         {"pool": {"processes": []}},
+        {"processing_kwargs": {}},
         {"prompt_name": "nonesuch"},
     ],
     ids=str,

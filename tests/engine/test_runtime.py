@@ -148,42 +148,33 @@ def test_prompts_follow_the_folder_then_the_published_table(tiny_bert, tmp_path)
     assert conventions(tmp_path, "multilingual-e5-large").default_prompt == "ask: "
 
 
-def test_pooling_follows_the_folder(tmp_path):
-    (tmp_path / "1_Pooling").mkdir()
-    config = tmp_path / "1_Pooling" / "config.json"
-    config.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}')
-    assert conventions(tmp_path, "m").pooling == "cls"
-    config.write_text('{"pooling_mode": "mean"}')
-    assert conventions(tmp_path, "m").pooling == "mean"
-    for other in ("max_tokens", "cls_token"):
-        both = {"pooling_mode_mean_tokens": True, f"pooling_mode_{other}": True}
-        config.write_text(json.dumps(both))
-        with pytest.raises(InputError, match=f"{other}.* is not supported; legal: mean or cls"):
-            conventions(tmp_path, "m")
-
-
-def test_pooling_is_that_of_the_folder_which_the_modules_name(tmp_path):
-    for name, mode in (("0_Pooling", "mean"), ("pooling", "cls"), ("2_Pooling", "mean")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"pooling_mode": mode}))
-    modules = [{"type": "x.Transformer"}, {"type": "x.models.Pooling", "path": "pooling"}]
-    (tmp_path / "modules.json").write_text(json.dumps(modules))
-    assert conventions(tmp_path, "m").pooling == "cls"
-    (tmp_path / "pooling" / "config.json").unlink()
-    with pytest.raises(InputError, match="pooling/config.json: cannot be read"):
-        conventions(tmp_path, "m")
+@pytest.mark.parametrize(
+    ("place", "origin", "prompt"),
+    [
+        ("models--intfloat--e5-base-v2/snapshots/0a1b", None, "query: "),
+        ("models--someone--e5-base-v2/snapshots/0a1b", "intfloat/e5-base-v2", ""),
+        ("models--intfloat--multilingual-e5-large-instruct/snapshots/0a", "intfloat/e5-large", ""),
+        ("checkpoint", "intfloat/multilingual-e5-small", "query: "),
+        ("checkpoint", "intfloat/multilingual-e5-large-instruct", ""),
+        ("checkpoint", "intfloat/multilingual-e5-smaller", ""),
+        ("checkpoint", None, ""),
+        ("e5-small", None, "query: "),
+        ("my-e5-small", None, ""),
+        ("e5-small-finetuned", None, ""),
+    ],
+)
+def test_a_published_prompt_is_for_a_model_that_is_known_exactly(tmp_path, place, origin, prompt):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"_name_or_path": origin} if origin else {}))
+    assert conventions(folder, folder.name).default_prompt == prompt
 
 
 def test_a_model_that_follows_instructions_has_no_prompt_of_its_family(tmp_path):
     found = conventions(tmp_path, "intfloat/multilingual-e5-large-instruct")
     assert (found.default_prompt, found.prompts) == ("", {})
-
-
-def test_a_model_that_does_more_than_the_encoder_says_so(tmp_path):
-    modules = [{"type": f"sentence_transformers.models.{k}"} for k in ("Transformer", "Dense")]
-    (tmp_path / "modules.json").write_text(json.dumps(modules))
-    with pytest.warns(UserWarning, match="declares Dense after its encoder, which is not applied"):
-        conventions(tmp_path, "m")
+    assert found.prompt_form == "Instruct: TASK\nQuery: "
+    assert "take one of the form 'Instruct: TASK" in found.described("mean", "")
 
 
 @pytest.mark.parametrize(
@@ -282,10 +273,12 @@ def test_a_broken_list_of_modules_is_named(tmp_path, broken):
         ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "'x'; legal: doc"),
         ("config_sentence_transformers.json", {"truncate_dim": -1}, "'truncate_dim' is -1"),
         ("1_Pooling/config.json", {"pooling_mode_cls_token": 1}, "_cls_token' is 1; legal: a va"),
-        ("1_Pooling/config.json", {"pooling_mode": ["cls"]}, "'pooling_mode' is"),
-        ("1_Pooling/config.json", {"include_prompt": False}, "without the prompt is not supported"),
-        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case is true"),
-        ("sentence_roberta_config.json", {"do_lower_case": True}, "do_lower_case is true"),
+        ("sentence_bert_config.json", {"query_length": 9}, "'query_length' is 9, .* leave it out"),
+        (
+            "sentence_bert_config.json",
+            {"processing_kwargs": {"text": {}}},
+            "'processing_kwargs' is",
+        ),
         ("1_Pooling/config.json", {"include_prompt": "yes"}, "'include_prompt' is 'yes'"),
         ("modules.json", [{"type": "x.Transformer", "path": "../y"}], "leads out of its folder"),
         ("modules.json", [{"type": "x.Transformer", "path": "/y"}], "leads out of its folder"),

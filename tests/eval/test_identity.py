@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from xtremely.engine.hub.conventions import Conventions
 from xtremely.engine.models.heads import Head
 from xtremely.eval.data.examples import Comparable, Parallel, Questions, Side, Tagged, TextPairs
 from xtremely.eval.methods.bitext import Space, Spaces
@@ -232,7 +233,7 @@ def test_every_part_of_the_data_counts_in_its_hash(name):
         stub = SimpleNamespace(
             backend=SimpleNamespace(layers=3, max_length=512),
             tokenizer=SimpleNamespace(pair=SimpleNamespace(specials=4)),
-            conventions=SimpleNamespace(pooling="mean", default_prompt=""),
+            conventions=Conventions(),
             max_length=128,
             token_budget=2048,
             head=lambda kind, labels: object.__new__(Head),

@@ -24,9 +24,12 @@ from xtremely.engine.backends.onnx.outputs import Product, build, described
 from xtremely.engine.backends.onnx.session import runtime
 from xtremely.engine.backends.onnx.verify import Agreement, Trial
 from xtremely.engine.backends.packed import Packed
+from xtremely.engine.config_json import CONFIG
+from xtremely.engine.hub.conventions import conventions, reading
 from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.quantization.smoothquant import activation_absmax
+from xtremely.engine.text.vocabulary import load_tokenizer, lower_case
 from xtremely.kernels.guard import UsageError, require
 
 # Precision -> largest legal difference from torch in fp32, see ``Agreement``.
@@ -35,7 +38,6 @@ BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
 EXTERNAL_FROM = 1 << 30
 FILE, DATA = "model.onnx", "model.onnx.data"
 UNIT = "scale_of_one"
-BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def export(
@@ -77,9 +79,8 @@ def export(
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         kept = _tried(trial, precision, about, building)
-        for beside in BESIDE:
-            if (folder / beside).exists():
-                shutil.copyfile(folder / beside, building / beside)
+        shutil.copyfile(folder / CONFIG, building / CONFIG)
+        _write_tokenizer(folder, building, teacher.max_length)
         for made in building.iterdir():
             made.chmod(0o644)
         building.chmod(0o755)
@@ -87,6 +88,15 @@ def export(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return kept
+
+
+def _write_tokenizer(folder: Path, out: Path, longest: int) -> None:
+    """Write the model's tokenizer, which cuts and lower-cases texts as the model's files say."""
+    tokenizer, own = load_tokenizer(folder), conventions(folder, folder.name)
+    if reading(folder).do_lower_case:
+        lower_case(folder, tokenizer)
+    tokenizer.model_max_length = min(own.max_length or longest, longest)
+    tokenizer.save_pretrained(str(out))
 
 
 def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) -> Agreement:

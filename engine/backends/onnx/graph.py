@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from xtremely.engine.models.ops import Ops
+from xtremely.engine.models.stack import Dense, Normalize, Truncate
 from xtremely.engine.quantization.smoothquant import (
     GELU_FLOOR,
     Absmax,
@@ -32,7 +33,17 @@ OPSET = 20  # the first with Gelu; LayerNormalization came with 17
 IR_VERSION = 9  # as old as opset 20, so that runtimes of that time can read the file
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 MASKED = -10_000.0  # added to masked attention scores; representable in fp16
-_ACTIVATIONS = {"GELUActivation": "Gelu", "GELU": "Gelu", "Tanh": "Tanh", "ReLU": "Relu"}
+# Class of an activation -> its operator; SiLU is written out.
+_ACTIVATIONS = {
+    "GELUActivation": "Gelu",
+    "GELU": "Gelu",
+    "Tanh": "Tanh",
+    "ReLU": "Relu",
+    "Sigmoid": "Sigmoid",
+    "LeakyReLU": "LeakyRelu",
+    "ELU": "Elu",
+    "Mish": "Mish",
+}
 
 
 @dataclass(frozen=True)
@@ -321,13 +332,32 @@ def _not_in_a_graph(*_: Any, **__: Any) -> Any:
 
 
 def pooled(graph: Graph, states: Value, mask: Value, pooling: str) -> Value:
-    """Pool hidden states [batch, length, H] to [batch, H]: the first token or the mean."""
+    """Pool hidden states [batch, length, H] to [batch, H] by one of ``stack.MODES``; texts are
+    padded at their end.
+    """
     op = graph.op
     if pooling == "cls":
         return op("Gather", states, np.array(0), axis=1)
+    if pooling == "lasttoken":
+        count = op("ReduceSum", mask, whole(1), keepdims=1)
+        at = op("Unsqueeze", op("Sub", count, whole(1)), whole(2))
+        width = op("Shape", states, start=2)
+        one = op("Concat", op("Shape", states, end=1), whole(1), width, axis=0)
+        return op("Squeeze", op("GatherElements", states, op("Expand", at, one), axis=1), whole(1))
     there = op("Cast", op("Unsqueeze", mask, whole(2)), to=FLOAT)
+    if pooling == "max":
+        absent = op("Mul", op("Sub", real(1), there), real(MASKED))
+        return op("ReduceMax", op("Add", op("Mul", states, there), absent), whole(1), keepdims=0)
+    if pooling == "weightedmean":  # as shares of the length, which do not overflow in fp16
+        length = op("ReduceSum", there, whole(1), keepdims=1)
+        number = op("CumSum", there, np.array(1))
+        there = op("Mul", op("Div", number, length), there)
     total = op("ReduceSum", op("Mul", states, there), whole(1), keepdims=0)
-    return op("Div", total, op("Clip", op("ReduceSum", there, whole(1), keepdims=0), real(1)))
+    weight = op("ReduceSum", there, whole(1), keepdims=0)
+    if pooling == "mean_sqrt_len_tokens":
+        weight = op("Sqrt", weight)
+    least = 1e-6 if pooling == "weightedmean" else 1
+    return op("Div", total, op("Clip", weight, real(least)))
 
 
 def unit(graph: Graph, vectors: Value) -> Value:
@@ -337,7 +367,7 @@ def unit(graph: Graph, vectors: Value) -> Value:
 
 
 def applied(graph: Graph, modules: Sequence[nn.Module], x: Value) -> Value:
-    """Apply a head's modules to a value; they are small and stay in fp32."""
+    """Apply the modules of a head or of a stack to a value; they are small and stay in fp32."""
     ops = writing(graph)
     for module in modules:
         kind = type(module).__name__
@@ -349,9 +379,19 @@ def applied(graph: Graph, modules: Sequence[nn.Module], x: Value) -> Value:
             x = graph.op("LayerNormalization", x, module.weight, bias, **norm)
         elif kind in _ACTIVATIONS:
             x = graph.op(_ACTIVATIONS[kind], x)
+        elif kind == "SiLU":
+            x = graph.op("Mul", x, graph.op("Sigmoid", x))
+        elif isinstance(module, Normalize):
+            x = unit(graph, x)
+        elif isinstance(module, Truncate):
+            x = graph.op("Slice", x, whole(0), whole(module.dimensions), whole(-1))
+        elif isinstance(module, Dense):
+            y = applied(graph, [module.linear, module.activation], x)
+            added = [] if module.residual is None else [applied(graph, [module.residual], x)]
+            x = graph.op("Add", y, *added) if added else y
         elif not isinstance(module, nn.Identity):
             raise InputError(
-                f"the head has a {kind}, which is not exported; legal activations:"
-                f" {', '.join(_ACTIVATIONS)}"
+                f"the model has a {kind} after its encoder, which is not exported; legal"
+                f" activations: {', '.join((*_ACTIVATIONS, 'SiLU'))}"
             )
     return x

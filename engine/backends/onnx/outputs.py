@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from xtremely.engine.backends.onnx.graph import (
 from xtremely.engine.backends.onnx.relative import relative_attention
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.heads import Head
+from xtremely.engine.models.stack import Stack
 from xtremely.engine.quantization.smoothquant import Absmax
 
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
@@ -36,9 +38,11 @@ class Product:
     Attributes:
         task: ``hidden states``, ``embedding``, or a kind of head.
         layers: the hidden states that are used; several only for ``hidden states``.
-        pooling: pooling of embeddings.
+        pooling: pooling of embeddings; ``model`` for the modules in ``stack``.
         head: the task head, if there is one.
         typed: whether the graph takes token types.
+        stack: the modules after the encoder, on the CPU, for embeddings with all of them.
+        modules: a description of them.
     """
 
     task: str
@@ -46,6 +50,8 @@ class Product:
     pooling: str | None = None
     head: Head | None = None
     typed: bool = False
+    stack: Stack | None = None
+    modules: str = ""
 
     @property
     def outputs(self) -> dict[str, list[Any]]:
@@ -117,6 +123,11 @@ def _outputs(graph: Graph, product: Product, states: dict[int, Value], mask: Val
     if product.task == "hidden states":
         return [states[layer] for layer in product.layers]
     state = states[product.layers[0]]
+    if product.stack is not None:
+        parts = [pooled(graph, state, mask, mode) for mode in product.stack.modes]
+        joined = graph.op("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
+        steps = [deepcopy(step).float() for step in product.stack.steps]
+        return [unit(graph, applied(graph, steps, joined))]
     if product.head is None:
         return [unit(graph, pooled(graph, state, mask, product.pooling or "mean"))]
     head = product.head
@@ -137,6 +148,8 @@ def described(model: onnx.ModelProto, product: Product, about: dict[str, str]) -
     entries = {"task": product.task, "layers": ",".join(map(str, product.layers))}
     if product.pooling is not None:
         entries |= {"pooling": product.pooling, "normalised": "true"}
+    if product.modules:
+        entries["modules"] = product.modules
     if product.head is not None and product.head.labels:
         entries["labels"] = json.dumps(product.head.labels, ensure_ascii=False)
     onnx.helper.set_model_props(model, entries | about)

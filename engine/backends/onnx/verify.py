@@ -13,6 +13,7 @@ from torch import Tensor
 from xtremely.engine.backends.onnx.outputs import CHOICE, IDS, MASK, TYPES, Product
 from xtremely.engine.backends.onnx.session import check_file, open_session
 from xtremely.engine.backends.packed import Packed
+from xtremely.engine.models.stack import pool_states
 from xtremely.engine.quantization.calibration_texts import sample
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokens
@@ -87,6 +88,10 @@ class Trial:
         state = states[product.layers[0]]
         if product.head is not None:
             return [product.head(state, batch).numpy()]
+        if product.stack is not None:
+            modes = product.stack.modes
+            parts = [pool_states(state, batch.layout, mode) for mode in modes]
+            return [normalise(product.stack(torch.cat(parts, dim=1))).numpy()]
         if product.task == "embedding":
             return [normalise(pool_ref(state, batch.layout, product.pooling or "mean")).numpy()]
         return [states[layer].numpy() for layer in product.layers]

@@ -9,13 +9,13 @@ from xtremely.engine.backends.onnx.export import BOUNDS
 from xtremely.engine.backends.onnx.session import PROVIDERS
 from xtremely.engine.backends.select import BACKENDS
 from xtremely.engine.models.encoder import PRECISIONS
+from xtremely.engine.runtime import ENGINE_POOLINGS
 from xtremely.eval.cli.exporting import HEADS
 from xtremely.eval.cli.main import app
 from xtremely.eval.mining.gold import TUNED
 from xtremely.eval.run.planning import CENTRINGS, PROFILES
 from xtremely.eval.training import recipe
 from xtremely.kernels.inspection import TARGETS
-from xtremely.kernels.pooling import POOLINGS
 from xtremely.kernels.spec import TYPES
 from xtremely.retrieval.margin import MARGINS
 from xtremely.retrieval.mining import RETRIEVALS
@@ -26,8 +26,8 @@ PRIVATE = re.compile(r"\b(cells?|piles?|effort|of everything|never degrades|goes
 LEGAL = {
     "encode --backend": (*BACKENDS, *PROVIDERS),
     "encode --precision": PRECISIONS,
-    "encode --pooling": POOLINGS,
-    "eval --pooling": POOLINGS,
+    "encode --pooling": ENGINE_POOLINGS,
+    "eval --pooling": ENGINE_POOLINGS,
     "eval --centring": CENTRINGS,
     "eval --profile": PROFILES,
     "export --precision": BOUNDS,
