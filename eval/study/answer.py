@@ -42,17 +42,20 @@ def begun(analysis: Json) -> bool:
     )
 
 
-def rows(about: Json) -> list[tuple[str, list[tuple[str, list[Json], Json | None]]]]:
+def rows(
+    about: Json, contrasts: Sequence[Json]
+) -> list[tuple[str, list[tuple[str, list[Json], Json | None]]]]:
     """The rows of an answer by group: target tasks first, then retrieval.
 
     Args:
         about: an analysis of ``contrasts``, such as its ``all runs``.
+        contrasts: those of its contrasts that are shown.
 
     Returns:
-        For each group its title and rows: a row's title, the difference of every primary contrast,
-        and the comparison that they come from; None for an average.
+        For each group its title and rows: a row's title, the difference of every contrast, and the
+        comparison that they come from; None for an average.
     """
-    contrasts, compared = primary(about), about["comparisons"]
+    compared = about["comparisons"]
     tasks = [one["task"] for one in compared]
 
     def average(scope: str) -> list[Json]:
@@ -145,20 +148,24 @@ def _sentence(contrast: Json, smallest: float) -> str:
 
 
 def _table(about: Json, smallest: float) -> Iterator[str]:
-    """A row for every test: the reference's scores, and the contrasts."""
-    contrasts = primary(about)
-    reference = contrasts[0]["name"].split(" - ")[1]
-    name = arm_name(reference)
-    yield f"Differences in points. English and mean elsewhere: scores of the runs with {name}.\n"
+    """A row for every test: the reference's scores, the contrasts, what the phase itself did."""
+    reference = primary(about)[0]["name"].split(" - ")[1]
+    itself = f"{reference} - {UNTRAINED}"
+    last = [one for one in about["contrasts"] if one["name"] == itself and not one["primary"]]
+    yield "Differences in points. English and mean elsewhere: scores of the runs with"
+    yield f"{arm_name(reference)}.\n"
     yield from lines(
-        ["test", "English", "mean elsewhere", *(" − ".join(sides(one)) for one in contrasts)],
+        [
+            *("test", "English", "mean elsewhere"),
+            *(" − ".join(sides(one)) for one in (*primary(about), *last)),
+        ],
         (
             [
                 title,
                 *_levels(comparison, reference),
                 *(told(difference, smallest) for difference in differences),
             ]
-            for _, group in rows(about)
+            for _, group in rows(about, [*primary(about), *last])
             for title, differences, comparison in group
         ),
     )
@@ -197,14 +204,14 @@ def _study(analysis: Json, y: int) -> tuple[list[str], int]:
     y += ROW
     parts.append(_text(8, y, state(analysis), 'fill="#555"'))
     y += ROW
-    for group, found in rows(analysis["all runs"]):
+    contrasts = primary(analysis["all runs"])
+    for group, found in rows(analysis["all runs"], contrasts):
         ends = [end for _, many, _ in found for one in many for end in _ends(one)]
         extent = 1.1 * max([2 * smallest, *map(abs, ends)])
         parts += _axis(group, y + ROW, smallest, extent, _height(found))
         y += 2 * ROW
         for title, differences, _ in found:
             parts.append(_text(8, y + ROW, title))
-            contrasts = primary(analysis["all runs"])
             if all(one["value"] is None for one in differences):
                 y += ROW
                 parts.append(_text(LABEL + AXIS + GAP, y, "not run yet", 'fill="#555"'))

@@ -70,7 +70,10 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
     cells: dict[str, Json] = {}
     failed: dict[str, str] = {}
     missing: list[str] = []
+    titles = [title for grid in grids for title in {part.title for part in grid.parts}]
     for grid, part in ((one, part) for one in grids for part in one.parts):
+        if titles.count(part.title) > 1:  # in another grid, too
+            part = replace(part, title=f"{part.title} ({grid.name})")
         found: list[tuple[StudyCell, Result]] = []
         for cell in part.cells:
             of_cell = by_declaration.get(_key(cell.declaration))

@@ -51,7 +51,9 @@ def test_a_finished_study_is_decided_in_words(whole):
     assert english == f"{levels['English']:.1f}" and elsewhere == f"{levels['zero-shot']:.1f}"
     assert float(english) == pytest.approx(90, abs=0.2)
     assert float(elsewhere) == pytest.approx(71, abs=0.2)
-    assert ["better" in one for one in differences] == [True, False]
+    assert ["better" in one for one in differences] == [True, False, False]
+    assert "| Mandarin − English | Arabic − English | English − no intermediate phase |" in text
+    assert float(differences[2].split(" ")[0]) == pytest.approx(1, abs=0.2)
 
 
 def test_one_seed_decides_nothing(first):
@@ -59,7 +61,7 @@ def test_one_seed_decides_nothing(first):
     assert "**intermediate: not decided.**\n6 of 118 cells are finished." in text
     assert "have 1 seed so far" in text
     assert re.search(r"English: \+\d\.\d, too few seeds \(1\) \(on average over 1 of 6", text)
-    assert text.count("| not run yet | not run yet |") == 10
+    assert text.count("| not run yet | not run yet | not run yet |") == 10
     assert "(+" not in text and "better" not in text, "no interval and no verdict"
 
 

@@ -78,6 +78,8 @@ def test_parts_of_two_grids_that_have_one_name_are_told_apart(study):
     tasks = found["overview"]["tasks"]
     assert tasks == ["e5-small-4bit, ner, ner: panx", "e5-small-4bit, again, ner: panx"]
     assert [number for number, _ in maps(found["tables"])] == [1, 2]
+    titles = [table["title"] for table in found["tables"]]
+    assert titles == ["Names (ner)", "Names (again)"]
 
 
 def test_the_overview_does_not_mix_intermediate_and_target_training(study, request):
