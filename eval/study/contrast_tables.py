@@ -31,7 +31,7 @@ def contrast_lines(analyses: Iterable[Json]) -> Iterator[str]:
 def _analysis(about: Json) -> Iterator[str]:
     primary = [one for one in about["contrasts"] if one["primary"]]
     yield "Primary contrasts, intervals and p after Holm's correction on the average over tasks:\n"
-    yield from _lines(
+    yield from lines(
         [
             *("contrast", "average over", "difference", "level", "p"),
             *("detectable", "seeds", "than of interest"),
@@ -52,7 +52,7 @@ def _analysis(about: Json) -> Iterator[str]:
         yield "Why we cannot tell: " + "; ".join(reasons) + ".\n"
     yield "All contrasts on averages over at least two tasks; secondary ones are not corrected and"
     yield f"have intervals of {100 * LEVEL:g} %:\n"
-    yield from _lines(
+    yield from lines(
         ["contrast", "tasks", "on average", "and retrieval", "recovered tasks only"],
         (
             [
@@ -66,31 +66,39 @@ def _analysis(about: Json) -> Iterator[str]:
     )
     yield "Means over all tasks that a kind of run was tested on, over the languages that none was"
     yield "trained on:\n"
-    yield from _lines(
+    yield from lines(
         ["runs", "tasks", "on average", "and retrieval"],
         (
             [
                 arm,
                 str(sum(arm in of["arms"] and not of["layer"] for of in about["comparisons"])),
-                *map(_number, means.values()),
+                *map(number, means.values()),
             ]
             for arm, means in about["averages"].items()
         ),
     )
-    for number, of in enumerate(about["comparisons"]):
+    waiting = [one for one in about["comparisons"] if not one["arms"]]
+    if waiting:
+        names = "; ".join(f"{one['title']}: {one['task']}" for one in waiting)
+        yield f"Not run yet: {names}.\n"
+    for place, of in enumerate(about["comparisons"]):
+        if of in waiting:
+            continue
         at = f", layer {of['layer']}" if of["layer"] else ""
-        yield f"{of['title']}: {of['task']}, {of['metric']}{at}; means over {len(of['languages'])}"
-        yield "languages.\n" if at else "languages that no run was trained on.\n"
-        each = {one["name"]: one["each"][number] for one in about["contrasts"]}
-        yield from _lines(
-            ["runs", "seeds", "English", "recovered", "mean", "less en", "less none"],
+        yield f"**{of['title']}: {of['task']}**, {of['metric']}{at}. Rows: runs by their"
+        count = len(of["languages"])
+        yield f"intermediate phase. The mean is over {count} language{'' if count == 1 else 's'}"
+        yield "of the test.\n" if of["retrieval"] else "that no run was trained on.\n"
+        each = {one["name"]: one["each"][place] for one in about["contrasts"]}
+        yield from lines(
+            ["runs", "seeds", "English", "recovered", "mean", "minus en", "minus none"],
             (
                 [
                     arm,
                     str(row["seeds"]),
-                    _number(row["English"]),
+                    number(row["English"]),
                     {True: "yes", False: "no", None: "–"}[row["recovered"]],
-                    _number(row["zero-shot"]),
+                    number(row["zero-shot"]),
                     said(each.get(f"{arm} - en")),
                     said(each.get(f"{arm} - none")),
                 ]
@@ -106,7 +114,7 @@ def _told(difference: Json) -> list[str]:
         interval(difference),
         f"{100 * level:.4g} %" if level else "–",
         "–" if p is None else f"{p:.4f}",
-        _number(difference["detectable"]),
+        number(difference["detectable"]),
         str(difference["seeds"]),
         difference["verdict"],
     ]
@@ -129,11 +137,12 @@ def interval(difference: Json) -> str:
     return told
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A score as shown in tables."""
     return "–" if value is None else f"{value:.1f}"
 
 
-def _lines(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+def lines(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
     """A Markdown table."""
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"

@@ -97,9 +97,9 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
     """The analysis of every grid that names contrasts, for each of its models.
 
     Returns:
-        For each: ``grid``, ``model``, ``smallest``, ``failed`` (cell -> title, for runs that learnt
-        nothing in the target or intermediate phase), ``all runs`` and, where some failed,
-        ``runs that learnt``; see ``_analysis``.
+        For each: ``grid``, ``model``, ``smallest``, ``finished`` of ``cells`` (their numbers),
+        ``failed`` (cell -> title, for runs that learnt nothing in the target or intermediate
+        phase), ``all runs`` and, where some failed, ``runs that learnt``; see ``_analysis``.
     """
     known = {_key(result["identity"]): result for result in results}
     found = []
@@ -114,6 +114,8 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
                 "grid": grid.name,
                 "model": model,
                 "smallest": grid.smallest_difference,
+                "finished": len(runs),
+                "cells": len(cells),
                 "failed": {r["name"]: cell.title for cell, r in runs if r["name"] in failed},
                 "all runs": _analysis(grid, cells, runs),
             }
@@ -138,11 +140,11 @@ def _analysis(grid: Grid, cells: list[StudyCell], runs: Runs) -> Json:
     """The analysis of some runs.
 
     Returns:
-        ``comparisons``: title, task, metric and layer of each, and ``arms``: seeds, score in
-        English, zero-shot mean over the languages that no arm was trained on, whether English
-        recovered. ``averages``: arm -> mean over its tasks, with and without retrieval, None where
-        a task is unfinished. ``contrasts``: name of each, whether it is primary, ``averages`` and
-        ``each`` comparison; see ``_difference``.
+        ``comparisons``: title, task, metric, layer and ``retrieval`` of each, and ``arms``: seeds,
+        score in English, zero-shot mean over the languages that no arm was trained on, whether
+        English recovered. ``averages``: arm -> mean over its tasks, with and without retrieval,
+        None where a task is unfinished. ``contrasts``: name of each, whether it is primary,
+        ``averages`` and ``each`` comparison; see ``_difference``.
     """
     every = [*_compared(cells, runs)]
     first: dict[str, Comparison] = {}
@@ -185,6 +187,7 @@ def _analysis(grid: Grid, cells: list[StudyCell], runs: Runs) -> Json:
                 "task": one.task,
                 "metric": one.metric,
                 "layer": one.layer,
+                "retrieval": not one.target,
                 "languages": [*one.languages(*one.scores)],
                 "arms": {arm: _row(one, arm) for arm in one.scores},
             }
@@ -225,7 +228,8 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
             metrics = scores[place]["metrics"] if place < len(scores) else {}
             shown = [name for name in shown_metrics(task, metrics) if metrics[name]]
             if shown:
-                one.metric, by_layer = shown[0], metrics[shown[0]]
+                one.metric = task.metric if task.metric in shown else shown[0]  # XTREME's own
+                by_layer = metrics[one.metric]
                 one.layer = [*by_layer][-1]
                 one.scores.setdefault(arm, {})[seed] = by_layer[one.layer]
     yield from found.values()
@@ -276,7 +280,8 @@ def _difference(several: list[Comparison], ones: str, others: str, smallest: flo
     }
     reasons = [f"not finished: {one.title}, {one.task}" for one in left_out]
     if len(seeds) < MIN_SEEDS:
-        reasons.append(f"{len(seeds)} seeds, a statement needs {MIN_SEEDS}")
+        several = "" if len(seeds) == 1 else "s"
+        reasons.append(f"{len(seeds)} seed{several}, a statement needs {MIN_SEEDS}")
     for one in there:
         states = {arm: one.recovered(arm) for arm in (ones, others)}
         reasons += [

@@ -1,4 +1,4 @@
-"""Geometry of a study's figures: a forest plot of contrasts, and a heat map for every task."""
+"""What a study's page draws and how it names sources: a heat map for every task."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from xtremely.eval.data.languages import language
-from xtremely.eval.study.contrast_tables import interval
 from xtremely.eval.study.findings import own_languages
 from xtremely.eval.study.grid import UNTRAINED
 
 Json = dict[str, Any]
 
-HALF = 50.0  # per cent of the width: position of the axis's zero
 CHARACTER, SPACE = 6.4, 14  # pixels: per character of a row's name in a heat map, and around it
 
 
@@ -35,7 +33,7 @@ def maps(tables: Iterable[Json]) -> Iterator[tuple[int, Json]]:
     """The tables that the page draws: the first of every task in every part, with its number."""
     seen = set()
     for number, table in enumerate(tables, start=1):
-        about = (table["model"], table["part"], table["task"])
+        about = (table["grid"], table["model"], table["part"], table["task"])
         if about not in seen:
             seen.add(about)
             yield number, table
@@ -44,54 +42,3 @@ def maps(tables: Iterable[Json]) -> Iterator[tuple[int, Json]]:
 def label_width(table: Json) -> int:
     """Pixels that the names of a table's rows need."""
     return round(SPACE + CHARACTER * max(len(source_name(source)) for source in table["rows"]))
-
-
-def forest(about: Json, smallest: float) -> Json:
-    """The positions of a forest plot's marks, in per cent of its width, with zero in the middle.
-
-    Args:
-        about: an analysis of ``contrasts``, such as its ``all runs``.
-        smallest: the smallest difference of interest, in points.
-
-    Returns:
-        ``band``: left end and width of the differences below the smallest of interest;
-        ``extent``: points from zero to either end; ``rows``: for each primary contrast that has a
-        value, its name, what it is averaged over, its position ``at``, ``left`` and ``width`` of
-        its interval, ``text`` and ``verdict``.
-    """
-    shown = [
-        (contrast["name"], scope, difference)
-        for contrast in about["contrasts"]
-        if contrast["primary"]
-        for scope, difference in contrast["averages"].items()
-        if difference["value"] is not None
-    ]
-    ends = [smallest, *(abs(end) for _, _, difference in shown for end in _ends(difference))]
-    extent = 1.05 * max(ends)
-
-    def place(points: float) -> float:
-        return HALF + HALF * points / extent
-
-    rows = []
-    for name, scope, difference in shown:
-        low, high = _ends(difference)
-        rows.append(
-            {
-                "name": name,
-                "scope": scope,
-                "at": place(difference["value"]),
-                "left": place(low),
-                "width": place(high) - place(low),
-                "text": interval(difference),
-                "verdict": difference["verdict"],
-            }
-        )
-    band = {"left": place(-smallest), "width": place(smallest) - place(-smallest)}
-    return {"band": band, "extent": extent, "rows": rows}
-
-
-def _ends(difference: Json) -> tuple[float, float]:
-    """The ends of a difference's interval; both are its value if it has no interval."""
-    around = difference["interval"]
-    value = difference["value"]
-    return (around["low"], around["high"]) if around else (value, value)

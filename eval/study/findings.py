@@ -70,7 +70,10 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
     cells: dict[str, Json] = {}
     failed: dict[str, str] = {}
     missing: list[str] = []
-    for part in (part for grid in grids for part in grid.parts):
+    titles = [title for grid in grids for title in {part.title for part in grid.parts}]
+    for grid, part in ((one, part) for one in grids for part in one.parts):
+        if titles.count(part.title) > 1:  # in another grid, too
+            part = replace(part, title=f"{part.title} ({grid.name})")
         found: list[tuple[StudyCell, Result]] = []
         for cell in part.cells:
             of_cell = by_declaration.get(_key(cell.declaration))
@@ -81,11 +84,11 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
             cells[of_cell["name"]] = _described(cell, of_cell)
         for model in dict.fromkeys(cell.model for cell, _ in found):
             own = [(cell, result) for cell, result in found if cell.model == model]
-            tables += _tables(part, model, own)
+            tables += _tables(grid.name, part, model, own)
             learnt = [(cell, result) for cell, result in own if result["name"] not in failures]
             if learnt and len(learnt) < len(own):
                 title = f"{part.title}, runs that learnt"
-                tables += _tables(replace(part, title=title), model, learnt)
+                tables += _tables(grid.name, replace(part, title=title), model, learnt)
             failed |= {
                 result["name"]: cell.title for cell, result in own if (cell, result) not in learnt
             }
@@ -101,14 +104,22 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
 def overview(tables: list[Json]) -> Json:
     """Every source over all tasks, each by its first metric.
 
+    Tables of intermediate phases are left out where there are others: the same source then means
+    two things.
+
     Returns:
-        ``tasks``: titles; ``rows``: source -> ``means`` (task -> zero-shot mean), ``mean`` over the
-        source's tasks, ``less English``: mean over tasks of the paired differences from English,
-        and ``compared``: number of these tasks.
+        ``tasks``: titles; ``rows``: source -> ``means`` (task -> zero-shot mean), ``English`` (task
+        -> score in English), ``mean`` over the source's tasks, ``less English``: mean over tasks of
+        the paired differences from English, and ``compared``: number of these tasks.
     """
     first: dict[str, Json] = {}
-    for table in tables:
-        first.setdefault(f"{table['model']}, {table['part']}: {table['task']}", table)
+    alike = [table for table in tables if not table["intermediate"]] or tables
+    places = {(table["grid"], table["part"]) for table in alike}
+    parts = [part for _, part in places]
+    for table in alike:
+        part = table["part"]
+        where = part if parts.count(part) == 1 else f"{table['grid']}, {part}"
+        first.setdefault(f"{table['model']}, {where}: {table['task']}", table)
     sources = dict.fromkeys(source for table in first.values() for source in table["rows"])
     rows = {}
     for source in sources:
@@ -119,6 +130,7 @@ def overview(tables: list[Json]) -> Json:
         less = [gap["value"] for gap in gaps if gap]
         rows[source] = {
             "means": means,
+            "English": {name: row["values"].get("en") for name, row in own.items()},
             "mean": _mean(means.values()),
             "less English": _mean(less),
             "compared": len(less),
@@ -152,7 +164,9 @@ def _described(cell: StudyCell, result: Result) -> Json:
     }
 
 
-def _tables(part: GridPart, model: str, found: list[tuple[StudyCell, Result]]) -> Iterator[Json]:
+def _tables(
+    grid: str, part: GridPart, model: str, found: list[tuple[StudyCell, Result]]
+) -> Iterator[Json]:
     """A table for each metric of each test."""
     tests = dict.fromkeys(test.task for cell, _ in found for test in cell.tests)
     for name in tests:
@@ -164,7 +178,7 @@ def _tables(part: GridPart, model: str, found: list[tuple[StudyCell, Result]]) -
         ]
         task = find_task(name)
         for metric in shown_metrics(task, scored[0][2]["metrics"]):
-            yield _table(part, model, task, metric, scored)
+            yield {"grid": grid, **_table(part, model, task, metric, scored)}
 
 
 def shown_metrics(task: Task, there: Iterable[str]) -> list[str]:
@@ -186,6 +200,7 @@ def _table(
     table: Json = {
         "part": part.name,
         "title": part.title,
+        "intermediate": any(cell.before for cell in part.cells),
         "model": model,
         "task": task.name,
         "metric": metric,

@@ -16,16 +16,16 @@ TABLES = ("position_keys", "position_queries", "bias")
 
 def made(lengths=LENGTHS, tables=TABLES, precision=torch.float32):
     """The function's arguments, with a row of the tables drawn for every distance."""
-    dice = torch.Generator().manual_seed(3)
+    rng = torch.Generator().manual_seed(3)
     shapes = dict.fromkeys(TABLES, (ROWS, HEADS * DIM)) | {"bias": (ROWS, HEADS)}
-    qkv = torch.randn(sum(lengths), 3 * HEADS * DIM, generator=dice).to(precision)
-    held = {name: torch.randn(shapes[name], generator=dice).to(precision) for name in TABLES}
+    qkv = torch.randn(sum(lengths), 3 * HEADS * DIM, generator=rng).to(precision)
+    held = {name: torch.randn(shapes[name], generator=rng).to(precision) for name in TABLES}
     return {
         "qkv": qkv,
         "layout": Layout(lengths),
         "heads": HEADS,
         "scale": 0.3,
-        "buckets": torch.randint(ROWS, (2 * POSITIONS - 1,), generator=dice),
+        "buckets": torch.randint(ROWS, (2 * POSITIONS - 1,), generator=rng),
         **{name: held[name] for name in tables},
     }
 

@@ -2,67 +2,22 @@
 
 import json
 
-import numpy as np
 import pytest
+from study_results import GAIN, made, value
 
 from xtremely.eval.study.contrast_tables import contrast_lines
 from xtremely.eval.study.contrasts import contrasts, verdict
 from xtremely.eval.study.failed import names_of_failed
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.report import write_study_report
-from xtremely.eval.tasks.task import RetrievalRules, find_task
 from xtremely.kernels.guard import InputError, UsageError
 
-LANGUAGES = ("en", "zh", "ar", "ru", "de", "fr", "fi", "ko", "sw", "te")
 TRUE_LABELS = ("pos", "after", "names", "answers", "paraphrases", "answers-690")
-# So many points better than without an intermediate phase.
-GAIN = {"none": 0.0, "en": 1.0, "zh": 5.0, "ar": 1.2, "ru": 0.0, "en+zh+ar": 2.0}
 
 
 @pytest.fixture(scope="module")
 def grid(request):
     return read_grid(request.config.rootpath / "studies" / "intermediate.toml")
-
-
-def value(cell, task, code):
-    """A score whose differences between sources are ``GAIN`` and a little noise."""
-    rng = np.random.default_rng([cell.seed, *map(ord, cell.source + task + code)])
-    if task == "xnli":
-        return 33.0 if cell.part == "after-shuffled" else 60.0
-    base = 90.0 if code == "en" else 70.0
-    gain = 0.0 if cell.part == "pos-shuffled" or code == "en" else GAIN[cell.source]
-    return base + gain + rng.normal(0, 0.1)
-
-
-def made(cell, value=value):
-    """A result of a cell."""
-    scores = []
-    for test in cell.tests:
-        task = find_task(test.task)
-        codes = [c for c in LANGUAGES if c in task.languages]
-        metric, layers = task.metric, [""]
-        if isinstance(task.rules, RetrievalRules):
-            metric = f"{task.metric}, {task.rules.direction}, {task.rules.scoring}"
-            layers = ["0", "12"]
-        elif task.name == "udpos":
-            metric = "accuracy"
-        elif task.kind == "span":
-            metric = "f1"
-        values = {code: value(cell, task.name, code) for code in codes}
-        by_layer = dict.fromkeys(layers, values)
-        about = {code: {"split": "test", "n": 9} for code in codes}
-        scores.append({"task": task.name, "languages": about, "metrics": {metric: by_layer}})
-    record = {"dev": {}, "seconds": 1.0, "steps": 1, "reused": False}
-    return {
-        "name": f"{cell.part}.{cell.source}.{cell.seed}",
-        "identity": json.loads(json.dumps(cell.declaration, sort_keys=True)),
-        "scores": scores,
-        "training": [dict(record) for _ in cell.phases],
-        "evaluation": {
-            **{"seconds": 1.0, "tokens": 1, "device": "cpu", "backend": "torch"},
-            **{"precision": "fp32", "versions": {}},
-        },
-    }
 
 
 def analysed(grid, results):

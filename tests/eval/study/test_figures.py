@@ -6,59 +6,29 @@ from pathlib import Path
 import pytest
 
 from xtremely.eval.study.cells import collected
-from xtremely.eval.study.figures import forest, label_width, maps, parts
+from xtremely.eval.study.figures import label_width, maps, parts
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.report import write_study_report
 
 ROOT = Path(__file__).parents[3]
 
 
-def difference(value, low=None, high=None, verdict="larger"):
-    around = None if low is None else {"low": low, "high": high, "level": 0.95}
-    return {"value": value, "interval": around, "verdict": verdict}
-
-
-def contrast(name, primary=True, **averages):
-    return {"name": name, "primary": primary, "averages": averages}
-
-
-def test_marks_stand_where_their_points_are():
-    about = {"contrasts": [contrast("zh - en", tasks=difference(-5.0, -20.0, 10.0))]}
-    plot = forest(about, smallest=2.0)
-    assert plot["extent"] == pytest.approx(21.0)  # the farthest end and a little more
-    (row,) = plot["rows"]
-    assert row["at"] == pytest.approx(50 - 50 * 5 / 21)
-    assert row["left"] == pytest.approx(50 - 50 * 20 / 21)
-    assert row["left"] + row["width"] == pytest.approx(50 + 50 * 10 / 21)
-    assert plot["band"]["left"] == pytest.approx(50 - 50 * 2 / 21)
-    assert plot["band"]["width"] == pytest.approx(50 * 4 / 21)
-    assert row["text"] == "-5.0 (-20.0 to +10.0)" and row["verdict"] == "larger"
-
-
-def test_only_primary_contrasts_with_a_value_are_drawn():
-    shown = contrast("zh - en", tasks=difference(1.0), retrieval=difference(None))
-    hidden = contrast("ru - en", primary=False, tasks=difference(50.0))
-    plot = forest({"contrasts": [shown, hidden]}, smallest=2.0)
-    assert [(row["name"], row["scope"], row["width"]) for row in plot["rows"]] == [
-        ("zh - en", "tasks", 0.0)
-    ]
-    assert plot["extent"] == pytest.approx(2.1)
-
-
 def test_one_map_is_drawn_of_every_task_in_its_first_metric():
-    keys = ("model", "part", "task", "title", "metric")
+    keys = ("grid", "model", "part", "task", "title", "metric")
     rows = [
-        ("m", "pos", "udpos", "Parts", "accuracy"),
-        ("m", "pos", "udpos", "Parts", "f1"),
-        ("m", "pos", "udpos", "Parts, runs that learnt", "accuracy"),
-        ("m", "qa", "xquad", "Answers", "f1"),
+        ("g", "m", "pos", "udpos", "Parts", "accuracy"),
+        ("g", "m", "pos", "udpos", "Parts", "f1"),
+        ("g", "m", "pos", "udpos", "Parts, runs that learnt", "accuracy"),
+        ("g", "m", "qa", "xquad", "Answers", "f1"),
+        ("h", "m", "pos", "udpos", "Parts of another grid", "accuracy"),
     ]
     tables = [dict(zip(keys, row, strict=True)) for row in rows]
-    assert [number for number, _ in maps(tables)] == [1, 4]
+    assert [number for number, _ in maps(tables)] == [1, 4, 5]
     assert {title: [n for n, _ in own] for title, own in parts(tables).items()} == {
         "Parts": [1, 2],
         "Parts, runs that learnt": [3],
         "Answers": [4],
+        "Parts of another grid": [5],
     }
 
 

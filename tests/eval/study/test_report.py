@@ -2,12 +2,15 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from study_results import made
 
 from xtremely.eval.study.cells import cell_name, collected
 from xtremely.eval.study.failed import has_learnt
+from xtremely.eval.study.figures import maps
 from xtremely.eval.study.findings import findings
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.report import write_study_report
@@ -67,6 +70,28 @@ def test_a_grid_is_reported_on_once(study, tmp_path):
     with pytest.raises(InputError, match="two grids are called ner; name each grid once"):
         write_study_report([grid, grid], results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_two_grids_that_have_one_name_are_told_apart(study):
+    grid, results = study
+    found = findings([grid, replace(grid, name="again")], results)
+    tasks = found["overview"]["tasks"]
+    assert tasks == ["e5-small-4bit, ner, ner: panx", "e5-small-4bit, again, ner: panx"]
+    assert [number for number, _ in maps(found["tables"])] == [1, 2]
+    titles = [table["title"] for table in found["tables"]]
+    assert titles == ["Names (ner)", "Names (again)"]
+
+
+def test_the_overview_does_not_mix_intermediate_and_target_training(study, request):
+    """ "en" is the language of the target's data in one study, of the intermediate phase's in the
+    other.
+    """
+    path = request.config.rootpath / "studies" / "intermediate.toml"
+    between = read_grid(path)
+    more = [made(cell) for cell in between.cells if cell.part == "names"]
+    tasks = findings([between, study[0]], [*study[1], *more])["overview"]["tasks"]
+    assert tasks == ["e5-small-4bit, ner: panx"]
+    assert findings([between], more)["overview"]["tasks"] == ["e5-small-4bit, names: panx"]
 
 
 def test_scores_that_a_result_lacks(study):

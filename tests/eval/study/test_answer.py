@@ -1,0 +1,175 @@
+"""A study's answer: its picture, paragraph and table, from made-up results of the shipped grid."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from study_results import made, value
+
+from xtremely.eval.study import answer
+from xtremely.eval.study.answer import answer_lines, answer_picture, begun, judged, told
+from xtremely.eval.study.contrasts import contrasts
+from xtremely.eval.study.grid import read_grid
+from xtremely.eval.study.report import write_study_report
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def grid(request):
+    return read_grid(request.config.rootpath / "studies" / "intermediate.toml")
+
+
+def analysed(grid, wanted=lambda cell: True):
+    (found,) = contrasts([grid], [made(cell) for cell in grid.cells if wanted(cell)])
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(grid):
+    return analysed(grid)
+
+
+@pytest.fixture(scope="module")
+def first(grid):
+    """One seed of parts of speech, as a study begins."""
+    return analysed(grid, lambda cell: cell.seed == 1 and cell.part == "pos")
+
+
+def test_a_finished_study_is_decided_in_words(whole):
+    """In the made-up results Mandarin is 4 points better than English and Arabic 0.2."""
+    text = "\n".join(answer_lines([whole]))
+    assert text.startswith("**intermediate: decided.**\n118 of 118 cells are finished.")
+    assert "have 3 seeds so far; a statement needs 3." in text
+    mandarin = r"Mandarin instead of English: \+[34]\.\d \(.*\), more than 2 better \(on average"
+    arabic = r"Arabic instead of English: \+0\.\d \(.*\), less than 2 either way \(on average"
+    assert re.search(mandarin + " over 6 of 6 tasks", text)
+    assert re.search(arabic + " over 6 of 6 tasks", text)
+    (row,) = re.findall(r"^\| udpos \| (.*) \|$", text, re.M)
+    english, elsewhere, *differences = row.split(" | ")
+    levels = whole["all runs"]["comparisons"][0]["arms"]["en"]
+    assert english == f"{levels['English']:.1f}" and elsewhere == f"{levels['zero-shot']:.1f}"
+    assert float(english) == pytest.approx(90, abs=0.2)
+    assert float(elsewhere) == pytest.approx(71, abs=0.2)
+    assert ["better" in one for one in differences] == [True, False, False]
+    assert "| Mandarin − English | Arabic − English | English − no intermediate phase |" in text
+    assert float(differences[2].split(" ")[0]) == pytest.approx(1, abs=0.2)
+
+
+def test_one_seed_decides_nothing(first):
+    text = "\n".join(answer_lines([first]))
+    assert "**intermediate: not decided.**\n6 of 118 cells are finished." in text
+    assert "have 1 seed so far" in text
+    assert re.search(r"English: \+\d\.\d, too few seeds \(1\) \(on average over 1 of 6", text)
+    assert text.count("| not run yet | not run yet | not run yet |") == 10
+    assert "(+" not in text and "better" not in text, "no interval and no verdict"
+
+
+def test_the_picture_has_intervals_where_there_are_seeds(whole, first):
+    for found, solid in ((whole, True), (first, False)):
+        picture = ElementTree.fromstring(answer_picture([found]))
+        dots = [one.get("fill") for one in picture.iter(f"{SVG}circle")]
+        assert len(dots) == (26 if solid else 6), "two contrasts of each row with a value"
+        assert all((colour == "white") is not solid for colour in dots)
+        ranges = [one for one in picture.iter(f"{SVG}line") if one.get("stroke-width") == "3"]
+        assert len(ranges) == (26 if solid else 0)
+        words = [one.text for one in picture.iter(f"{SVG}text")]
+        assert ("not run yet" in words) is not solid
+        assert any("too few seeds" in word for word in words) is not solid
+
+
+def test_marks_stand_where_their_points_are(monkeypatch):
+    """By hand: an axis from 100 to 300 for -20 to +20 points."""
+    monkeypatch.setattr(answer, "LABEL", 100)
+    monkeypatch.setattr(answer, "AXIS", 200)
+    around = {"low": -10.0, "high": 15.0, "level": 0.95}
+    one = {"value": 5.0, "interval": around, "verdict": "cannot tell", "seeds": 3}
+    line, dot = map(ElementTree.fromstring, answer._mark(one, 0, 20.0, "red"))
+    assert (line.get("x1"), line.get("x2"), dot.get("cx")) == ("150.0", "275.0", "225.0")
+    band = answer._axis("", 0, 2.0, 20.0, 10)[4]
+    assert ElementTree.fromstring(band).get("x") == "190.0"
+    assert ElementTree.fromstring(band).get("width") == "20.0"
+
+
+def test_nothing_is_drawn_outside_the_picture(whole):
+    picture = ElementTree.fromstring(answer_picture([whole, whole]))
+    width, height = map(float, picture.get("viewBox").split()[2:])
+    for one in picture.iter():
+        for key, most in (("cx", width), ("x", width), ("x2", width), ("cy", height)):
+            assert 0 <= float(one.get(key) or 0) <= most
+        if one.tag == f"{SVG}text":
+            assert float(one.get("y")) <= height
+
+
+@pytest.mark.parametrize(
+    ("verdict", "points", "seeds", "words"),
+    [
+        ("larger", 3.0, 3, "more than 2 better"),
+        ("larger", -3.0, 3, "more than 2 worse"),
+        ("smaller", -0.1, 3, "less than 2 either way"),
+        ("cannot tell", 3.0, 3, "cannot tell"),
+        ("cannot tell", 3.0, 2, "too few seeds (2)"),
+    ],
+)
+def test_verdicts_in_words(verdict, points, seeds, words):
+    around = {"low": points - 1, "high": points + 1, "level": 0.95}
+    one = {"value": points, "verdict": verdict, "seeds": seeds, "interval": around}
+    assert judged(one, 2.0) == words
+    assert told(one, 2.0).endswith(f"), {words}")
+
+
+def test_english_that_has_not_recovered_stays_undecided(grid):
+    """Five points lost in English after Mandarin: however large the difference, no statement."""
+
+    def lost(cell, task, code):
+        away = 5.0 if cell.source == "zh" and code == "en" else 0.0
+        return value(cell, task, code) - away
+
+    (found,) = contrasts([grid], [made(cell, lost) for cell in grid.cells])
+    text = "\n".join(answer_lines([found]))
+    assert "not decided" in text
+    assert re.search(r"Mandarin instead of English: .*, cannot tell \(on average", text)
+    assert re.search(r"Arabic instead of English: .*, less than 2 either way", text)
+
+
+def test_runs_that_learnt_nothing_are_left_out_beside(grid):
+    """One Arabic phase learnt nothing: its runs are counted, and the answer is told both ways."""
+
+    def nothing(cell, task, code):
+        if (cell.source, cell.seed, task, cell.part) == ("ar", 3, "xnli", "after"):
+            return 34.0
+        return value(cell, task, code)
+
+    (found,) = contrasts([grid], [made(cell, nothing) for cell in grid.cells])
+    text = "\n".join(answer_lines([found]))
+    assert f"{len(found['failed'])} runs learnt nothing. Without them:" in text
+    with_them, _, without = text.partition("Without them:")
+    assert "Arabic instead of English" in with_them and "too few seeds (2)" in without
+
+
+def test_a_page_gets_its_answer_and_picture_in_their_place(grid, tmp_path):
+    results = [made(cell) for cell in grid.cells if cell.part == "pos" and cell.seed == 1]
+    for one in results:
+        one["evaluation"]["device"] = "cpu"
+    page = tmp_path / "STUDY.md"
+    page.write_text("Before\n<!-- answer -->\nold\n<!-- end of answer -->\nBetween\n"
+                    "<!-- tables -->\n<!-- end of tables -->\nAfter\n")  # fmt: skip
+    found = write_study_report([grid], results, tmp_path / "out", page)
+    text = page.read_text()
+    words = ("Before", "![", "(STUDY.svg)", "not decided", "Between", "## All tasks", "After\n")
+    places = [text.index(word) for word in words]
+    assert places == sorted(places) and "old" not in text
+    assert (tmp_path / "STUDY.svg").read_text() == answer_picture(found["contrasts"])
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert answer_picture(found["contrasts"], alone=False) in html
+    assert html.index('id="answer"') < html.index('id="maps"')
+
+
+def test_a_study_without_both_sides_says_so(grid, tmp_path):
+    results = [made(cell) for cell in grid.cells if cell.source == "none" and cell.part == "pos"]
+    page = tmp_path / "STUDY.md"
+    found = write_study_report([grid], results, tmp_path / "out", page)
+    assert not any(map(begun, found["contrasts"]))
+    assert "Nothing has been compared yet." in page.read_text()
+    assert not (tmp_path / "STUDY.svg").exists()
+    assert "no contrast has both of its sides yet" in (tmp_path / "out" / "report.html").read_text()
