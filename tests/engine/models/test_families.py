@@ -25,7 +25,7 @@ from xtremely.kernels.guard import InputError
 CPU = torch.device("cpu")
 TYPE = "ernie"  # which transformers can configure, but has no packed encoder
 BERTS = "bert, xlm-roberta, roberta, camembert"
-PACKED = f"{BERTS}, modernbert, deberta-v2"
+PACKED = f"{BERTS}, modernbert, deberta-v2, distilbert, electra, rembert, mpnet, xlm-roberta-xl"
 
 
 class Backwards(bert.Bert):
