@@ -12,7 +12,7 @@ from torch import Tensor
 from xtremely.engine.config_json import Count, Layers, Length
 from xtremely.engine.models import bert
 from xtremely.engine.models.config import EncoderConfig, require_packed
-from xtremely.engine.models.family import Family, Take, Weights
+from xtremely.engine.models.family import Family, Native, Take, Weights
 from xtremely.engine.models.head_forms import Form, by_kind
 from xtremely.files import documents
 
@@ -79,4 +79,17 @@ FAMILY = Family(
         state=_state,
     ),
     forms={"distilbert": by_kind(_FORM, _FORM)},
+    native=Native(
+        modern=False,
+        trial=EncoderConfig(
+            model_type="distilbert",
+            layers=2,
+            hidden=64,
+            heads=2,
+            intermediate=128,
+            vocabulary=50,
+            max_length=40,
+            eps=EPS,
+        ),
+    ),
 )

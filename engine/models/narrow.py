@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xtremely.engine.config_json import CONFIG, Count, Epsilon
 from xtremely.engine.models import bert
 from xtremely.engine.models.config import EncoderConfig, Sizes, require_packed, require_setting
-from xtremely.engine.models.family import Family, Take, Weights
+from xtremely.engine.models.family import Family, Native, Take, Weights
 from xtremely.engine.models.head_forms import POOLED, TOKENS, Form, by_kind, own_dense
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.text.batch import Batch
@@ -128,6 +128,24 @@ def _electra_form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
     return Form("cls", "classifier", dense, said.summary_activation or None)
 
 
+def _native(kind: str) -> Native[NarrowConfig]:
+    """How C++ runs a model type: the layers are BERT's, embeddings and projection run in torch."""
+    trial = NarrowConfig(
+        model_type=kind,
+        layers=2,
+        hidden=64,
+        heads=2,
+        intermediate=128,
+        vocabulary=50,
+        max_length=40,
+        eps=1e-12,
+        types=2,
+        embedding=24,
+        projected=True,
+    )
+    return Native(modern=False, trial=trial)
+
+
 ELECTRA = Family(
     model_types=("electra",),
     read=_read,
@@ -144,6 +162,7 @@ ELECTRA = Family(
         state=_state,
     ),
     read_form=_electra_form,
+    native=_native("electra"),
 )
 REMBERT = Family(
     model_types=("rembert",),
@@ -157,4 +176,5 @@ REMBERT = Family(
         state=_state,
     ),
     forms={"rembert": by_kind(POOLED, POOLED)},
+    native=_native("rembert"),
 )

@@ -12,7 +12,12 @@ from xtremely.kernels.guard import InputError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
-FAMILIES = {"bert": {}, "modernbert": {"local_attention": 20}}
+FAMILIES = {
+    "bert": {},
+    "modernbert": {"local_attention": 20},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_buckets": 16},
+    "xlm-roberta-xl": {},
+}
 
 
 @pytest.fixture(scope="module")

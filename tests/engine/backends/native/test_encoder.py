@@ -34,6 +34,9 @@ def batch_of(folder, texts, most=64):
     [
         ("bert", {}),
         ("xlm-roberta", {}),
+        ("distilbert", {"hidden_dim": 160}),
+        ("electra", {"embedding_size": 24}),
+        ("rembert", {"input_embedding_size": 24}),
         *(("modernbert", {"local_attention": tokens}) for tokens in (2, 16, 40, 128)),
         ("modernbert", {"mlp_bias": True, "attention_bias": True, "norm_bias": True}),
     ],
