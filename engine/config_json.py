@@ -108,11 +108,16 @@ def about(raw: dict[str, Any], where: Path) -> About:
 def position_offset(model_type: str, pad: int | None) -> int:
     """Unused rows at the start of a position table, as in RoBERTa-style models; 0 in others.
 
+    MPNet counts from padding id 1, whatever config.json says.
+
     Args:
         model_type: Hugging Face's name of the architecture.
         pad: the padding id of config.json; None if it is missing.
     """
-    return (1 if pad is None else pad) + 1 if model_type in ROBERTA_TYPES else 0
+    if model_type == "mpnet":
+        return 2
+    counted = model_type in (*ROBERTA_TYPES, "xlm-roberta-xl")
+    return (1 if pad is None else pad) + 1 if counted else 0
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,25 @@ def embedding_ref(
     """``embedding`` in plain torch."""
     ids = {"word_ids": word_ids, "position_ids": position_ids, "type_ids": type_ids}
     _checked(ids, {"words": words, "positions": positions, "types": types}, weight, bias)
+    x = lookup_ref(word_ids, position_ids, type_ids, words, positions, types)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def lookup_ref(
+    word_ids: Tensor,
+    position_ids: Tensor,
+    type_ids: Tensor,
+    words: Tensor,
+    positions: Tensor | None,
+    types: Tensor | None,
+) -> Tensor:
+    """The sum of ``embedding`` without its LayerNorm, [T, H], in plain torch."""
     x = F.embedding(word_ids, words)
     if types is not None:
         x = x + F.embedding(type_ids, types)
     if positions is not None:
         x = x + F.embedding(position_ids, positions)
-    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    return x
 
 
 def _checked(

@@ -197,14 +197,14 @@ def embedding_state(
         config: the encoder's configuration; without types no type table is taken.
         width: width of the embeddings.
         unused: unused rows at the start of the position table; None without such a table.
-        norm: width of the norm, by default that of the embeddings.
+        norm: width of the norm, by default that of the embeddings; 0 without a norm.
     """
     rows = {"words": config.vocabulary, "types": config.types}
     rows["positions"] = 0 if unused is None else config.max_length + unused
-    state = {}
+    state, normed = {}, width if norm is None else norm
     for ours, theirs in _EMBEDDINGS.items():
-        if rows.get(ours) != 0:
-            shape = (rows[ours], width) if ours in rows else (norm or width,)
+        shape = (rows[ours], width) if ours in rows else (normed,)
+        if shape[0]:
             state[f"embeddings.{ours}"] = take(theirs, *shape)
     if unused:
         state["embeddings.positions"] = state["embeddings.positions"][unused:].clone()

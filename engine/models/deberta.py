@@ -210,7 +210,8 @@ def _state(take: Take, config: DebertaConfig) -> dict[str, Tensor]:
         return state
     rows = take("encoder.rel_embeddings.weight", 2 * config.span, hidden)
     if not any(one.is_meta for one in (rows, *norm)) and norm:
-        rows = F.layer_norm(rows.float(), (hidden,), *(one.float() for one in norm), config.eps)
+        weight, bias = (one.float() for one in norm)
+        rows = F.layer_norm(rows.float(), (hidden,), weight, bias, config.eps)
     for layer in range(config.layers):
         for term in config.terms:
             theirs, ours, place = _POSITIONS[term]

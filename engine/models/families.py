@@ -7,12 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.engine.config_json import CONFIG, about
-from xtremely.engine.models import bert, deberta, modernbert
+from xtremely.engine.models import (
+    bert,
+    deberta,
+    distilbert,
+    modernbert,
+    mpnet,
+    narrow,
+    xlm_roberta_xl,
+)
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.family import Family
 from xtremely.kernels.guard import InputError, require
 
-FAMILIES: tuple[Family[Any], ...] = (bert.FAMILY, modernbert.FAMILY, deberta.FAMILY)
+FAMILIES: tuple[Family[Any], ...] = (
+    bert.FAMILY,
+    modernbert.FAMILY,
+    deberta.FAMILY,
+    distilbert.FAMILY,
+    narrow.ELECTRA,
+    narrow.REMBERT,
+    mpnet.FAMILY,
+    xlm_roberta_xl.FAMILY,
+)
 
 
 def find(model_type: str) -> Family[Any] | None:

@@ -17,6 +17,7 @@ class Form:
         norm: the norm after the activation, if there is one.
         eps: the norm's epsilon.
         biased: whether the dense layer and the norm have biases.
+        late: whether rows are pooled after the activation instead of before the dense layer.
     """
 
     rows: str
@@ -26,6 +27,7 @@ class Form:
     norm: str | None = None
     eps: float = 0.0
     biased: tuple[bool, bool] = (True, True)
+    late: bool = False
 
 
 TOKENS = {

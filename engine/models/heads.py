@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.config_json import About, about, read_config
+from xtremely.engine.config_json import CONFIG, About, about, read_config
 from xtremely.engine.models import families
 from xtremely.engine.models.encoder import PRECISIONS, Backend
-from xtremely.engine.models.head_forms import POOLED, Form, by_kind, own_dense
+from xtremely.engine.models.head_forms import POOLED, TOKENS, Form, by_kind
 from xtremely.engine.models.tensor_files import TensorFiles
 from xtremely.engine.text.batch import Batch
+from xtremely.files import documents
 from xtremely.kernels.guard import InputError, require, unknown
 from xtremely.kernels.pooling import pool_ref
 
@@ -37,13 +39,32 @@ UNLABELLED = {"question answering": 2, "multiple choice": 1}
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
-_DISTILBERT = Form("cls", "classifier", "pre_classifier", "relu")
-# Model type that runs padded -> kind -> form.
+_ALBERT = Form("cls", "classifier", "pooler", "tanh")
+# Model type that runs padded -> kind -> form. EuroBERT's also depend on config.json.
 PADDED_FORMS = {
-    "mpnet": by_kind(own_dense("tanh"), POOLED),
-    "electra": by_kind(own_dense("gelu"), None),
-    "distilbert": by_kind(_DISTILBERT, _DISTILBERT),
+    "albert": by_kind(_ALBERT, _ALBERT),
+    "gte": {
+        "sequence classification": POOLED,
+        "token classification": TOKENS["token classification"],
+    },
+    "eurobert": {
+        "sequence classification": Form("mean", "classifier", "dense", "gelu", late=True),
+        "token classification": TOKENS["token classification"],
+    },
 }
+# Its name for a pooling -> rows of the head, and whether it is pooled after its activation.
+EUROBERT_POOLINGS = {"bos": ("cls", False), "mean": ("mean", False), "late": ("mean", True)}
+
+
+@dataclass(frozen=True)
+class EurobertHead:
+    """The fields of config.json that describe a EuroBERT head.
+
+    Attributes:
+        classifier_pooling: one of ``EUROBERT_POOLINGS``.
+    """
+
+    classifier_pooling: str = "late"
 
 
 class NoHead(InputError):
@@ -59,7 +80,7 @@ class Head(nn.Module):
 
     def __init__(self, form: Form, width: int, outputs: int):
         super().__init__()
-        self.rows = form.rows
+        self.rows, self.late = form.rows, form.late
         self.labels: tuple[str, ...] = ()
         dense_bias, norm_bias = form.biased
         self.dense = nn.Linear(width, width, dense_bias) if form.dense else nn.Identity()
@@ -70,9 +91,18 @@ class Head(nn.Module):
     @torch.inference_mode()
     def forward(self, states: Tensor, batch: Batch) -> Tensor:
         """Last hidden states [T, H] to fp32 outputs: [B, C], or [T, C] for token-wise heads."""
-        if self.rows != "every":
-            states = pool_ref(states, batch.layout, self.rows).to(states.dtype)
-        return self.output(self.norm(self.activation(self.dense(states)))).float()
+        if not self.late:
+            states = self._pooled(states, batch)
+        states = self.activation(self.dense(states))
+        if self.late:
+            states = self._pooled(states, batch)
+        return self.output(self.norm(states)).float()
+
+    def _pooled(self, states: Tensor, batch: Batch) -> Tensor:
+        """The rows of which the head makes outputs."""
+        if self.rows == "every":
+            return states
+        return pool_ref(states, batch.layout, self.rows).to(states.dtype)
 
 
 def load_head(
@@ -169,7 +199,24 @@ def _form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
         f"{folder}: the {kind} head of model type {model!r} is not known; those of"
         f" {', '.join([*known, read])} are",
     )
-    return known[model]
+    form = known[model]
+    return _pooled_by_name(form, raw, folder) if form.late else form
+
+
+def _pooled_by_name(form: Form, raw: dict[str, Any], folder: Path) -> Form:
+    """EuroBERT's form, with the pooling that config.json names.
+
+    Its ``late`` pools the outputs. They are linear in the results of the activation, so pooling
+    those gives the same.
+    """
+    pooling = documents.fit(raw, EurobertHead, str(folder / CONFIG)).classifier_pooling
+    require(
+        pooling in EUROBERT_POOLINGS,
+        f"{folder / CONFIG}: classifier_pooling {pooling!r} is not known; legal:"
+        f" {', '.join(EUROBERT_POOLINGS)}",
+    )
+    rows, late = EUROBERT_POOLINGS[pooling]
+    return replace(form, rows=rows, late=late)
 
 
 def _forms(kind: str) -> dict[str, Form]:

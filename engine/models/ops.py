@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from xtremely.kernels.attention import attention, attention_ref
-from xtremely.kernels.embedding import embedding, embedding_ref
+from xtremely.kernels.embedding import embedding, embedding_ref, lookup_ref
 from xtremely.kernels.geglu import geglu, geglu_ref
 from xtremely.kernels.linear import linear, linear_ref
 from xtremely.kernels.linear_fp8 import linear_fp8, linear_fp8_ref
@@ -32,6 +32,7 @@ class Ops:
     """One implementation of every operation; signatures are those in ``kernels``."""
 
     embedding: Operation
+    lookup: Operation
     attention: Operation
     relative_attention: Operation
     linear: Operation
@@ -47,6 +48,7 @@ class Ops:
 
 TORCH = Ops(
     embedding=embedding_ref,
+    lookup=lookup_ref,
     attention=attention_ref,
     relative_attention=relative_attention_ref,
     linear=linear_ref,
@@ -61,6 +63,7 @@ TORCH = Ops(
 )
 TRITON = Ops(
     embedding=embedding,
+    lookup=lookup_ref,  # there is no kernel
     attention=attention,
     relative_attention=relative_attention_ref,  # there is no kernel
     linear=linear,

@@ -22,7 +22,8 @@ TEXTS = ["Hello there", "दुनिया", ""]
 FAMILIES = {
     "bert": {},
     "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2},
-    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_buckets": 16},
+    "ernie": {},
 }
 DECLARED = {
     "sentence_bert_config.json": {"max_seq_length": 64, "do_lower_case": False},

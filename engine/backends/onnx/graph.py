@@ -167,6 +167,7 @@ class _Writer:
         absent = ("relative_attention", "linear_fp8", "norm_fp8", "quantise", "pool", "span")
         return Ops(
             embedding=self.embedding,
+            lookup=self.lookup,
             attention=self.attention,
             linear=self.linear,
             norm=self.norm,
@@ -185,6 +186,18 @@ class _Writer:
         types: Tensor | None,
         *norm: Any,
     ) -> Value:
+        ids = (word_ids, layout, type_ids)
+        return self.layer_norm(self.lookup(*ids, words, positions, types), *norm)
+
+    def lookup(
+        self,
+        word_ids: Value,
+        layout: Layout,
+        type_ids: Value | None,
+        words: Tensor,
+        positions: Tensor | None,
+        types: Tensor | None,
+    ) -> Value:
         x = self.looked_up(words, word_ids)
         if types is not None and type_ids is not None:
             x = self.op("Add", x, self.op("Gather", types, type_ids))
@@ -195,7 +208,7 @@ class _Writer:
             x = self.op("Add", x, layout.rows(self.graph.constant(table, name)))
         elif types is not None and type_ids is None:
             x = self.op("Add", x, self.graph.constant(types[0], "embeddings.type_0"))
-        return self.layer_norm(x, *norm)
+        return x
 
     def looked_up(self, words: Tensor, ids: Value) -> Value:
         if self.activation_absmax is None:

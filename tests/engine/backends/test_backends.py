@@ -12,7 +12,12 @@ from xtremely.kernels.guard import InputError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
-FAMILIES = {"bert": {}, "modernbert": {"local_attention": 20}}
+FAMILIES = {
+    "bert": {},
+    "modernbert": {"local_attention": 20},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_buckets": 16},
+    "xlm-roberta-xl": {},
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +73,8 @@ def test_triton_without_a_gpu_says_so_instead_of_running_something_else(tiny_ber
 
 
 def test_triton_does_not_take_an_architecture_that_is_not_packed(make_tiny):
-    folder = make_tiny("electra", embedding_size=48)
-    with pytest.raises(InputError, match="'electra' has no packed encoder"):
+    folder = make_tiny("ernie")
+    with pytest.raises(InputError, match="'ernie' has no packed encoder"):
         open_backend(folder, "triton", torch.device(DEVICE), "fp32")
 
 

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def test_another_architecture_runs_padded_through_transformers_and_says_so(make_tiny, sentences):
     from transformers import AutoModel, AutoTokenizer
 
-    folder = make_tiny("electra", embedding_size=48)
+    folder = make_tiny("ernie")
     engine = Engine.load(str(folder), token_budget=150)
     assert (engine.backend.name, engine.backend.implementation) == ("torch", "transformers")
     vectors, work = engine.sweep(sentences, layers=[0, 2], poolings=["mean", "cls"])
@@ -39,7 +39,7 @@ def test_another_architecture_runs_padded_through_transformers_and_says_so(make_
 
 
 def test_a_position_table_with_unused_rows_shortens_the_limit(make_tiny):
-    engine = Engine.load(str(make_tiny("mpnet")))
+    engine = Engine.load(str(make_tiny("roberta-prelayernorm")))
     assert engine.backend.max_length == 130 - 2
     _, work = engine.sweep(["word " * 5000], layers=[3], poolings=["mean"])
     assert (work.tokens, work.truncated) == (128, 1)
@@ -66,7 +66,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_padded_models_checkpoint_is_strict_too(make_tiny, tmp_path, damage):
     change, complaint = DAMAGE[damage]
-    folder = damaged(make_tiny("electra", embedding_size=48), tmp_path, change)
+    folder = damaged(make_tiny("ernie"), tmp_path, change)
     with pytest.raises(InputError, match=complaint):
         open_backend(folder, "auto", CPU, "fp32")
 
@@ -76,7 +76,7 @@ PADDING_SENSITIVE = {
     "nystromformer": {"max_position_embeddings": 510},
     "fnet": {},
     "yoso": {},
-    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96},
+    "ernie": {},
 }
 
 
@@ -88,7 +88,7 @@ def test_a_texts_states_do_not_depend_on_the_padding_of_its_batch(make_tiny, sen
     folder = make_tiny(kind, **PADDING_SENSITIVE[kind])
     engine = Engine.load(str(folder))
     found = engine.embed(sentences[:12], normalize=False)
-    assert engine.backend.alone == (kind != "distilbert")
+    assert engine.backend.alone == (kind != "ernie")
     model, tokenizer = (
         AutoModel.from_pretrained(folder).eval(),
         AutoTokenizer.from_pretrained(folder),
@@ -120,7 +120,7 @@ def test_a_model_whose_configuration_says_more_than_a_head_has_needs_no_head(mak
 
 
 def test_a_padded_models_truncated_file_is_named(make_tiny):
-    folder = make_tiny("electra", embedding_size=48)
+    folder = make_tiny("ernie")
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(InputError, match="model.safetensors: unreadable or truncated"):

@@ -25,7 +25,8 @@ from xtremely.kernels.guard import InputError
 CPU = torch.device("cpu")
 TYPE = "ernie"  # which transformers can configure, but has no packed encoder
 BERTS = "bert, xlm-roberta, roberta, camembert"
-PACKED = f"{BERTS}, modernbert, deberta-v2"
+NATIVE = f"{BERTS}, modernbert, distilbert, electra, rembert"
+PACKED = f"{BERTS}, modernbert, deberta-v2, distilbert, electra, rembert, mpnet, xlm-roberta-xl"
 
 
 class Backwards(bert.Bert):
@@ -136,7 +137,7 @@ def test_what_an_added_family_does_not_have_is_refused(added, folder, name, prec
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_an_added_family_without_cpp_is_refused_by_the_native_backend(added, folder):
-    with pytest.raises(InputError, match=f"is for {BERTS}, modernbert, not 'ernie'"):
+    with pytest.raises(InputError, match=f"is for {NATIVE}, not 'ernie'"):
         open_backend(folder, "native", CPU, "fp32")
     config = families.encoder_config(json.loads((folder / "config.json").read_text()), folder)
     assert native.unsupported_reason(config) == "has no C++ for ernie"

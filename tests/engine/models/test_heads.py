@@ -1,6 +1,7 @@
 """Every head on packed batches against transformers' own model of the same folder."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -23,22 +24,33 @@ PACKED = {
     "modernbert-cls": {"classifier_pooling": "cls", "classifier_activation": "silu"},
     "modernbert-mean": {"classifier_pooling": "mean", "classifier_bias": True, "norm_bias": True},
     "deberta-v2": {"relative_attention": True, "pos_att_type": "c2p|p2c", "type_vocab_size": 2},
+    "mpnet": {},
+    "electra": {"embedding_size": 24},
+    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96},
+    "rembert": {"input_embedding_size": 24},
+    "xlm-roberta-xl": {"type_vocab_size": 1},
 }
 # Layers enough for both kinds of attention, windows shorter than the texts.
 MODERN = {"num_hidden_layers": 4, "global_attn_every_n_layers": 3, "local_attention": 16}
 PADDED = {
-    "mpnet": {},
-    "electra": {"embedding_size": 48},
-    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96},
+    "albert": {"embedding_size": 24},
+    "gte": {},
+    "eurobert-late": {"head_dim": 12, "num_key_value_heads": 2},
+    "eurobert-bos": {"head_dim": 12, "num_key_value_heads": 2, "classifier_pooling": "bos"},
+    "eurobert-mean": {"head_dim": 12, "num_key_value_heads": 2, "classifier_pooling": "mean"},
 }
-
-NOT = ("electra", "multiple choice")  # a head of its own kind, which is refused
+PAIRS = [  # transformers has no other heads of these
+    *((family, kind) for family in ("albert",) for kind in HEAD_KINDS),
+    *((family, kind) for family in PADDED for kind in LABELS if family[:3] in ("gte", "eur")),
+]
+TYPED = ("bert", "electra", "deberta-v2", "rembert", "albert")  # with two rows of token types
+NOT = ("convbert", "multiple choice")  # a head of its own kind, which is refused
 
 
 def headed(make_tiny, family, kind, **changes):
     """A tiny random model with a head, whose labels stand in another order than the task's."""
-    model = family.removesuffix("-cls").removesuffix("-mean")
-    settings = {**(PACKED | PADDED)[family], **(MODERN if model == "modernbert" else {})}
+    model = re.sub("-(cls|mean|bos|late)$", "", family)
+    settings = {**(PACKED | PADDED).get(family, {}), **(MODERN if model == "modernbert" else {})}
     names = {"id2label": dict(enumerate(LABELS[kind][::-1]))} if kind in LABELS else {}
     return make_tiny(model, f"AutoModel{HEAD_KINDS[kind]}", **{**settings, **names, **changes})
 
@@ -61,7 +73,7 @@ def theirs(folder, kind, tokens):
     import transformers
 
     model = getattr(transformers, f"AutoModel{HEAD_KINDS[kind]}").from_pretrained(folder).eval()
-    takes_types = folder.name not in ("distilbert", "mpnet", "modernbert")
+    takes_types = folder.name not in ("distilbert", "mpnet", "modernbert", "eurobert")
     found = []
     for start, end in zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True):
         inputs = {"input_ids": torch.from_numpy(tokens.ids[start:end].astype(np.int64))[None]}
@@ -81,11 +93,7 @@ def theirs(folder, kind, tokens):
 
 
 def assert_same(folder, kind, engine, tokens):
-    if folder.name in (
-        "bert",
-        "electra",
-        "deberta-v2",
-    ):  # those with two rows in their table of token types
+    if folder.name in TYPED:
         tokens = replace(tokens, types=(np.arange(len(tokens.ids)) % 3 == 0).astype(np.uint8))
     head = engine.head(kind, LABELS.get(kind, ()))
     for mine, other in zip(
@@ -108,13 +116,10 @@ def test_outputs_are_those_of_transformers(make_tiny, sentences, family, kind):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize(
-    ("family", "kind"),
-    [(family, kind) for family in PADDED for kind in HEAD_KINDS if (family, kind) != NOT],
-)
+@pytest.mark.parametrize(("family", "kind"), PAIRS)
 def test_outputs_on_encoders_that_run_padded(make_tiny, sentences, family, kind):
     folder = headed(make_tiny, family, kind)
-    if family == "electra":  # a tokenizer that makes token types, as ELECTRA's own does
+    if family == "albert":  # a tokenizer that makes token types, as ALBERT's own does
         path = folder / "tokenizer_config.json"
         names = ["input_ids", "token_type_ids", "attention_mask"]
         path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": names}))
@@ -285,8 +290,9 @@ def test_a_tensor_of_another_shape_is_named_with_both(folder):
 
 def test_a_head_that_nobody_knows_is_refused(make_tiny):
     folder = headed(make_tiny, *NOT)
-    known = "bert, xlm-roberta, roberta, camembert, mpnet, distilbert, modernbert, deberta-v2"
-    with pytest.raises(InputError, match=f"head of model type 'electra' is not .*of {known} are$"):
+    known = "bert, xlm-roberta, roberta, camembert, distilbert, rembert, mpnet, xlm-roberta-xl"
+    known += ", albert, modernbert, deberta-v2, electra"
+    with pytest.raises(InputError, match=f"head of model type 'convbert' is not .*of {known} are$"):
         load(folder, "multiple choice", ())
 
 
@@ -321,3 +327,44 @@ def test_distilberts_own_dense_layer_cuts_off_below_zero(make_tiny, kind):
     head = engine.head(kind, LABELS.get(kind, ())[::-1])  # in the file's order
     found = torch.stack(outputs(engine, head, tokens))
     np.testing.assert_allclose(found.reshape(logits.shape).numpy(), logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("dense", [True, False])
+def test_an_electra_head_of_multiple_choice_is_the_configurations(make_tiny, sentences, dense):
+    changes = {"summary_use_proj": dense, "summary_activation": "tanh" if dense else ""}
+    folder = headed(make_tiny, "electra", "multiple choice", **changes)
+    engine = Engine.load(str(folder))
+    assert_same(folder, "multiple choice", engine, engine.tokenizer(sentences[:6]))
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "setting", "complaint"),
+    [
+        (
+            "electra",
+            "multiple choice",
+            {"summary_type": "mean"},
+            "config.json: summary_type 'mean' is not supported; legal: 'first'",
+        ),
+        (
+            "eurobert-bos",
+            "sequence classification",
+            {"classifier_pooling": "cls"},
+            "config.json: classifier_pooling 'cls' is not known; legal: bos, mean, late",
+        ),
+        (
+            "gte",
+            "sequence classification",
+            {"architectures": ["GteForQuestionAnswering"]},
+            "the question answering head of model type 'gte' is not known; those of .* are",
+        ),
+    ],
+    ids=["summary", "pooling", "kind"],
+)
+def test_a_head_of_another_form_is_refused(make_tiny, tmp_path, family, kind, setting, complaint):
+    folder = shutil.copytree(headed(make_tiny, family, kind), tmp_path / "model")
+    declare(folder, **setting)
+    kind = "question answering" if "architectures" in setting else kind
+    with pytest.raises(InputError, match=complaint):
+        load(folder, kind, NLI)

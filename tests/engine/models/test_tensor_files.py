@@ -15,7 +15,7 @@ from xtremely.kernels.guard import InputError
 
 CPU = torch.device("cpu")
 DENSE = "encoder.layer.1.output.dense.weight"
-FAMILIES = {"bert": {}, "electra": {"embedding_size": 48}}  # packed, and padded by transformers
+FAMILIES = {"bert": {}, "ernie": {}}  # packed, and padded by transformers
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -34,6 +34,9 @@ def batch_of(folder, texts, most=64):
     [
         ("bert", {}),
         ("xlm-roberta", {}),
+        ("distilbert", {"hidden_dim": 160}),
+        ("electra", {"embedding_size": 24}),
+        ("rembert", {"input_embedding_size": 24}),
         *(("modernbert", {"local_attention": tokens}) for tokens in (2, 16, 40, 128)),
         ("modernbert", {"mlp_bias": True, "attention_bias": True, "norm_bias": True}),
     ],
@@ -148,11 +151,11 @@ def test_panels_by_hand():
         ("bert", {"intermediate_size": 100}, "int8", "feed-forward layers are 100 wide"),
         ("modernbert", {"num_attention_heads": 4}, "fp32", "but heads are 16 wide"),
         ("modernbert", {}, "int8", "int8 on the native backend is for bert, .*backend onnx"),
-        ("electra", {}, "fp32", "is for bert, .*modernbert, not 'electra'"),
+        ("ernie", {}, "fp32", "is for bert, .*modernbert, not 'ernie'"),
     ],
 )
 def test_what_does_not_fit(make_tiny, family, changes, precision, complaint):
-    folder = make_tiny(family, **({} if family == "electra" else {**SIZES, **changes}))
+    folder = make_tiny(family, **({} if family == "ernie" else {**SIZES, **changes}))
     if "heads" in complaint and library().columns() == 16:
         changes = {"num_attention_heads": 8}
         folder, complaint = make_tiny(family, **{**SIZES, **changes}), "heads are 8 wide"
