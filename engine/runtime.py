@@ -201,8 +201,8 @@ class Engine:
         """Embeddings from several layers and poolings in one pass; other arguments as ``embed``.
 
         Returns:
-            [N, layers, poolings, D] float32, not normalised, and what the pass cost. D is the
-            largest width; narrower vectors end in zeros, which change no product of theirs.
+            [N, layers, poolings, D] float32, as the model gives them, and what the pass cost. D is
+            the largest width; narrower vectors end in zeros, which change no product of theirs.
         """
         start = time.perf_counter()
         tokens = self.tokens(texts, prompt=prompt, max_length=max_length)

@@ -20,7 +20,7 @@ from xtremely.kernels.guard import InputError, require, unknown
 
 DECLARED = "config_sentence_transformers.json"
 OWN = "model"  # the pooling's name where a vector comes from all of a model's own modules
-# Names of sentence-transformers' file on length and case; the first that exists is used.
+# Names of sentence-transformers' file on length and case; the first that holds anything is used.
 KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 READINGS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)
 
@@ -35,10 +35,7 @@ PUBLISHED_PROMPTS = {f"intfloat/{name}": _E5_PROMPTS for name in _E5} | {
     "e5-small-4bit": _E5_PROMPTS
 }
 # Name of a model on the hub -> form of the prompt in which only the caller can fill in the task.
-PUBLISHED_FORMS = {
-    f"intfloat/{name}": "Instruct: TASK\nQuery: "
-    for name in ("multilingual-e5-large-instruct", "e5-mistral-7b-instruct")
-}
+PUBLISHED_FORMS = {"intfloat/multilingual-e5-large-instruct": "Instruct: TASK\nQuery: "}
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,9 @@ def reading(folder: Path) -> SentenceLimits:
         InputError: it declares a way to read texts that is not supported.
     """
     paths = [folder / name for name in READINGS]
-    path = next((path for path in paths if path.exists()), paths[0])
+    there = [path for path in paths if path.exists()]
+    filled = (one for one in there if documents.read_json(one, dict[str, Any], MAX_BYTES))
+    path = next(filled, paths[0])
     said: SentenceLimits = _optional(path, SentenceLimits)
     for name in _UNSUPPORTED:
         value = getattr(said, name)

@@ -306,11 +306,11 @@ def _matching(engine: Engine, cell: Cell) -> dict[str, Any]:
     """The part of a cell's identity that affects how translations are found."""
     task, spaces = cell.task, cell.how
     assert isinstance(task.rules, RetrievalRules) and isinstance(spaces, Spaces)
-    own = {"modules": str(engine.conventions.modules)}
+    own = any(space.pooling == OWN for space in spaces.every)
     return {
         "settings": {
             "prompt": spaces.prompt,
-            **(own if any(space.pooling == OWN for space in spaces.every) else {}),
+            **({"modules": str(engine.conventions.modules)} if own else {}),
             "normalised": True,
             "neighbours": task.rules.neighbours,
             "candidates": task.rules.candidates,

@@ -195,6 +195,14 @@ def test_texts_are_cut_where_the_model_asks_for_it(tiny_bert, tmp_path, name, fi
     assert (work.tokens, work.truncated) == (9, 1)
 
 
+def test_an_empty_file_on_length_does_not_hide_the_next(tiny_bert, tmp_path):
+    """As in sentence-transformers."""
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    (folder / "sentence_bert_config.json").write_text("{}")
+    (folder / "sentence_xlm-roberta_config.json").write_text('{"max_seq_length": 9}')
+    assert Engine.load(str(folder)).max_length == 9
+
+
 def test_a_prompt_that_leaves_no_room_for_a_text_is_refused(engine):
     with pytest.raises(UsageError, match=r"the prompt 'ab.* leaves no room .* 128 tokens; take"):
         engine.embed(["cat", "dog"], prompt="ab" * 200)

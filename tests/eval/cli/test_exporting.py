@@ -64,7 +64,7 @@ def test_an_exported_head(xtremely, make_tiny, tmp_path):
         (("--head", "tagging"), 1, "holds an encoder without a task head"),
         (("--head", "tagging", "--layer", "2"), 2, "--layer and --pooling are for embeddings"),
         (("--layer", "9"), 2, "layer 9 does not exist; bert has layers 0 to 3"),
-        (("--pooling", "max"), 2, "pooling 'max' is not known; legal: mean, cls"),
+        (("--pooling", "max"), 2, "unknown pooling 'max'; did you mean 'mean'? legal: cls"),
         (("--precision", "int4"), 2, "precision 'int4' is not known to ONNX; legal: fp32, fp16"),
     ],
 )

@@ -284,7 +284,7 @@ def test_an_index_is_built_searched_and_looked_at(xtremely, tiny_bert, sides, tm
     assert rows[0][:3] == ["1", "1", "de-7"] and len(rows) == 2
     code, shown, _ = xtremely("index", "info", out)
     assert code == 0 and "OpenBLAS kernels" in shown and "pooling" in shown
-    other = ("--model", tiny_bert, "--pooling", "cls", "--layer", "1")
+    other = ("--model", tiny_bert, "--pooling", "cls", "--layer", "1", "--quiet")
     _, errors = refused(
         xtremely, "index", "search", out, tmp_path / "q.txt", *other, "--out", found
     )
