@@ -22,7 +22,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.eval.check.checks import check_company, check_states
 from xtremely.eval.check.finding import Finding
 from xtremely.eval.check.memory import watch
-from xtremely.eval.check.sample import Sample
+from xtremely.eval.check.sample import Sample, mini
 from xtremely.eval.check.states import cosines
 from xtremely.eval.methods.bitext import Space, is_headline
 from xtremely.eval.methods.kinds import kind_of
@@ -102,8 +102,7 @@ def embedded(engine: Engine, speed: float, most: int = COUNTS[0]) -> Mini:
 
     Vectors are made as ``xtremely eval`` makes them: with the model's prompt and pooling.
     """
-    sides = {code: TASK.load(None, code)["test"].x for code in TASK.languages}
-    sides["en"] = TASK.load(None, TASK.languages[0])["test"].en
+    sides = {code: mini(code) for code in (*TASK.languages, "en")}
     for count in [one for one in COUNTS if one <= most]:
         tokens = engine.tokens([text for side in sides.values() for text in side[:count]])
         if len(tokens.ids) <= SECONDS * speed:

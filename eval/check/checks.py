@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from xtremely.engine.models.heads import HEAD_KINDS
 from xtremely.engine.models.loading import quiet
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import Batch
+from xtremely.engine.text.tokenizer import Tokens
 from xtremely.engine.text.vocabulary import load_tokenizer
 from xtremely.engine.transfer import Finish, to_host
 from xtremely.eval.check.finding import Finding, Place
@@ -42,11 +44,14 @@ def check_tokens(engine: Engine) -> Finding:
     read, limit = engine.tokenizer, min(engine.max_length, 64)
     own = load_tokenizer(engine.folder)
     texts = [*lines(), " ".join(lines())]
-    calls: tuple[tuple[list[str], ...], ...] = ((texts,), (texts[:-1], texts[1:]))
+    first_texts, second_texts = texts[:-1], texts[1:]
+    calls: list[tuple[Tokens, tuple[list[str], ...]]] = [
+        (read(texts, limit), (texts,)),
+        (read.pairs(first_texts, second_texts, limit), (first_texts, second_texts)),
+    ]
     wrong = 0
     first: tuple[Place, str] | None = None
-    for given in calls:
-        ours = read(*given, limit) if len(given) == 1 else read.pairs(*given, limit)
+    for ours, given in calls:
         with foreign(f"{engine.folder}: transformers' tokenizer cannot read the texts"):
             theirs = own(*given, truncation=True, max_length=limit, padding=False)
         types = theirs.get("token_type_ids") if read.typed else None
@@ -61,12 +66,12 @@ def check_tokens(engine: Engine) -> Finding:
             if first is None:
                 first = _token_place(found, expected, given, number, own)
     if first is None:
-        return Finding("tokens", True, 0, 0, remark=f"{sum(len(c[0]) for c in calls)} sequences")
+        return Finding("tokens", True, 0, 0, remark=f"{len(texts) + len(first_texts)} sequences")
     return Finding("tokens", False, wrong, 0, *first)
 
 
 def _token_place(
-    found: list, expected: list, given: tuple[list[str], ...], number: int, own: object
+    found: list, expected: list, given: tuple[list[str], ...], number: int, own: Any
 ) -> tuple[Place, str]:
     """The first differing token of a sequence, and what it should be."""
     same = [a == b for a, b in zip(found, expected, strict=False)]

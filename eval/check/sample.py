@@ -10,6 +10,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.engine.text.template import shares
 from xtremely.engine.text.tokenizer import Tokens
 from xtremely.eval.check.finding import Place
+from xtremely.eval.data.examples import Parallel
 from xtremely.eval.methods.method import sequences
 from xtremely.eval.tasks.xtreme.mini import TASK
 
@@ -38,16 +39,16 @@ class Sample:
         return Place(self.texts[text], text + 1, token, self.pieces[row], layer)
 
 
+def mini(code: str) -> list[str]:
+    """The mini suite's sentences in a language."""
+    data = TASK.load(None, TASK.languages[0] if code == "en" else code)["test"]
+    assert isinstance(data, Parallel)
+    return data.en if code == "en" else data.x
+
+
 def lines() -> list[str]:
     """A sentence of the mini suite in each of ``LANGUAGES``, each of another content."""
-    return [
-        TASK.load(None, code)["test"].x[number] if code != "en" else _english()[number]
-        for number, code in enumerate(LANGUAGES)
-    ]
-
-
-def _english() -> list[str]:
-    return TASK.load(None, TASK.languages[0])["test"].en
+    return [mini(code)[number] for number, code in enumerate(LANGUAGES)]
 
 
 def singles(engine: Engine, longest: int) -> Sample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -124,11 +125,15 @@ def _checks(
     for kind in head_kinds(engine):
         read = pairs if kind in IN_PAIRS else singles
         sample = read(engine, min(SHORT, engine.backend.max_length))
-        yield f"head, {kind}", lambda kind=kind, sample=sample: [check_head(engine, kind, sample)]
+        yield f"head, {kind}", partial(_head, engine, kind, sample)
     yield "sentence-transformers", lambda: [check_sentence_transformers(engine)]
     if states:
         yield "backends", lambda: _backends(engine, model, whole, states, report.backends)
     yield "onnx", lambda: check_onnx(engine, singles(engine, min(SHORTEST, most)))
+
+
+def _head(engine: Engine, kind: str, sample: Sample) -> list[Finding]:
+    return [check_head(engine, kind, sample)]
 
 
 def _layers(

@@ -116,9 +116,23 @@ def _provenance(model: str, records: list[Record]) -> dict[str, Any]:
         "hashes": list(groups(records, "checkpoint", "model_hash")),
         "identity": {key: distinct(records, key) for key in IDENTITY[1:]},
         "versions": sorted({f"{k} {v}" for r in records for k, v in r["versions"].items()}),
+        "checks": list(dict.fromkeys(filter(None, map(_check, records)))),
         "settings": {key: _holders(records, key) for key in keys},
         "data": list(groups(records, "task", "language", "data_hash")),
     }
+
+
+def _check(record: Record) -> str:
+    """The verdict of the quick check; empty for records of versions that had none."""
+    verdict = record.get("check")
+    if verdict is None:
+        return ""
+    if verdict["result"] == "passed":
+        return (
+            f"passed: differs from transformers by {verdict['difference']:.1e} of the states'"
+            f" spread (limit {verdict['limit']:g})"
+        )
+    return ": ".join(filter(None, (verdict["result"], verdict["reason"])))
 
 
 def _holders(records: list[Record], key: str) -> list[tuple[Any, str]]:
