@@ -1,7 +1,8 @@
 """The effect of intermediate phases: a grid's contrasts, averaged over tasks and per task.
 
 Compared are the runs of a part with different sources ("arms"), and runs of other parts with the
-same target and tests whose labels were shuffled. Every contrast is paired by seed and target
+same target and tests: those whose labels were shuffled, and oracles, whose checkpoint was chosen by
+the dev sets of target languages. Every contrast is paired by seed and target
 language. It uses the languages that neither arm was trained on, or all languages for retrieval,
 which is not trained on translations. A task counts once in an average, in the first part of the
 grid that has it.
@@ -16,15 +17,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from xtremely.eval.study.cells import Result
-from xtremely.eval.study.failed import names_of_failed, shuffled
+from xtremely.eval.study.failed import is_oracle, names_of_failed, shuffled
 from xtremely.eval.study.findings import shown_metrics
-from xtremely.eval.study.grid import UNTRAINED, Grid, StudyCell, Test
+from xtremely.eval.study.grid import UNTRAINED, Grid, StudyCell, StudyPhase, Test
 from xtremely.eval.study.paired import Differences, Paired, holm
 from xtremely.eval.tasks.task import RetrievalRules, find_task
 
@@ -33,6 +34,8 @@ RECOVERED = 1.0  # points
 REFERENCES = ("en", UNTRAINED)
 ENGLISH = "en"
 SHUFFLED = " shuffled"
+ORACLE = " oracle"
+CHOICE = ("dev_languages", "dev_examples", "patience", "evaluate_steps")  # settings of an oracle
 
 Json = dict[str, Any]
 Runs = list[tuple[StudyCell, Result]]
@@ -132,8 +135,9 @@ def _key(declared: Json) -> str:
 
 
 def arm_of(cell: StudyCell) -> str:
-    """The arm of a cell: its source, and whether labels were shuffled."""
-    return cell.source + (SHUFFLED if any(map(shuffled, cell.phases)) else "")
+    """The arm of a cell: its source, whether labels were shuffled, and whether it is an oracle."""
+    marks = ((SHUFFLED, shuffled), (ORACLE, is_oracle))
+    return cell.source + "".join(name for name, of in marks if any(map(of, cell.phases)))
 
 
 def _analysis(grid: Grid, cells: list[StudyCell], runs: Runs) -> Json:
@@ -216,8 +220,8 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
             matched = isinstance(task.rules, RetrievalRules)
             if cell.target is None and not matched:
                 continue  # a test of the intermediate task itself
-            key, alike = (cell.part, test), repr((cell.target, test))
-            if any(map(shuffled, cell.phases)):  # compared with runs on true labels
+            key, alike = (cell.part, test), repr((_trained_alike(cell.target), test))
+            if arm_of(cell) != cell.source:  # compared with runs on true labels, last checkpoint
                 key = places.get(alike, key)
             places.setdefault(alike, key)
             one = found.setdefault(key, Comparison(cell.part, task.name, "", "", not matched))
@@ -235,11 +239,19 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
     yield from found.values()
 
 
+def _trained_alike(phase: StudyPhase | None) -> StudyPhase | None:
+    """A phase without the settings that choose a checkpoint."""
+    if phase is None:
+        return None
+    return replace(phase, settings=tuple(one for one in phase.settings if one[0] not in CHOICE))
+
+
 def _pairs(grid: Grid, arms: list[str]) -> list[tuple[str, str]]:
-    """The contrasts of a grid: its own, then against English, no phase, and true labels."""
+    """The contrasts of a grid: its own, then against English, no phase, true labels and oracles."""
     pairs = [*grid.contrasts]
     pairs += [(arm, other) for other in REFERENCES if other in arms for arm in arms if arm != other]
     pairs += [(arm, arm + SHUFFLED) for arm in arms if arm + SHUFFLED in arms]
+    pairs += [(arm + ORACLE, arm) for arm in arms if arm + ORACLE in arms]
     return list(dict.fromkeys(pairs))
 
 

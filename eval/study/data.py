@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,8 @@ from xtremely.eval.data.readers import Missing, text_hash
 from xtremely.eval.methods.kinds import kind_of, training_of
 from xtremely.eval.study.grid import StudyCell, StudyPhase, Test
 from xtremely.eval.tasks.task import RetrievalRules, Task, find_task, find_training_task
+from xtremely.eval.training.data import dev_of
+from xtremely.eval.training.recipe import Source
 from xtremely.kernels.guard import UsageError
 
 
@@ -118,8 +120,12 @@ def _test_hash(test: Test, without: tuple[str, ...], root: Path) -> str:
 
 
 def data_hashes(cell: StudyCell, root: Path) -> dict[str, list[str]]:
-    """SHA-256 of everything that a cell is trained and tested on."""
+    """SHA-256 of everything that a cell is trained and tested on, and of the dev examples that
+    choose an oracle's weights.
+    """
+    dev = [one for phase in cell.phases for one in _oracle_hashes(phase, root)]
     return {
+        **({"dev": dev} if dev else {}),
         "train": [
             _training_hash(one.task, root, code, one.split)
             for phase in cell.phases
@@ -128,6 +134,14 @@ def data_hashes(cell: StudyCell, root: Path) -> dict[str, list[str]]:
         ],
         "test": [_test_hash(test, barred(test, cell.phases), root) for test in cell.tests],
     }
+
+
+def _oracle_hashes(phase: StudyPhase, root: Path) -> Iterator[str]:
+    wanted = dict(phase.settings).get("dev_languages", ())
+    for one in phase.all_sources if wanted else ():
+        split, codes = dev_of(Source(one.task, one.languages, split=one.split), root, wanted)
+        for code in codes:
+            yield _training_hash(one.task, root, code, split)
 
 
 def _hash(data: Examples) -> str:

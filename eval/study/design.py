@@ -49,7 +49,8 @@ class StudyPhase:
         if self.also:
             return " with ".join(replace(one, also=()).title for one in self.all_sources)
         labels = ", shuffled labels" if dict(self.settings).get("shuffle_labels") else ""
-        return f"{self.task} {'+'.join(self.languages)} ({self.examples:,}{labels})"
+        oracle = ", oracle" if dict(self.settings).get("dev_languages") else ""
+        return f"{self.task} {'+'.join(self.languages)} ({self.examples:,}{labels}{oracle})"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ def shuffled(phase: StudyPhase) -> bool:
     return bool(dict(phase.settings).get("shuffle_labels"))
 
 
+def is_oracle(phase: StudyPhase) -> bool:
+    """Whether a phase's weights were chosen by labels of target languages."""
+    return bool(dict(phase.settings).get("dev_languages"))
+
+
 def _begun_well(cell: StudyCell, result: Result) -> bool:
     """Whether intermediate phases have learnt, by their dev scores and, in a cell that ends with
     such a phase, by its tests.

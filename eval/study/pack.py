@@ -125,8 +125,9 @@ def _files(planned: list[Planned], root: Path) -> set[Path]:
     found: set[Path] = set()
     for one in planned:
         phases = one.recipe.phases if one.recipe else ()
-        for source in (source for phase in phases for source in phase.sources):
-            task, (dev, looked_at) = find_training_task(source.task), dev_of(source, root)
+        for phase, source in ((of, source) for of in phases for source in of.sources):
+            task = find_training_task(source.task)
+            dev, looked_at = dev_of(source, root, phase.dev_languages)
             sets = [(code, source.split) for code in source.languages]
             for code, split in (*sets, *((code, dev) for code in looked_at)):
                 found.update(task.files(root, code, split))

@@ -48,6 +48,7 @@ KEPT = (
     *("digest", "steps", "seconds", "examples_per_second"),
     *("sizes", "dev", "pieces", "device", "versions"),
 )
+CHOSEN = ("best_step",)  # kept too where a dev score chose the weights
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,11 @@ def compute(planned: Planned, place: Place) -> Result:
         )
         model = trained[-1].folder
         training = [
-            {**{key: phase.record[key] for key in KEPT}, "reused": phase.reused}
+            {
+                **{key: phase.record[key] for key in KEPT},
+                **{key: step for key in CHOSEN if (step := phase.record.get(key)) is not None},
+                "reused": phase.reused,
+            }
             for phase in trained
         ]
     scores, cost = _tested(planned, model, place, folder / "evaluation")

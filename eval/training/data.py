@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -149,11 +150,13 @@ class Reader:
         return self._read[key]
 
     def _dev(self, phase: Phase) -> list[TaskExamples]:
-        """Dev examples of the sources' tasks and languages, where there are any."""
+        """Dev examples of the sources' tasks, where there are any: in the phase's dev languages, or
+        in the sources' own.
+        """
         found: dict[str, TaskExamples] = {}
         for source in phase.sources:
             task = find_training_task(source.task)
-            split, codes = dev_of(source, self._root)
+            split, codes = dev_of(source, self._root, phase.dev_languages)
             for code in codes:
                 examples = self._examples(task, code, split, phase)
                 rows = range(min(len(examples), max(1, phase.dev_examples // len(codes))))
@@ -162,15 +165,28 @@ class Reader:
         return list(found.values())
 
 
-def dev_of(source: Source, root: Path) -> tuple[str, list[str]]:
-    """The dev split for training on a source, and the source's languages that have it."""
+def dev_of(source: Source, root: Path, wanted: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """The dev split for training on a source, and the languages that have it.
+
+    Args:
+        source: what is trained on.
+        root: folder with the data.
+        wanted: the dev languages; empty for the source's, as far as they have a dev split.
+
+    Raises:
+        UsageError: a wanted language has no dev split.
+    """
     task = find_training_task(source.task)
     legal = {*task.splits[1:], *task.more_splits} - {source.split}
     split = next((name for name in DEV if name in legal), None)
-    if split is None:
-        return "", []
-    there = task.languages_there(root, split)
-    return split, [code for code in source.languages if code in there]
+    there = task.languages_there(root, split) if split else []
+    missing = [code for code in wanted if code not in there]
+    if missing:
+        raise UsageError(
+            f"dev_languages: {source.task} has no dev split beside what it trains on in"
+            f" {', '.join(missing)}; legal: {', '.join(there) or 'none'}"
+        )
+    return split or "", [code for code in wanted or source.languages if code in there]
 
 
 def shuffled(task: Task, examples: Any, seed: int) -> Any:

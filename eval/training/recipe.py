@@ -44,7 +44,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # How sources share a phase's batches, see ``Mixing``.
 MIXINGS = ("proportional", "capped", "temperature", "uniform", "fixed")
 # Fields added later. A phase's mapping leaves them out at these values, so old digests still hold.
-ADDED = {"shuffle_labels": False}
+ADDED: dict[str, Any] = {"shuffle_labels": False, "dev_languages": ()}
 MAX_BYTES = 2**24  # size of a recipe's file
 MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 MAX_EPOCHS = 10_000
@@ -145,6 +145,8 @@ class Phase(Hyperparameters):
         dev_examples: most dev examples per evaluation.
         shuffle_labels: permute the labels within each language, by the recipe's seed: a control
             that sees the same texts and learns no task.
+        dev_languages: languages of the dev examples, if not the sources'. With target languages
+            the best weights are an oracle's, as zero-shot transfer has no labels there.
     """
 
     name: str
@@ -154,6 +156,7 @@ class Phase(Hyperparameters):
     max_length: int | None = None
     dev_examples: int = 500
     shuffle_labels: bool = False
+    dev_languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -325,6 +328,13 @@ def _check(phase: Phase) -> None:
         require_number(f"{where}: temperature", phase.mixing.temperature, 0, above=True)
     for weight in phase.mixing.weights:
         require_number(f"{where}: weights", weight, *WEIGHTS)
+    if phase.dev_languages and phase.patience is None:
+        raise UsageError(
+            f"{where}: dev_languages choose the best weights, which needs patience; set it, or"
+            " leave them out"
+        )
+    if len(set(phase.dev_languages)) < len(phase.dev_languages):
+        raise UsageError(f"{where}: dev_languages name a language twice; name each once")
     seen: set[tuple[str, str, str]] = set()
     for source in phase.sources:
         _check_source(source, phase, where)
@@ -353,7 +363,7 @@ def _check_source(source: Source, phase: Phase, where: str) -> None:
         raise UsageError(f"{where}: a phase of kind 'mlm' learns from the task 'mlm' alone")
     if not source.languages:
         raise UsageError(f"{where}: no languages; legal: {', '.join(_languages(task))}")
-    for code in source.languages:
+    for code in (*source.languages, *phase.dev_languages):
         if code not in _languages(task):
             raise unknown(f"language of {where}:", code, _languages(task))
     legal = (*task.more_splits, *task.splits)

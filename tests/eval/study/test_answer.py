@@ -163,6 +163,13 @@ def test_a_page_gets_its_answer_and_picture_in_their_place(grid, tmp_path):
     html = (tmp_path / "out" / "report.html").read_text()
     assert answer_picture(found["contrasts"], alone=False) in html
     assert html.index('id="answer"') < html.index('id="maps"')
+    (row,) = re.findall(r'<th scope="row">zh</th><td class="number">1</td>.*?</tr>', html, re.S)
+    assert re.findall(r">([+-]\d\.\d)", row) == [
+        f"{one['each'][0]['value']:+.1f}"
+        for name in ("zh - en", "zh - none")
+        for one in found["contrasts"][0]["all runs"]["contrasts"]
+        if one["name"] == name
+    ]
 
 
 def test_a_study_without_both_sides_says_so(grid, tmp_path):
