@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from xtremely.engine.backends.native.encoder import unavailable_reason, unsuppor
 from xtremely.engine.backends.packed import OPS, Packed
 from xtremely.engine.backends.padded import PaddedTransformers
 from xtremely.engine.config_json import read_config
-from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.models.config import EncoderConfig, NotPacked
 from xtremely.engine.models.encoder import PRECISIONS, Backend
 from xtremely.engine.models.families import (
     encoder_config,
@@ -67,7 +68,7 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
             require_e4m3(device)
     raw = read_config(folder)
     kind = raw.get("model_type", "")
-    config = encoder_config(raw, folder) if find(kind) else None
+    config = _packed_config(raw, folder, backend, precision)
     if backend == "auto":
         backend = _fastest(config, device, precision)
     if backend == "onnx":
@@ -104,6 +105,28 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     return PaddedTransformers(folder, device, precision)
 
 
+def _packed_config(
+    raw: dict[str, Any], folder: Path, backend: str, precision: str
+) -> EncoderConfig | None:
+    """The packed encoder's configuration; None if transformers has to run the model.
+
+    Raises:
+        InputError: the configuration is not legal, or is one that only transformers can run, which
+            the backend or precision excludes.
+    """
+    if find(raw.get("model_type", "")) is None:
+        return None
+    try:
+        return encoder_config(raw, folder)
+    except NotPacked as reason:
+        if backend not in ("auto", "torch") or precision in ("fp8", "int8"):
+            raise InputError(
+                f"{reason}; use --backend torch in fp32, fp16 or bf16, where transformers runs it"
+            ) from None
+        warnings.warn(f"{reason}; transformers runs the model, padded and slower", stacklevel=4)
+        return None
+
+
 def _fastest(config: EncoderConfig | None, device: torch.device, precision: str) -> str:
     """The backend that ``auto`` takes; fp32 never gets Triton, which was not measured in it."""
     if config is None:
@@ -112,7 +135,7 @@ def _fastest(config: EncoderConfig | None, device: torch.device, precision: str)
     able = family.native and (precision != "int8" or "int8" in family.quantized)
     if device.type == "cpu" and precision in NATIVE and able:
         reason = unavailable_reason(device)
-        if not reason and not unsupported_reason(config):
+        if not reason and not unsupported_reason(config, precision):
             return "native"
         if reason:
             text = f"the encoder runs without its C++, more slowly: the native backend {reason}"
@@ -138,7 +161,7 @@ def _require_native(
     if config is None or family_of(config).native is None:
         legal = model_types(lambda family: family.native)
         raise InputError(f"{folder}: the native backend is for {legal}, not {kind!r}")
-    reason = unsupported_reason(config)
+    reason = unsupported_reason(config, precision)
     require(not reason, f"{folder}: the native backend {reason}; use --backend torch")
 
 

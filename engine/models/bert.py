@@ -1,4 +1,10 @@
-"""The BERT family, with RoBERTa and XLM-R: learned position and type embeddings, post-norm."""
+"""The BERT family, with RoBERTa and XLM-R: learned position and type embeddings, post-norm.
+
+Instead of position embeddings, a model can have ``distances``: tables of relative positions, by
+which attention scores depend on how far apart two tokens are (Shaw et al., "Self-Attention with
+Relative Position Representations", 2018; Huang et al., "Improve Transformer Models with Better
+Relative Position Embeddings", 2020). transformers dropped them in version 5.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from xtremely.engine.config_json import ROBERTA_TYPES, Count, Epsilon, Token, position_offset
-from xtremely.engine.models.config import EncoderConfig, Sizes, require_setting
+from xtremely.engine.models.activations import GELU
+from xtremely.engine.models.config import EncoderConfig, Sizes, activation
+from xtremely.engine.models.distances import DISTANCES, attention_by_distance
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.family import Family, Native, Take, Weights
 from xtremely.engine.models.head_forms import POOLED, by_kind, own_dense
@@ -21,6 +29,8 @@ from xtremely.engine.text.batch import Batch
 from xtremely.files import documents
 from xtremely.kernels.guard import require
 from xtremely.kernels.packing import Layout
+
+ABSOLUTE = "absolute"  # position_embedding_type of models with a position table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +45,11 @@ class BertConfig(EncoderConfig):
     position_offset: int
     pad_id: int
 
+    @property
+    def positions(self) -> int:
+        """Rows of the position table, unused ones included."""
+        return self.max_length + self.position_offset
+
 
 @dataclass(frozen=True)
 class _Fields(Sizes):
@@ -44,9 +59,17 @@ class _Fields(Sizes):
 
 
 def _read(raw: dict[str, Any], file: Path) -> BertConfig:
-    require_setting(raw, "hidden_act", "gelu", file)
-    require_setting(raw, "position_embedding_type", "absolute", file)
-    require_setting(raw, "is_decoder", False, file)
+    require(
+        not raw.get("is_decoder", False),
+        f"{file}: 'is_decoder' is {raw.get('is_decoder')!r}, so that a token does not attend to"
+        " those after it; only encoders run; legal: false",
+    )
+    positions = raw.get("position_embedding_type", ABSOLUTE)
+    require(
+        positions in (ABSOLUTE, *DISTANCES),
+        f"{file}: 'position_embedding_type' is {positions!r}; legal:"
+        f" {', '.join((ABSOLUTE, *DISTANCES))}",
+    )
     kind, said = raw["model_type"], documents.fit(raw, _Fields, str(file))
     offset = position_offset(kind, said.pad_token_id)
     pad = (1 if kind in ROBERTA_TYPES else 0) if said.pad_token_id is None else said.pad_token_id
@@ -69,6 +92,8 @@ def _read(raw: dict[str, Any], file: Path) -> BertConfig:
         max_length=said.max_position_embeddings - offset,
         eps=float(said.layer_norm_eps),
         types=said.type_vocab_size,
+        activation=activation(raw, "hidden_act", file),
+        distances=None if positions == ABSOLUTE else positions,
         position_offset=offset,
         pad_id=pad,
     )
@@ -80,7 +105,8 @@ class Embeddings(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.words = nn.Parameter(torch.empty(config.vocabulary, config.hidden))
-        self.positions = nn.Parameter(torch.empty(config.max_length, config.hidden))
+        positions = torch.empty(config.max_length, config.hidden)
+        self.positions = None if config.distances else nn.Parameter(positions)
         self.types = nn.Parameter(torch.empty(config.types, config.hidden))
         self.norm = nn.LayerNorm(config.hidden, config.eps)
 
@@ -97,7 +123,10 @@ class Layer(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         hidden, wide = config.hidden, config.intermediate
-        self.heads = config.heads
+        self.heads, self.activation = config.heads, config.activation
+        self.by_key = config.distances == DISTANCES[1]
+        rows = (2 * config.positions - 1, hidden // config.heads)
+        self.distances = nn.Parameter(torch.empty(rows)) if config.distances else None
         self.qkv = nn.Linear(hidden, 3 * hidden)
         self.attention_out = nn.Linear(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, config.eps)
@@ -114,9 +143,16 @@ class Layer(nn.Module):
         def norm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> Tensor:
             return ops.norm(value, residual, module.weight, module.bias, module.eps)
 
-        mixed = ops.attention(linear(self.qkv, x), layout, self.heads)
+        qkv = linear(self.qkv, x)
+        if self.distances is None:
+            mixed = ops.attention(qkv, layout, self.heads)
+        else:
+            mixed = attention_by_distance(qkv, layout, self.heads, self.distances, self.by_key)
         x = norm(self.attention_norm, linear(self.attention_out, mixed), x)
-        return norm(self.norm, linear(self.down, linear(self.up, x, gelu=True)), x)
+        wide = linear(self.up, x, gelu=self.activation == GELU)
+        if self.activation != GELU:
+            wide = ops.activated(wide, self.activation)
+        return norm(self.norm, linear(self.down, wide), x)
 
 
 class Bert(Encoder):
@@ -152,6 +188,7 @@ _LAYER = {
     "norm": "output.LayerNorm",
 }
 _QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
+_DISTANCES = "attention.self.distance_embedding.weight"
 # Tensors outside the encoder: task heads, the pooler, and buffers of old checkpoints.
 _HEADS = re.compile(
     r"(pooler|cls|lm_head|classifier|qa_outputs|pre_classifier|score)\."
@@ -163,20 +200,25 @@ def _state(take: Take, config: BertConfig) -> dict[str, Tensor]:
     hidden, wide = config.hidden, config.intermediate
     rows = {
         "words": (config.vocabulary, hidden),
-        "positions": (config.max_length + config.position_offset, hidden),
+        "positions": (config.positions, hidden),
         "types": (config.types, hidden),
     }
     state = {
         f"embeddings.{ours}": take(theirs, *rows.get(ours, (hidden,)))
         for ours, theirs in _EMBEDDINGS.items()
     }
-    state["embeddings.positions"] = state["embeddings.positions"][config.position_offset :].clone()
+    positions = state.pop("embeddings.positions")
+    if config.distances is None:
+        state["embeddings.positions"] = positions[config.position_offset :].clone()
     sizes = {"up": (wide, hidden), "down": (hidden, wide), "attention_out": (hidden, hidden)}
     for layer in range(config.layers):
         base = f"encoder.layer.{layer}."
         for part, shape in (("weight", (hidden, hidden)), ("bias", (hidden,))):
             fused = [take(f"{base}{name}.{part}", *shape) for name in _QKV]
             state[f"layers.{layer}.qkv.{part}"] = _joined(fused)
+        if config.distances is not None:
+            shape = (2 * config.positions - 1, hidden // config.heads)
+            state[f"layers.{layer}.distances"] = take(f"{base}{_DISTANCES}", *shape)
         for ours, theirs in _LAYER.items():
             for part in ("weight", "bias"):
                 size = sizes.get(ours, (hidden,))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.engine.config_json import Count, Layers, Length
-from xtremely.kernels.guard import require
+from xtremely.engine.models.activations import GELU, NAMES
+from xtremely.kernels.guard import InputError, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,9 @@ class EncoderConfig:
         eps: LayerNorm's epsilon.
         types: rows of the token type table; 0 without one.
         thetas: RoPE base of every layer; empty without RoPE.
+        activation: of the feed-forward layers, a key of ``activations.ACTIVATIONS``.
+        distances: ``relative_key`` or ``relative_key_query`` if attention scores depend on the
+            distance of two tokens by a learned table; None without one.
         windows: attention window of every layer, in tokens on either side, None for global
             attention; empty where all layers are global.
     """
@@ -38,6 +42,8 @@ class EncoderConfig:
     max_length: int
     eps: float
     types: int = 0
+    activation: str = GELU
+    distances: str | None = None
     thetas: tuple[float, ...] = ()
     windows: tuple[int | None, ...] = ()
 
@@ -61,3 +67,21 @@ def require_setting(raw: dict[str, Any], name: str, legal: Any, file: Path) -> N
         got == legal,
         f"{file}: {name} {got!r} is not supported; the packed encoder knows {legal!r}",
     )
+
+
+class NotPacked(InputError):
+    """The packed encoder does not know a setting of a model that transformers can run."""
+
+
+def activation(raw: dict[str, Any], field: str, file: Path) -> str:
+    """The key in ``ACTIVATIONS`` of the activation that a field of config.json names.
+
+    Raises:
+        NotPacked: it is not one of them.
+    """
+    named = raw.get(field, "gelu")
+    if not isinstance(named, str) or named not in NAMES:
+        raise NotPacked(
+            f"{file}: {field} {named!r} is not one that packed encoders know ({', '.join(NAMES)})"
+        )
+    return NAMES[named]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from xtremely.engine.models.activations import activated, gated
 from xtremely.kernels.attention import attention, attention_ref
 from xtremely.kernels.embedding import embedding, embedding_ref
 from xtremely.kernels.geglu import geglu, geglu_ref
@@ -28,7 +29,11 @@ Operation = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Ops:
-    """One implementation of every operation; signatures are those in ``kernels``."""
+    """One implementation of every operation; signatures are those in ``kernels``.
+
+    ``activated`` and ``gated`` are for activations other than GELU (see ``activations``). They have
+    no kernel of their own: on Triton they run in torch, after the product.
+    """
 
     embedding: Operation
     attention: Operation
@@ -39,6 +44,8 @@ class Ops:
     prenorm: Callable[..., tuple[Tensor, Tensor]]
     quantise: Callable[..., tuple[Tensor, Tensor]]
     geglu: Operation
+    activated: Operation
+    gated: Operation
     pool: Operation
     span: Callable[..., Spans]
 
@@ -53,6 +60,8 @@ TORCH = Ops(
     prenorm=prenorm_ref,
     quantise=quantise_ref,
     geglu=geglu_ref,
+    activated=activated,
+    gated=gated,
     pool=pool_ref,
     span=span_ref,
 )
@@ -66,6 +75,8 @@ TRITON = Ops(
     prenorm=prenorm,
     quantise=quantise,
     geglu=geglu,
+    activated=activated,
+    gated=gated,
     pool=pool,
     span=span,
 )
