@@ -29,6 +29,7 @@ from xtremely.kernels.guard import require
 
 # Files of vocabularies in the formats that transformers reads.
 FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "*.bpe", "*.codes")
+CHARACTERS = ("canine",)  # model types whose tokens are characters, without a vocabulary
 # Pieces of a vocabulary per row of the word table: below the first is an error, below the second a
 # warning. The tables of published models are padded by a few hundred rows.
 LEAST_SHARE, USUAL_SHARE = 0.1, 0.5
@@ -61,7 +62,7 @@ class TokenizerFile:
         model_max_length: tokens after which texts are cut.
         model_input_names: the inputs that the tokenizer gives a model.
         tokenizer_class: name of transformers' class.
-        truncation_side: the side on which long texts are cut; only ``right`` is supported.
+        truncation_side: the side on which long texts are cut.
         do_lower_case: whether texts are lower-cased.
         bos_token: a special token, like the fields after it.
     """
@@ -69,7 +70,7 @@ class TokenizerFile:
     model_max_length: Annotated[float, Field(ge=1)] | None = None
     model_input_names: tuple[str, ...] | None = None
     tokenizer_class: str | None = None
-    truncation_side: Literal["right"] | None = None
+    truncation_side: Literal["right", "left"] | None = None
     do_lower_case: Flag = None
     bos_token: Special = None
     eos_token: Special = None
@@ -96,13 +97,16 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    described = (folder / CONFIG).exists()
+    kind = about(read_config(folder), folder).model_type if described else ""
     require(
-        any(path.is_file() for pattern in FILES for path in folder.glob(pattern)),
+        kind in CHARACTERS
+        or any(path.is_file() for pattern in FILES for path in folder.glob(pattern)),
         f"{folder}: no usable tokenizer, as there is no vocabulary ({', '.join(FILES[:3])} or a"
         " SentencePiece .model); put the model's own files there",
     )
     tokenizer_file(folder)
-    if (folder / CONFIG).exists():
+    if described:
         configuration(folder)  # checked first, as transformers reads it before the tokenizer
     with foreign(f"{folder}: no usable tokenizer"):
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
@@ -110,6 +114,8 @@ def load_tokenizer(folder: Path) -> Any:
 
 def unknown_id(backend: Any) -> int | None:
     """Id of the unknown token of a tokenizer of the tokenizers library; None without one."""
+    if backend.model is None:  # a tokenizer in Python, which says so itself
+        return None
     piece = getattr(backend.model, "unk_token", None)
     return getattr(backend.model, "unk_id", None) if piece is None else backend.token_to_id(piece)
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from xtremely.engine.hub.locate import display_name, locate
+from xtremely.engine.models.loading import longest
 from xtremely.engine.runtime import folder_hash
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.text.vocabulary import load_tokenizer
@@ -239,7 +240,7 @@ class _Stage:
         phase = self.material.phase
         length = phase.max_length
         assert length is not None  # a settled phase has one
-        ours = Tokenizer(self.base, models.longest(self.base))
+        ours = Tokenizer(self.base, longest(self.base))
 
         def made(part: TaskExamples) -> list[Feature]:
             return [f for one in part.languages.values() for f in way(part)(ours, one)]
