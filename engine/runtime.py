@@ -87,6 +87,7 @@ class Engine:
         device: str = "auto",
         precision: str = "fp32",
         token_budget: int | None = None,
+        allow_pickle: bool = False,
     ) -> Engine:
         """Load a model by name.
 
@@ -96,12 +97,13 @@ class Engine:
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
             precision: see ``open_backend``.
             token_budget: most tokens in a batch; by default as in ``TOKEN_BUDGET``.
+            allow_pickle: read pickled weights if there are no other ones; see ``hub.ordinary``.
 
         Raises:
             UsageError: an unknown backend, device or precision.
             InputError: the model cannot be found or loaded; the message says what to do.
         """
-        folder = locate(model)
+        folder = locate(model, allow_pickle)
         place = _device(device)
         loaded = open_backend(folder, backend, place, precision)
         tokenizer = Tokenizer(folder, loaded.max_length)

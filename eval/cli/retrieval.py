@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from xtremely.eval.cli.options import (
+    AllowPickle,
     Backend,
     Device,
     Layer,
@@ -82,6 +83,7 @@ def encode(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Embed the sentences of a file and write a matrix of embeddings."""
@@ -94,7 +96,7 @@ def encode(
     encoding.check()
     check_paths(source, output)
     lines = read_input(source)
-    engine = _loader(model, backend, device, precision)()
+    engine = _loader(model, backend, device, precision, allow_pickle)()
     encoding.check(engine)
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible("nothing was kept"):
@@ -173,6 +175,7 @@ def mine(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    allow_pickle: AllowPickle = False,
     work: Work = None,
     ray: Ray = None,
     workers: Annotated[
@@ -207,6 +210,7 @@ def mine(
         "backend": backend,
         "device": device,
         "precision": precision,
+        "allow_pickle": allow_pickle,
     }
     map_function: MapFunction = map
     fill: Callable = encode
@@ -271,6 +275,7 @@ def build(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    allow_pickle: AllowPickle = False,
     work: Work = None,
     quiet: Quiet = False,
 ) -> None:
@@ -282,7 +287,7 @@ def build(
 
     settings = BuildSettings(factory, recall, k, Encoding(layer, pooling, prompt, storage))
     work = work or out.parent / f"{out.name}.work"
-    load = _loader(model, backend, device, precision)
+    load = _loader(model, backend, device, precision, allow_pickle)
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible(KEPT.format(work)):
         made = build_index(source, out, work, load, settings, bar)
@@ -328,6 +333,7 @@ def search(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Search an index with queries that were embedded by the same model."""
@@ -337,7 +343,7 @@ def search(
     from xtremely.eval.mining.index import SearchSettings, search_index
 
     settings = SearchSettings(queries, k, effort, gpus, Encoding(layer, pooling, prompt))
-    load = _loader(model, backend, device, precision)
+    load = _loader(model, backend, device, precision, allow_pickle)
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible("nothing was kept"):
         found = search_index(path, settings, out, load, bar)
@@ -363,7 +369,14 @@ def info(
         line(f"{name:16} {value}")
 
 
-def _loader(model: str, backend: str, device: str, precision: str):  # noqa: ANN202
+def _loader(model: str, backend: str, device: str, precision: str, allow_pickle: bool):  # noqa: ANN202
     from xtremely.engine.runtime import Engine
 
-    return partial(Engine.load, model, backend=backend, device=device, precision=precision)
+    return partial(
+        Engine.load,
+        model,
+        backend=backend,
+        device=device,
+        precision=precision,
+        allow_pickle=allow_pickle,
+    )

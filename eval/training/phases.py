@@ -96,6 +96,7 @@ def train(
     quiet: bool = False,
     save_steps: int = 200,
     shared: Path | None = None,
+    allow_pickle: bool = False,
 ) -> list[Trained]:
     """Train all phases of a recipe.
 
@@ -108,13 +109,14 @@ def train(
         save_steps: steps between checkpoints, from which a killed run resumes.
         shared: folder for the phases before the target, each named by its digest. Concurrent runs
             share them: one trains a phase, the others wait for it.
+        allow_pickle: whether the model's pickled weights may be read.
 
     Raises:
         UsageError: the recipe names something that does not exist.
         InputError: data, a model or a folder cannot be used; the message says what to do.
     """
     device = mechanics.choose_device(device)
-    base = locate(recipe.model)
+    base = locate(recipe.model, allow_pickle)
     reader = Reader(data_root, recipe.seed)
     check_lengths([recipe], base)
     materials = [reader.material(settled(phase)) for phase in recipe.phases]
