@@ -23,9 +23,11 @@ from xtremely.engine.backends.onnx.outputs import Product, build, described
 from xtremely.engine.backends.onnx.session import runtime
 from xtremely.engine.backends.onnx.verify import Agreement, Trial
 from xtremely.engine.backends.packed import Packed
+from xtremely.engine.config_json import CONFIG
 from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.quantization.smoothquant import activation_absmax
+from xtremely.engine.text.vocabulary import load_tokenizer
 from xtremely.kernels.guard import UsageError, require
 
 # Precision -> largest legal difference from torch in fp32, see ``Agreement``.
@@ -34,7 +36,6 @@ BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.2}
 EXTERNAL_FROM = 1 << 30
 FILE, DATA = "model.onnx", "model.onnx.data"
 UNIT = "scale_of_one"
-BESIDE = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def export(
@@ -76,9 +77,15 @@ def export(
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         kept = _tried(trial, precision, about, building)
-        for beside in BESIDE:
-            if (folder / beside).exists():
-                shutil.copyfile(folder / beside, building / beside)
+        shutil.copyfile(folder / CONFIG, building / CONFIG)
+        load_tokenizer(folder).save_pretrained(building)
+        shown = trial.agreement_as_shown(building / FILE)
+        require(
+            shown.difference <= BOUNDS[precision],
+            f"{about['model']}: with the tokenizer beside it the ONNX model differs from torch by"
+            f" {shown.difference:.2g} of its size (at most {BOUNDS[precision]:g} is kept); nothing"
+            " was written",
+        )
         for made in building.iterdir():
             made.chmod(0o644)
         building.chmod(0o755)

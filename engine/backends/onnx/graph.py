@@ -156,6 +156,7 @@ class _Writer:
     def ops(self) -> Ops:
         absent = ("linear_fp8", "norm_fp8", "quantise", "pool", "span")
         return Ops(
+            placed=self.placed,
             embedding=self.embedding,
             attention=self.attention,
             linear=self.linear,
@@ -166,6 +167,10 @@ class _Writer:
             gated=self.gated,
             **dict.fromkeys(absent, _not_in_a_graph),
         )
+
+    def placed(self, batch: Any, padding: int, row: int) -> Layout:
+        """Positions in the graph count every token; the backend refuses padding inside texts."""
+        return batch.layout
 
     def embedding(
         self,
