@@ -58,8 +58,7 @@ class PaddedTransformers:
         self.model = model.to(device).eval()
         self.device, self.precision = device, precision
         named = getattr(config, "pad_token_id", None)
-        known = isinstance(named, int) and 0 <= named < self.vocabulary
-        self.pad_id = named if known else 0
+        self.pad_id = named if isinstance(named, int) and 0 <= named < self.vocabulary else 0
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters
         require(
             self._looks_ahead(),

@@ -46,6 +46,11 @@ class BertConfig(EncoderConfig):
     pad_id: int
 
     @property
+    def unplaced(self) -> int | None:
+        """Id of the token without a position of its own: the RoBERTa line's padding, else None."""
+        return self.pad_id if self.position_offset else None
+
+    @property
     def positions(self) -> int:
         """Rows of the position table, unused ones included."""
         return self.max_length + self.position_offset
@@ -105,14 +110,20 @@ class Embeddings(nn.Module):
     def __init__(self, config: BertConfig):
         super().__init__()
         self.words = nn.Parameter(torch.empty(config.vocabulary, config.hidden))
-        positions = torch.empty(config.max_length, config.hidden)
+        # In the RoBERTa line the table's last row is that of the padding id written out in a text.
+        self.unplaced = config.unplaced
+        rows = config.max_length + (self.unplaced is not None)
+        positions = torch.empty(rows, config.hidden)
         self.positions = None if config.distances else nn.Parameter(positions)
         self.types = nn.Parameter(torch.empty(config.types, config.hidden))
         self.norm = nn.LayerNorm(config.hidden, config.eps)
 
     def forward(self, batch: Batch, ops: Ops) -> Tensor:
         """The embeddings [T, H] of a batch of T tokens."""
-        ids = (batch.input_ids, batch.position_ids, batch.type_ids)
+        positions = batch.position_ids
+        if self.unplaced is not None and self.positions is not None:
+            positions = ops.placed(batch, self.unplaced, len(self.positions) - 1)
+        ids = (batch.input_ids, positions, batch.type_ids)
         tables = (self.words, self.positions, self.types)
         return ops.embedding(*ids, *tables, self.norm.weight, self.norm.bias, self.norm.eps)
 
@@ -209,7 +220,9 @@ def _state(take: Take, config: BertConfig) -> dict[str, Tensor]:
     }
     positions = state.pop("embeddings.positions")
     if config.distances is None:
-        state["embeddings.positions"] = positions[config.position_offset :].clone()
+        offset = config.position_offset
+        parts = (positions[offset:], positions[offset - 1 : offset] if offset else positions[:0])
+        state["embeddings.positions"] = _joined([*parts])
     sizes = {"up": (wide, hidden), "down": (hidden, wide), "attention_out": (hidden, hidden)}
     for layer in range(config.layers):
         base = f"encoder.layer.{layer}."

@@ -47,6 +47,11 @@ class EncoderConfig:
     thetas: tuple[float, ...] = ()
     windows: tuple[int | None, ...] = ()
 
+    @property
+    def unplaced(self) -> int | None:
+        """Id of a token without a position of its own, the RoBERTa line's padding; None if none."""
+        return None
+
 
 @dataclass(frozen=True)
 class Sizes:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from xtremely.engine.models.activations import activated, gated
+from xtremely.engine.text.batch import Batch
 from xtremely.kernels.attention import attention, attention_ref
 from xtremely.kernels.embedding import embedding, embedding_ref
 from xtremely.kernels.geglu import geglu, geglu_ref
@@ -31,10 +33,12 @@ Operation = Callable[..., Tensor]
 class Ops:
     """One implementation of every operation; signatures are those in ``kernels``.
 
-    ``activated`` and ``gated`` are for activations other than GELU (see ``activations``). They have
-    no kernel of their own: on Triton they run in torch, after the product.
+    ``placed`` gives the positions of tokens in the RoBERTa line; ``activated`` and ``gated`` are
+    for activations other than GELU (see ``activations``). They have no kernel of their own: on
+    Triton they run in torch.
     """
 
+    placed: Operation
     embedding: Operation
     attention: Operation
     linear: Operation
@@ -50,7 +54,25 @@ class Ops:
     span: Callable[..., Spans]
 
 
+def placed(batch: Batch, padding: int, row: int) -> Tensor:
+    """Positions [T] of a batch's tokens where padding has none, as in the RoBERTa line.
+
+    The padding token, written out in a text, gets ``row``, and tokens after it are counted as if it
+    were not there.
+
+    Args:
+        batch: T tokens.
+        padding: id of the padding token.
+        row: the row of the position table for padding.
+    """
+    here = batch.input_ids == padding
+    before = here.cumsum(0) - here.long()  # padding before each token, in the whole batch
+    first = torch.arange(batch.tokens, device=here.device) - batch.position_ids
+    return torch.where(here, row, batch.position_ids - (before - before[first]))
+
+
 TORCH = Ops(
+    placed=placed,
     embedding=embedding_ref,
     attention=attention_ref,
     linear=linear_ref,
@@ -66,6 +88,7 @@ TORCH = Ops(
     span=span_ref,
 )
 TRITON = Ops(
+    placed=placed,
     embedding=embedding,
     attention=attention,
     linear=linear,

@@ -112,7 +112,7 @@ class Tokenizer:
             self.typed = "token_type_ids" in loaded.model_input_names
             unknown = {self.unknown, unknown_id(self.backend)} - {None}
             specials = {*loaded.all_special_ids, *unknown}
-            self._unplaced = check_vocabulary(folder, self.backend, loaded.pad_token_id, specials)
+            check_vocabulary(folder, self.backend, loaded.pad_token_id, specials)
             text = probe(folder, self.backend, specials)
             self.single = Template.read(self.backend.encode(text), self.typed)
             self.pair = Template.read(self.backend.encode(text, text), self.typed)
@@ -189,13 +189,6 @@ class Tokenizer:
             known[text] = np.asarray(encoding.ids, dtype=np.int32)
             self._seen[text] = known[text]
             self._seen_tokens += len(known[text])
-        if self._unplaced is not None and any(self._unplaced in known[text] for text in fresh):
-            warnings.warn(
-                f"{self.folder.name}: texts hold {self.backend.id_to_token(self._unplaced)!r}, the"
-                " model's padding; it has a position here and none in transformers, so their"
-                " vectors differ; take it out of the texts",
-                stacklevel=2,
-            )
         while self._seen_tokens > CACHED_TOKENS:
             _, dropped = self._seen.popitem(last=False)
             self._seen_tokens -= len(dropped)

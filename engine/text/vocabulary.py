@@ -122,7 +122,7 @@ def unknown_id(backend: Any) -> int | None:
 
 def check_vocabulary(
     folder: Path, backend: Any, padding: int | None, specials: Collection[int]
-) -> int | None:
+) -> None:
     """Compare a tokenizer with its folder's config.json, if there is one.
 
     Args:
@@ -130,10 +130,6 @@ def check_vocabulary(
         backend: its tokenizer, from the tokenizers library.
         padding: id of the tokenizer's padding token, if it has one.
         specials: ids of its special tokens.
-
-    Returns:
-        Id of the token to which the model gives no position of its own: the padding token in
-        RoBERTa-style models, None in others.
 
     Raises:
         InputError: ids exceed the word table, there are hardly any pieces or only special tokens,
@@ -147,11 +143,11 @@ def check_vocabulary(
         " model's own tokenizer files there",
     )
     if not (folder / CONFIG).exists():
-        return None
+        return
     said = about(read_config(folder), folder)
     if said.vocab_size is not None:
         _check_rows(folder, ids, said.vocab_size)
-    return _check_padding(folder, said, padding, specials)
+    _check_padding(folder, said, padding, specials)
 
 
 def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
@@ -177,11 +173,10 @@ def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
 
 def _check_padding(
     folder: Path, said: About, padding: int | None, specials: Collection[int]
-) -> int | None:
+) -> None:
     """Compare a tokenizer's padding id with that of a model whose positions depend on it.
 
-    RoBERTa-style models give a token with the padding id no position of its own. Returns that id,
-    or None for other models.
+    RoBERTa-style models give a token with the padding id no position of its own.
     """
     offset = position_offset(said.model_type, said.pad_token_id)
     legal = set(specials) if padding is None else {padding}
@@ -191,7 +186,6 @@ def _check_padding(
         f"{folder / CONFIG}: 'pad_token_id' is {offset - 1}, which is another token to the"
         f" tokenizer{remedy}",
     )
-    return offset - 1 if offset else None
 
 
 def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:

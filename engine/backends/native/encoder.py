@@ -80,7 +80,9 @@ def _try() -> None:
     """
     dice = torch.Generator().manual_seed(0)
     for family in families.FAMILIES:
-        for activation in ACTIVATIONS if family.native else ():
+        if family.native is None:
+            continue
+        for activation in ACTIVATIONS:
             config = replace(family.native.trial, activation=activation)
             encoder = family.encoder(config).requires_grad_(False)
             for parameter in encoder.parameters():

@@ -238,17 +238,3 @@ def test_what_roberta_counts_positions_by_is_the_tokenizers_padding(
     else:
         with pytest.raises(InputError, match=f"'pad_token_id' is {model}, which is another token"):
             Tokenizer(folder, 100)
-
-
-@pytest.mark.parametrize(("kind", "told"), [("xlm-roberta", 1), ("bert", 0)])
-def test_padding_written_out_in_a_text_is_told_of_where_it_has_no_position_in_transformers(
-    make_tiny, recwarn, kind, told
-):
-    tokenizer = Tokenizer(make_tiny(kind), 100)
-    recwarn.clear()
-    tokenizer(["a text", "a <s> text"])
-    assert not recwarn.list
-    tokenizer(["a text", "a <pad> text"])
-    notes = [str(one.message) for one in recwarn.list]
-    assert len(notes) == told
-    assert all("texts hold '<pad>', the model's padding" in note for note in notes)
