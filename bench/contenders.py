@@ -42,9 +42,10 @@ OWN = {  # name -> backend and precision
 def names(scratch: Path, engine: Engine) -> list[str]:
     """Names of all contenders for a model on its device, the reference first; see ``makers``."""
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
-    native = not (unavailable_reason(engine.backend.device) or unsupported_reason(config))
-    runs = {"fp32": native, "int8": native and "int8" in family_of(config).quantized}  # in C++
-    own = [name for name, (kind, form) in OWN.items() if kind != "native" or runs[form]]
+    native = not unavailable_reason(engine.backend.device)
+    forms = ("fp32", *({"int8"} & {*family_of(config).quantized}))
+    runs = {form: native and not unsupported_reason(config, form) for form in forms}  # in C++
+    own = [name for name, (kind, form) in OWN.items() if kind != "native" or runs.get(form)]
     others = [name for name, folder in external_env.FOLDERS.items() if (scratch / folder).exists()]
     return [EAGER, *own, BASELINE, DEFAULT, *cpu_peers.openers(scratch), *others]
 

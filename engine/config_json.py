@@ -17,6 +17,11 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 MAX_BYTES = 2**26  # largest configuration file
 # Models that differ from BERT only in that positions are counted from the padding id + 1.
 ROBERTA_TYPES = ("xlm-roberta", "roberta", "camembert")
+# Model types that transformers loads and that would be run wrongly here -> why.
+REFUSED = {
+    "xlnet": "it pads texts on the left and puts its classification token last, which pooling and"
+    " heads do not follow here",
+}
 MAX_LAYERS, MAX_LENGTH = 1000, 2**20
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
@@ -120,6 +125,11 @@ def position_offset(model_type: str, pad: int | None) -> int:
     return (1 if pad is None else pad) + 1 if counted else 0
 
 
+def _shown(languages: object) -> str:
+    """The languages of an X-MOD's configuration, for a message; by default those of transformers"""
+    return ", ".join(map(str, languages)) if isinstance(languages, list) else "en_XX"
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """Fields of transformers' configuration classes; a class may lack some."""
@@ -143,7 +153,18 @@ def configuration(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    kind = read_config(folder).get("model_type")
+    raw = read_config(folder)
+    kind = raw.get("model_type")
+    require(
+        kind not in REFUSED,
+        f"{folder / CONFIG}: model type {kind!r} does not run: {REFUSED.get(str(kind))}; take"
+        " another encoder, such as an XLM-R",
+    )
+    require(
+        kind != "xmod" or raw.get("default_language") is not None,
+        f"{folder / CONFIG}: 'default_language' is missing, so that none of X-MOD's adapters is"
+        f" used; legal: one of its languages ({_shown(raw.get('languages'))})",
+    )
     with foreign(f"{folder / CONFIG}: model type {kind!r} cannot be loaded"):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         said = {one.name: getattr(config, one.name, None) for one in fields(_Loaded)}

@@ -92,6 +92,7 @@ class Engine:
         device: str = "auto",
         precision: str = "fp32",
         token_budget: int | None = None,
+        allow_pickle: bool = False,
     ) -> Engine:
         """Load a model by name.
 
@@ -101,12 +102,13 @@ class Engine:
             device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
             precision: see ``open_backend``.
             token_budget: most tokens in a batch; by default as in ``TOKEN_BUDGET``.
+            allow_pickle: read pickled weights if there are no other ones; see ``hub.ordinary``.
 
         Raises:
             UsageError: an unknown backend, device or precision.
             InputError: the model cannot be found or loaded; the message says what to do.
         """
-        folder = locate(model)
+        folder = locate(model, allow_pickle)
         place = usable_device(device)
         loaded = open_backend(folder, backend, place, precision)
         tokenizer = Tokenizer(folder, loaded.max_length, bool(reading(folder).do_lower_case))
@@ -120,8 +122,7 @@ class Engine:
         require(
             most > least,
             f"{folder}: cuts texts at {most} tokens (max_seq_length, model_max_length or"
-            f" max_position_embeddings); legal: {least + 1} or more, for {least} special tokens and"
-            " one of a text",
+            f" max_position_embeddings); legal: {least + 1} or more, with {least} special tokens",
         )
         engine = cls(name, folder, loaded, tokenizer, own, budget)
         _ = engine.stack  # refuse invalid modules now, not at first use
@@ -382,10 +383,8 @@ class Engine:
         self.token_budget = max(1, min(self.token_budget, tokens) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        warnings.warn(
-            f"out of device memory; going on with batches of {self.token_budget} tokens",
-            stacklevel=3,
-        )
+        smaller = f"batches now have {self.token_budget} tokens"
+        warnings.warn(f"out of device memory; {smaller}", stacklevel=3)
 
 
 def usable_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ from xtremely.engine.backends.native.encoder import NativeEncoder
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.cuda_graphs import Graphs
 from xtremely.engine.models.encoder import PRECISIONS, Encoder
-from xtremely.engine.models.families import family_of, model_types
+from xtremely.engine.models.families import family_of, model_types, require_plain
 from xtremely.engine.models.ops import TORCH, TRITON
 from xtremely.engine.models.weights import encoder_tensors
 from xtremely.engine.quantization.calibration_texts import sample
@@ -58,6 +58,8 @@ class Packed:
         device: torch.device,
         precision: str,
     ):
+        if precision in ("fp8", "int8"):
+            require_plain(folder, config, f"{precision} on the {name} backend")
         tensors = encoder_tensors(folder, config, PRECISIONS[precision])
         with torch.device("meta"):
             encoder = family_of(config).encoder(config)

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from xtremely.engine.config_json import CONFIG, configuration
+from xtremely.engine.config_json import configuration
 from xtremely.engine.foreign import foreign
 from xtremely.engine.models.encoder import PRECISIONS, require_fits
-from xtremely.engine.models.loading import SIZES, load
+from xtremely.engine.models.loading import encoder_class, load, positions
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.text.batch import Batch
 from xtremely.kernels import packing
 from xtremely.kernels.guard import require
 
+CODE_POINTS = 0x110000  # ids of CANINE, whose tokens are code points and which has no word table
 # Text lengths, in tokens, at which a model is tested for padding that changes hidden states, and
 # the relative difference that rounding alone may cause.
 PROBES = (3, 512)
@@ -39,28 +41,24 @@ class PaddedTransformers:
     ops = TORCH
 
     def __init__(self, folder: Path, device: torch.device, precision: str):
-        from transformers import AutoModel
-
         config = configuration(folder)
         self.folder, self.kind = folder, config.model_type
-        model = load(AutoModel, folder, PRECISIONS[precision])
-        for name in SIZES:
+        model = load(encoder_class(self.kind), folder, PRECISIONS[precision])
+        for name in ("num_hidden_layers", "hidden_size"):
             require(
                 getattr(config, name, None) is not None,
                 f"{folder}: model type {self.kind!r} cannot be loaded as a text encoder (its"
                 f" configuration has no {name!r})",
             )
         self.layers, self.width = config.num_hidden_layers, config.hidden_size
-        self.vocabulary = config.vocab_size
-        self.max_length = config.max_position_embeddings - _positions_not_used(model)
-        require(
-            self.max_length >= 1,
-            f"{folder / CONFIG}: max_position_embeddings leaves no position for a token",
-        )
+        size = getattr(config, "vocab_size", None)
+        self.vocabulary = CODE_POINTS if size is None else size
+        self.max_length = positions(model, folder)
+        self._least = getattr(config, "downsampling_rate", 1)
         self.model = model.to(device).eval()
         self.device, self.precision = device, precision
-        pad = getattr(config, "pad_token_id", None)
-        self.pad_id = pad if isinstance(pad, int) and 0 <= pad < self.vocabulary else 0
+        named = getattr(config, "pad_token_id", None)
+        self.pad_id = named if isinstance(named, int) and 0 <= named < self.vocabulary else 0
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters
         require(
             self._looks_ahead(),
@@ -73,7 +71,9 @@ class PaddedTransformers:
     def _looks_ahead(self) -> bool:
         """Whether the first token's state depends on the second token, as in any encoder."""
         first, *others = (n % self.vocabulary for n in (5, 6, 7))
-        ids = torch.tensor([[first, other] for other in others], device=self.device)
+        width = max(2, self._least)
+        ids = torch.tensor([[first, *[other] * (width - 1)] for other in others])
+        ids = ids.to(self.device)
         a, b = self._states(input_ids=ids)[-1][:, 0]
         return not torch.equal(a, b)
 
@@ -81,7 +81,7 @@ class PaddedTransformers:
     def _padding_leaks(self, length: int) -> bool:
         """Whether padding changes the hidden states of a text of ``length`` tokens."""
         whole = min(2 * length, self.max_length)
-        length = max(1, min(length, whole // 2))
+        length = max(1, self._least, min(length, whole // 2))
         ids = torch.full((1, whole), self.pad_id, device=self.device)
         ids[0, :length] = torch.arange(length, device=self.device) % self.vocabulary
         mask = (torch.arange(whole, device=self.device) < length).long()[None]
@@ -93,31 +93,55 @@ class PaddedTransformers:
         """All hidden states, from the embedding layer's up, each [B, L, H] with padding."""
         trouble = f"{self.folder}: model type {self.kind!r} does not run on text alone"
         with foreign(trouble):  # the class may not support what the configuration asks for
-            states = self.model(**inputs, output_hidden_states=True).hidden_states
+            made = self.model(**inputs, output_hidden_states=True)
+        states = made.hidden_states
         require(
             states is not None and len(states) > self.layers,
             f"{self.folder}: model type {self.kind!r} does not give the hidden states of its"
             f" {self.layers} layers",
         )
-        return states
+        return (*states[: self.layers], made.last_hidden_state)
 
     @torch.inference_mode()
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The requested hidden states of a batch, each [T, H], without padding."""
         require_fits(batch, self.max_length)
-        if not self.alone:
+        if not self.alone and batch.max_seqlen >= self._least:
             ids, types = (_padded(one, batch, fill) for one, fill in self._fills(batch))
             lengths = batch.cu_seqlens.diff()
             mask = torch.arange(batch.max_seqlen, device=ids.device) < lengths[:, None]
             states = self._typed_states(ids, mask, types)
-            return {layer: packing.pack(states[layer], lengths).values for layer in layers}
+            return {
+                layer: packing.pack(self._state(states, layer, ids), lengths).values
+                for layer in layers
+            }
         found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
         for run in batch.layout.runs:
-            ids, types = (one[run.rows].view(run.count, -1) for one, _ in self._fills(batch))
-            states = self._typed_states(ids, torch.ones_like(ids), types)
+            short = (0, max(0, self._least - run.length))  # padding on the left and on the right
+            ids, types = (
+                pad(one[run.rows].view(run.count, -1), short, value=fill)
+                for one, fill in self._fills(batch)
+            )
+            mask = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) < run.length
+            states = self._typed_states(ids, mask, types)
             for layer, parts in found.items():
-                parts.append(states[layer].flatten(0, 1))
+                state = self._state(states, layer, ids)[:, : run.length]
+                parts.append(state.flatten(0, 1))
         return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+    def _state(self, states: tuple[Tensor, ...], layer: int, ids: Tensor) -> Tensor:
+        """A hidden state [B, L, H] for ids [B, L].
+
+        Raises:
+            InputError: the layer has another number of states than there are tokens.
+        """
+        count = states[layer].shape[1]
+        require(
+            count == ids.shape[1],
+            f"{self.folder}: layer {layer} of model type {self.kind!r} has {count} states for"
+            f" {ids.shape[1]} tokens; only its last layer, {self.layers}, has one for each",
+        )
+        return states[layer]
 
     def _fills(self, batch: Batch) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
         """A batch's token ids and token types, each [T], with their padding values."""
@@ -140,14 +164,3 @@ class PaddedTransformers:
 def _padded(values: Tensor, batch: Batch, fill: int = 0) -> Tensor:
     """A batch's values [T] as [B, L], padded with ``fill``."""
     return packing.unpack(packing.Packed(values, batch.cu_seqlens, batch.max_seqlen), fill)
-
-
-def _positions_not_used(model: torch.nn.Module) -> int:
-    """Unused rows at the start of a position table; RoBERTa models count from the padding id on."""
-    for name, module in model.named_modules():
-        if (
-            name.endswith("position_embeddings")
-            and getattr(module, "padding_idx", None) is not None
-        ):
-            return int(module.padding_idx) + 1
-    return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,11 +68,7 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
             require_e4m3(device)
     raw = read_config(folder)
     kind = raw.get("model_type", "")
-    config, padded = None, None
-    try:
-        config = encoder_config(raw, folder) if find(kind) else None
-    except NotPacked as error:
-        padded = error
+    config = _packed_config(raw, folder, backend, precision)
     if backend == "auto":
         backend = _fastest(config, device, precision)
     if backend == "onnx":
@@ -90,8 +87,6 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
     )
     if config is not None:
         return Packed(folder, config, backend, device, precision)
-    if padded and backend == "triton":
-        raise padded
     require(
         backend != "triton",
         f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"
@@ -107,9 +102,29 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         f" the packed encoder runs {model_types()},"
         " transformers' own encoders run padded",
     )
-    if padded:
-        warnings.warn(f"{padded}; transformers runs the model, padded", stacklevel=3)
     return PaddedTransformers(folder, device, precision)
+
+
+def _packed_config(
+    raw: dict[str, Any], folder: Path, backend: str, precision: str
+) -> EncoderConfig | None:
+    """The packed encoder's configuration; None if transformers has to run the model.
+
+    Raises:
+        InputError: the configuration is not legal, or is one that only transformers can run, which
+            the backend or precision excludes.
+    """
+    if find(raw.get("model_type", "")) is None:
+        return None
+    try:
+        return encoder_config(raw, folder)
+    except NotPacked as reason:
+        if backend not in ("auto", "torch") or precision in ("fp8", "int8"):
+            raise InputError(
+                f"{reason}; use --backend torch in fp32, fp16 or bf16, where transformers runs it"
+            ) from None
+        warnings.warn(f"{reason}; transformers runs the model, padded and slower", stacklevel=4)
+        return None
 
 
 def _fastest(config: EncoderConfig | None, device: torch.device, precision: str) -> str:
@@ -120,7 +135,7 @@ def _fastest(config: EncoderConfig | None, device: torch.device, precision: str)
     able = family.native and (precision != "int8" or "int8" in family.quantized)
     if device.type == "cpu" and precision in NATIVE and able:
         reason = unavailable_reason(device)
-        if not reason and not unsupported_reason(config):
+        if not reason and not unsupported_reason(config, precision):
             return "native"
         if reason:
             text = f"the encoder runs without its C++, more slowly: the native backend {reason}"
@@ -146,7 +161,7 @@ def _require_native(
     if config is None or family_of(config).native is None:
         legal = model_types(lambda family: family.native)
         raise InputError(f"{folder}: the native backend is for {legal}, not {kind!r}")
-    reason = unsupported_reason(config)
+    reason = unsupported_reason(config, precision)
     require(not reason, f"{folder}: the native backend {reason}; use --backend torch")
 
 

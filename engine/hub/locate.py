@@ -6,12 +6,14 @@ import hashlib
 import os
 from pathlib import Path
 
-from xtremely.engine.hub import bundled
+from xtremely.engine.config_json import ADAPTER
+from xtremely.engine.hub import bundled, ordinary
 from xtremely.engine.hub.stack import modules
 from xtremely.kernels.guard import InputError, require, unknown
 
-# Patterns of the files that are downloaded; weights in other formats are not.
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json"]
+# Patterns of the files that are downloaded, and of pickled weights, which may be if allowed.
+HUB_FILES = [f"*{ending}" for ending in ordinary.ENDINGS]
+PICKLES = ["*pytorch_model*.bin"]
 
 
 def cache_folder() -> Path:
@@ -23,19 +25,21 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "xtremely"
 
 
-def locate(model: str) -> Path:
-    """The folder of a model.
+def locate(model: str, allow_pickle: bool = False) -> Path:
+    """The folder of a model; where it is no ordinary one, an ordinary one made from it.
 
     Args:
         model: a packaged model's name, a path, or a hub name (``owner/name``).
+        allow_pickle: whether pickled weights may be read (see ``ordinary``).
 
     Raises:
         UsageError: no such name.
-        InputError: the hub cannot be reached or has no such model.
+        InputError: the hub cannot be reached or has no such model, or its weights are pickled and
+            that is not allowed.
     """
-    path = Path(model)
+    path, converted = Path(model), cache_folder() / "converted"
     if path.is_dir():
-        return path
+        return ordinary.ordinary(path, allow_pickle, converted)
     if model in bundled.MODELS:
         return bundled.unpack(model, cache_folder() / "models")
     require(not path.exists(), f"{model} is a file; expected a Hugging Face model folder")
@@ -45,15 +49,23 @@ def locate(model: str) -> Path:
             if "/" not in model
             else InputError(f"{model}: there is no such folder")
         )
-    return _from_hub(model)
+    found = _from_hub(model, HUB_FILES)
+    if not (ordinary.has_weights(found) or (found / ADAPTER).exists()):
+        require(
+            allow_pickle,
+            f"{model}: the repository has no model.safetensors; if it has pickled weights"
+            f" (pytorch_model.bin), they are read with {ordinary.ALLOW}",
+        )
+        found = _from_hub(model, [*HUB_FILES, *PICKLES])
+    return ordinary.ordinary(found, allow_pickle, converted)
 
 
-def _from_hub(model: str) -> Path:
+def _from_hub(model: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(model, allow_patterns=patterns))
     except HFValidationError as error:
         raise InputError(
             f"{model!r}: there is no such folder, and it is no name that the hub can have; legal:"
@@ -78,7 +90,7 @@ def folder_hash(folder: Path) -> str:
     Other subfolders, such as results and training checkpoints, are not part of the model.
     """
     digest = hashlib.sha256()
-    kept = {".json", ".safetensors", ".txt", ".model"}
+    kept = {*ordinary.ENDINGS}
     files = [path for path in folder.iterdir() if path.suffix in kept]
     for module in modules(folder):
         place = folder / module["path"]

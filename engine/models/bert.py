@@ -1,4 +1,10 @@
-"""The BERT family, with RoBERTa and XLM-R: learned position and type embeddings, post-norm."""
+"""The BERT family, with RoBERTa and XLM-R: learned position and type embeddings, post-norm.
+
+Instead of position embeddings, a model can have ``distances``: tables of relative positions, by
+which attention scores depend on how far apart two tokens are (Shaw et al., "Self-Attention with
+Relative Position Representations", 2018; Huang et al., "Improve Transformer Models with Better
+Relative Position Embeddings", 2020). transformers dropped them in version 5.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from xtremely.engine.config_json import ROBERTA_TYPES, Count, Epsilon, Token, position_offset
-from xtremely.engine.models.config import EncoderConfig, Sizes, require_setting
+from xtremely.engine.models.activations import GELU
+from xtremely.engine.models.config import EncoderConfig, Sizes, activation
+from xtremely.engine.models.distances import DISTANCES, attention_by_distance
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.family import Family, Native, Take, Weights
 from xtremely.engine.models.head_forms import POOLED, by_kind, own_dense
@@ -22,17 +30,17 @@ from xtremely.files import documents
 from xtremely.kernels.guard import require
 from xtremely.kernels.packing import Layout
 
+ABSOLUTE = "absolute"  # position_embedding_type of models with a position table
+
 
 @dataclass(frozen=True, kw_only=True)
 class BertConfig(EncoderConfig):
     """Sizes and settings of a BERT-family encoder.
 
     Attributes:
-        position_offset: unused rows at the start of the position table.
         pad_id: id of the padding token, for backends that pad.
     """
 
-    position_offset: int
     pad_id: int
 
 
@@ -44,9 +52,17 @@ class _Fields(Sizes):
 
 
 def _read(raw: dict[str, Any], file: Path) -> BertConfig:
-    require_setting(raw, "hidden_act", "gelu", file)
-    require_setting(raw, "position_embedding_type", "absolute", file)
-    require_setting(raw, "is_decoder", False, file)
+    require(
+        not raw.get("is_decoder", False),
+        f"{file}: 'is_decoder' is {raw.get('is_decoder')!r}, so that a token does not attend to"
+        " those after it; only encoders run; legal: false",
+    )
+    positions = raw.get("position_embedding_type", ABSOLUTE)
+    require(
+        positions in (ABSOLUTE, *DISTANCES),
+        f"{file}: 'position_embedding_type' is {positions!r}; legal:"
+        f" {', '.join((ABSOLUTE, *DISTANCES))}",
+    )
     kind, said = raw["model_type"], documents.fit(raw, _Fields, str(file))
     offset = position_offset(kind, said.pad_token_id)
     pad = (1 if kind in ROBERTA_TYPES else 0) if said.pad_token_id is None else said.pad_token_id
@@ -69,6 +85,8 @@ def _read(raw: dict[str, Any], file: Path) -> BertConfig:
         max_length=said.max_position_embeddings - offset,
         eps=float(said.layer_norm_eps),
         types=said.type_vocab_size,
+        activation=activation(raw, "hidden_act", file),
+        distances=None if positions == ABSOLUTE else positions,
         position_offset=offset,
         pad_id=pad,
     )
@@ -86,20 +104,30 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig, width: int | None = None, positions: bool = True):
         super().__init__()
         width = width or config.hidden
+        # In the RoBERTa line the table's last row is that of the padding id written out in a text.
+        self.unplaced = config.unplaced
+        rows = config.max_length + (self.unplaced is not None)
 
         def table(rows: int) -> nn.Parameter | None:
             return nn.Parameter(torch.empty(rows, width)) if rows else None
 
         self.words = table(config.vocabulary)
-        self.positions = table(config.max_length * positions)
+        self.positions = table(rows if positions and config.distances is None else 0)
         self.types = table(config.types)
         self.norm = nn.LayerNorm(width, config.eps)
 
     def forward(self, batch: Batch, ops: Ops) -> Tensor:
         """The embeddings [T, H] of a batch of T tokens."""
-        ids = (batch.input_ids, batch.position_ids, batch.type_ids)
         tables = (self.words, self.positions, self.types)
-        return ops.embedding(*ids, *tables, self.norm.weight, self.norm.bias, self.norm.eps)
+        norm = (self.norm.weight, self.norm.bias, self.norm.eps)
+        return ops.embedding(*self.ids(batch, ops), *tables, *norm)
+
+    def ids(self, batch: Batch, ops: Ops) -> tuple[Tensor, Tensor, Tensor]:
+        """Token, position and type ids of a batch, each [T]."""
+        positions = batch.position_ids
+        if self.unplaced is not None and self.positions is not None:
+            positions = ops.placed(batch, self.unplaced, len(self.positions) - 1)
+        return batch.input_ids, positions, batch.type_ids
 
 
 class Layer(nn.Module):
@@ -108,7 +136,10 @@ class Layer(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         hidden, wide = config.hidden, config.intermediate
-        self.heads = config.heads
+        self.heads, self.activation = config.heads, config.activation
+        self.by_key = config.distances == DISTANCES[1]
+        rows = (2 * config.positions - 1, hidden // config.heads)
+        self.distances = nn.Parameter(torch.empty(rows)) if config.distances else None
         self.qkv = nn.Linear(hidden, 3 * hidden)
         self.attention_out = nn.Linear(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, config.eps)
@@ -127,11 +158,16 @@ class Layer(nn.Module):
 
         mixed = self.attend(linear(self.qkv, x), layout, ops)
         x = norm(self.attention_norm, linear(self.attention_out, mixed), x)
-        return norm(self.norm, linear(self.down, linear(self.up, x, gelu=True)), x)
+        wide = linear(self.up, x, gelu=self.activation == GELU)
+        if self.activation != GELU:
+            wide = ops.activated(wide, self.activation)
+        return norm(self.norm, linear(self.down, wide), x)
 
     def attend(self, qkv: Tensor, layout: Layout, ops: Ops) -> Tensor:
         """Queries, keys and values [T, 3 H] to the input of the output projection [T, H]."""
-        return ops.attention(qkv, layout, self.heads)
+        if self.distances is None:
+            return ops.attention(qkv, layout, self.heads)
+        return attention_by_distance(qkv, layout, self.heads, self.distances, self.by_key)
 
 
 class Bert(Encoder):
@@ -168,6 +204,7 @@ LAYER = {
     "norm": "output.LayerNorm",
 }
 QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
+_DISTANCES = "attention.self.distance_embedding.weight"
 # Tensors outside the encoder: task heads, the pooler, and buffers of old checkpoints.
 _HEADS = re.compile(
     r"(pooler|cls|lm_head|classifier|qa_outputs|pre_classifier|score)\."
@@ -206,8 +243,11 @@ def embedding_state(
         shape = (rows[ours], width) if ours in rows else (normed,)
         if shape[0]:
             state[f"embeddings.{ours}"] = take(theirs, *shape)
-    if unused:
-        state["embeddings.positions"] = state["embeddings.positions"][unused:].clone()
+    if unused:  # and after the used rows, that of the padding id written out in a text
+        table = state["embeddings.positions"]
+        state["embeddings.positions"] = _joined([table[unused:], table[unused - 1 : unused]])
+    if config.distances is not None:  # the checkpoint has a table that the model does not use
+        del state["embeddings.positions"]
     return state
 
 
@@ -231,6 +271,9 @@ def stack_state(
         for part, shape in (("weight", (hidden, hidden)), ("bias", (hidden,))):
             fused = [take(f"{base}{name}.{part}", *shape) for name in qkv]
             state[f"layers.{layer}.qkv.{part}"] = _joined(fused)
+        if config.distances is not None:
+            shape = (2 * config.positions - 1, hidden // config.heads)
+            state[f"layers.{layer}.distances"] = take(f"{base}{_DISTANCES}", *shape)
         for ours, theirs in names.items():
             for part in ("weight", "bias"):
                 size = sizes.get(ours, (hidden,))

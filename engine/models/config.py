@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.engine.config_json import Count, Layers, Length
+from xtremely.engine.models.activations import GELU, NAMES
 from xtremely.kernels.guard import InputError, require
 
 
@@ -29,6 +30,10 @@ class EncoderConfig:
         eps: LayerNorm's epsilon.
         types: rows of the token type table; 0 without one.
         thetas: RoPE base of every layer; empty without RoPE.
+        activation: of the feed-forward layers, a key of ``activations.ACTIVATIONS``.
+        position_offset: unused rows at the start of the position table.
+        distances: ``relative_key`` or ``relative_key_query`` if attention scores depend on the
+            distance of two tokens by a learned table; None without one.
         windows: attention window of every layer, in tokens on either side, None for global
             attention; empty where all layers are global.
     """
@@ -42,8 +47,24 @@ class EncoderConfig:
     max_length: int
     eps: float
     types: int = 0
+    activation: str = GELU
+    distances: str | None = None
+    position_offset: int = 0
     thetas: tuple[float, ...] = ()
     windows: tuple[int | None, ...] = ()
+
+    @property
+    def positions(self) -> int:
+        """Rows of the position table, unused ones included."""
+        return self.max_length + self.position_offset
+
+    @property
+    def unplaced(self) -> int | None:
+        """Id of the token without a position of its own: the RoBERTa line's padding, else None.
+
+        There, positions count from the padding id on.
+        """
+        return self.position_offset - 1 if self.position_offset else None
 
 
 @dataclass(frozen=True)
@@ -73,3 +94,17 @@ def require_packed(raw: dict[str, Any], name: str, legal: Any, file: Path) -> No
         require_setting(raw, name, legal, file)
     except InputError as error:
         raise NotPacked(str(error)) from error
+
+
+def activation(raw: dict[str, Any], field: str, file: Path) -> str:
+    """The key in ``ACTIVATIONS`` of the activation that a field of config.json names.
+
+    Raises:
+        NotPacked: it is not one of them.
+    """
+    named = raw.get(field, "gelu")
+    if not isinstance(named, str) or named not in NAMES:
+        raise NotPacked(
+            f"{file}: {field} {named!r} is not one that packed encoders know ({', '.join(NAMES)})"
+        )
+    return NAMES[named]

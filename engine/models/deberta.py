@@ -20,7 +20,13 @@ from torch import Tensor, nn
 
 from xtremely.engine.config_json import CONFIG, Count, Epsilon
 from xtremely.engine.models import bert
-from xtremely.engine.models.config import EncoderConfig, Sizes, require_packed, require_setting
+from xtremely.engine.models.config import (
+    EncoderConfig,
+    Sizes,
+    activation,
+    require_packed,
+    require_setting,
+)
 from xtremely.engine.models.family import Family, Take, Weights
 from xtremely.engine.models.head_forms import TOKENS, Form
 from xtremely.engine.models.ops import Ops
@@ -79,7 +85,6 @@ class _Fields(Sizes):
 
 def _read(raw: dict[str, Any], file: Path) -> DebertaConfig:
     said = documents.fit(raw, _Fields, str(file))
-    require_packed(raw, "hidden_act", "gelu", file)
     if said.conv_kernel_size > 0:  # a convolution over the first layer's output, in v2-xlarge
         require_packed(raw, "conv_kernel_size", 0, file)
     farthest, most = said.max_relative_positions, said.max_position_embeddings
@@ -96,6 +101,7 @@ def _read(raw: dict[str, Any], file: Path) -> DebertaConfig:
         max_length=most,
         eps=float(said.layer_norm_eps),
         types=max(0, said.type_vocab_size),
+        activation=activation(raw, "hidden_act", file),
         embedding=said.embedding_size or said.hidden_size,
         positioned=said.position_biased_input,
         terms=tuple(term for term in TERMS if term in named),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xtremely.engine.config_json import Count, Layers, Length
 from xtremely.engine.models import bert
-from xtremely.engine.models.config import EncoderConfig, require_packed
+from xtremely.engine.models.config import EncoderConfig, activation
 from xtremely.engine.models.family import Family, Native, Take, Weights
 from xtremely.engine.models.head_forms import Form, by_kind
 from xtremely.files import documents
@@ -30,7 +30,6 @@ class _Fields:
 
 
 def _read(raw: dict[str, Any], file: Path) -> EncoderConfig:
-    require_packed(raw, "activation", "gelu", file)
     said = documents.fit(raw, _Fields, str(file))
     return EncoderConfig(
         model_type=raw["model_type"],
@@ -41,6 +40,7 @@ def _read(raw: dict[str, Any], file: Path) -> EncoderConfig:
         vocabulary=said.vocab_size,
         max_length=said.max_position_embeddings,
         eps=EPS,
+        activation=activation(raw, "activation", file),
     )
 
 

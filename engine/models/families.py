@@ -16,6 +16,7 @@ from xtremely.engine.models import (
     narrow,
     xlm_roberta_xl,
 )
+from xtremely.engine.models.activations import GELU
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.family import Family
 from xtremely.kernels.guard import InputError, require
@@ -76,6 +77,24 @@ def encoder_config(raw: dict[str, Any], where: Path) -> EncoderConfig:
     return config
 
 
+def require_plain(folder: Path, config: EncoderConfig, what: str) -> None:
+    """Raise InputError for activations and positions of which ``what`` has no arithmetic."""
+    require(
+        config.activation == GELU,
+        f"{folder}: {what} is for models with GELU, not {config.activation}; use --precision fp32"
+        " or bf16",
+    )
+    require_positions(folder, config, what)
+
+
+def require_positions(folder: Path, config: EncoderConfig, what: str) -> None:
+    """Raise InputError for relative positions of which ``what`` has no arithmetic."""
+    require(
+        config.distances is None,
+        f"{folder}: {what} has no {config.distances} positions; use --backend torch",
+    )
+
+
 def exportable(raw: dict[str, Any], folder: Path) -> EncoderConfig:
     """``encoder_config`` of a folder's model; InputError if it cannot be exported to ONNX."""
     kind = raw.get("model_type", "")
@@ -83,4 +102,6 @@ def exportable(raw: dict[str, Any], folder: Path) -> EncoderConfig:
         find(kind) is not None,
         f"{folder}: model type {kind!r} is not exported to ONNX; legal: {model_types()}",
     )
-    return encoder_config(raw, folder)
+    config = encoder_config(raw, folder)
+    require_positions(folder, config, "the ONNX export")
+    return config

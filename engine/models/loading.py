@@ -14,15 +14,19 @@ from typing import Any
 
 import torch
 
-from xtremely.engine.config_json import CONFIG, configuration
+from xtremely.engine.config_json import CONFIG, MAX_LENGTH, about, configuration, read_config
 from xtremely.engine.foreign import foreign
+from xtremely.engine.models.config import NotPacked
+from xtremely.engine.models.families import encoder_config, find
 from xtremely.engine.models.tensor_files import BUFFER, TensorFiles, require_readable, require_sound
 from xtremely.kernels.guard import InputError, require
 
 # Names of tensors that belong to an encoder, not to a head on top of it.
 INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
+# Model types of which the encoder alone is run, by transformers' classes for that.
+ENCODER_STACKS = ("t5", "mt5", "umt5")
+DECODER = ("decoder.",)
 POOLER = "pooler"  # may be missing from a checkpoint: it belongs to a head
-SIZES = ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")
 # A model may have at most _MOST times the parameters in its files, plus _SPARE: heads may be new.
 _MOST, _SPARE = 2, 10_000_000
 
@@ -59,16 +63,21 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
     for name, stored in files.stored.items():
         if not BUFFER.search(name):
             require_readable(name, stored)
+    require(
+        not any("distance_embedding" in name for name in files.stored),
+        f"{folder / CONFIG}: position_embedding_type is that of relative positions, which"
+        " transformers no longer has; such a model of the BERT family can be evaluated, not"
+        " trained, and no other one runs",
+    )
     config = configuration(folder)
     trouble = f"{folder}: model type {config.model_type!r} cannot be loaded as a text encoder"
+    empty = described_model(auto, folder)
     with foreign(trouble):
-        with torch.device("meta"):
-            empty = auto.from_config(config, trust_remote_code=False)
         described = sum(one.numel() for one in empty.parameters())
     require(
         not (hasattr(empty, "encoder") and hasattr(empty, "decoder")),
-        f"{folder}: model type {config.model_type!r} is an encoder with a decoder, of which neither"
-        " runs alone; only models that are encoders run",
+        f"{folder}: model type {config.model_type!r} is an encoder with a decoder; legal: encoders"
+        f" alone, and the encoders of {', '.join(ENCODER_STACKS)}, which are not trained",
     )
     held = sum(one.values for one in files.stored.values())
     require(
@@ -86,7 +95,12 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
             trust_remote_code=False,
         )
     lacking = [name for name in report["missing_keys"] if POOLER not in name]
-    unused = [name for name in report["unexpected_keys"] if INSIDE.search(name)]
+    left_out = DECODER if config.model_type in ENCODER_STACKS else ()
+    unused = [
+        name
+        for name in report["unexpected_keys"]
+        if INSIDE.search(name) and not name.startswith(left_out)
+    ]
     for fault, names in (("lacks", lacking), ("has, and the encoder does not use,", unused)):
         require(not names, f"{folder}: the checkpoint {fault} {', '.join(sorted(names)[:5])}")
     for name, got, said in report["mismatched_keys"]:
@@ -97,6 +111,67 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
     for name, parameter in model.named_parameters():
         _require_sound(name, parameter.detach(), files, dtype)
     return model
+
+
+def encoder_class(kind: str) -> Any:
+    """transformers' class that loads the encoder of a model type."""
+    import transformers
+
+    stack = kind in ENCODER_STACKS
+    return transformers.AutoModelForTextEncoding if stack else transformers.AutoModel
+
+
+def described_model(auto: Any, folder: Path) -> Any:
+    """The model that a folder's config.json describes, without weights.
+
+    Raises:
+        InputError: transformers cannot make it.
+    """
+    config = configuration(folder)
+    with (
+        foreign(f"{folder}: model type {config.model_type!r} cannot be loaded as a text encoder"),
+        torch.device("meta"),
+    ):
+        return auto.from_config(config, trust_remote_code=False)
+
+
+def longest(folder: Path) -> int:
+    """Longest sequence of a folder's model, in tokens: one rule for running and training it.
+
+    Raises:
+        InputError: its configuration cannot be read, or leaves no position for a token.
+    """
+    raw = read_config(folder)
+    kind = about(raw, folder).model_type
+    if find(kind) is not None:
+        try:
+            return encoder_config(raw, folder).max_length
+        except NotPacked:  # run by transformers
+            pass
+    return positions(described_model(encoder_class(kind), folder), folder)
+
+
+def positions(model: torch.nn.Module, folder: Path) -> int:
+    """Longest sequence of a model of transformers; ``MAX_LENGTH`` for one without a limit.
+
+    RoBERTa-style models count positions from the padding id on and leave the rows below unused.
+
+    Raises:
+        InputError: no position is left for a token.
+    """
+    stated = getattr(model.config, "max_position_embeddings", None)
+    unused = [
+        int(module.padding_idx) + 1
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+    ]
+    left = MAX_LENGTH if stated is None else stated - max(unused, default=0)
+    require(
+        left >= 1,
+        f"{folder / CONFIG}: 'max_position_embeddings' is {stated}, which leaves no position for a"
+        " token",
+    )
+    return left
 
 
 def _require_sound(

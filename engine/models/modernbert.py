@@ -1,4 +1,4 @@
-"""The ModernBERT family, with mmBERT: pre-norm, RoPE, local attention layers, gated GELU.
+"""The ModernBERT family, with mmBERT: pre-norm, RoPE, local attention layers, gated units.
 
 Hidden states are those of transformers' ``models/modernbert``: the residual stream after each layer
 below the last, and the final norm after the last layer.
@@ -18,7 +18,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from xtremely.engine.config_json import CONFIG, Count, Epsilon
-from xtremely.engine.models.config import EncoderConfig, Sizes, require_setting
+from xtremely.engine.models.activations import GELU
+from xtremely.engine.models.config import (
+    EncoderConfig,
+    NotPacked,
+    Sizes,
+    activation,
+    require_setting,
+)
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.family import Family, Native, Take, Weights
 from xtremely.engine.models.head_forms import TOKENS, Form
@@ -73,7 +80,6 @@ class _Fields(Sizes):
 
 
 def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
-    require_setting(raw, "hidden_activation", "gelu", file)
     said = documents.fit(raw, _Fields, str(file))
     layers, every = said.num_hidden_layers, said.global_attn_every_n_layers
     kinds = said.layer_types
@@ -84,7 +90,8 @@ def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
         len(kinds) == layers and set(kinds) <= set(THETAS),
         f"{file}: layer_types must name {layers} layers, each one of {', '.join(THETAS)}",
     )
-    require_setting(raw, "rope_scaling", None, file)
+    if raw.get("rope_scaling") is not None:
+        raise NotPacked(f"{file}: rope_scaling {raw['rope_scaling']!r} is not one that is packed")
     thetas = {kind: _theta(said, kind, file) for kind in THETAS}
     window = said.local_attention // 2
     require_setting(raw, "sliding_window", window, file)
@@ -97,6 +104,7 @@ def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
         vocabulary=said.vocab_size,
         max_length=said.max_position_embeddings,
         eps=float(said.norm_eps),
+        activation=activation(raw, "hidden_activation", file),
         thetas=tuple(thetas[kind] for kind in kinds),
         windows=tuple(window if kind == "sliding_attention" else None for kind in kinds),
         attention_bias=said.attention_bias,
@@ -108,7 +116,11 @@ def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
 def _theta(said: _Fields, kind: str, file: Path) -> float:
     """The RoPE base of a kind of layer, from the fields of new or of old configurations."""
     stated = (said.rope_parameters or {}).get(kind) or {}
-    require_setting(stated, "rope_type", "default", file)
+    if stated.get("rope_type", "default") != "default":
+        raise NotPacked(
+            f"{file}: rope_type {stated['rope_type']!r} of rope_parameters is not packed, only"
+            " 'default' is"
+        )
     if "rope_theta" in stated:
         return float(documents.fit(stated, _Rope, f"{file}: rope_parameters.{kind}").rope_theta)
     return float(getattr(said, THETAS[kind][0]))
@@ -144,7 +156,7 @@ class Layer(nn.Module):
         hidden, wide = config.hidden, config.intermediate
         self.heads, self.dim = config.heads, hidden // config.heads
         self.positions, self.theta = config.max_length, config.thetas[number]
-        self.window = config.windows[number]
+        self.window, self.activation = config.windows[number], config.activation
         self.qkv = nn.Linear(hidden, 3 * hidden)
         self.attention_out = nn.Linear(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, config.eps)
@@ -164,7 +176,10 @@ class Layer(nn.Module):
         rope = _angles(self.positions, self.dim, self.theta, x.device)
         mixed = ops.attention(linear(self.qkv, normed), layout, self.heads, rope, self.window)
         x, normed = prenorm(self.attention_norm, linear(self.attention_out, mixed), x)
-        return prenorm(self.norm, linear(self.down, ops.geglu(linear(self.up, normed))), x)
+        wide = linear(self.up, normed)
+        gelu = self.activation == GELU
+        wide = ops.geglu(wide) if gelu else ops.gated(wide, self.activation)
+        return prenorm(self.norm, linear(self.down, wide), x)
 
 
 class ModernBert(Encoder):

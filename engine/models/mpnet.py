@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from xtremely.engine.config_json import Count, Epsilon, position_offset
 from xtremely.engine.models import bert
-from xtremely.engine.models.config import EncoderConfig, Sizes, require_packed
+from xtremely.engine.models.config import EncoderConfig, Sizes, activation
 from xtremely.engine.models.family import Family, Take, Weights
 from xtremely.engine.models.head_forms import POOLED, by_kind, own_dense
 from xtremely.engine.models.ops import Ops
@@ -33,11 +33,9 @@ class MpnetConfig(EncoderConfig):
 
     Attributes:
         rows: rows of the table of biases.
-        position_offset: unused rows at the start of the position table.
     """
 
     rows: int
-    position_offset: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class _Fields(Sizes):
 
 
 def _read(raw: dict[str, Any], file: Path) -> MpnetConfig:
-    require_packed(raw, "hidden_act", "gelu", file)
     said, kind = documents.fit(raw, _Fields, str(file)), raw["model_type"]
     rows, offset = said.relative_attention_num_buckets, position_offset(kind, None)
     require(
@@ -69,6 +66,7 @@ def _read(raw: dict[str, Any], file: Path) -> MpnetConfig:
         vocabulary=said.vocab_size,
         max_length=said.max_position_embeddings - offset,
         eps=float(said.layer_norm_eps),
+        activation=activation(raw, "hidden_act", file),
         rows=rows,
         position_offset=offset,
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xtremely.engine.config_json import CONFIG, Count, Epsilon
 from xtremely.engine.models import bert
-from xtremely.engine.models.config import EncoderConfig, Sizes, require_packed, require_setting
+from xtremely.engine.models.config import EncoderConfig, Sizes, activation, require_setting
 from xtremely.engine.models.family import Family, Native, Take, Weights
 from xtremely.engine.models.head_forms import POOLED, TOKENS, Form, by_kind, own_dense
 from xtremely.engine.models.ops import Ops
@@ -46,7 +46,6 @@ class _Fields(Sizes):
 
 
 def _read(raw: dict[str, Any], file: Path) -> NarrowConfig:
-    require_packed(raw, "hidden_act", "gelu", file)
     require_setting(raw, "position_embedding_type", "absolute", file)
     require_setting(raw, "is_decoder", False, file)
     said, kind = documents.fit(raw, _Fields, str(file)), raw["model_type"]
@@ -61,6 +60,7 @@ def _read(raw: dict[str, Any], file: Path) -> NarrowConfig:
         max_length=said.max_position_embeddings,
         eps=float(said.layer_norm_eps),
         types=said.type_vocab_size,
+        activation=activation(raw, "hidden_act", file),
         embedding=width,
         projected=kind == "rembert" or width != said.hidden_size,
     )

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from xtremely.engine.models.activations import activated, gated
+from xtremely.engine.text.batch import Batch
 from xtremely.kernels.attention import attention, attention_ref
 from xtremely.kernels.embedding import embedding, embedding_ref, lookup_ref
 from xtremely.kernels.geglu import geglu, geglu_ref
@@ -29,8 +32,14 @@ Operation = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Ops:
-    """One implementation of every operation; signatures are those in ``kernels``."""
+    """One implementation of every operation; signatures are those in ``kernels``.
 
+    ``placed`` gives the positions of tokens in the RoBERTa line; ``activated`` and ``gated`` are
+    for activations other than GELU (see ``activations``). They have no kernel of their own: on
+    Triton they run in torch.
+    """
+
+    placed: Operation
     embedding: Operation
     lookup: Operation
     attention: Operation
@@ -42,11 +51,31 @@ class Ops:
     prenorm: Callable[..., tuple[Tensor, Tensor]]
     quantise: Callable[..., tuple[Tensor, Tensor]]
     geglu: Operation
+    activated: Operation
+    gated: Operation
     pool: Operation
     span: Callable[..., Spans]
 
 
+def placed(batch: Batch, padding: int, row: int) -> Tensor:
+    """Positions [T] of a batch's tokens where padding has none, as in the RoBERTa line.
+
+    The padding token, written out in a text, gets ``row``, and tokens after it are counted as if it
+    were not there.
+
+    Args:
+        batch: T tokens.
+        padding: id of the padding token.
+        row: the row of the position table for padding.
+    """
+    here = batch.input_ids == padding
+    before = here.cumsum(0) - here.long()  # padding before each token, in the whole batch
+    first = torch.arange(batch.tokens, device=here.device) - batch.position_ids
+    return torch.where(here, row, batch.position_ids - (before - before[first]))
+
+
 TORCH = Ops(
+    placed=placed,
     embedding=embedding_ref,
     lookup=lookup_ref,
     attention=attention_ref,
@@ -58,10 +87,13 @@ TORCH = Ops(
     prenorm=prenorm_ref,
     quantise=quantise_ref,
     geglu=geglu_ref,
+    activated=activated,
+    gated=gated,
     pool=pool_ref,
     span=span_ref,
 )
 TRITON = Ops(
+    placed=placed,
     embedding=embedding,
     lookup=lookup_ref,  # there is no kernel
     attention=attention,
@@ -73,6 +105,8 @@ TRITON = Ops(
     prenorm=prenorm,
     quantise=quantise,
     geglu=geglu,
+    activated=activated,
+    gated=gated,
     pool=pool,
     span=span,
 )

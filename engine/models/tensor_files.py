@@ -103,7 +103,7 @@ class TensorFiles:
                 self.stored[name] = entry
         index = folder / INDEX
         if not (folder / SINGLE).exists():
-            for name, file in _weight_map(index).items():
+            for name, file in weight_map(index).items():
                 require(
                     name in self.stored and self.stored[name].path.name == file,
                     f"{index}: says that tensor {name!r} is in {file}, which does not hold it",
@@ -142,7 +142,7 @@ def shard_files(folder: Path) -> list[Path]:
         )
         return [single]
     if index.exists():
-        names = sorted(set(_weight_map(index).values()))
+        names = sorted(set(weight_map(index).values()))
         for name in names:
             require(
                 is_plain_name(name) and (folder / name).is_file(),
@@ -153,8 +153,8 @@ def shard_files(folder: Path) -> list[Path]:
     raise InputError(
         f"{folder}: no model.safetensors here"
         + (
-            f", only {pickled[0]}; pickled weights are not read: load the model with transformers"
-            " and save it again with save_pretrained"
+            f", only {pickled[0]}; pickled weights are read with --allow-pickle (in Python"
+            " allow_pickle=True)"
             if pickled
             else "; expected an ordinary Hugging Face model folder"
         )
@@ -166,7 +166,7 @@ class _Index:
     weight_map: Annotated[dict[str, str], Field(min_length=1)]
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def weight_map(index: Path) -> dict[str, str]:
     """Tensor name -> file name."""
     return documents.read_json(index, _Index, MAX_HEADER).weight_map
 

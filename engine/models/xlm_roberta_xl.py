@@ -28,17 +28,6 @@ from xtremely.kernels.guard import require
 from xtremely.kernels.packing import Layout
 
 
-@dataclass(frozen=True, kw_only=True)
-class XlConfig(EncoderConfig):
-    """Sizes and settings of an XLM-R XL encoder.
-
-    Attributes:
-        position_offset: unused rows at the start of the position table.
-    """
-
-    position_offset: int
-
-
 @dataclass(frozen=True)
 class _Fields(Sizes):
     type_vocab_size: Count = 1
@@ -46,7 +35,7 @@ class _Fields(Sizes):
     pad_token_id: Token | None = None
 
 
-def _read(raw: dict[str, Any], file: Path) -> XlConfig:
+def _read(raw: dict[str, Any], file: Path) -> EncoderConfig:
     require_packed(raw, "hidden_act", "gelu", file)
     require_setting(raw, "position_embedding_type", "absolute", file)
     require_setting(raw, "is_decoder", False, file)
@@ -57,7 +46,7 @@ def _read(raw: dict[str, Any], file: Path) -> XlConfig:
         f"{file}: 'max_position_embeddings' is {said.max_position_embeddings}; legal: more than"
         f" {offset}, as positions count from the pad_token_id on",
     )
-    return XlConfig(
+    return EncoderConfig(
         model_type=kind,
         layers=said.num_hidden_layers,
         hidden=said.hidden_size,
@@ -76,8 +65,7 @@ class Embeddings(bert.Embeddings):
 
     def forward(self, batch: Batch, ops: Ops) -> Tensor:
         """The embeddings [T, H] of a batch of T tokens, without the norm."""
-        ids = (batch.input_ids, batch.position_ids, batch.type_ids)
-        return ops.lookup(*ids, self.words, self.positions, self.types)
+        return ops.lookup(*self.ids(batch, ops), self.words, self.positions, self.types)
 
     def normed(self, batch: Batch, ops: Ops) -> Tensor:
         """Their norm [T, H], the input of the first layer's attention."""
@@ -91,7 +79,7 @@ class Layer(nn.Module):
     transformers has at the start of the next layer, or after the last one.
     """
 
-    def __init__(self, config: XlConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__()
         hidden, wide = config.hidden, config.intermediate
         self.heads = config.heads
@@ -119,7 +107,7 @@ class Layer(nn.Module):
 class XlmRobertaXl(Encoder):
     """An XLM-R XL encoder: embeddings and a stack of pre-norm layers."""
 
-    def __init__(self, config: XlConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -142,7 +130,7 @@ _LAYER = {
 _FIRST = "attention.self_attn_layer_norm"
 
 
-def _state(take: Take, config: XlConfig) -> dict[str, Tensor]:
+def _state(take: Take, config: EncoderConfig) -> dict[str, Tensor]:
     state = {
         **bert.embedding_state(take, config, config.hidden, config.position_offset, norm=0),
         **bert.stack_state(take, config, bert.STACK, bert.QKV, _LAYER),

@@ -35,7 +35,10 @@ TEXTS = (
 )
 
 
+SAMPLE = (*TEXTS, " ".join(TEXTS), " ".join(TEXTS[::-1]))
+LONGEST = 512  # tokens after which texts of the sample are cut, unless the model's limit is lower
+
+
 def sample(folder: Path, max_length: int) -> Tokens:
     """The sentences and two texts of maximum length, tokenised with a model's tokenizer."""
-    texts = [*TEXTS, " ".join(TEXTS), " ".join(TEXTS[::-1])]
-    return Tokenizer(folder, max_length)(texts, min(max_length, 512))
+    return Tokenizer(folder, max_length)(SAMPLE, min(max_length, LONGEST))

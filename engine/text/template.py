@@ -58,16 +58,19 @@ class Template:
         return np.concatenate(ids), np.concatenate(types)
 
 
-def shares(first: int, second: int, room: int) -> tuple[int, int]:
+def shares(first: int, second: int, room: int, odd_to_first: bool = False) -> tuple[int, int]:
     """How many tokens two texts may keep so that together they have at most ``room``.
 
     The longer text is cut first, at most to the length of the shorter. Then both are cut to half of
     the room; an odd token goes to the longer text (to the second, if they are equal). The
-    ``tokenizers`` library calls this strategy ``longest_first``.
+    ``tokenizers`` library calls this strategy ``longest_first``. In transformers' tokenizers in
+    Python the odd token goes to the first text (``odd_to_first``).
     """
     short, long = min(first, second), max(first, second)
     if short + long > room:
         if short > room // 2:
             short = room // 2
+            if odd_to_first:
+                return room - short, short
         long = room - short
     return (long, short) if first > second else (short, long)

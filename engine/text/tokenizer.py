@@ -1,4 +1,4 @@
-"""Tokenises texts with the model's own fast tokenizer, in parallel and with a cache."""
+"""Tokenises texts with the model's own tokenizer, fast ones in parallel, and with a cache."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xtremely.engine.foreign import foreign
+from xtremely.engine.text.python_tokenizer import PythonTokenizer
 from xtremely.engine.text.template import Template, shares
 from xtremely.engine.text.texts import checked
 from xtremely.engine.text.vocabulary import (
@@ -74,7 +75,7 @@ class Tokens:
 
 
 class Tokenizer:
-    """The fast tokenizer in a model folder, with a cache of tokenised texts.
+    """The tokenizer in a model folder, with a cache of tokenised texts.
 
     Texts are tokenised without special tokens, and their ids are then joined. So a text that is
     part of many sequences is tokenised once.
@@ -98,23 +99,29 @@ class Tokenizer:
     def __init__(self, folder: Path, max_length: int, lower: bool = False):
         loaded = load_tokenizer(folder)
         require(
-            getattr(loaded, "is_fast", False),
-            f"{folder}: its tokenizer has no fast form (tokenizer.json); save one beside the model",
+            loaded.truncation_side == "right",
+            f"{folder}: its tokenizer cuts long texts on the {loaded.truncation_side} side; legal:"
+            " right ('truncation_side' in tokenizer_config.json, 'direction' in tokenizer.json)",
         )
         if lower:
             lower_case(folder, loaded)
         self.folder, self.max_length = folder, max_length
+        self._fast = loaded.is_fast
+        if not self._fast:
+            warnings.warn(
+                f"{folder.name}: its tokenizer ({type(loaded).__name__}) has no fast form; texts"
+                " are tokenised in Python, more slowly",
+                stacklevel=3,
+            )
         with foreign(f"{folder}: no usable tokenizer"):
             self.vocabulary = len(loaded)
             self.unknown: int | None = loaded.unk_token_id
-            self.backend = loaded.backend_tokenizer
+            self.backend = _backend(loaded)
             self.special_ids = frozenset(loaded.all_special_ids)
-            self.backend.no_padding()
-            self.backend.no_truncation()
             self.typed = "token_type_ids" in loaded.model_input_names
             unknown = {self.unknown, unknown_id(self.backend)} - {None}
             specials = {*loaded.all_special_ids, *unknown}
-            self._unplaced = check_vocabulary(folder, self.backend, loaded.pad_token_id, specials)
+            check_vocabulary(folder, self.backend, loaded.pad_token_id, specials)
             text = probe(folder, self.backend, specials)
             self.single = Template.read(self.backend.encode(text), self.typed)
             self.pair = Template.read(self.backend.encode(text, text), self.typed)
@@ -176,7 +183,7 @@ class Tokenizer:
         rows = self.rows([*first, *second])
         both = list(zip(rows[: len(first)], rows[len(first) :], strict=True))
         long = sum(len(a) + len(b) > room for a, b in both)
-        kept = ((a, b, shares(len(a), len(b), room)) for a, b in both)
+        kept = ((a, b, shares(len(a), len(b), room, not self._fast)) for a, b in both)
         return Tokens.of((self.pair.join(a[:m], b[:n]) for a, b, (m, n) in kept), long)
 
     def _room(self, template: Template, max_length: int | None) -> int:
@@ -200,14 +207,16 @@ class Tokenizer:
             known[text] = np.asarray(encoding.ids, dtype=np.int32)
             self._seen[text] = known[text]
             self._seen_tokens += len(known[text])
-        if self._unplaced is not None and any(self._unplaced in known[text] for text in fresh):
-            warnings.warn(
-                f"{self.folder.name}: texts hold {self.backend.id_to_token(self._unplaced)!r}, the"
-                " model's padding; it has a position here and none in transformers, so their"
-                " vectors differ; take it out of the texts",
-                stacklevel=2,
-            )
         while self._seen_tokens > CACHED_TOKENS:
             _, dropped = self._seen.popitem(last=False)
             self._seen_tokens -= len(dropped)
         return [known[text] for text in texts]
+
+
+def _backend(loaded: Any) -> Any:
+    """The tokenizers library's tokenizer in one of transformers, or what stands in for it."""
+    if not loaded.is_fast:
+        return PythonTokenizer(loaded)
+    loaded.backend_tokenizer.no_padding()
+    loaded.backend_tokenizer.no_truncation()
+    return loaded.backend_tokenizer

@@ -29,6 +29,7 @@ from xtremely.kernels.guard import require
 
 # Files of vocabularies in the formats that transformers reads.
 FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "*.bpe", "*.codes")
+CHARACTERS = ("canine",)  # model types whose tokens are characters, without a vocabulary
 # Pieces of a vocabulary per row of the word table: below the first is an error, below the second a
 # warning. The tables of published models are padded by a few hundred rows.
 LEAST_SHARE, USUAL_SHARE = 0.1, 0.5
@@ -61,7 +62,7 @@ class TokenizerFile:
         model_max_length: tokens after which texts are cut.
         model_input_names: the inputs that the tokenizer gives a model.
         tokenizer_class: name of transformers' class.
-        truncation_side: the side on which long texts are cut; only ``right`` is supported.
+        truncation_side: the side on which long texts are cut.
         do_lower_case: whether texts are lower-cased.
         bos_token: a special token, like the fields after it.
     """
@@ -69,7 +70,7 @@ class TokenizerFile:
     model_max_length: Annotated[float, Field(ge=1)] | None = None
     model_input_names: tuple[str, ...] | None = None
     tokenizer_class: str | None = None
-    truncation_side: Literal["right"] | None = None
+    truncation_side: Literal["right", "left"] | None = None
     do_lower_case: Flag = None
     bos_token: Special = None
     eos_token: Special = None
@@ -96,13 +97,16 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    described = (folder / CONFIG).exists()
+    kind = about(read_config(folder), folder).model_type if described else ""
     require(
-        any(path.is_file() for pattern in FILES for path in folder.glob(pattern)),
+        kind in CHARACTERS
+        or any(path.is_file() for pattern in FILES for path in folder.glob(pattern)),
         f"{folder}: no usable tokenizer, as there is no vocabulary ({', '.join(FILES[:3])} or a"
         " SentencePiece .model); put the model's own files there",
     )
     tokenizer_file(folder)
-    if (folder / CONFIG).exists():
+    if described:
         configuration(folder)  # checked first, as transformers reads it before the tokenizer
     with foreign(f"{folder}: no usable tokenizer"):
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
@@ -128,13 +132,15 @@ def lower_case(folder: Path, loaded: Any) -> None:
 
 def unknown_id(backend: Any) -> int | None:
     """Id of the unknown token of a tokenizer of the tokenizers library; None without one."""
+    if backend.model is None:  # a tokenizer in Python, which says so itself
+        return None
     piece = getattr(backend.model, "unk_token", None)
     return getattr(backend.model, "unk_id", None) if piece is None else backend.token_to_id(piece)
 
 
 def check_vocabulary(
     folder: Path, backend: Any, padding: int | None, specials: Collection[int]
-) -> int | None:
+) -> None:
     """Compare a tokenizer with its folder's config.json, if there is one.
 
     Args:
@@ -142,10 +148,6 @@ def check_vocabulary(
         backend: its tokenizer, from the tokenizers library.
         padding: id of the tokenizer's padding token, if it has one.
         specials: ids of its special tokens.
-
-    Returns:
-        Id of the token to which the model gives no position of its own: the padding token in
-        RoBERTa-style models, None in others.
 
     Raises:
         InputError: ids exceed the word table, there are hardly any pieces or only special tokens,
@@ -159,11 +161,11 @@ def check_vocabulary(
         " model's own tokenizer files there",
     )
     if not (folder / CONFIG).exists():
-        return None
+        return
     said = about(read_config(folder), folder)
     if said.vocab_size is not None:
         _check_rows(folder, ids, said.vocab_size)
-    return _check_padding(folder, said, padding, specials)
+    _check_padding(folder, said, padding, specials)
 
 
 def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
@@ -189,11 +191,10 @@ def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
 
 def _check_padding(
     folder: Path, said: About, padding: int | None, specials: Collection[int]
-) -> int | None:
+) -> None:
     """Compare a tokenizer's padding id with that of a model whose positions depend on it.
 
-    RoBERTa-style models give a token with the padding id no position of its own. Returns that id,
-    or None for other models.
+    RoBERTa-style models give a token with the padding id no position of its own.
     """
     offset = position_offset(said.model_type, said.pad_token_id)
     legal = set(specials) if padding is None else {padding}
@@ -203,7 +204,6 @@ def _check_padding(
         f"{folder / CONFIG}: 'pad_token_id' is {offset - 1}, which is another token to the"
         f" tokenizer{remedy}",
     )
-    return offset - 1 if offset else None
 
 
 def probe(folder: Path, backend: Any, specials: Collection[int]) -> str:

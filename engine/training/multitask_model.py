@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from xtremely.engine.config_json import CONFIG, about, configuration, position_offset, read_config
+from xtremely.engine.config_json import about, configuration, read_config
 from xtremely.engine.foreign import one_line
 from xtremely.engine.models.heads import HEAD_KINDS
 from xtremely.engine.models.loading import POOLER, load, quiet
@@ -138,20 +138,6 @@ def build(
         if keep_head or (plan.kind == "masked language" and _holds(folder, plan.kind)):
             _keep_head(folder, plan, model, torch.from_numpy(vocabulary.kept))
     return MultitaskModel(models, vocabulary)
-
-
-def longest(folder: Path) -> int:
-    """Longest sequence of a folder's model, in tokens."""
-    said = about(read_config(folder), folder)
-    positions = said.max_position_embeddings
-    positions = 512 if positions is None else positions
-    longest = positions - position_offset(said.model_type, said.pad_token_id)
-    require(
-        longest >= 1,
-        f"{folder / CONFIG}: 'max_position_embeddings' is {positions}, which leaves no position for"
-        " a token",
-    )
-    return longest
 
 
 def _config(folder: Path, plan: HeadPlan) -> Any:

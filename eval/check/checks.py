@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xtremely.engine.config_json import about, read_config
 from xtremely.engine.foreign import foreign
-from xtremely.engine.hub.conventions import modules
+from xtremely.engine.hub.stack import modules
 from xtremely.engine.models.heads import HEAD_KINDS
 from xtremely.engine.models.loading import quiet
 from xtremely.engine.runtime import Engine

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xtremely.engine.config_json import read_config
-from xtremely.engine.hub.conventions import modules
+from xtremely.engine.hub.stack import modules
 from xtremely.engine.runtime import Engine
 from xtremely.eval.check.backends import Row, check_backends
 from xtremely.eval.check.checks import (

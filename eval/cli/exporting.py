@@ -32,6 +32,7 @@ def export_model(
     head: str | None = None,
     layer: int | None = None,
     pooling: str | None = None,
+    allow_pickle: bool = False,
 ) -> str:
     """Export a model.
 
@@ -42,6 +43,7 @@ def export_model(
         head: one of ``HEADS``; None for sentence embeddings.
         layer: hidden state of embeddings; None for the last.
         pooling: of embeddings; None for the model's own.
+        allow_pickle: whether pickled weights may be read.
 
     Returns:
         A sentence about what was written.
@@ -57,9 +59,9 @@ def export_model(
             f"precision {precision!r} is not known to ONNX; legal: {', '.join(BOUNDS)}"
         )
     _check_out(out)
-    folder = locate(model)
+    folder = locate(model, allow_pickle)
     exportable(read_config(folder), folder)
-    engine = Engine.load(model, backend="torch", device="cpu")
+    engine = Engine.load(model, backend="torch", device="cpu", allow_pickle=allow_pickle)
     assert isinstance(engine.backend, Packed)
     product = _product(engine, head, layer, pooling)
     kept = export(engine.folder, engine.backend, product, precision, out, engine.name)

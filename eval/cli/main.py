@@ -21,6 +21,7 @@ from xtremely.eval.cli import checking, retrieval, study, training
 from xtremely.eval.cli.endings import Stopped, ending, lenient_streams, stoppable
 from xtremely.eval.cli.options import (
     MODEL,
+    AllowPickle,
     Backend,
     DataRoot,
     Device,
@@ -166,6 +167,7 @@ def evaluate(
             " at most two seconds ('xtremely check' is the long form).",
         ),
     ] = True,
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a model on XTREME's tasks and write a report."""
@@ -190,7 +192,13 @@ def evaluate(
         prompt=prompt,
         limit=limit,
     )
-    load = partial(Engine.load, backend=backend, device=device, precision=precision)
+    load = partial(
+        Engine.load,
+        backend=backend,
+        device=device,
+        precision=precision,
+        allow_pickle=allow_pickle,
+    )
     asked = _split(languages, "--languages")
     whole = Evaluation(model, load, chosen, data_root, settings, checkpoints, asked, named, checked)
     whole.check()
@@ -284,12 +292,13 @@ def export(
     ] = None,
     layer: Layer = None,
     pooling: Pooling = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Export a model to ONNX and compare it with torch before it is kept."""
     from xtremely.eval.cli.exporting import export_model
     from xtremely.eval.cli.terminal import note
 
-    note(export_model(model, out, precision, head, layer, pooling))
+    note(export_model(model, out, precision, head, layer, pooling, allow_pickle))
 
 
 @app.command("tasks")

@@ -36,6 +36,14 @@ TrainingDevice = Annotated[
     str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu or cuda.")
 ]
 Precision = Annotated[str, typer.Option(help=f"Number format to compute in: {PRECISIONS}.")]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read a model's pickled weights (pytorch_model.bin) if it has no other ones. torch"
+        " reads them without running code, and they are kept as safetensors in the cache.",
+    ),
+]
 Layer = Annotated[
     int | None,
     typer.Option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xtremely.eval.cli.options import (
+    AllowPickle,
     Backend,
     Device,
     Layer,
@@ -86,6 +87,7 @@ def encode(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Embed the sentences of a file and write a matrix of embeddings."""
@@ -98,7 +100,7 @@ def encode(
     encoding.check()
     check_paths(source, output)
     lines = read_input(source)
-    engine = _loader(model, backend, device, precision, encoding, quiet)()
+    engine = _loader(model, backend, device, precision, allow_pickle, encoding, quiet)()
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible("nothing was kept"):
         work = encode_lines(engine, lines, output, encoding, normalize, bar)
@@ -176,6 +178,7 @@ def mine(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    allow_pickle: AllowPickle = False,
     work: Work = None,
     ray: Ray = None,
     workers: Annotated[
@@ -209,6 +212,7 @@ def mine(
         "backend": backend,
         "device": device,
         "precision": precision,
+        "allow_pickle": allow_pickle,
     }
     map_function: MapFunction = map
     fill: Callable = encode
@@ -273,6 +277,7 @@ def build(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    allow_pickle: AllowPickle = False,
     work: Work = None,
     quiet: Quiet = False,
 ) -> None:
@@ -285,7 +290,7 @@ def build(
     encoding = Encoding(layer, pooling, prompt, storage)
     settings = BuildSettings(factory, recall, k, encoding)
     work = work or out.parent / f"{out.name}.work"
-    load = _loader(model, backend, device, precision, encoding, quiet)
+    load = _loader(model, backend, device, precision, allow_pickle, encoding, quiet)
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible(KEPT.format(work)):
         made = build_index(source, out, work, load, settings, bar)
@@ -331,6 +336,7 @@ def search(
     backend: Backend = "auto",
     device: Device = "auto",
     precision: Precision = "fp32",
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Search an index with queries that were embedded by the same model."""
@@ -341,7 +347,7 @@ def search(
 
     encoding = Encoding(layer, pooling, prompt)
     settings = SearchSettings(queries, k, effort, gpus, encoding)
-    load = _loader(model, backend, device, precision, encoding, quiet)
+    load = _loader(model, backend, device, precision, allow_pickle, encoding, quiet)
     bar = partial(encoding_progress, quiet=quiet)
     with _interruptible("nothing was kept"):
         found = search_index(path, settings, out, load, bar)
@@ -368,14 +374,26 @@ def info(
 
 
 def _loader(
-    model: str, backend: str, device: str, precision: str, encoding: Encoding, quiet: bool
+    model: str,
+    backend: str,
+    device: str,
+    precision: str,
+    allow_pickle: bool,
+    encoding: Encoding,
+    quiet: bool,
 ) -> Callable[[], Engine]:
     """A function that loads the model, and unless ``quiet`` says how it makes embeddings."""
     from xtremely.engine.runtime import Engine
     from xtremely.eval.cli.terminal import note
 
     def load() -> Engine:
-        engine = Engine.load(model, backend=backend, device=device, precision=precision)
+        engine = Engine.load(
+            model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            allow_pickle=allow_pickle,
+        )
         encoding.check(engine)
         if not quiet:
             note(encoding.described(engine))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xtremely.eval.cli.options import Quiet, Ray, TrainingDevice
+from xtremely.eval.cli.options import AllowPickle, Quiet, Ray, TrainingDevice
 from xtremely.files.folders import check_outputs
 from xtremely.kernels.guard import UsageError, require, require_number
 
@@ -73,6 +73,7 @@ def run(
             "--dry-run", help="List the trainings and estimate their time, and train nothing."
         ),
     ] = False,
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the trainings of a study that are not finished yet, and test them."""
@@ -99,7 +100,7 @@ def run(
             "a study needs --data-root"
             + (f"; {data_root} is no folder" if data_root else ", unless it runs from a bundle")
         )
-    place = Place(data_root, out, models, device, workers, ray, keep_models, results)
+    place = Place(data_root, out, models, device, workers, ray, keep_models, results, allow_pickle)
     study = read_grid(grid)
     if dry_run:
         for line in estimate.dry_run(study, place):
@@ -156,12 +157,13 @@ def pack(
     ],
     out: Annotated[Path, typer.Option(help="File for the bundle, ending in .tar.xz.")],
     models: Models = None,
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Pack a study with its data and models into one small file for another machine."""
     from xtremely.eval.study.pack import pack as write
 
-    summary = write(grid, data_root, out, models)
+    summary = write(grid, data_root, out, models, allow_pickle)
     if not quiet:
         pieces = ", ".join(f"{name} with {n:,} pieces" for name, n in summary["pieces"].items())
         size = f"{summary['bytes'] / 1e6:.1f} MB"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xtremely.eval.cli.options import MODEL, Quiet, TrainingDevice
+from xtremely.eval.cli.options import MODEL, AllowPickle, Quiet, TrainingDevice
 from xtremely.kernels.guard import UsageError, require_number
 
 
@@ -103,6 +103,7 @@ def train(
     save_steps: Annotated[
         int, typer.Option(help="Optimiser steps between two checkpoints to continue from.")
     ] = 200,
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a model on one task after another, in any language."""
@@ -131,7 +132,15 @@ def train(
         "patience": patience,
     }
     wanted = recipe_of(recipe, phase or [], _given(whole), _given(each))
-    for done in run(wanted, data_root, out, device=device, quiet=quiet, save_steps=save_steps):
+    for done in run(
+        wanted,
+        data_root,
+        out,
+        device=device,
+        quiet=quiet,
+        save_steps=save_steps,
+        allow_pickle=allow_pickle,
+    ):
         if not quiet:
             typer.echo(summary(done))
 

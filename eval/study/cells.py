@@ -156,18 +156,21 @@ def cell_name(identity: dict[str, Any]) -> str:
     return f"{trained}.{identity['source']}.{identity['seed']}.{digest[:16]}"
 
 
-def plan(grid: Grid, data_root: Path, models: Path | None = None) -> list[Planned]:
+def plan(
+    grid: Grid, data_root: Path, models: Path | None = None, allow_pickle: bool = False
+) -> list[Planned]:
     """Read all data and resolve all settings before anything is computed; equal cells appear once.
 
     Args:
         grid: the study.
         data_root: folder with the data.
         models: folder with models by name, searched first.
+        allow_pickle: whether pickled weights may be read.
 
     Raises:
         UsageError: a model, source language or test is missing; the message lists what exists.
     """
-    folders = {name: locate_model(name, models) for name in grid.models}
+    folders = {name: locate_model(name, models, allow_pickle) for name in grid.models}
     hashes = {name: model_hash(folder) for name, folder in folders.items()}
     planned: dict[str, Planned] = {}
     for cell in grid.cells:
@@ -199,7 +202,7 @@ def planned_cell(
     return Planned(cell, model, recipe, identity)
 
 
-def locate_model(name: str, models: Path | None) -> Path:
+def locate_model(name: str, models: Path | None, allow_pickle: bool = False) -> Path:
     """A model's folder: in ``models`` if it exists there, else where ``hub.locate`` finds it.
 
     A bundle's models have folder-safe names, listed in ``names.json``.
@@ -209,7 +212,7 @@ def locate_model(name: str, models: Path | None) -> Path:
         if name in folders:
             return models / check_name(folders[name], f"{models / NAMES}: folder")
     here = models and models / name
-    return here if here and here.is_dir() else locate(name)
+    return locate(str(here) if here and here.is_dir() else name, allow_pickle)
 
 
 def model_hash(folder: Path) -> str:

@@ -53,7 +53,7 @@ def dry_run(grid: Grid, place: Place) -> Iterator[str]:
     Raises:
         InputError: the file of results is another study's, which the run would refuse.
     """
-    planned = plan(grid, place.data_root, place.models)
+    planned = plan(grid, place.data_root, place.models, place.allow_pickle)
     path = place.results or place.out / f"{grid.name}.json"
     others(path, grid.name, {one.name for one in planned})
     results = {one["name"]: one for one in (collected(path) if path.exists() else ())}

@@ -36,7 +36,13 @@ from xtremely.kernels.guard import InputError, require
 SUFFIX = ".tar.xz"
 
 
-def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) -> dict[str, Any]:
+def pack(
+    path: Path,
+    data_root: Path,
+    bundle: Path,
+    models: Path | None = None,
+    allow_pickle: bool = False,
+) -> dict[str, Any]:
     """Write a bundle; the same content gives the same bytes.
 
     Args:
@@ -44,6 +50,7 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
         data_root: folder with the data.
         bundle: the file to write, ``.tar.xz``.
         models: folder with models by name, searched first.
+        allow_pickle: whether pickled weights of models may be read.
 
     Returns:
         ``pieces``: vocabulary size of every model; ``files``: number of data files; ``bytes``: the
@@ -59,8 +66,9 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
     with tempfile.TemporaryDirectory(prefix="xtremely-pack-") as temporary:
         root = Path(temporary)
         shutil.copyfile(path, root / "grid.toml")
-        planned = plan(grid, data_root, models)
-        texts = {name: _texts(name, planned, data_root, models) for name in grid.models}
+        planned = plan(grid, data_root, models, allow_pickle)
+        folders = {name: locate_model(name, models, allow_pickle) for name in grid.models}
+        texts = {name: _texts(name, folders[name], planned, data_root) for name in grid.models}
         files = _files(planned, data_root)
         check_outputs({"--out": bundle}, {str(file): file for file in files})
         for file in files:
@@ -68,7 +76,7 @@ def pack(path: Path, data_root: Path, bundle: Path, models: Path | None = None) 
         names = {name: folder_name(name) for name in grid.models}
         pieces = {}
         for name in grid.models:
-            folder = locate_model(name, models)
+            folder = folders[name]
             ids = pieces_in_use(folder, texts[name])
             compact(folder, ids, root / "models" / names[name])
             origin = {"model_hash": model_hash(folder)}
@@ -137,9 +145,9 @@ def _files(planned: list[Planned], root: Path) -> set[Path]:
     return found
 
 
-def _texts(model: str, planned: list[Planned], root: Path, models: Path | None) -> dict[str, None]:
+def _texts(model: str, folder: Path, planned: list[Planned], root: Path) -> dict[str, None]:
     """Every text that a model's cells tokenise, once."""
-    prompt = conventions(locate_model(model, models), model).default_prompt
+    prompt = conventions(folder, model).default_prompt
     found: dict[str, None] = {"a": None}  # from which the engine derives the special tokens
     for one in planned:
         if one.cell.model != model:

@@ -65,6 +65,7 @@ class Place:
             ``workers`` cells share a GPU.
         keep_models: whether trained models are kept in their folders.
         results: the file for all finished cells; None for one in the run's folder.
+        allow_pickle: whether pickled weights of models may be read.
     """
 
     data_root: Path
@@ -75,6 +76,7 @@ class Place:
     ray: str | None = None
     keep_models: bool = False
     results: Path | None = None
+    allow_pickle: bool = False
 
     def folder(self, planned: Planned) -> Path:
         """The folder of a cell."""
@@ -95,7 +97,7 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
     require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
     path = place.results or place.out / f"{grid.name}.json"
     with run_folder(place.out, path):
-        planned = plan(grid, place.data_root, place.models)
+        planned = plan(grid, place.data_root, place.models, place.allow_pickle)
         beside = others(path, grid.name, {one.name for one in planned})
         restore(place.out, path)
         for one in planned:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from xtremely.engine.models.loading import longest
 from xtremely.engine.text.tokenizer import Tokenizer
-from xtremely.engine.training.multitask_model import longest
 from xtremely.eval.methods.kinds import check_length
 from xtremely.eval.tasks.task import Task, find_training_task
 from xtremely.eval.training.recipe import Recipe, settled

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from xtremely.engine.hub.locate import display_name, locate
+from xtremely.engine.models.loading import longest
 from xtremely.engine.runtime import folder_hash
 from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.engine.text.vocabulary import load_tokenizer
@@ -94,6 +95,7 @@ def train(
     quiet: bool = False,
     save_steps: int = 200,
     shared: Path | None = None,
+    allow_pickle: bool = False,
 ) -> list[Trained]:
     """Train all phases of a recipe.
 
@@ -106,13 +108,14 @@ def train(
         save_steps: steps between checkpoints, from which a killed run resumes.
         shared: folder for the phases before the target, each named by its digest. Concurrent runs
             share them: one trains a phase, the others wait for it.
+        allow_pickle: whether the model's pickled weights may be read.
 
     Raises:
         UsageError: the recipe names something that does not exist.
         InputError: data, a model or a folder cannot be used; the message says what to do.
     """
     device = mechanics.choose_device(device)
-    base = locate(recipe.model)
+    base = locate(recipe.model, allow_pickle)
     reader = Reader(data_root, recipe.seed)
     check_lengths([recipe], base)
     materials = [reader.material(settled(phase)) for phase in recipe.phases]
@@ -231,7 +234,7 @@ class _Stage:
         phase = self.material.phase
         length = phase.max_length
         assert length is not None  # a settled phase has one
-        ours = Tokenizer(self.base, models.longest(self.base))
+        ours = Tokenizer(self.base, longest(self.base))
 
         def made(part: TaskExamples) -> list[Feature]:
             return [f for one in part.languages.values() for f in features_of(part)(ours, one)]

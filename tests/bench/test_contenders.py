@@ -28,7 +28,7 @@ def test_only_what_runs_the_model_on_the_device_takes_part(
     )
     monkeypatch.setattr(
         "xtremely.bench.contenders.unsupported_reason",
-        lambda config: "odd" if config.heads == 16 else None,
+        lambda config, form: "odd" if config.heads == 16 else None,
     )
     backend = SimpleNamespace(device=torch.device(device))
     engine = SimpleNamespace(folder=make_tiny(family, **changes), backend=backend)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from mutations import damaged
 
 from xtremely.engine.adapters import SentenceEncoder
+from xtremely.engine.models.loading import longest
 from xtremely.engine.runtime import Engine
-from xtremely.engine.training.multitask_model import longest
 from xtremely.kernels.guard import InputError
 
 TEXTS = ["Hello there", "दुनिया", ""]

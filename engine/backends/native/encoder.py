@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -25,6 +25,7 @@ from xtremely.engine.backends.native.library import (
     library,
 )
 from xtremely.engine.models import families
+from xtremely.engine.models.activations import ACTIVATIONS, GELU
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.encoder import Encoder, require_fits
 from xtremely.engine.models.ops import TORCH, Ops
@@ -52,10 +53,14 @@ def unavailable_reason(device: torch.device) -> str | None:
     return None
 
 
-def unsupported_reason(config: EncoderConfig) -> str | None:
-    """Why the C++ code does not support an encoder; None if it does."""
+def unsupported_reason(config: EncoderConfig, precision: str) -> str | None:
+    """Why the C++ code does not support an encoder in a precision; None if it does."""
     if families.family_of(config).native is None:
         return f"has no C++ for {config.model_type}"
+    if config.distances is not None:
+        return f"has no C++ for {config.distances} positions"
+    if precision == "int8" and config.activation != GELU:
+        return f"has no C++ in int8 for {config.activation}, only for GELU"
     columns = library().columns()
     sizes = {
         "heads": config.hidden // config.heads,
@@ -75,11 +80,14 @@ def _try() -> None:
     """
     rng = torch.Generator().manual_seed(0)
     for family in families.FAMILIES:
-        if family.native:
-            encoder = family.encoder(family.native.trial).requires_grad_(False)
+        if family.native is None:
+            continue
+        for activation in ACTIVATIONS:
+            config = replace(family.native.trial, activation=activation)
+            encoder = family.encoder(config).requires_grad_(False)
             for parameter in encoder.parameters():
                 parameter.normal_(std=0.2, generator=rng)
-            _compare(encoder, "int8" in family.quantized)
+            _compare(encoder, activation == GELU and "int8" in family.quantized)
 
 
 def _compare(encoder: Encoder, int8: bool) -> None:
@@ -134,6 +142,15 @@ def panels(weight: Tensor, columns: int) -> Tensor:
     return cut.transpose(1, 2).contiguous()
 
 
+def _activation(name: str) -> tuple[int, float, float]:
+    """``Model.activation`` of encoder.cpp, ``linear`` and ``cubic`` for an activation."""
+    if name in (GELU, "relu"):
+        return (0 if name == GELU else 1), 0.0, 0.0
+    logistic = ACTIVATIONS[name].logistic
+    assert logistic is not None, name
+    return 2, *logistic
+
+
 class NativeEncoder:
     """An encoder that runs in C++.
 
@@ -157,7 +174,7 @@ class NativeEncoder:
         native = families.family_of(config).native
         assert native is not None, config.model_type
         sizes = (config.layers, config.hidden, config.intermediate, config.heads)
-        form = (isinstance(encoder, Int8Bert), native.modern)
+        form = (isinstance(encoder, Int8Bert), native.modern, *_activation(config.activation))
         self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, *form)
 
     @torch.inference_mode()

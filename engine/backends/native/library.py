@@ -63,6 +63,9 @@ class ModelStruct(Structure):
         ("floor", c_float),
         ("int8", c_int32),
         ("modern", c_int32),
+        ("activation", c_int32),
+        ("linear", c_float),
+        ("cubic", c_float),
     ]
 
 

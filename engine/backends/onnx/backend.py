@@ -33,7 +33,7 @@ from xtremely.files.folders import remove_whole
 from xtremely.files.trust import closed_folder, folder_doubt, seal_folder
 from xtremely.files.writing import temporary_name
 from xtremely.kernels import packing
-from xtremely.kernels.guard import InputError, UsageError
+from xtremely.kernels.guard import InputError, UsageError, require
 
 FORMAT = 2  # version of the files in the cache; raise it when the graph changes
 # Largest share of padding in a group, and the step of its length. A GPU is fastest with large
@@ -153,6 +153,7 @@ class Onnx:
     def hidden(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:
         """The requested hidden states of a batch, each [T, H], without padding."""
         require_fits(batch, self.max_length)
+        self._require_placed(batch)
         wanted = tuple(sorted(set(layers)))
         session = self._session(wanted)
         states = {layer: self._empty(batch.tokens) for layer in wanted}
@@ -160,6 +161,19 @@ class Onnx:
             for layer, found in zip(wanted, self._run(session, batch, group, wanted), strict=True):
                 states[layer][group.start : group.stop] = found
         return {layer: state.to(self._dtype) for layer, state in states.items()}
+
+    def _require_placed(self, batch: Batch) -> None:
+        """Raise InputError if a text of a model of the RoBERTa line holds its padding token.
+
+        The model gives that token no position of its own, the graph does.
+        """
+        padding = self.config.unplaced
+        require(
+            padding is None or not bool((batch.input_ids == padding).any()),
+            f"{self.folder.name}: a text holds the model's padding token, id {padding}, which the"
+            " exported model would place otherwise than transformers; take it out of the text, or"
+            " use --backend torch",
+        )
 
     def computed(self, batch: Batch) -> int:
         """Tokens that are computed for a batch, padding included."""

@@ -81,6 +81,13 @@ def export(
         kept = _tried(trial, precision, about, building)
         shutil.copyfile(folder / CONFIG, building / CONFIG)
         _write_tokenizer(folder, building, teacher.max_length)
+        shown = trial.agreement_as_shown(building / FILE)
+        require(
+            shown.difference <= BOUNDS[precision],
+            f"{about['model']}: with the tokenizer beside it the ONNX model differs from torch by"
+            f" {shown.difference:.2g} of its size (at most {BOUNDS[precision]:g} is kept); nothing"
+            " was written",
+        )
         for made in building.iterdir():
             made.chmod(0o644)
         building.chmod(0o755)

@@ -19,6 +19,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from xtremely.engine.models.activations import ACTIVATIONS, GELU
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.models.stack import Dense, Normalize, Truncate
 from xtremely.engine.quantization.smoothquant import (
@@ -166,6 +167,7 @@ class _Writer:
     def ops(self) -> Ops:
         absent = ("relative_attention", "linear_fp8", "norm_fp8", "quantise", "pool", "span")
         return Ops(
+            placed=self.placed,
             embedding=self.embedding,
             lookup=self.lookup,
             attention=self.attention,
@@ -173,8 +175,14 @@ class _Writer:
             norm=self.norm,
             prenorm=self.prenorm,
             geglu=self.geglu,
+            activated=self.activated,
+            gated=self.gated,
             **dict.fromkeys(absent, _not_in_a_graph),
         )
+
+    def placed(self, batch: Any, padding: int, row: int) -> Layout:
+        """Positions in the graph count every token; the backend refuses padding inside texts."""
+        return batch.layout
 
     def embedding(
         self,
@@ -294,9 +302,23 @@ class _Writer:
         y = self.op("Mul", y, self.graph.constant(scale[:, 0] / np.float32(steps), f"{name}_scale"))
         return self.op("Mul", y, peak)
 
+    def activated(self, x: Value, name: str) -> Value:
+        if name == GELU:
+            return self.op("Gelu", x)
+        if name == "gelu_tanh":
+            return self.op("Gelu", x, approximate="tanh")
+        if name == "relu":
+            return self.op("Relu", x)
+        logistic = ACTIVATIONS[name].logistic
+        assert logistic is not None and logistic[1] == 0, name
+        return self.op("Mul", x, self.op("Sigmoid", self.op("Mul", x, real(logistic[0]))))
+
     def geglu(self, x: Value) -> Value:
+        return self.gated(x, GELU)
+
+    def gated(self, x: Value, name: str) -> Value:
         value, factor = self.op("Split", x, outputs=2, axis=-1, num_outputs=2)
-        return self.op("Mul", self.op("Gelu", value), factor)
+        return self.op("Mul", self.activated(value, name), factor)
 
     def attention(
         self,

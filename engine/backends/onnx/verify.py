@@ -13,8 +13,9 @@ from torch import Tensor
 from xtremely.engine.backends.onnx.outputs import CHOICE, IDS, MASK, TYPES, Product
 from xtremely.engine.backends.onnx.session import check_file, open_session
 from xtremely.engine.backends.packed import Packed
+from xtremely.engine.foreign import foreign
 from xtremely.engine.models.stack import pool_states
-from xtremely.engine.quantization.calibration_texts import sample
+from xtremely.engine.quantization.calibration_texts import SAMPLE, sample
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokens
 from xtremely.kernels import packing
@@ -64,15 +65,21 @@ class Trial:
         """The trial that every export of the model has to pass."""
         return cls(teacher, product, sample(folder, teacher.max_length))
 
-    def agreement(self, path: Path) -> Agreement:
-        """Run a file in onnxruntime on the CPU and compare its outputs with torch's."""
-        return compare(self.outputs(path), self.expected)
+    def agreement(self, path: Path, inputs: dict[str, np.ndarray] | None = None) -> Agreement:
+        """Run a file in onnxruntime on the CPU and compare its outputs with torch's.
 
-    def outputs(self, path: Path) -> list[np.ndarray]:
+        Args:
+            path: the file.
+            inputs: its inputs for the test batch, in order; by default they are made from it.
+        """
+        return compare(self.outputs(path, inputs), self.expected)
+
+    def outputs(self, path: Path, inputs: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
         """A file's outputs in onnxruntime on the CPU, with the rows of ``expected``."""
         check_file(path)
         session = open_session(path, "cpu", CPU)
-        inputs = padded(self.batch, self.product)
+        if inputs is None:
+            inputs = padded(self.batch, self.product)
         names = [*self.product.outputs]
         found = session.run(names, inputs)
         there = inputs[MASK].astype(bool)
@@ -81,6 +88,31 @@ class Trial:
         if self.product.task == CHOICE:
             found = [one.reshape(-1, 1) for one in found]
         return [one[there] if one.ndim == 3 else one for one in found]
+
+    def agreement_as_shown(self, path: Path) -> Agreement:
+        """The same with inputs from the tokenizer beside the file, as docs/onnx.md shows it.
+
+        The sequences must be those of ``sample``.
+
+        Raises:
+            InputError: the tokenizer cannot be loaded, or gives other tokens than the model's own.
+        """
+        from transformers import AutoTokenizer
+
+        with foreign(f"{path.parent}: the tokenizer beside the model is not usable"):
+            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), trust_remote_code=False)
+            limit = {"truncation": True, "max_length": int(self.tokens.lengths.max())}
+            made = tokenizer([*SAMPLE], padding=True, return_tensors="np", **limit)
+        tokens = made[IDS][made[MASK].astype(bool)]
+        require(
+            np.array_equal(tokens, self.tokens.ids),
+            f"{path.parent}: the tokenizer beside the model gives other tokens than the model's",
+        )
+        types = np.zeros_like(made[IDS])  # for graphs with types that the tokenizer does not make
+        inputs = {name: made.data.get(name, types) for name in self.product.inputs}
+        if self.product.task == CHOICE:
+            inputs = {name: one.reshape(-1, 2, one.shape[1]) for name, one in inputs.items()}
+        return self.agreement(path, inputs)
 
     def _by_torch(self) -> list[np.ndarray]:
         product, batch = self.product, self.batch

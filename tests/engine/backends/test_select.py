@@ -4,9 +4,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from xtremely.engine.backends import select
 from xtremely.engine.backends.select import open_backend
+from xtremely.engine.models.loading import load, longest
 from xtremely.engine.runtime import Engine
 from xtremely.files import documents
 from xtremely.kernels.guard import InputError, UsageError
@@ -71,12 +73,12 @@ def test_a_padded_models_checkpoint_is_strict_too(make_tiny, tmp_path, damage):
         open_backend(folder, "auto", CPU, "fp32")
 
 
+SMALL = {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96}
 PADDING_SENSITIVE = {
     "convbert": {"embedding_size": 48},
     "nystromformer": {"max_position_embeddings": 510},
     "fnet": {},
     "yoso": {},
-    "ernie": {},
 }
 
 
@@ -100,16 +102,67 @@ def test_a_texts_states_do_not_depend_on_the_padding_of_its_batch(make_tiny, sen
         np.testing.assert_allclose(vector, expected, atol=2e-5)
 
 
-def test_an_encoder_with_a_decoder_is_refused_for_what_it_is(make_tiny):
-    from transformers import AutoConfig, T5EncoderModel
+STACK = {"d_model": 48, "num_layers": 2, "num_heads": 4, "d_ff": 96, "d_kv": 12}
 
-    sizes = {"d_model": 48, "num_layers": 2, "num_heads": 4, "d_ff": 96, "d_kv": 12}
-    folder = make_tiny("t5", **sizes)
-    for saved in (None, T5EncoderModel(AutoConfig.from_pretrained(folder))):
-        if saved is not None:
-            saved.save_pretrained(folder)
-        with pytest.raises(InputError, match="'t5' is an encoder with a decoder"):
-            open_backend(folder, "auto", CPU, "fp32")
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("whole", [False, True], ids=["encoder alone", "with its decoder"])
+@pytest.mark.parametrize("kind", ["t5", "mt5", "umt5"])
+def test_the_encoder_of_a_t5_runs_without_its_decoder(make_tiny, sentences, kind, whole):
+    from transformers import AutoModelForTextEncoding, AutoTokenizer
+
+    folder = make_tiny(kind, "AutoModel" if whole else "AutoModelForTextEncoding", **STACK)
+    engine = Engine.load(str(folder), token_budget=150)
+    assert engine.backend.implementation == "transformers"
+    model = AutoModelForTextEncoding.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = engine.embed(sentences[:9])
+    for text, vector in zip(sentences, found, strict=False):
+        inputs = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+        with torch.inference_mode():
+            mean = model(**inputs).last_hidden_state[0].mean(0).numpy()
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+    with pytest.raises(InputError, match="'.*t5' is an encoder with a decoder; .* not trained"):
+        load(transformers.AutoModel, folder, torch.float32)
+
+
+LAYERS = {"encoder_layers": 2, "decoder_layers": 2, "d_model": 48}
+REFUSED = {
+    "mbart": (LAYERS, "'mbart' is an encoder with a decoder; legal: encoders alone"),
+    "m2m_100": (LAYERS, "'m2m_100' is an encoder with a decoder; legal: encoders alone"),
+    "xmod": ({"languages": ["en_XX", "de_DE"]}, "'default_language' is .*one of .*en_XX, de_DE"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_encoder_of_texts_is_refused_for_what_it_is(make_tiny, kind):
+    changes, complaint = REFUSED[kind]
+    with pytest.raises(InputError, match=complaint) as said:
+        open_backend(make_tiny(kind, **changes), "auto", CPU, "fp32")
+    assert "\n" not in str(said.value)
+
+
+def test_xlnet_is_refused_with_the_reason(tiny_bert, tmp_path):
+    raw = json.loads((tiny_bert / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**raw, "model_type": "xlnet"}))
+    for refusing in (longest, lambda folder: open_backend(folder, "auto", CPU, "fp32")):
+        with pytest.raises(InputError, match="'xlnet' does not run: it pads texts on the left"):
+            refusing(tmp_path)
+
+
+POSITIONS = {"bert": 130, "xlm-roberta": 128, "mpnet": 128, "xmod": 128, "distilbert": 130}
+
+
+@pytest.mark.parametrize("kind", POSITIONS)
+def test_one_rule_says_how_long_a_text_may_be(make_tiny, kind):
+    changes = {"xmod": {"default_language": "en_XX"}, "distilbert": SMALL}.get(kind, {})
+    folder = make_tiny(kind, **changes)
+    engine = Engine.load(str(folder))
+    assert POSITIONS[kind] == longest(folder) == engine.backend.max_length
+    _, work = engine.sweep(
+        ["word " * 500], layers=[0], poolings=["mean"], max_length=longest(folder)
+    )
+    assert work.tokens == POSITIONS[kind]
 
 
 def test_a_model_whose_configuration_says_more_than_a_head_has_needs_no_head(make_tiny):

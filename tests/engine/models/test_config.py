@@ -55,10 +55,10 @@ YARN = {"full_attention": {"rope_type": "yarn", "factor": 4.0}}
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"hidden_activation": "silu"}, "hidden_activation 'silu' is not supported; .*'gelu'"),
-        ({"rope_parameters": YARN}, "rope_type 'yarn' is not supported; .* knows 'default'"),
+        ({"hidden_activation": "mish"}, "hidden_activation 'mish' is not one that packed encod"),
+        ({"rope_parameters": YARN}, "rope_type 'yarn' of rope_parameters is not packed"),
         ({"sliding_window": 4}, "sliding_window 4 is not supported; .* knows 64"),
-        ({"rope_scaling": {"factor": 2}}, "rope_scaling {'factor': 2} is not supported"),
+        ({"rope_scaling": {"factor": 2}}, "rope_scaling {'factor': 2} is not one that is"),
         ({"local_rope_theta": None}, "'local_rope_theta' is None; legal: a valid number"),
         ({"layer_types": ["full_attention"] * 4}, "layer_types must name 5 layers, each one of"),
         ({"layer_types": ["chunked_attention"] * 5}, "each one of full_attention, sliding_att"),

@@ -140,7 +140,7 @@ def test_an_added_family_without_cpp_is_refused_by_the_native_backend(added, fol
     with pytest.raises(InputError, match=f"is for {NATIVE}, not 'ernie'"):
         open_backend(folder, "native", CPU, "fp32")
     config = families.encoder_config(json.loads((folder / "config.json").read_text()), folder)
-    assert native.unsupported_reason(config) == "has no C++ for ernie"
+    assert native.unsupported_reason(config, "fp32") == "has no C++ for ernie"
 
 
 @pytest.fixture

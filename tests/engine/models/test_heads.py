@@ -129,6 +129,26 @@ def test_outputs_on_encoders_that_run_padded(make_tiny, sentences, family, kind)
 
 
 @pytest.mark.oracle
+@pytest.mark.parametrize("kind", ["sequence classification", "question answering"])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "deberta-v2"])
+def test_a_checkpoint_with_googles_names_of_norms_has_the_same_head(
+    make_tiny, sentences, family, kind
+):
+    folder = headed(make_tiny, family, kind)
+    path = folder / "model.safetensors"
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        for new, other in old.items():
+            name = name.replace(new, other)
+        tensors[name] = tensor
+    assert any("gamma" in name for name in tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+    engine = Engine.load(str(folder))
+    assert_same(folder, kind, engine, engine.tokenizer(sentences[:6]))
+
+
+@pytest.mark.oracle
 @pytest.mark.parametrize("kind", ["sequence classification", "multiple choice"])
 def test_the_activation_of_a_deberta_head_is_the_configurations(make_tiny, sentences, kind):
     folder = headed(make_tiny, "deberta-v2", kind, pooler_hidden_act="tanh")

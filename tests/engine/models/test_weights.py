@@ -91,9 +91,8 @@ def test_pickled_weights_are_refused_with_the_remedy(folder):
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("hidden_act", "gelu_new", "hidden_act 'gelu_new' is not supported"),
-        ("position_embedding_type", "relative_key", "'relative_key' is not supported"),
-        ("is_decoder", True, "is_decoder True is not supported; the packed encoder knows False"),
+        ("position_embedding_type", "rotary", "'rotary'; legal: absolute, relative_key, relative_"),
+        ("is_decoder", True, "'is_decoder' is True, .*; only encoders run; legal: false"),
         ("num_hidden_layers", "three", "'num_hidden_layers' is 'three'; legal: a valid integer"),
         (
             "hidden_size",

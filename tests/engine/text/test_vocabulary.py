@@ -173,7 +173,8 @@ def test_special_tokens_that_are_not_in_the_vocabulary_are_refused(folder):
         ({"model_max_length": "12"}, "'model_max_length' is '12'; legal: a valid number"),
         ({"model_max_length": True}, "'model_max_length' is True"),
         ({"model_max_length": 0}, "'model_max_length' is 0"),
-        ({"truncation_side": "left"}, "'truncation_side' is 'left'; legal: 'right'"),
+        ({"truncation_side": "left"}, "cuts long texts on the left side; legal: right"),
+        ({"truncation_side": "both"}, "'truncation_side' is 'both'; legal: 'left' or 'right'"),
         ({"tokenizer_class": 5}, "'tokenizer_class' is 5; legal: a valid string"),
         ({"unk_token": ["<unk>"]}, "'unk_token' is"),
         ({"model_input_names": "input_ids"}, "'model_input_names' is 'input_ids'"),
@@ -237,17 +238,3 @@ def test_what_roberta_counts_positions_by_is_the_tokenizers_padding(
     else:
         with pytest.raises(InputError, match=f"'pad_token_id' is {model}, which is another token"):
             Tokenizer(folder, 100)
-
-
-@pytest.mark.parametrize(("kind", "told"), [("xlm-roberta", 1), ("bert", 0)])
-def test_padding_written_out_in_a_text_is_told_of_where_it_has_no_position_in_transformers(
-    make_tiny, recwarn, kind, told
-):
-    tokenizer = Tokenizer(make_tiny(kind), 100)
-    recwarn.clear()
-    tokenizer(["a text", "a <s> text"])
-    assert not recwarn.list
-    tokenizer(["a text", "a <pad> text"])
-    notes = [str(one.message) for one in recwarn.list]
-    assert len(notes) == told
-    assert all("texts hold '<pad>', the model's padding" in note for note in notes)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from training_cases import CALM, run, run_and_save
 
 from xtremely.engine.config_json import read_config
+from xtremely.engine.models import loading
 from xtremely.engine.models.families import encoder_config
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training.trainer import Trainer
@@ -174,7 +175,7 @@ def test_a_tokenizer_without_padding_is_refused(base, tmp_path):
 def test_the_longest_sequence_is_what_the_encoder_takes(base, tmp_path, changes, longest):
     raw = json.loads((base / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**raw, **changes}))
-    assert models.longest(tmp_path) == longest
+    assert loading.longest(tmp_path) == longest
     if "model_type" in changes:
         assert encoder_config(read_config(tmp_path), tmp_path).max_length == longest
 

@@ -5,12 +5,17 @@ import json
 import numpy as np
 import onnxruntime
 import pytest
+import sentencepiece
 import torch
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.processors import BertProcessing
 from transformers import AutoTokenizer
 
 from xtremely.engine.models.heads import HEAD_KINDS, UNLABELLED
 from xtremely.engine.runtime import Engine
+from xtremely.engine.text.vocabulary import load_tokenizer
 from xtremely.eval.tasks.task import find_task
+from xtremely.eval.tasks.xtreme.mini import FOLDER as MINI
 
 LABELS = find_task("panx").rules.labels
 
@@ -42,6 +47,80 @@ def test_an_exported_model_embeds_as_the_engine_does(xtremely, tiny_bert, tmp_pa
         assert code == 0 and "differs from torch in fp32 by" in said
         expected = engine.embed(texts, prompt="", **settings)
         np.testing.assert_allclose(embedded(out, texts), expected, atol=1e-5)
+
+
+def characters():
+    return sorted({c for path in MINI.glob("*.txt") for c in path.read_text("utf-8") if c.strip()})
+
+
+def wordpieces(folder):
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [f"{mark}{c}" for c in characters()[:900] for mark in ("", "##")]
+    (folder / "vocab.txt").write_text("\n".join([*specials, *pieces]) + "\n")
+
+
+def sentencepieces(folder):
+    lines = [line for path in MINI.glob("*.txt") for line in path.read_text("utf-8").splitlines()]
+    with (folder / "sentencepiece.bpe.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sorted(lines)),
+            model_writer=file,
+            vocab_size=1700,
+            character_coverage=1.0,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+
+
+def merges(folder):
+    made = ByteLevelBPETokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    lines = [path.read_text("utf-8") for path in sorted(MINI.glob("*.txt"))]
+    made.train_from_iterator(lines, 1700, special_tokens=specials, show_progress=False)
+    made.save_model(str(folder))
+
+
+def codes(folder):
+    lines = [f"{c}{end} 1" for c in characters()[:900] for end in ("", "@@")]
+    (folder / "vocab.txt").write_text("\n".join(lines) + "\n")
+    (folder / "bpe.codes").write_text("")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PhobertTokenizer"}')
+
+
+VOCABULARIES = {
+    "vocab.txt": ("bert", {"pad_token_id": 0}, wordpieces),
+    "sentencepiece.bpe.model": ("xlm-roberta", {}, sentencepieces),
+    "vocab.json": ("roberta", {}, merges),
+    "bpe.codes": ("roberta", {}, codes),
+}
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_a_vocabulary_in_any_file_is_exported_with_the_model(xtremely, make_tiny, tmp_path, name):
+    kind, changes, write = VOCABULARIES[name]
+    folder = make_tiny(kind, **changes)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).unlink()
+    write(folder)
+    code, _, said = xtremely("export", folder, "--out", tmp_path / "out")
+    assert code == 0, said
+    texts = ["Ein Satz.", "one two three", ""]
+    expected = Engine.load(str(folder), backend="torch").embed(texts)
+    np.testing.assert_allclose(embedded(tmp_path / "out", texts), expected, atol=1e-5)
+
+
+def test_a_tokenizer_that_changes_when_it_is_saved_is_not_kept(
+    xtremely, tiny_bert, tmp_path, monkeypatch
+):
+    def spoiled(folder):
+        tokenizer = load_tokenizer(folder)
+        tokenizer.backend_tokenizer.post_processor = BertProcessing(("</s>", 2), ("<unk>", 3))
+        return tokenizer
+
+    monkeypatch.setattr("xtremely.engine.backends.onnx.export.load_tokenizer", spoiled)
+    code, _, said = xtremely("export", tiny_bert, "--out", tmp_path / "out")
+    assert code == 1 and "beside the model gives other tokens than the model's" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_exported_head(xtremely, make_tiny, tmp_path):

@@ -20,8 +20,12 @@ struct Model {
   float eps;
   float floor;  // added to GELU's results before they are quantized
   int32_t int8;
-  int32_t modern;  // ModernBERT: pre-norm (x is the residual stream) and gated GELU
+  int32_t modern;       // ModernBERT: pre-norm (x is the residual stream) and a gated activation
+  int32_t activation;   // of the feed-forward layers, see Activation; in int8 always GELU
+  float linear, cubic;  // LOGISTIC: x * sigmoid(linear * x + cubic * x^3)
 };
+
+enum Activation { GELU, RELU, LOGISTIC };
 
 namespace {
 
@@ -76,12 +80,13 @@ float quantize_gelu(const float* x, int64_t width, float floor, uint8_t* to) {
   return top / 255;
 }
 
-// Gated GELU: GELU of the first half of each row [count, 2 * width] times the second half.
-void gate(float* x, int64_t count, int64_t width) {
+// The activation of the first half of each row [count, 2 * width] times the second half.
+template <class Activated>
+void gate(float* x, int64_t count, int64_t width, Activated activated) {
   for (int64_t t = 0; t < count; t++)
     for (int64_t k = 0; k < width; k += LANES) {
       const float* from = x + 2 * t * width + k;
-      store(x + t * width + k, gelu(load(from)) * load(from + width));
+      store(x + t * width + k, activated(load(from)) * load(from + width));
     }
 }
 
@@ -96,16 +101,29 @@ void linear(const Model& model, const float* x, int64_t count, const Linear& to,
   product(rows, count, to, out);
 }
 
+// A feed-forward layer's first product and activation, in fp32.
+template <class Activated>
+void widen(const Model& model, const float* x, int64_t count, const Linear& up, OutputView wide,
+           Activated activated) {
+  if (!model.modern) return product(x, count, up, wide, activated);
+  product(x, count, up, wide);
+  gate(wide.values, count, model.wide, activated);
+}
+
 void feed_forward(const Model& model, const float* x, int64_t count, const Layer& layer,
                   OutputView out, Workspace& space) {
   float* values = space.wide.data();
   OutputView wide{values, layer.up.outputs, count, 0};
   if (!model.int8) {
-    if (model.modern) {
-      product(x, count, layer.up, wide);
-      gate(values, count, model.wide);
-    } else {
-      product(x, count, layer.up, wide, Gelu());
+    switch (model.activation) {
+      case GELU:
+        widen(model, x, count, layer.up, wide, Gelu());
+        break;
+      case RELU:
+        widen(model, x, count, layer.up, wide, Relu());
+        break;
+      default:
+        widen(model, x, count, layer.up, wide, Logistic{model.linear, model.cubic});
     }
     return product(values, count, layer.down, out);
   }

@@ -118,6 +118,15 @@ struct Gelu {
   F32 operator()(F32 x) const { return gelu(x); }
 };
 
+struct Relu {
+  F32 operator()(F32 x) const { return maximum(x, broadcast(0.f)); }
+};
+
+struct Logistic {
+  float linear, cubic;
+  F32 operator()(F32 x) const { return logistic(x, x * (x * x * cubic + linear)); }
+};
+
 // Runs a linear layer and `epilogue` on tokens [count, inputs].
 template <class Epilogue = Identity>
 inline void product(const float* x, int64_t count, const Linear& to, OutputView out,

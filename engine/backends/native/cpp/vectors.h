@@ -35,6 +35,7 @@ inline void store(float* to, F32 v) { std::memcpy(to, &v, sizeof v); }
 inline F32 broadcast(float x) { return x - F32{}; }
 inline I32 broadcast(int32_t x) { return x - I32{}; }
 inline F32 maximum(F32 a, F32 b) { return a > b ? a : b; }
+inline F32 minimum(F32 a, F32 b) { return a < b ? a : b; }
 inline F32 absolute(F32 x) { return (F32)((I32)x & 0x7fffffff); }
 
 #if defined(__AVX512BW__)
@@ -110,3 +111,6 @@ inline F32 gelu(F32 x) {
   F32 tail = p * t * exp2(z * z * -LOG2E) * 0.5f;  // normal distribution's tail beyond |x|
   return maximum(x, broadcast(0.f)) - most * tail;
 }
+
+// x * sigmoid(z).
+inline F32 logistic(F32 x, F32 z) { return x / (exp2(minimum(z * -LOG2E, broadcast(126.f))) + 1); }

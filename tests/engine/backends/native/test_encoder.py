@@ -184,7 +184,7 @@ def test_what_auto_takes(make_tiny, monkeypatch):
         )
         monkeypatch.setattr(
             "xtremely.engine.backends.select.unsupported_reason",
-            lambda c: None if c.hidden == 64 else "odd",
+            lambda c, precision: None if c.hidden == 64 else "odd",
         )
         monkeypatch.setattr(
             "xtremely.engine.backends.select.Packed", lambda folder, config, name, *_: Named(name)

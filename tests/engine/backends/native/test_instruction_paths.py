@@ -158,7 +158,7 @@ def test_paths_are_what_they_are_called(libraries):
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_state_is_nearly_as_exact_as_torchs(path, config, change):
     made, plain, exact = reference(config, change)
-    assert unsupported_reason(config) is None
+    assert unsupported_reason(config, "fp32") is None
     found = NativeEncoder(made)(batch_of(LENGTHS), [*exact])
     for layer, state in exact.items():
         near(found[layer], plain[layer], state)
@@ -190,6 +190,17 @@ def test_other_sizes(path, hidden, heads, eps):
     lengths = (40, 13, 12, 6, 5)
     made, plain, exact = reference(config, None, lengths)
     near(NativeEncoder(made)(batch_of(lengths), [1])[1], plain[1], exact[1])
+
+
+@pytest.mark.parametrize("change", [wide_gelu, nothing_left])
+@pytest.mark.parametrize("activation", ["gelu_tanh", "quick_gelu", "relu", "silu"])
+def test_other_activations(path, activation, change):
+    """From far below 0 to far above, plain and gated."""
+    lengths = (40, 13, 2)
+    for config in (PLAIN, replace(MODERN, thetas=(1e4,), windows=(None,))):
+        config = replace(config, layers=1, intermediate=96, activation=activation)
+        made, plain, exact = reference(config, change, lengths)
+        near(NativeEncoder(made)(batch_of(lengths), [1])[1], plain[1], exact[1])
 
 
 @pytest.mark.parametrize("window", [0, 1, 7, 16, 33, 299])
