@@ -273,4 +273,5 @@ FAMILY = Family(
         state=_state,
     ),
     read_form=_read_form,
+    exported=("fp32", "int8"),  # on the graph in fp16, onnxruntime has crashed the process
 )

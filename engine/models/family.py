@@ -71,6 +71,7 @@ class Family(Generic[Config]):
             depend on config.json. It handles every kind, and ``forms`` is then empty.
         quantized: those of fp8 and int8 that it supports.
         native: how the native backend runs it; None if it cannot.
+        exported: precisions in which it is exported to ONNX.
         gated: whether the first product of the feed-forward layer also computes a gate.
     """
 
@@ -82,4 +83,5 @@ class Family(Generic[Config]):
     read_form: Callable[[dict[str, Any], Path, str], Form] | None = None
     quantized: tuple[str, ...] = ()
     native: Native[Config] | None = None
+    exported: tuple[str, ...] = ("fp32", "fp16", "int8")
     gated: bool = False

@@ -28,6 +28,7 @@ from xtremely.engine.config_json import CONFIG
 from xtremely.engine.hub.conventions import conventions, reading
 from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.models.config import EncoderConfig
+from xtremely.engine.models.families import family_of
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.vocabulary import load_tokenizer, lower_case
 from xtremely.kernels.guard import UsageError, require
@@ -64,6 +65,12 @@ def export(
     if precision not in BOUNDS:
         legal = ", ".join(BOUNDS)
         raise UsageError(f"precision {precision!r} is not known to ONNX; legal: {legal}")
+    kind = teacher.encoder.config.model_type
+    known = family_of(teacher.encoder.config).exported
+    require(
+        precision in known,
+        f"{folder}: model type {kind!r} is not exported in {precision}; legal: {', '.join(known)}",
+    )
     require(not out.exists(), f"{out}: exists already; name a new folder")
     trial = Trial.of(teacher, product, folder)
     about = {

@@ -56,11 +56,12 @@ def _distances(layout: Layout, table: Value, positions: int) -> Value:
 def _skewed(layout: Layout, products: Value) -> Value:
     """``relative_attention.skewed``: by distance, to [batch, heads, length, length] by key.
 
-    A column of padding and another row length move every row one column to the left of the one
-    above it.
+    One more column, which is not read, and another row length move every row one column to the left
+    of the one above it.
     """
     op, length = layout.graph.op, layout.length
-    flat = op("Reshape", op("Pad", products, whole(*[0] * 7, 1)), whole(0, 0, -1))
+    unread = op("Slice", products, whole(0), whole(1), whole(3))
+    flat = op("Reshape", op("Concat", products, unread, axis=3), whole(0, 0, -1))
     flat = op("Slice", flat, whole(0), op("Neg", length), whole(2))
     rows = op("Reshape", flat, op("Concat", whole(0, 0), length, whole(-1), axis=0))
     first = op("Sub", length, whole(1))

@@ -167,3 +167,10 @@ def test_texts_have_the_same_vectors_alone_and_in_company(folder, sentences):
     together = engine.embed(sentences)
     alone = np.concatenate([engine.embed([one]) for one in sentences[::5]])
     np.testing.assert_allclose(together[::5], alone, atol=2e-6)
+
+
+def test_it_is_not_exported_in_fp16(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path))
+    backend = open_backend(folder, "onnx", CPU, "fp16")
+    with pytest.raises(InputError, match="'deberta-v2' is not exported in fp16; legal: fp32, int8"):
+        backend.hidden(batch_of(backend), [0])
