@@ -128,7 +128,7 @@ def combinations(device: torch.device) -> Iterator[tuple[str, str]]:
 def check_backends(
     model: str, device: torch.device, sample: Sample, expected: Mapping[int, Tensor]
 ) -> Iterator[Row]:
-    """Check every backend and precision one after the other; only one is in memory at a time.
+    """Check every backend and precision, one after the other.
 
     Args:
         model: its name or folder.
