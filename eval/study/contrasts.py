@@ -292,8 +292,8 @@ def _difference(several: list[Comparison], ones: str, others: str, smallest: flo
     }
     reasons = [f"not finished: {one.title}, {one.task}" for one in left_out]
     if len(seeds) < MIN_SEEDS:
-        several = "" if len(seeds) == 1 else "s"
-        reasons.append(f"{len(seeds)} seed{several}, a statement needs {MIN_SEEDS}")
+        plural = "" if len(seeds) == 1 else "s"
+        reasons.append(f"{len(seeds)} seed{plural}, a statement needs {MIN_SEEDS}")
     for one in there:
         states = {arm: one.recovered(arm) for arm in (ones, others)}
         reasons += [
