@@ -11,6 +11,7 @@ from xtremely.eval.study.answer import answer_lines, answer_picture, begun, judg
 from xtremely.eval.study.contrasts import contrasts
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.report import write_study_report
+from xtremely.kernels.guard import InputError
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -170,6 +171,21 @@ def test_a_page_gets_its_answer_and_picture_in_their_place(grid, tmp_path):
         for one in found["contrasts"][0]["all runs"]["contrasts"]
         if one["name"] == name
     ]
+
+
+@pytest.mark.parametrize(
+    "marks", ["<!-- answer -->", "<!-- end of answer --><!-- answer -->", "<!-- answer -->" * 2]
+)
+def test_a_page_with_half_a_place_for_the_answer_is_refused_unchanged(grid, tmp_path, marks):
+    results = [made(cell) for cell in grid.cells if cell.source == "none" and cell.part == "pos"]
+    page = tmp_path / "STUDY.md"
+    page.write_text(f"{marks}\n<!-- tables -->\n<!-- end of tables -->\n")
+    before = page.read_text()
+    with pytest.raises(InputError, match="the lines <!-- answer --> and .* must stand in it, once"):
+        write_study_report([grid], results, tmp_path / "out", page)
+    assert page.read_text() == before and not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="--into"):  # the picture would be the page
+        write_study_report([grid], results, tmp_path / "out", tmp_path / "page.svg")
 
 
 def test_a_study_without_both_sides_says_so(grid, tmp_path):
