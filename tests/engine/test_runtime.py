@@ -90,7 +90,7 @@ def test_out_of_memory_halves_the_batches_says_so_and_loses_nothing(tiny_bert, s
         return run(batch, layers)
 
     engine.backend.hidden = small_device
-    with pytest.warns(UserWarning, match="out of device memory; going on with batches of") as said:
+    with pytest.warns(UserWarning, match="out of device memory; batches now have") as said:
         vectors = engine.embed(sentences)
     np.testing.assert_allclose(vectors, expected, atol=2e-6)
     assert 75 <= engine.token_budget <= limit  # never far below what fits
