@@ -220,7 +220,7 @@ def test_models_by_path_and_by_hub_name(small_study, tmp_path, write, monkeypatc
     absolute, hub = str(small_study / "models" / "tiny"), "owner/tiny.v1"
     places = {hub: small_study / "models" / "tiny"}
     here = cells.locate
-    monkeypatch.setattr(cells, "locate", lambda name: places.get(name) or here(name))
+    monkeypatch.setattr(cells, "locate", lambda name, _: places.get(name) or here(name))
     text = (small_study / "grid.toml").read_text()
     grid = write("grid.toml", text.replace('"tiny"', f'"{absolute}", "{hub}", "tiny"'))
     models = small_study / "models"
