@@ -207,13 +207,8 @@ def mine(
     require_number("--workers", workers, least=1, most=MAX_WORKERS)
     work = work or out.parent / f"{out.name}.work"
     check_paths(source, target, out, work, gold)
-    load: dict[str, Any] = {
-        "model": model,
-        "backend": backend,
-        "device": device,
-        "precision": precision,
-        "allow_pickle": allow_pickle,
-    }
+    load: dict[str, Any] = {"model": model, "backend": backend, "device": device}
+    load |= {"precision": precision, "allow_pickle": allow_pickle}
     map_function: MapFunction = map
     fill: Callable = encode
     if ray is not None:

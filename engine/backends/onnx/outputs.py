@@ -15,12 +15,10 @@ from xtremely.engine.backends.onnx.graph import (
     Graph,
     Layout,
     Value,
-    applied,
-    pooled,
-    unit,
     whole,
     writing,
 )
+from xtremely.engine.backends.onnx.modules import applied, pooled, unit
 from xtremely.engine.backends.onnx.relative import relative_attention
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.heads import Head

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from xtremely.engine.backends.onnx.graph import FLOAT, Graph, Value, applied, pooled
+from xtremely.engine.backends.onnx.graph import FLOAT, Graph, Value
+from xtremely.engine.backends.onnx.modules import applied, pooled
 from xtremely.engine.models.stack import (
     ACTIVATIONS,
     MODES,
