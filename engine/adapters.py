@@ -68,12 +68,12 @@ class SentenceEncoder:
         self.engine = replace(engine, conventions=whole)
         # Evaluators call this to record their scores; there is no model card to hold them.
         self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *_: None)
-        said = declared(folder)
-        self.prompts = {"query": "", "document": "", **(said.prompts or {})}
-        self.default_prompt_name = said.default_prompt_name
+        settings = declared(folder)
+        self.prompts = {"query": "", "document": "", **(settings.prompts or {})}
+        self.default_prompt_name = settings.default_prompt_name
         self._prompt(None, None)  # report an unknown default prompt now, not at first use
-        self.truncate_dim = said.truncate_dim
-        self.similarity_fn_name = said.similarity_fn_name or "cosine"
+        self.truncate_dim = settings.truncate_dim
+        self.similarity_fn_name = settings.similarity_fn_name or "cosine"
         if self.similarity_fn_name not in SIMILARITIES:
             raise unknown("similarity", self.similarity_fn_name, SIMILARITIES)
         self.max_seq_length = engine.max_length

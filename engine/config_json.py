@@ -100,14 +100,14 @@ def about(raw: dict[str, Any], where: Path) -> About:
     Raises:
         InputError: a field has the wrong type, or a key of ``id2label`` is not a number.
     """
-    said = documents.fit(raw, About, str(where / CONFIG))
-    odd = [number for number in said.id2label or {} if not re.fullmatch("[0-9]{1,9}", number)]
+    facts = documents.fit(raw, About, str(where / CONFIG))
+    odd = [number for number in facts.id2label or {} if not re.fullmatch("[0-9]{1,9}", number)]
     require(
         not odd,
         f"{where / CONFIG}: {ascii(f'id2label.{odd[0]}' if odd else '')} is the name of no output;"
         ' legal: names under "0", "1" and so on',
     )
-    return said
+    return facts
 
 
 def position_offset(model_type: str, pad: int | None) -> int:
@@ -167,6 +167,6 @@ def configuration(folder: Path) -> Any:
     )
     with foreign(f"{folder / CONFIG}: model type {kind!r} cannot be loaded"):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        said = {one.name: getattr(config, one.name, None) for one in fields(_Loaded)}
-    documents.fit(said, _Loaded, str(folder / CONFIG))
+        facts = {one.name: getattr(config, one.name, None) for one in fields(_Loaded)}
+    documents.fit(facts, _Loaded, str(folder / CONFIG))
     return config

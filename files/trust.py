@@ -22,7 +22,7 @@ _SEAL = hashlib.sha256().digest_size
 SEAL = "seal.sha256"  # file with the seal of a folder
 
 
-def distrusted(path: Path) -> str | None:
+def distrust_reason(path: Path) -> str | None:
     """Why a file or folder is not trusted, as text; None if it is."""
     try:
         about = path.lstat()
@@ -80,17 +80,17 @@ def closed_folder(folder: Path) -> str | None:
         InputError: others can still write to it or to the cache around it.
     """
     make_private(folder)
-    doubt = distrusted(folder)
-    if doubt is not None:
+    reason = distrust_reason(folder)
+    if reason is not None:
         close_to_others(folder)
     cache = folder.parent
-    for path, reason in ((cache, within_reach(cache)), (folder, distrusted(folder))):
+    for path, reason in ((cache, within_reach(cache)), (folder, distrust_reason(folder))):
         require(
             reason is None,
             f"needs a cache that nobody else may write to, but {path} is none: {reason}; mend"
             " that, or set XTREMELY_CACHE to another folder",
         )
-    return doubt
+    return reason
 
 
 def seal_folder(folder: Path, name: str) -> None:
@@ -99,11 +99,11 @@ def seal_folder(folder: Path, name: str) -> None:
     (folder / SEAL).chmod(0o644)
 
 
-def folder_doubt(folder: Path) -> str | None:
+def folder_distrust_reason(folder: Path) -> str | None:
     """Why a folder is not trusted or not as it was sealed; None if it is."""
     inside = sorted(folder.rglob("*")) if folder.is_dir() and not folder.is_symlink() else []
     for path in (folder, *inside):
-        reason = distrusted(path)
+        reason = distrust_reason(path)
         if reason is not None:
             return reason if path == folder else f"of {path.name}, {reason}"
     try:

@@ -150,14 +150,14 @@ def reading(folder: Path) -> SentenceLimits:
     there = [path for path in paths if path.exists()]
     filled = (one for one in there if documents.read_json(one, dict[str, Any], MAX_BYTES))
     path = next(filled, paths[0])
-    said: SentenceLimits = _optional(path, SentenceLimits)
+    limits: SentenceLimits = _optional(path, SentenceLimits)
     for name in _UNSUPPORTED:
-        value = getattr(said, name)
+        value = getattr(limits, name)
         require(
             not value,
             f"{path}: {name!r} is {value!r}, which is not supported; legal: leave it out",
         )
-    return said
+    return limits
 
 
 def conventions(folder: Path, name: str) -> Conventions:
@@ -166,9 +166,9 @@ def conventions(folder: Path, name: str) -> Conventions:
     Raises:
         InputError: a file declares something that is not supported.
     """
-    said = declared(folder)
-    prompts = {key: text or "" for key, text in (said.prompts or {}).items()}
-    default = said.default_prompt_name
+    settings = declared(folder)
+    prompts = {key: text or "" for key, text in (settings.prompts or {}).items()}
+    default = settings.default_prompt_name
     if default is not None and default not in ("query", "document", *prompts):
         named = f"default_prompt_name of {folder / DECLARED}"
         raise unknown(named, default, ("query", "document", *prompts))
@@ -180,7 +180,7 @@ def conventions(folder: Path, name: str) -> Conventions:
     form = PUBLISHED_FORMS.get(known, "")
     limit = reading(folder).max_seq_length or tokenizer_file(folder).model_max_length
     limit = None if limit is None else int(limit)
-    own = read_modules(folder, said.truncate_dim)
+    own = read_modules(folder, settings.truncate_dim)
     pooling = own.pooling[0] if own.plain else OWN
     return Conventions(pooling, prompts, default_prompt, limit, own, form)
 

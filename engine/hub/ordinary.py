@@ -28,7 +28,7 @@ from xtremely.engine.hub.stack import MODULES, modules
 from xtremely.engine.models.tensor_files import INDEX, SINGLE, weight_map
 from xtremely.files import documents
 from xtremely.files.folders import is_plain_name, remove_whole
-from xtremely.files.trust import closed_folder, folder_doubt, seal_folder
+from xtremely.files.trust import closed_folder, folder_distrust_reason, seal_folder
 from xtremely.files.writing import file_digest, temporary_name
 from xtremely.kernels.guard import InputError, require
 
@@ -69,12 +69,12 @@ def ordinary(folder: Path, allow_pickle: bool, cache: Path) -> Path:
     digest = hashlib.sha256("\n".join(content).encode("utf-8", "surrogateescape")).hexdigest()
     made = cache / digest[:32]
     try:
-        doubt = closed_folder(cache)
+        reason = closed_folder(cache)
         if os.path.lexists(made):
-            doubt = doubt or folder_doubt(made)
-            if doubt is None:
+            reason = reason or folder_distrust_reason(made)
+            if reason is None:
                 return made
-            warnings.warn(f"{made}: {doubt}; the model is converted again", stacklevel=3)
+            warnings.warn(f"{made}: {reason}; the model is converted again", stacklevel=3)
             remove_whole(made)
         _make(_Plan(folder, encoder, pickles), made)
     except OSError as error:
@@ -156,7 +156,7 @@ def _make(plan: _Plan, made: Path) -> None:
         try:
             building.rename(made)
         except OSError:
-            if folder_doubt(made) is not None:  # no other process made it in the meantime
+            if folder_distrust_reason(made) is not None:  # no other process made it in the meantime
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -227,12 +227,12 @@ def _pooling(path: Path | None) -> tuple[tuple[str, ...], bool]:
     if path is None:
         return ("mean",), True
     raw = documents.read_json(path, dict[str, Any], MAX_BYTES)
-    said = documents.fit(raw, _PoolingFile, str(path))
+    values = documents.fit(raw, _PoolingFile, str(path))
     switches = {name: on for name, on in raw.items() if name.startswith("pooling_mode_")}
     stated = documents.fit(switches, dict[str, bool], str(path))
     odd = sorted(stated.keys() - _SWITCHES.keys())
     require(not odd, f"{path}: {odd[:1]} is no pooling; legal: {', '.join(sorted(_SWITCHES))}")
-    modes = said.pooling_mode
+    modes = values.pooling_mode
     if modes is None:
         on = {_SWITCHES[name] for name, value in stated.items() if value}
         modes = tuple(mode for mode in MODES if mode in on) or ("mean",)
@@ -242,7 +242,7 @@ def _pooling(path: Path | None) -> tuple[tuple[str, ...], bool]:
             mode in MODES,
             f"{path}: 'pooling_mode' is {mode!r}, which is no pooling; legal: {', '.join(MODES)}",
         )
-    return modes, said.include_prompt
+    return modes, values.include_prompt
 
 
 def _step(folder: Path, kind: str) -> Step:

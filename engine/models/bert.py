@@ -63,28 +63,30 @@ def _read(raw: dict[str, Any], file: Path) -> BertConfig:
         f"{file}: 'position_embedding_type' is {positions!r}; legal:"
         f" {', '.join((ABSOLUTE, *DISTANCES))}",
     )
-    kind, said = raw["model_type"], documents.fit(raw, _Fields, str(file))
-    offset = position_offset(kind, said.pad_token_id)
-    pad = (1 if kind in ROBERTA_TYPES else 0) if said.pad_token_id is None else said.pad_token_id
+    kind, values = raw["model_type"], documents.fit(raw, _Fields, str(file))
+    offset = position_offset(kind, values.pad_token_id)
+    pad = values.pad_token_id
+    if pad is None:
+        pad = 1 if kind in ROBERTA_TYPES else 0
     require(
-        pad < said.vocab_size,
-        f"{file}: 'pad_token_id' is {pad}; legal: below the vocab_size {said.vocab_size}",
+        pad < values.vocab_size,
+        f"{file}: 'pad_token_id' is {pad}; legal: below the vocab_size {values.vocab_size}",
     )
     require(
-        offset < said.max_position_embeddings,
-        f"{file}: 'max_position_embeddings' is {said.max_position_embeddings}; legal: more than"
+        offset < values.max_position_embeddings,
+        f"{file}: 'max_position_embeddings' is {values.max_position_embeddings}; legal: more than"
         f" {offset}, as positions count from the pad_token_id on",
     )
     return BertConfig(
         model_type=kind,
-        layers=said.num_hidden_layers,
-        hidden=said.hidden_size,
-        heads=said.num_attention_heads,
-        intermediate=said.intermediate_size,
-        vocabulary=said.vocab_size,
-        max_length=said.max_position_embeddings - offset,
-        eps=float(said.layer_norm_eps),
-        types=said.type_vocab_size,
+        layers=values.num_hidden_layers,
+        hidden=values.hidden_size,
+        heads=values.num_attention_heads,
+        intermediate=values.intermediate_size,
+        vocabulary=values.vocab_size,
+        max_length=values.max_position_embeddings - offset,
+        eps=float(values.layer_norm_eps),
+        types=values.type_vocab_size,
         activation=activation(raw, "hidden_act", file),
         distances=None if positions == ABSOLUTE else positions,
         position_offset=offset,

@@ -84,31 +84,31 @@ class _Fields(Sizes):
 
 
 def _read(raw: dict[str, Any], file: Path) -> DebertaConfig:
-    said = documents.fit(raw, _Fields, str(file))
-    if said.conv_kernel_size > 0:  # a convolution over the first layer's output, in v2-xlarge
+    values = documents.fit(raw, _Fields, str(file))
+    if values.conv_kernel_size > 0:  # a convolution over the first layer's output, in v2-xlarge
         require_packed(raw, "conv_kernel_size", 0, file)
-    farthest, most = said.max_relative_positions, said.max_position_embeddings
-    named = said.pos_att_type or ()
+    farthest, most = values.max_relative_positions, values.max_position_embeddings
+    named = values.pos_att_type or ()
     if isinstance(named, str):
         named = tuple(term.strip() for term in named.lower().split("|"))
     config = DebertaConfig(
         model_type=raw["model_type"],
-        layers=said.num_hidden_layers,
-        hidden=said.hidden_size,
-        heads=said.num_attention_heads,
-        intermediate=said.intermediate_size,
-        vocabulary=said.vocab_size,
+        layers=values.num_hidden_layers,
+        hidden=values.hidden_size,
+        heads=values.num_attention_heads,
+        intermediate=values.intermediate_size,
+        vocabulary=values.vocab_size,
         max_length=most,
-        eps=float(said.layer_norm_eps),
-        types=max(0, said.type_vocab_size),
+        eps=float(values.layer_norm_eps),
+        types=max(0, values.type_vocab_size),
         activation=activation(raw, "hidden_act", file),
-        embedding=said.embedding_size or said.hidden_size,
-        positioned=said.position_biased_input,
+        embedding=values.embedding_size or values.hidden_size,
+        positioned=values.position_biased_input,
         terms=tuple(term for term in TERMS if term in named),
-        relative=said.relative_attention,
-        shared=said.share_att_key,
-        normed="layer_norm" in [part.strip() for part in said.norm_rel_ebd.lower().split("|")],
-        buckets=max(0, said.position_buckets),
+        relative=values.relative_attention,
+        shared=values.share_att_key,
+        normed="layer_norm" in [part.strip() for part in values.norm_rel_ebd.lower().split("|")],
+        buckets=max(0, values.position_buckets),
         farthest=farthest if farthest > 0 else most,
     )
     require_setting(raw, "attention_head_size", config.hidden // config.heads, file)
@@ -253,8 +253,8 @@ class _HeadFields:
 def _read_form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
     if kind in TOKENS:
         return TOKENS[kind]
-    said = documents.fit(raw, _HeadFields, str(folder / CONFIG))
-    return Form("cls", "classifier", "pooler.dense", said.pooler_hidden_act)
+    values = documents.fit(raw, _HeadFields, str(folder / CONFIG))
+    return Form("cls", "classifier", "pooler.dense", values.pooler_hidden_act)
 
 
 FAMILY = Family(

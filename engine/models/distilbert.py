@@ -30,15 +30,15 @@ class _Fields:
 
 
 def _read(raw: dict[str, Any], file: Path) -> EncoderConfig:
-    said = documents.fit(raw, _Fields, str(file))
+    values = documents.fit(raw, _Fields, str(file))
     return EncoderConfig(
         model_type=raw["model_type"],
-        layers=said.n_layers,
-        hidden=said.dim,
-        heads=said.n_heads,
-        intermediate=said.hidden_dim,
-        vocabulary=said.vocab_size,
-        max_length=said.max_position_embeddings,
+        layers=values.n_layers,
+        hidden=values.dim,
+        heads=values.n_heads,
+        intermediate=values.hidden_dim,
+        vocabulary=values.vocab_size,
+        max_length=values.max_position_embeddings,
         eps=EPS,
         activation=activation(raw, "activation", file),
     )

@@ -126,9 +126,9 @@ def load_head(
     if kind not in HEAD_KINDS:
         raise unknown("kind of head", kind, HEAD_KINDS)
     raw = read_config(folder)
-    said = about(raw, folder)
-    _check_kind(said, folder, kind)
-    names = () if kind in UNLABELLED else _labels(said, folder, labels)
+    facts = about(raw, folder)
+    _check_kind(facts, folder, kind)
+    names = () if kind in UNLABELLED else _labels(facts, folder, labels)
     form = _form(raw, folder, kind)
     with torch.device("meta"):
         head = Head(form, backend.width, len(names) or UNLABELLED[kind])
@@ -139,9 +139,9 @@ def load_head(
     return head.to(device=backend.device, dtype=dtype).eval()
 
 
-def _check_kind(said: About, folder: Path, kind: str) -> None:
+def _check_kind(facts: About, folder: Path, kind: str) -> None:
     """Raise NoHead unless config.json declares the kind: tensor names alone do not show it."""
-    declared = said.architectures or ()
+    declared = facts.architectures or ()
     if any(name.endswith(HEAD_KINDS[kind]) for name in declared):
         return
     held = [k for k, suffix in HEAD_KINDS.items() for name in declared if name.endswith(suffix)]
@@ -152,17 +152,17 @@ def _check_kind(said: About, folder: Path, kind: str) -> None:
     )
 
 
-def _labels(said: About, folder: Path, wanted: Collection[str] | None) -> tuple[str, ...]:
+def _labels(facts: About, folder: Path, wanted: Collection[str] | None) -> tuple[str, ...]:
     """The labels of the outputs in order, spelled as in ``wanted`` if that is given."""
     try:
-        numbered = {int(number): str(name) for number, name in (said.id2label or {}).items()}
-        names = [numbered[number] for number in range(len(said.id2label or {}))]
+        numbered = {int(number): str(name) for number, name in (facts.id2label or {}).items()}
+        names = [numbered[number] for number in range(len(facts.id2label or {}))]
     except (ValueError, KeyError) as error:
         raise InputError(
             f'{folder}: id2label in config.json is no numbered list; legal: names under "0",'
             ' "1" and so on'
         ) from error
-    numbers = said.label2id or {}
+    numbers = facts.label2id or {}
     torn = [name for number, name in enumerate(names) if numbers.get(name, number) != number]
     require(
         not torn,

@@ -27,8 +27,9 @@ INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_
 ENCODER_STACKS = ("t5", "mt5", "umt5")
 DECODER = ("decoder.",)
 POOLER = "pooler"  # may be missing from a checkpoint: it belongs to a head
-# A model may have at most _MOST times the parameters in its files, plus _SPARE: heads may be new.
-_MOST, _SPARE = 2, 10_000_000
+# A model may have at most _MAX_SIZE_RATIO times the parameters in its files, plus _MAX_EXTRA, as
+# heads may be new.
+_MAX_SIZE_RATIO, _MAX_EXTRA = 2, 10_000_000
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
     )
     held = sum(one.values for one in files.stored.values())
     require(
-        described <= _MOST * held + _SPARE,
+        described <= _MAX_SIZE_RATIO * held + _MAX_EXTRA,
         f"{folder / CONFIG}: describes a model of {described:,} numbers, the checkpoint holds"
         f" {held:,}; they belong to different models",
     )
@@ -103,10 +104,10 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
     ]
     for fault, names in (("lacks", lacking), ("has, and the encoder does not use,", unused)):
         require(not names, f"{folder}: the checkpoint {fault} {', '.join(sorted(names)[:5])}")
-    for name, got, said in report["mismatched_keys"]:
+    for name, got, expected in report["mismatched_keys"]:
         raise InputError(
-            f"{folder}: the checkpoint's {name} is {tuple(got)}, config.json says {tuple(said)};"
-            " they belong to different models"
+            f"{folder}: the checkpoint's {name} is {tuple(got)}, config.json says"
+            f" {tuple(expected)}; they belong to different models"
         )
     for name, parameter in model.named_parameters():
         _require_sound(name, parameter.detach(), files, dtype)

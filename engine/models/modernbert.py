@@ -80,9 +80,9 @@ class _Fields(Sizes):
 
 
 def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
-    said = documents.fit(raw, _Fields, str(file))
-    layers, every = said.num_hidden_layers, said.global_attn_every_n_layers
-    kinds = said.layer_types
+    values = documents.fit(raw, _Fields, str(file))
+    layers, every = values.num_hidden_layers, values.global_attn_every_n_layers
+    kinds = values.layer_types
     if kinds is None:
         named = [("sliding" if layer % every else "full") for layer in range(layers)]
         kinds = tuple(f"{name}_attention" for name in named)
@@ -92,30 +92,30 @@ def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
     )
     if raw.get("rope_scaling") is not None:
         raise NotPacked(f"{file}: rope_scaling {raw['rope_scaling']!r} is not one that is packed")
-    thetas = {kind: _theta(said, kind, file) for kind in THETAS}
-    window = said.local_attention // 2
+    thetas = {kind: _theta(values, kind, file) for kind in THETAS}
+    window = values.local_attention // 2
     require_setting(raw, "sliding_window", window, file)
     return ModernBertConfig(
         model_type=raw["model_type"],
         layers=layers,
-        hidden=said.hidden_size,
-        heads=said.num_attention_heads,
-        intermediate=said.intermediate_size,
-        vocabulary=said.vocab_size,
-        max_length=said.max_position_embeddings,
-        eps=float(said.norm_eps),
+        hidden=values.hidden_size,
+        heads=values.num_attention_heads,
+        intermediate=values.intermediate_size,
+        vocabulary=values.vocab_size,
+        max_length=values.max_position_embeddings,
+        eps=float(values.norm_eps),
         activation=activation(raw, "hidden_activation", file),
         thetas=tuple(thetas[kind] for kind in kinds),
         windows=tuple(window if kind == "sliding_attention" else None for kind in kinds),
-        attention_bias=said.attention_bias,
-        mlp_bias=said.mlp_bias,
-        norm_bias=said.norm_bias,
+        attention_bias=values.attention_bias,
+        mlp_bias=values.mlp_bias,
+        norm_bias=values.norm_bias,
     )
 
 
-def _theta(said: _Fields, kind: str, file: Path) -> float:
+def _theta(values: _Fields, kind: str, file: Path) -> float:
     """The RoPE base of a kind of layer, from the fields of new or of old configurations."""
-    stated = (said.rope_parameters or {}).get(kind) or {}
+    stated = (values.rope_parameters or {}).get(kind) or {}
     if stated.get("rope_type", "default") != "default":
         raise NotPacked(
             f"{file}: rope_type {stated['rope_type']!r} of rope_parameters is not packed, only"
@@ -123,7 +123,7 @@ def _theta(said: _Fields, kind: str, file: Path) -> float:
         )
     if "rope_theta" in stated:
         return float(documents.fit(stated, _Rope, f"{file}: rope_parameters.{kind}").rope_theta)
-    return float(getattr(said, THETAS[kind][0]))
+    return float(getattr(values, THETAS[kind][0]))
 
 
 _angles = cache(rope_table)  # one table per base and device, shared by all layers of a kind
@@ -246,8 +246,8 @@ class _HeadFields:
 
 
 def _read_form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
-    said = documents.fit(raw, _HeadFields, str(folder / CONFIG))
-    pooling = said.classifier_pooling
+    values = documents.fit(raw, _HeadFields, str(folder / CONFIG))
+    pooling = values.classifier_pooling
     require(
         pooling in POOLINGS,
         f"{folder}: classifier_pooling {pooling!r} is not known; legal: {', '.join(POOLINGS)}",
@@ -256,10 +256,10 @@ def _read_form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
         rows="every" if kind in TOKENS else pooling,
         output="classifier",
         dense="head.dense",
-        activation=said.classifier_activation,
+        activation=values.classifier_activation,
         norm="head.norm",
-        eps=float(said.norm_eps),
-        biased=(said.classifier_bias, said.norm_bias),
+        eps=float(values.norm_eps),
+        biased=(values.classifier_bias, values.norm_bias),
     )
 
 

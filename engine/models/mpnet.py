@@ -45,27 +45,27 @@ class _Fields(Sizes):
 
 
 def _read(raw: dict[str, Any], file: Path) -> MpnetConfig:
-    said, kind = documents.fit(raw, _Fields, str(file)), raw["model_type"]
-    rows, offset = said.relative_attention_num_buckets, position_offset(kind, None)
+    values, kind = documents.fit(raw, _Fields, str(file)), raw["model_type"]
+    rows, offset = values.relative_attention_num_buckets, position_offset(kind, None)
     require(
         rows >= BUCKETS,
         f"{file}: 'relative_attention_num_buckets' is {rows}; legal: {BUCKETS} or more, as"
         f" distances fall into {BUCKETS} buckets",
     )
     require(
-        said.max_position_embeddings > offset,
-        f"{file}: 'max_position_embeddings' is {said.max_position_embeddings}; legal: more than"
+        values.max_position_embeddings > offset,
+        f"{file}: 'max_position_embeddings' is {values.max_position_embeddings}; legal: more than"
         f" {offset}, as the first {offset} positions are not used",
     )
     return MpnetConfig(
         model_type=kind,
-        layers=said.num_hidden_layers,
-        hidden=said.hidden_size,
-        heads=said.num_attention_heads,
-        intermediate=said.intermediate_size,
-        vocabulary=said.vocab_size,
-        max_length=said.max_position_embeddings - offset,
-        eps=float(said.layer_norm_eps),
+        layers=values.num_hidden_layers,
+        hidden=values.hidden_size,
+        heads=values.num_attention_heads,
+        intermediate=values.intermediate_size,
+        vocabulary=values.vocab_size,
+        max_length=values.max_position_embeddings - offset,
+        eps=float(values.layer_norm_eps),
         activation=activation(raw, "hidden_act", file),
         rows=rows,
         position_offset=offset,

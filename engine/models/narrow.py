@@ -48,21 +48,21 @@ class _Fields(Sizes):
 def _read(raw: dict[str, Any], file: Path) -> NarrowConfig:
     require_setting(raw, "position_embedding_type", "absolute", file)
     require_setting(raw, "is_decoder", False, file)
-    said, kind = documents.fit(raw, _Fields, str(file)), raw["model_type"]
-    width = said.embedding_size if kind == "electra" else said.input_embedding_size
+    values, kind = documents.fit(raw, _Fields, str(file)), raw["model_type"]
+    width = values.embedding_size if kind == "electra" else values.input_embedding_size
     return NarrowConfig(
         model_type=kind,
-        layers=said.num_hidden_layers,
-        hidden=said.hidden_size,
-        heads=said.num_attention_heads,
-        intermediate=said.intermediate_size,
-        vocabulary=said.vocab_size,
-        max_length=said.max_position_embeddings,
-        eps=float(said.layer_norm_eps),
-        types=said.type_vocab_size,
+        layers=values.num_hidden_layers,
+        hidden=values.hidden_size,
+        heads=values.num_attention_heads,
+        intermediate=values.intermediate_size,
+        vocabulary=values.vocab_size,
+        max_length=values.max_position_embeddings,
+        eps=float(values.layer_norm_eps),
+        types=values.type_vocab_size,
         activation=activation(raw, "hidden_act", file),
         embedding=width,
-        projected=kind == "rembert" or width != said.hidden_size,
+        projected=kind == "rembert" or width != values.hidden_size,
     )
 
 
@@ -120,12 +120,12 @@ def _electra_form(raw: dict[str, Any], folder: Path, kind: str) -> Form:
     if kind == "sequence classification":
         return own_dense("gelu")
     file = folder / CONFIG
-    said = documents.fit(raw, _SummaryFields, str(file))
+    values = documents.fit(raw, _SummaryFields, str(file))
     for name, legal in (("summary_type", "first"), ("summary_proj_to_labels", False)):
-        got = getattr(said, name)
+        got = getattr(values, name)
         require(got == legal, f"{file}: {name} {got!r} is not supported; legal: {legal!r}")
-    dense = "sequence_summary.summary" if said.summary_use_proj else None
-    return Form("cls", "classifier", dense, said.summary_activation or None)
+    dense = "sequence_summary.summary" if values.summary_use_proj else None
+    return Form("cls", "classifier", dense, values.summary_activation or None)
 
 
 def _native(kind: str) -> Native[NarrowConfig]:

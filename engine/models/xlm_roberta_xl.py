@@ -39,23 +39,23 @@ def _read(raw: dict[str, Any], file: Path) -> EncoderConfig:
     require_packed(raw, "hidden_act", "gelu", file)
     require_setting(raw, "position_embedding_type", "absolute", file)
     require_setting(raw, "is_decoder", False, file)
-    kind, said = raw["model_type"], documents.fit(raw, _Fields, str(file))
-    offset = position_offset(kind, said.pad_token_id)
+    kind, values = raw["model_type"], documents.fit(raw, _Fields, str(file))
+    offset = position_offset(kind, values.pad_token_id)
     require(
-        offset < said.max_position_embeddings,
-        f"{file}: 'max_position_embeddings' is {said.max_position_embeddings}; legal: more than"
+        offset < values.max_position_embeddings,
+        f"{file}: 'max_position_embeddings' is {values.max_position_embeddings}; legal: more than"
         f" {offset}, as positions count from the pad_token_id on",
     )
     return EncoderConfig(
         model_type=kind,
-        layers=said.num_hidden_layers,
-        hidden=said.hidden_size,
-        heads=said.num_attention_heads,
-        intermediate=said.intermediate_size,
-        vocabulary=said.vocab_size,
-        max_length=said.max_position_embeddings - offset,
-        eps=float(said.layer_norm_eps),
-        types=said.type_vocab_size,
+        layers=values.num_hidden_layers,
+        hidden=values.hidden_size,
+        heads=values.num_attention_heads,
+        intermediate=values.intermediate_size,
+        vocabulary=values.vocab_size,
+        max_length=values.max_position_embeddings - offset,
+        eps=float(values.layer_norm_eps),
+        types=values.type_vocab_size,
         position_offset=offset,
     )
 

@@ -162,10 +162,10 @@ def check_vocabulary(
     )
     if not (folder / CONFIG).exists():
         return
-    said = about(read_config(folder), folder)
-    if said.vocab_size is not None:
-        _check_rows(folder, ids, said.vocab_size)
-    _check_padding(folder, said, padding, specials)
+    facts = about(read_config(folder), folder)
+    if facts.vocab_size is not None:
+        _check_rows(folder, ids, facts.vocab_size)
+    _check_padding(folder, facts, padding, specials)
 
 
 def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
@@ -190,13 +190,13 @@ def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
 
 
 def _check_padding(
-    folder: Path, said: About, padding: int | None, specials: Collection[int]
+    folder: Path, facts: About, padding: int | None, specials: Collection[int]
 ) -> None:
     """Compare a tokenizer's padding id with that of a model whose positions depend on it.
 
     RoBERTa-style models give a token with the padding id no position of its own.
     """
-    offset = position_offset(said.model_type, said.pad_token_id)
+    offset = position_offset(facts.model_type, facts.pad_token_id)
     legal = set(specials) if padding is None else {padding}
     remedy = ", which has no padding" if padding is None else f"; legal: {padding}, its padding"
     require(

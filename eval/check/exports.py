@@ -32,30 +32,30 @@ def check_onnx(engine: Engine, sample: Sample) -> Iterator[Finding]:
     try:
         from xtremely.engine.backends.onnx.export import BOUNDS, attempts
         from xtremely.engine.backends.onnx.outputs import Product
-        from xtremely.engine.backends.onnx.verify import Trial
+        from xtremely.engine.backends.onnx.verify import ReferenceOutputs
 
         exportable(read_config(engine.folder), engine.folder)
-        teacher = open_backend(engine.folder, "torch", torch.device("cpu"), "fp32")
+        reference = open_backend(engine.folder, "torch", torch.device("cpu"), "fp32")
     except (InputError, ImportError) as error:
         yield Finding("onnx", None, remark=str(error))
         return
-    assert isinstance(teacher, Packed)
-    layers = tuple(range(teacher.layers + 1))
+    assert isinstance(reference, Packed)
+    layers = tuple(range(reference.layers + 1))
     product = Product("hidden states", layers, typed=engine.tokenizer.typed)
-    trial = Trial(teacher, product, sample.tokens)
+    reference_outputs = ReferenceOutputs(reference, product, sample.tokens)
     about = {"model": engine.name, "model_hash": engine.model_hash}
     for precision in PRECISIONS:
         try:
             with tempfile.TemporaryDirectory(prefix="xtremely-check-") as folder:
-                tried = attempts(trial, precision, about, Path(folder))
+                tried = attempts(reference_outputs, precision, about, Path(folder))
                 for step, (agreement, path) in zip(STEPS, tried, strict=True):
                     name, limit = f"onnx {precision}, {step}", BOUNDS[precision]
                     if agreement.difference <= limit:
                         yield Finding(name, True, agreement.difference, limit)
                         continue
                     used = step == STEPS[0]
-                    states = dict(enumerate(map(torch.from_numpy, trial.outputs(path))))
-                    expected = dict(enumerate(map(torch.from_numpy, trial.expected)))
+                    states = dict(enumerate(map(torch.from_numpy, reference_outputs.outputs(path))))
+                    expected = dict(enumerate(map(torch.from_numpy, reference_outputs.expected)))
                     where = compare(name, states, expected, sample, precision).where
                     remark = "" if used else "the engine does not use this graph"
                     passed = False if used else None

@@ -53,12 +53,12 @@ class Finding:
     remark: str = ""
 
     def __str__(self) -> str:
-        said = [self.name]
+        parts = [self.name]
         if self.figure is not None and self.limit is not None:
-            said.append(f"differs by {self.figure:.2g} (at most {self.limit:g} passes)")
+            parts.append(f"differs by {self.figure:.2g} (at most {self.limit:g} passes)")
         if self.where is not None:
-            said.append(f"at {self.where}")
-        return " ".join(said) + (f": {self.remark}" if self.remark else "")
+            parts.append(f"at {self.where}")
+        return " ".join(parts) + (f": {self.remark}" if self.remark else "")
 
 
 def first_failure(findings: Sequence[Finding]) -> Finding | None:

@@ -85,11 +85,11 @@ class Reference:
             inputs = batch.inputs
             if kind == "multiple choice":  # every sequence is the only choice
                 inputs = {name: value[:, None] for name, value in inputs.items()}
-            said = self._run(inputs)
+            outputs = self._run(inputs)
             if kind == "question answering":
-                values = torch.stack([said.start_logits, said.end_logits], dim=-1)
+                values = torch.stack([outputs.start_logits, outputs.end_logits], dim=-1)
             else:
-                values = said.logits
+                values = outputs.logits
             token_wise = values.ndim == 3
             found.append((values[batch.there] if token_wise else values).cpu())
             order.append(batch.rows if token_wise else batch.numbers)

@@ -46,8 +46,8 @@ def _print(report: Report) -> None:
     from xtremely.eval.cli.terminal import figures, line, show, table
 
     for name, value in report.model.items():
-        said = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        line(f"{name}: {said or 'none'}", style="dim")
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        line(f"{name}: {shown or 'none'}", style="dim")
     of_backends = [one for row in report.backends for one in row.findings]
     made = table("checks", "check", "result")
     figures(made, "difference", "limit")

@@ -169,7 +169,7 @@ def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
     shown = rows if len(rows) <= MAX_ROWS else _near_headline(rows)
     chosen = any(not row["headline"] for row in rows)
     show(_settings(records[0]["model"], shown, chosen))
-    said = [
+    lines = [
         *["bold: the setting that the benchmark scores"] * chosen,
         *[f"{len(rows) - len(shown)} more settings in the report"] * (shown != rows),
         *_caveats(records),
@@ -177,7 +177,7 @@ def print_summary(records: list[Record], notes: list[str], out: Path) -> None:
         *notes,
         f"{out / 'results.json'}  {out / 'report.html'}  {out / 'submission'}",
     ]
-    for remark in said:
+    for remark in lines:
         line(remark, style="dim")
 
 

@@ -80,7 +80,7 @@ def run(
     from xtremely.eval.study import estimate
     from xtremely.eval.study.grid import read_grid
     from xtremely.eval.study.pack import SUFFIX
-    from xtremely.eval.study.run import Place, run_study
+    from xtremely.eval.study.run import StudySettings, run_study
     from xtremely.eval.study.unpack import unpack
 
     require_number("--workers", workers, 1, 1024)
@@ -100,14 +100,16 @@ def run(
             "a study needs --data-root"
             + (f"; {data_root} is no folder" if data_root else ", unless it runs from a bundle")
         )
-    place = Place(data_root, out, models, device, workers, ray, keep_models, results, allow_pickle)
+    settings = StudySettings(
+        data_root, out, models, device, workers, ray, keep_models, results, allow_pickle
+    )
     study = read_grid(grid)
     if dry_run:
-        for line in estimate.dry_run(study, place):
+        for line in estimate.dry_run(study, settings):
             typer.echo(line)
         return
     say = _discard if quiet else _print_line
-    run_study(study, place, say)
+    run_study(study, settings, say)
 
 
 @app.command("report")

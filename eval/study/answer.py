@@ -86,7 +86,7 @@ def _listed(counts: set[int]) -> str:
     return " or ".join(map(str, sorted(counts)))
 
 
-def told(difference: Json, smallest: float) -> str:
+def difference_text(difference: Json, smallest: float) -> str:
     """A difference with its interval and what it says about the smallest one of interest."""
     if difference["value"] is None:
         return "not run yet"
@@ -144,7 +144,7 @@ def _sentence(contrast: Json, smallest: float) -> str:
         return f"{one} instead of {other}: not run yet."
     count, every = len(whole["tasks"]), len(whole["tasks"]) + len(whole["left out"])
     over = f"on average over {count} of {every} tasks"
-    return f"{one} instead of {other}: {told(whole, smallest)} ({over})."
+    return f"{one} instead of {other}: {difference_text(whole, smallest)} ({over})."
 
 
 def _table(about: Json, smallest: float) -> Iterator[str]:
@@ -163,7 +163,7 @@ def _table(about: Json, smallest: float) -> Iterator[str]:
             [
                 title,
                 *_levels(comparison, reference),
-                *(told(difference, smallest) for difference in differences),
+                *(difference_text(difference, smallest) for difference in differences),
             ]
             for _, group in rows(about, [*primary(about), *last])
             for title, differences, comparison in group
@@ -222,7 +222,7 @@ def _study(analysis: Json, y: int) -> tuple[list[str], int]:
                 label = " − ".join(sides(contrast))
                 parts.append(_text(LABEL - GAP, y, label, f'text-anchor="end" fill="{colour}"'))
                 parts += _mark(one, y, extent, colour)
-                parts.append(_text(LABEL + AXIS + GAP, y, told(one, smallest)))
+                parts.append(_text(LABEL + AXIS + GAP, y, difference_text(one, smallest)))
             y += 6
         y += ROW
     return parts, y

@@ -58,7 +58,7 @@ def _analysis(about: Json) -> Iterator[str]:
             [
                 one["name"],
                 str(len(one["averages"]["tasks"]["tasks"])),
-                *map(said, one["averages"].values()),
+                *map(shown, one["averages"].values()),
             ]
             for one in about["contrasts"]
             if one["primary"] or len(one["averages"]["tasks"]["tasks"]) > 1
@@ -99,8 +99,8 @@ def _analysis(about: Json) -> Iterator[str]:
                     number(row["English"]),
                     {True: "yes", False: "no", None: "–"}[row["recovered"]],
                     number(row["zero-shot"]),
-                    said(each.get(f"{arm} - en")),
-                    said(each.get(f"{arm} - none")),
+                    shown(each.get(f"{arm} - en")),
+                    shown(each.get(f"{arm} - none")),
                 ]
                 for arm, row in of["arms"].items()
             ),
@@ -120,7 +120,7 @@ def _told(difference: Json) -> list[str]:
     ]
 
 
-def said(difference: Json | None) -> str:
+def shown(difference: Json | None) -> str:
     """A difference with its interval and verdict."""
     if difference is None or difference["value"] is None:
         return "–"
@@ -131,10 +131,10 @@ def interval(difference: Json) -> str:
     """A difference with its interval."""
     if difference["value"] is None:
         return "–"
-    told = f"{difference['value']:+.1f}"
+    text = f"{difference['value']:+.1f}"
     if difference["interval"]:
-        told += f" ({difference['interval']['low']:+.1f} to {difference['interval']['high']:+.1f})"
-    return told
+        text += f" ({difference['interval']['low']:+.1f} to {difference['interval']['high']:+.1f})"
+    return text
 
 
 def number(value: float | None) -> str:

@@ -130,8 +130,8 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
 
 
 def _key(declared: Json) -> str:
-    told = [declared[key] for key in ("model", "source", "seed", "train", "test")]
-    return json.dumps(told, sort_keys=True)
+    key = [declared[key] for key in ("model", "source", "seed", "train", "test")]
+    return json.dumps(key, sort_keys=True)
 
 
 def arm_of(cell: StudyCell) -> str:

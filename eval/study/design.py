@@ -37,11 +37,12 @@ class StudyPhase:
     @property
     def declaration(self) -> dict[str, Any]:
         """The phase's declaration in the grid, as JSON."""
-        told = {**vars(self), "languages": [*self.languages], "settings": dict(self.settings)}
-        del told["also"]
+        declaration = {**vars(self), "languages": [*self.languages]}
+        declaration["settings"] = dict(self.settings)
+        del declaration["also"]
         if self.also:
-            told["also"] = [one.declaration for one in self.also]
-        return told
+            declaration["also"] = [one.declaration for one in self.also]
+        return declaration
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ from xtremely.engine.training.trainer import choose_device
 from xtremely.eval.study.cells import Planned, Result, collected, finished, others, plan
 from xtremely.eval.study.grid import Grid
 from xtremely.eval.study.phases import FOLDER, Shared, shared_phases
-from xtremely.eval.study.run import Place, device_name
+from xtremely.eval.study.run import StudySettings, device_name
 
 
 @dataclass
@@ -43,31 +43,31 @@ class Measured:
                 self.phases.setdefault(key, []).append(record["seconds"])
 
 
-def dry_run(grid: Grid, place: Place) -> Iterator[str]:
+def dry_run(grid: Grid, settings: StudySettings) -> Iterator[str]:
     """Lines that describe what ``run_study`` would do: cells in order, shared phases, time.
 
     Args:
         grid: the study.
-        place: where it would run.
+        settings: where and how it would run.
 
     Raises:
         InputError: the file of results is another study's, which the run would refuse.
     """
-    planned = plan(grid, place.data_root, place.models, place.allow_pickle)
-    path = place.results or place.out / f"{grid.name}.json"
+    planned = plan(grid, settings.data_root, settings.models, settings.allow_pickle)
+    path = settings.results or settings.out / f"{grid.name}.json"
     others(path, grid.name, {one.name for one in planned})
     results = {one["name"]: one for one in (collected(path) if path.exists() else ())}
     for one in planned:
-        if one.name not in results and (found := finished(place.folder(one))):
+        if one.name not in results and (found := finished(settings.folder(one))):
             results[one.name] = found
-    measured = Measured(device_name(torch.device(choose_device(place.device))))
+    measured = Measured(device_name(torch.device(choose_device(settings.device))))
     for result in results.values():
         measured.add(result)
     for one in planned:
         state = "finished" if one.name in results else "to do"
         yield f"{one.name}\t{one.cell.title}\t{state}"
     left = [one for one in planned if one.name not in results]
-    there = _trained(place, planned, results)
+    there = _trained(settings, planned, results)
     phases: dict[str, tuple[Shared, list[Planned]]] = {}
     for one in left:
         for shared in shared_phases(one):
@@ -78,13 +78,15 @@ def dry_run(grid: Grid, place: Place) -> Iterator[str]:
     yield _time(left, {key: phases[key] for key in phases if key not in there}, measured)
 
 
-def _trained(place: Place, planned: Iterable[Planned], results: dict[str, Result]) -> set[str]:
+def _trained(
+    settings: StudySettings, planned: Iterable[Planned], results: dict[str, Result]
+) -> set[str]:
     """The keys of shared phases that are in the run's folder, as far as results tell."""
     found = set()
     for one in planned:
         for shared in shared_phases(one) if one.name in results else ():
             digest = results[one.name]["training"][shared.place].get("digest")
-            if digest and (place.out / FOLDER / digest).is_dir():
+            if digest and (settings.out / FOLDER / digest).is_dir():
                 found.add(shared.key)
     return found
 

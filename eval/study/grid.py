@@ -73,8 +73,8 @@ PART_KEYS = ("name", "title", "sources", "train", "test")
 INTERMEDIATE_KEYS = ("name", "train")
 SOURCE_KEYS = ("task", "split", "examples", "source")
 PHASE_KEYS = (*SOURCE_KEYS, "also")
-OURS = ("name", "sources")  # fields of a recipe's phase that the grid declares differently
-SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in OURS)
+GRID_FIELDS = ("name", "sources")  # fields of a recipe's phase that the grid declares differently
+SETTINGS = tuple(one.name for one in fields(recipe.Phase) if one.name not in GRID_FIELDS)
 LAYER = r" *(last|[0-9]{1,6}) *"
 TEST_KEYS = ("task", "languages", "limit", "layers")
 
@@ -187,10 +187,10 @@ class _Reader:
             try:
                 cell.phases and cell.recipe(cell.model)
             except InputError as error:
-                said = type(error)(f"part {name!r}: {error}")
+                named_error = type(error)(f"part {name!r}: {error}")
                 key, value = _setting(str(error))
                 there = any(value in line for line in self.lines)
-                raise self.at(key, said, value if there else "") from error
+                raise self.at(key, named_error, value if there else "") from error
         return GridPart(name, self.take(raw, "title", str, name), tuple(sources), tuple(cells))
 
     def phases(

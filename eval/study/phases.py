@@ -43,8 +43,9 @@ def shared_phases(planned: Planned) -> list[Shared]:
     if recipe is None:
         return []
     found, titles = [], []
-    for place, (phase, said) in enumerate(zip(recipe["phases"], planned.cell.phases, strict=True)):
-        titles.append(said.title)
+    both = zip(recipe["phases"], planned.cell.phases, strict=True)
+    for place, (phase, planned_phase) in enumerate(both):
+        titles.append(planned_phase.title)
         if phase["kind"] == "target":
             continue
         about = {**recipe, "phases": recipe["phases"][: place + 1]}

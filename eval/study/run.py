@@ -52,7 +52,7 @@ CHOSEN = ("best_step",)  # kept too where a dev score chose the weights
 
 
 @dataclass(frozen=True)
-class Place:
+class StudySettings:
     """Where and how a study runs.
 
     Attributes:
@@ -83,32 +83,32 @@ class Place:
         return self.out / "cells" / planned.name
 
 
-def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Result]:
+def run_study(grid: Grid, settings: StudySettings, say: Callable[[str], None]) -> list[Result]:
     """Run the unfinished cells and save every result as soon as it is there.
 
     Args:
         grid: the study.
-        place: where it runs.
+        settings: where and how it runs.
         say: receives a message about earlier results, and one about each cell.
 
     Returns:
         The results of all cells, in the grid's order.
     """
-    require(place.workers >= 1, f"--workers is {place.workers}; legal: 1 or more")
-    path = place.results or place.out / f"{grid.name}.json"
-    with run_folder(place.out, path):
-        planned = plan(grid, place.data_root, place.models, place.allow_pickle)
+    require(settings.workers >= 1, f"--workers is {settings.workers}; legal: 1 or more")
+    path = settings.results or settings.out / f"{grid.name}.json"
+    with run_folder(settings.out, path):
+        planned = plan(grid, settings.data_root, settings.models, settings.allow_pickle)
         beside = others(path, grid.name, {one.name for one in planned})
-        restore(place.out, path)
+        restore(settings.out, path)
         for one in planned:
-            there = place.folder(one)
+            there = settings.folder(one)
             require(
                 there.is_dir() or not os.path.lexists(there), f"{there} is no folder; remove it"
             )
-        done = {one.name: found for one in planned if (found := finished(place.folder(one)))}
+        done = {one.name: found for one in planned if (found := finished(settings.folder(one)))}
         left = [one for one in planned if one.name not in done]
-        phases = Phases(place.out, planned)
-        if not place.keep_models:
+        phases = Phases(settings.out, planned)
+        if not settings.keep_models:
             phases.tidy(done)
         say(f"{len(planned)} cells, {len(done)} of them finished before")
         start = time.perf_counter()
@@ -117,10 +117,10 @@ def run_study(grid: Grid, place: Place, say: Callable[[str], None]) -> list[Resu
             there = [done[one.name] for one in planned if one.name in done]
             collect(path, [*there, *beside], grid.name)
 
-        for number, (one, result) in enumerate(_computed(left, place), start=1):
+        for number, (one, result) in enumerate(_computed(left, settings), start=1):
             done[one.name] = result
             keep()
-            if not place.keep_models:
+            if not settings.keep_models:
                 phases.tidy(done)
             seconds = time.perf_counter() - start
             to_go = seconds / number * (len(left) - number)
@@ -138,32 +138,32 @@ def _line(planned: Planned, result: Result) -> str:
     )
 
 
-def _computed(left: list[Planned], place: Place) -> Iterable[tuple[Planned, Result]]:
+def _computed(left: list[Planned], settings: StudySettings) -> Iterable[tuple[Planned, Result]]:
     """The cells with their results, as they finish."""
-    if place.ray is not None:
+    if settings.ray is not None:
         from xtremely.eval import ray_pool
 
-        ray_pool.connect(place.ray)
-        sharing = None if place.device == "cpu" else place.workers
-        yield from ray_pool.as_done(partial(compute, place=place), left, sharing)
+        ray_pool.connect(settings.ray)
+        sharing = None if settings.device == "cpu" else settings.workers
+        yield from ray_pool.as_done(partial(compute, settings=settings), left, sharing)
         return
-    if place.workers == 1:
+    if settings.workers == 1:
         for one in left:
-            yield one, compute(one, place)
+            yield one, compute(one, settings)
         return
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA again
-    threads = max(1, (os.cpu_count() or 1) // place.workers)
+    threads = max(1, (os.cpu_count() or 1) // settings.workers)
     with ProcessPoolExecutor(
-        min(place.workers, max(1, len(left))), context, _begin_worker, (threads,)
+        min(settings.workers, max(1, len(left))), context, _begin_worker, (threads,)
     ) as pool:
-        running = {pool.submit(compute, one, place): one for one in left}
+        running = {pool.submit(compute, one, settings): one for one in left}
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:
             raise InputError(
                 f"a worker was ended from outside (out of memory, say); finished cells are kept in"
-                f" {place.out}: run the same command again, with fewer --workers if it recurs"
+                f" {settings.out}: run the same command again, with fewer --workers if it recurs"
             ) from error
         except Exception:
             pool.shutdown(cancel_futures=True)
@@ -192,20 +192,20 @@ def _die_with_the_run() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def compute(planned: Planned, place: Place) -> Result:
+def compute(planned: Planned, settings: StudySettings) -> Result:
     """Train and test one cell, and save its result."""
-    folder = place.folder(planned)
+    folder = settings.folder(planned)
     if (folder / "result.json").exists():  # a damaged one
         shutil.rmtree(folder)
     model, training = planned.model, []
     if planned.recipe is not None:
         trained = train(
             planned.recipe,
-            place.data_root,
+            settings.data_root,
             folder / "model",
-            device=place.device,
+            device=settings.device,
             quiet=True,
-            shared=place.out / FOLDER,
+            shared=settings.out / FOLDER,
         )
         model = trained[-1].folder
         training = [
@@ -216,7 +216,7 @@ def compute(planned: Planned, place: Place) -> Result:
             }
             for phase in trained
         ]
-    scores, cost = _tested(planned, model, place, folder / "evaluation")
+    scores, cost = _tested(planned, model, settings, folder / "evaluation")
     result = finish(
         folder,
         {
@@ -228,13 +228,13 @@ def compute(planned: Planned, place: Place) -> Result:
         },
     )
     shutil.rmtree(folder / "evaluation", ignore_errors=True)
-    if not place.keep_models:
+    if not settings.keep_models:
         shutil.rmtree(folder / "model", ignore_errors=True)
     return result
 
 
 def _tested(
-    planned: Planned, model: Path, place: Place, scratch: Path
+    planned: Planned, model: Path, settings: StudySettings, scratch: Path
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A model's scores on every test, and their cost.
 
@@ -243,22 +243,22 @@ def _tested(
     start = time.perf_counter()
     cell = planned.cell
     engine = replace(
-        Engine.load(str(model), device=place.device),
+        Engine.load(str(model), device=settings.device),
         name=cell.model,
         conventions=conventions(planned.model, cell.model),
     )
     scores, tokens = [], 0
     for test in cell.tests:
         without = barred(test, cell.phases)
-        codes = [code for code, _, _ in sets_tested(test, without, place.data_root)]
-        settings = EvaluationSettings(layers=test.layers)
+        codes = [code for code, _, _ in sets_tested(test, without, settings.data_root)]
+        evaluation_settings = EvaluationSettings(layers=test.layers)
         cells, _ = plan_cells(
-            engine, [tested_task(test, without)], place.data_root, settings, codes
+            engine, [tested_task(test, without)], settings.data_root, evaluation_settings, codes
         )
         records = [
             record
             for one in cells
-            for record in run_cell(engine, one, settings, scratch, Watcher())["records"]
+            for record in run_cell(engine, one, evaluation_settings, scratch, Watcher())["records"]
         ]
         scores.append(_scores(test, records))
         tokens += sum({r["language"]: r["tokens"] for r in records}.values())

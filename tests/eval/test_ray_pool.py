@@ -12,7 +12,7 @@ from xtremely.eval.data.readers import read_sentences
 from xtremely.eval.mining import embed
 from xtremely.eval.study import cells, run
 from xtremely.eval.study.grid import read_grid
-from xtremely.eval.study.run import Place, run_study
+from xtremely.eval.study.run import StudySettings, run_study
 from xtremely.eval.tasks.xtreme.mini import FOLDER
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval import approximate, index
@@ -107,11 +107,13 @@ def test_a_studys_cells_are_computed_once_each_though_a_worker_dies(
     """The small study's cells, without their training: which one ran where is of no account."""
     out, told = tmp_path / "out", []
     grid = read_grid(small_study / "grid.toml")
-    place = Place(small_study / "data", out, small_study / "models", device="cpu", ray="local")
+    settings = StudySettings(
+        small_study / "data", out, small_study / "models", device="cpu", ray="local"
+    )
 
-    def compute(planned, place):
+    def compute(planned, settings):
         if planned.cell.source == "none":
-            die_once(place.out / "died")
+            die_once(settings.out / "died")
         cost = [{"steps": 1, "seconds": 1.0, "reused": False} for _ in planned.cell.phases]
         languages, metrics = {"de": {"split": "test", "n": 4}}, {"f1": {"": {"de": 50.0}}}
         scores = [
@@ -120,12 +122,12 @@ def test_a_studys_cells_are_computed_once_each_though_a_worker_dies(
         ]
         about = {"name": planned.name, "identity": planned.identity, "training": cost}
         about["scores"] = scores
-        return cells.finish(place.folder(planned), about | FOUND)
+        return cells.finish(settings.folder(planned), about | FOUND)
 
     monkeypatch.setattr(run, "compute", compute)
-    results = run_study(grid, place, told.append)
+    results = run_study(grid, settings, told.append)
     assert (out / "died").exists()
-    names = [one.name for one in cells.plan(grid, place.data_root, place.models)]
+    names = [one.name for one in cells.plan(grid, settings.data_root, settings.models)]
     assert [one["name"] for one in results] == names
     assert len(told) == 1 + len(names) and told[-1].startswith(f"[{len(names)}/{len(names)}]")
     assert cells.results_of(out / "small.json") == results

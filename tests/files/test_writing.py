@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from xtremely.files.trust import distrusted
+from xtremely.files.trust import distrust_reason
 from xtremely.files.writing import (
     LEFTOVER_SECONDS,
     check_writable,
@@ -104,14 +104,14 @@ def test_what_others_may_write_is_not_trusted(tmp_path):
     path = tmp_path / "lib.so"
     path.write_bytes(b"")
     path.chmod(0o644)
-    assert distrusted(path) is None
+    assert distrust_reason(path) is None
     for mode in (0o666, 0o664, 0o646):
         path.chmod(mode)
-        assert "others may write" in distrusted(path)
+        assert "others may write" in distrust_reason(path)
     path.chmod(0o644)
     (tmp_path / "link").symlink_to(path)
-    assert distrusted(tmp_path / "link") == "it is a link"
-    assert "cannot be read" in distrusted(tmp_path / "none")
+    assert distrust_reason(tmp_path / "link") == "it is a link"
+    assert "cannot be read" in distrust_reason(tmp_path / "none")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -119,5 +119,5 @@ def test_what_belongs_to_another_user_is_not_trusted(tmp_path):
     path = tmp_path / "lib.so"
     path.write_bytes(b"")
     os.chown(path, 12345, 12345)
-    assert "belongs to user 12345" in distrusted(path)
+    assert "belongs to user 12345" in distrust_reason(path)
     assert stat.S_IMODE(path.stat().st_mode) & 0o022 == 0

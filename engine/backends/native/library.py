@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from xtremely.engine.hub.locate import cache_folder
-from xtremely.files.trust import close_to_others, closed_folder, distrusted, seal, sealed
+from xtremely.files.trust import close_to_others, closed_folder, distrust_reason, seal, sealed
 from xtremely.files.writing import remove_leftovers, written_whole
 from xtremely.kernels.guard import InputError
 
@@ -127,14 +127,14 @@ def _compiler_for(processor: str) -> tuple[str, str]:
 def _provide(built: Path, build: Callable[[Path], None]) -> None:
     """Make sure that a trusted, unchanged library is in the cache; rebuild it otherwise."""
     folder = built.parent
-    doubt = closed_folder(folder)
+    reason = closed_folder(folder)
     if os.path.lexists(built):
-        if doubt is None:
-            doubt = distrusted(built)
-        if doubt is None and sealed(built):
+        if reason is None:
+            reason = distrust_reason(built)
+        if reason is None and sealed(built):
             return
         warnings.warn(
-            f"{built}: {doubt or 'it is not what was compiled'}; it is not loaded, but compiled"
+            f"{built}: {reason or 'it is not what was compiled'}; it is not loaded, but compiled"
             " anew",
             stacklevel=4,
         )

@@ -30,7 +30,7 @@ from xtremely.engine.models.ops import TORCH
 from xtremely.engine.models.weights import encoder_tensors
 from xtremely.engine.text.batch import Batch
 from xtremely.files.folders import remove_whole
-from xtremely.files.trust import closed_folder, folder_doubt, seal_folder
+from xtremely.files.trust import closed_folder, folder_distrust_reason, seal_folder
 from xtremely.files.writing import temporary_name
 from xtremely.kernels import packing
 from xtremely.kernels.guard import InputError, UsageError, require
@@ -233,12 +233,12 @@ class Onnx:
         name = f"{self._hash[:16]}.{depths}.{self.precision}.v{FORMAT}"
         folder = cache_folder() / "onnx" / name
         try:
-            doubt = closed_folder(folder.parent)
+            reason = closed_folder(folder.parent)
             if os.path.lexists(folder):
-                doubt = doubt or folder_doubt(folder)
-                if doubt is None:
+                reason = reason or folder_distrust_reason(folder)
+                if reason is None:
                     return folder / FILE
-                warnings.warn(f"{folder}: {doubt}; the model is exported again", stacklevel=4)
+                warnings.warn(f"{folder}: {reason}; the model is exported again", stacklevel=4)
                 remove_whole(folder)
             self._export(layers, folder)
         except OSError as error:
@@ -251,15 +251,15 @@ class Onnx:
     def _export(self, layers: tuple[int, ...], folder: Path) -> None:
         """Export into a folder, which appears complete and sealed under its final name."""
         product = Product("hidden states", layers, typed=self._typed)
-        teacher = Packed(self.folder, self.config, "torch", torch.device("cpu"), "fp32")
+        reference = Packed(self.folder, self.config, "torch", torch.device("cpu"), "fp32")
         made = temporary_name(folder)
         try:
-            export(self.folder, teacher, product, self.precision, made)
+            export(self.folder, reference, product, self.precision, made)
             seal_folder(made, folder.name)
             try:
                 made.rename(folder)
             except OSError:
-                if folder_doubt(folder) is not None:  # no other process made it in the meantime
-                    raise
+                if folder_distrust_reason(folder) is not None:
+                    raise  # otherwise another process made it in the meantime
         finally:
             shutil.rmtree(made, ignore_errors=True)

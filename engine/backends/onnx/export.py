@@ -22,7 +22,7 @@ import onnx
 from xtremely.engine.backends.onnx.graph import OPSET
 from xtremely.engine.backends.onnx.outputs import Product, build, described
 from xtremely.engine.backends.onnx.session import runtime
-from xtremely.engine.backends.onnx.verify import Agreement, Trial
+from xtremely.engine.backends.onnx.verify import Agreement, ReferenceOutputs
 from xtremely.engine.backends.packed import Packed
 from xtremely.engine.config_json import CONFIG
 from xtremely.engine.hub.conventions import conventions, reading
@@ -42,13 +42,13 @@ UNIT = "scale_of_one"
 
 
 def export(
-    folder: Path, teacher: Packed, product: Product, precision: str, out: Path, name: str = ""
+    folder: Path, reference: Packed, product: Product, precision: str, out: Path, name: str = ""
 ) -> Agreement:
     """Write a model as ONNX with its tokenizer into a folder that must not exist yet.
 
     Args:
         folder: a Hugging Face model folder.
-        teacher: the reference: its encoder in torch, on the CPU in fp32.
+        reference: the reference: its encoder in torch, on the CPU in fp32.
         product: the output of the graph; a head in it must be on the CPU in fp32, too.
         precision: fp32; fp16, for GPUs; or int8, for the word table and for weights and activations
             of linear layers.
@@ -65,30 +65,30 @@ def export(
     if precision not in BOUNDS:
         legal = ", ".join(BOUNDS)
         raise UsageError(f"precision {precision!r} is not known to ONNX; legal: {legal}")
-    kind = teacher.encoder.config.model_type
-    known = family_of(teacher.encoder.config).exported
+    kind = reference.encoder.config.model_type
+    known = family_of(reference.encoder.config).exported
     require(
         precision in known,
         f"{folder}: model type {kind!r} is not exported in {precision}; legal: {', '.join(known)}",
     )
     require(not out.exists(), f"{out}: exists already; name a new folder")
-    trial = Trial.of(teacher, product, folder)
+    expected = ReferenceOutputs.of(reference, product, folder)
     about = {
         "model": name or folder.name,
         "model_hash": folder_hash(folder),
         "precision": precision,
         "opset": str(OPSET),
-        "max_length": str(teacher.max_length),
+        "max_length": str(reference.max_length),
         "written_by": f"xtremely {version('xtremely')}, onnx {version('onnx')},"
         f" onnxruntime {runtime().__version__}",
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        kept = _tried(trial, precision, about, building)
+        kept = _tried(expected, precision, about, building)
         shutil.copyfile(folder / CONFIG, building / CONFIG)
-        _write_tokenizer(folder, building, teacher.max_length)
-        shown = trial.agreement_as_shown(building / FILE)
+        _write_tokenizer(folder, building, reference.max_length)
+        shown = expected.agreement_as_shown(building / FILE)
         require(
             shown.difference <= BOUNDS[precision],
             f"{about['model']}: with the tokenizer beside it the ONNX model differs from torch by"
@@ -113,31 +113,33 @@ def _write_tokenizer(folder: Path, out: Path, longest: int) -> None:
     tokenizer.save_pretrained(str(out))
 
 
-def _tried(trial: Trial, precision: str, about: dict[str, str], folder: Path) -> Agreement:
+def _tried(
+    expected: ReferenceOutputs, precision: str, about: dict[str, str], folder: Path
+) -> Agreement:
     """Write the fused model if it agrees with torch, else the plain one; InputError if neither."""
     found = []
-    for fusing, (agreement, path) in enumerate(attempts(trial, precision, about, folder)):
+    for fusing, (agreement, path) in enumerate(attempts(expected, precision, about, folder)):
         if agreement.difference <= BOUNDS[precision]:
             found.append(agreement)
             for file in path.parent.iterdir():
                 file.replace(folder / file.name)
             continue
-        said = (
+        remark = (
             f"differs from torch by {agreement.difference:.2g} of its size (at most"
             f" {BOUNDS[precision]:g} is kept)"
         )
-        require(bool(fusing), f"{about['model']}: the ONNX model {said}; nothing was written")
-        warnings.warn(f"what onnxruntime's optimizer made {said}: left out", stacklevel=3)
+        require(bool(fusing), f"{about['model']}: the ONNX model {remark}; nothing was written")
+        warnings.warn(f"what onnxruntime's optimizer made {remark}: left out", stacklevel=3)
     return found[-1]
 
 
 def attempts(
-    trial: Trial, precision: str, about: dict[str, str], folder: Path
+    expected: ReferenceOutputs, precision: str, about: dict[str, str], folder: Path
 ) -> Iterator[tuple[Agreement, Path]]:
     """Write and try two models: the plain one, then the one with onnxruntime's fused operators.
 
     Args:
-        trial: what they have to agree with.
+        expected: what they have to agree with.
         precision: one of ``BOUNDS``.
         about: entries of their metadata.
         folder: where their files are written; each is gone when the next is asked for.
@@ -145,9 +147,11 @@ def attempts(
     Yields:
         The agreement of a model with torch, and its file.
     """
-    encoder, product = trial.teacher.encoder, trial.product
+    encoder, product = expected.reference.encoder, expected.product
     plain = build(
-        encoder, product, activation_absmax(encoder, trial.batch) if precision == "int8" else None
+        encoder,
+        product,
+        activation_absmax(encoder, expected.batch) if precision == "int8" else None,
     )
     for step, model in (("no", plain), ("yes", fused(plain, encoder.config))):
         if precision == "fp16":
@@ -156,7 +160,7 @@ def attempts(
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             path = Path(scratch) / FILE
             save(model, path)
-            yield trial.agreement(path), path
+            yield expected.agreement(path), path
 
 
 def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:

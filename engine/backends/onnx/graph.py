@@ -321,12 +321,12 @@ class _Writer:
             self.graph.names.setdefault(id(rope), f"rope_{len(ropes)}")
             table = layout.rows(rope)
             cos, sin = op("Split", table, outputs=2, axis=-1, num_outputs=2)
-            q, k = (self.turned(one, cos, sin) for one in (q, k))
+            q, k = (self.rotated(one, cos, sin) for one in (q, k))
         scale = real((layout.width // heads) ** -0.5)
         scores = op("MatMul", op("Mul", q, scale), op("Transpose", k, perm=[0, 1, 3, 2]))
         return mixed(self.graph, scores, layout.bias(window), v)
 
-    def turned(self, x: Value, cos: Value, sin: Value) -> Value:
+    def rotated(self, x: Value, cos: Value, sin: Value) -> Value:
         op = self.op
         near, far = op("Split", x, outputs=2, axis=-1, num_outputs=2)
         first = op("Sub", op("Mul", near, cos), op("Mul", far, sin))

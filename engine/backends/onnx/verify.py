@@ -39,18 +39,18 @@ class Agreement:
 
 
 @dataclass
-class Trial:
+class ReferenceOutputs:
     """A test batch for exported models: sentences in many scripts, and texts of full length.
 
     Attributes:
-        teacher: the reference, the model in torch in fp32.
+        reference: the reference, the model in torch in fp32.
         product: the output of the exported graph.
         tokens: N sequences; N is even, as in multiple choice two of them form an example.
         batch: the sequences, packed.
         expected: torch's outputs, with one row per token or per sequence.
     """
 
-    teacher: Packed
+    reference: Packed
     product: Product
     tokens: Tokens
     batch: Batch = field(init=False)
@@ -61,9 +61,9 @@ class Trial:
         self.expected = self._by_torch()
 
     @classmethod
-    def of(cls, teacher: Packed, product: Product, folder: Path) -> Trial:
+    def of(cls, reference: Packed, product: Product, folder: Path) -> ReferenceOutputs:
         """The trial that every export of the model has to pass."""
-        return cls(teacher, product, sample(folder, teacher.max_length))
+        return cls(reference, product, sample(folder, reference.max_length))
 
     def agreement(self, path: Path, inputs: dict[str, np.ndarray] | None = None) -> Agreement:
         """Run a file in onnxruntime on the CPU and compare its outputs with torch's.
@@ -116,7 +116,7 @@ class Trial:
 
     def _by_torch(self) -> list[np.ndarray]:
         product, batch = self.product, self.batch
-        states = self.teacher.hidden(batch, product.layers)
+        states = self.reference.hidden(batch, product.layers)
         state = states[product.layers[0]]
         if product.head is not None:
             return [product.head(state, batch).numpy()]

@@ -85,11 +85,11 @@ def test_gelu_of_nothing_is_its_floor():
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
 def test_an_encoder_is_near_its_fp32(make_tiny, sentences, family):
     folder = make_tiny(family, initializer_range=0.05)
-    backend, teacher = (open_backend(folder, "torch", CPU, p) for p in ("int8", "fp32"))
+    backend, reference = (open_backend(folder, "torch", CPU, p) for p in ("int8", "fp32"))
     tokens = Tokenizer(folder, 64)([*sentences, " ".join(sentences)], 64)
     batch = collate(tokens, np.arange(len(tokens)))
-    layers = range(teacher.layers + 1)
-    expected, found = (one.hidden(batch, layers) for one in (teacher, backend))
+    layers = range(reference.layers + 1)
+    expected, found = (one.hidden(batch, layers) for one in (reference, backend))
     assert not torch.equal(found[1], expected[1])
     for layer in layers:
         assert F.cosine_similarity(found[layer], expected[layer], dim=1).min() > 0.999

@@ -12,7 +12,7 @@ from xtremely.engine.backends.onnx import graph as onnx_graph
 from xtremely.engine.backends.onnx.export import FILE, export
 from xtremely.engine.backends.onnx.graph import Graph, Value, writing
 from xtremely.engine.backends.onnx.outputs import Product
-from xtremely.engine.backends.onnx.verify import Trial
+from xtremely.engine.backends.onnx.verify import ReferenceOutputs
 from xtremely.engine.backends.select import open_backend
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.quantization.smoothquant import (
@@ -94,16 +94,17 @@ def test_one_large_channel_costs_the_others_little(seed):
 def test_an_exported_file_has_balanced_weights(make_tiny, tmp_path, monkeypatch):
     """A channel of every norm is 8 times as large; weights follow ``smoothing_factors``."""
     folder = make_tiny("bert", initializer_range=0.05)
-    teacher = open_backend(folder, "torch", CPU, "fp32")
-    for layer in teacher.encoder.layers:
+    reference = open_backend(folder, "torch", CPU, "fp32")
+    for layer in reference.encoder.layers:
         layer.norm.weight[7] = 8
-    product = Product("embedding", (teacher.layers,), "mean")
-    with_it = export(folder, teacher, product, "int8", tmp_path / "balanced")
+    product = Product("embedding", (reference.layers,), "mean")
+    with_it = export(folder, reference, product, "int8", tmp_path / "balanced")
     found = constants(tmp_path / "balanced" / FILE)
-    seen = activation_absmax(teacher.encoder, Trial.of(teacher, product, folder).batch)
+    batch = ReferenceOutputs.of(reference, product, folder).batch
+    seen = activation_absmax(reference.encoder, batch)
     balanced = [name for name in found if name.endswith("_balance")]
-    assert len(balanced) == 2 * len(teacher.encoder.layers)
-    for name, parameter in teacher.encoder.named_parameters():
+    assert len(balanced) == 2 * len(reference.encoder.layers)
+    for name, parameter in reference.encoder.named_parameters():
         if f"{name}_balance" in found:
             balanced.remove(f"{name}_balance")
             factor = smoothing_factors(seen[id(parameter)], parameter.detach())
@@ -113,7 +114,7 @@ def test_an_exported_file_has_balanced_weights(make_tiny, tmp_path, monkeypatch)
             np.testing.assert_allclose(found[f"{name}_scale"] * 127, scale[:, 0], rtol=1e-5)
     assert not balanced
     monkeypatch.setattr(onnx_graph, "smoothing_factors", lambda peak, weight: torch.ones_like(peak))
-    without = export(folder, teacher, product, "int8", tmp_path / "plain")
+    without = export(folder, reference, product, "int8", tmp_path / "plain")
     assert with_it.difference < without.difference
 
 

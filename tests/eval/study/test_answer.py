@@ -7,7 +7,7 @@ import pytest
 from study_results import made, value
 
 from xtremely.eval.study import answer
-from xtremely.eval.study.answer import answer_lines, answer_picture, begun, judged, told
+from xtremely.eval.study.answer import answer_lines, answer_picture, begun, difference_text, judged
 from xtremely.eval.study.contrasts import contrasts
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.report import write_study_report
@@ -116,7 +116,7 @@ def test_verdicts_in_words(verdict, points, seeds, words):
     around = {"low": points - 1, "high": points + 1, "level": 0.95}
     one = {"value": points, "verdict": verdict, "seeds": seeds, "interval": around}
     assert judged(one, 2.0) == words
-    assert told(one, 2.0).endswith(f"), {words}")
+    assert difference_text(one, 2.0).endswith(f"), {words}")
 
 
 def test_english_that_has_not_recovered_stays_undecided(grid):

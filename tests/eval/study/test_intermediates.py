@@ -6,7 +6,7 @@ from xtremely.eval.study.cells import plan
 from xtremely.eval.study.data import barred, data_hashes
 from xtremely.eval.study.grid import StudyPhase, Test, read_grid
 from xtremely.eval.study.phases import shared_phases
-from xtremely.eval.study.run import Place, run_study
+from xtremely.eval.study.run import StudySettings, run_study
 from xtremely.kernels.guard import InputError, UsageError
 
 GRID = """
@@ -129,7 +129,9 @@ def test_it_runs_and_shares_what_begins_alike(grid, small_study, tmp_path):
     assert [len(keys["pos", name]) for name in ("none", "nli-de", "joint", "chain")] == [0, 1, 1, 2]
     assert keys["pos", "chain"][0].key == keys["pos", "nli-de"][0].key
     assert keys["pos", "joint"][0].key == keys["after", "joint"][0].key
-    where = Place(small_study / "data", tmp_path / "out", small_study / "models", device="cpu")
+    where = StudySettings(
+        small_study / "data", tmp_path / "out", small_study / "models", device="cpu"
+    )
     results = run_study(found, where, lambda text: None)
     reused = {
         (one["identity"]["source"], len(one["training"])): [p["reused"] for p in one["training"]]

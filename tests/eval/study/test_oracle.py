@@ -12,7 +12,7 @@ from xtremely.eval.study.contrast_tables import contrast_lines
 from xtremely.eval.study.contrasts import contrasts
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.pack import pack
-from xtremely.eval.study.run import Place, plan, run_study
+from xtremely.eval.study.run import StudySettings, plan, run_study
 from xtremely.eval.training.data import Reader
 from xtremely.eval.training.recipe import Phase, Source, as_mapping, settled
 from xtremely.kernels.guard import UsageError
@@ -55,7 +55,9 @@ def root(small_study, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(root, tmp_path_factory):
-    place = Place(root / "data", tmp_path_factory.mktemp("run"), root / "models", device="cpu")
+    place = StudySettings(
+        root / "data", tmp_path_factory.mktemp("run"), root / "models", device="cpu"
+    )
     grid = read_grid(root / "grid.toml")
     return [*zip(grid.cells, run_study(grid, place, lambda _: None), strict=True)]
 

@@ -20,7 +20,7 @@ from xtremely.eval.study.cells import collect, collected, plan, run_folder
 from xtremely.eval.study.estimate import dry_run
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.phases import shared_phases
-from xtremely.eval.study.run import Place, run_study
+from xtremely.eval.study.run import StudySettings, run_study
 from xtremely.eval.training.phases import train
 from xtremely.eval.training.recipe import Phase, Recipe, Source, as_mapping
 from xtremely.kernels.guard import InputError, UsageError
@@ -80,7 +80,7 @@ def root(small_study, tmp_path_factory):
 
 
 def place(root, out, **changes):
-    return Place(root / "data", out, root / "models", device="cpu", **changes)
+    return StudySettings(root / "data", out, root / "models", device="cpu", **changes)
 
 
 def scores(results):

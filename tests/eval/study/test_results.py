@@ -11,7 +11,7 @@ from xtremely.eval.study import run as study_run
 from xtremely.eval.study.cells import collected, plan
 from xtremely.eval.study.estimate import dry_run
 from xtremely.eval.study.grid import read_grid
-from xtremely.eval.study.run import Place, run_study
+from xtremely.eval.study.run import StudySettings, run_study
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.lengths import check_lengths
 from xtremely.kernels.guard import InputError
@@ -28,7 +28,9 @@ def run(small_study, tmp_path_factory):
             text = text.replace(old, new)
         path = tmp_path_factory.mktemp("grid") / "grid.toml"
         path.write_text(text)
-        place = Place(small_study / "data", out, small_study / "models", device="cpu", **options)
+        place = StudySettings(
+            small_study / "data", out, small_study / "models", device="cpu", **options
+        )
         return run_study(read_grid(path), place, lambda text: None)
 
     return run
@@ -63,7 +65,7 @@ def test_a_file_of_another_study_is_refused_before_anything_runs(
     with pytest.raises(InputError, match="all.json holds 7 cells of study 'small' .* not of 'oth"):
         run(tmp_path / "out", OTHER, results=file)
     grid = replace(read_grid(small_study / "grid.toml"), name="other")
-    place = Place(small_study / "data", tmp_path, small_study / "models", results=file)
+    place = StudySettings(small_study / "data", tmp_path, small_study / "models", results=file)
     with pytest.raises(InputError, match="not of 'other'"):  # a dry run, too
         next(dry_run(grid, place))
     assert file.read_bytes() == before and not [*(tmp_path / "out" / "cells").glob("*")]
@@ -145,7 +147,7 @@ class Alarming:
 
 def test_a_worker_warns_in_one_line_as_the_command_line_does(small_study, tmp_path, capfd):
     data, models = small_study / "data", small_study / "models"
-    workers = Place(data, tmp_path, models, device="cpu", workers=2)
+    workers = StudySettings(data, tmp_path, models, device="cpu", workers=2)
     with pytest.raises(AttributeError):  # what is unpickled is no cell
         list(study_run._computed([Alarming()], workers))
     assert "note: a shared phase is damaged\n" in capfd.readouterr().err.replace("\x1b[0m", "")

@@ -19,7 +19,7 @@ from xtremely.eval.study.cells import collected, plan, results_of
 from xtremely.eval.study.data import barred, sets_tested
 from xtremely.eval.study.grid import StudyPhase, Test, read_grid
 from xtremely.eval.study.report import write_study_report
-from xtremely.eval.study.run import Place, run_study
+from xtremely.eval.study.run import StudySettings, run_study
 from xtremely.files.folders import MARKER, alone
 from xtremely.files.writing import is_temporary
 from xtremely.kernels.guard import InputError, UsageError
@@ -28,7 +28,7 @@ CELLS = 7  # two seeds of two and one trained sources, and the model as it is
 
 
 def place(study, out, **changes):
-    return Place(study / "data", out, study / "models", device="cpu", **changes)
+    return StudySettings(study / "data", out, study / "models", device="cpu", **changes)
 
 
 def scores(results):

@@ -15,7 +15,7 @@ from xtremely.engine.backends.native import library as native_library
 from xtremely.engine.backends.native.encoder import unavailable_reason
 from xtremely.engine.backends.native.library import library
 from xtremely.engine.backends.select import open_backend
-from xtremely.files.trust import distrusted, seal, sealed
+from xtremely.files.trust import distrust_reason, seal, sealed
 from xtremely.kernels.guard import InputError
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def test_what_is_made_is_private_and_sealed(kept, fresh):
     finally:
         os.umask(before)
     for one in (fresh, fresh / "native", path):
-        assert distrusted(one) is None
+        assert distrust_reason(one) is None
     assert sealed(path)
 
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_trusted_is_compiled_anew_and_that_is_said_once(kept, dam
     assert len(compiled) == 1
     assert path.lstat().st_ino != inode, "a file of its own, not the old one written over"
     for one in (path, path.parent):
-        assert distrusted(one) is None
+        assert distrust_reason(one) is None
     assert sealed(path) and [*path.parent.iterdir()] == [path]
     library.cache_clear()
     with warnings.catch_warnings():

@@ -35,12 +35,12 @@ def opened(folder):
 
 
 def exported(folder, out, task="embedding", precision="fp32", layer=3, pooling="mean"):
-    teacher = opened(folder)
+    reference = opened(folder)
     if task == "embedding":
         product = Product(task, (layer,), pooling)
     else:
-        product = Product(task, (layer,), head=load_head(folder, teacher, task, None))
-    return export(folder, teacher, product, precision, out)
+        product = Product(task, (layer,), head=load_head(folder, reference, task, None))
+    return export(folder, reference, product, precision, out)
 
 
 def session(path):
