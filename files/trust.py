@@ -84,10 +84,10 @@ def closed_folder(folder: Path) -> str | None:
     if reason is not None:
         close_to_others(folder)
     cache = folder.parent
-    for path, reason in ((cache, within_reach(cache)), (folder, distrust_reason(folder))):
+    for path, remaining in ((cache, within_reach(cache)), (folder, distrust_reason(folder))):
         require(
-            reason is None,
-            f"needs a cache that nobody else may write to, but {path} is none: {reason}; mend"
+            remaining is None,
+            f"needs a cache that nobody else may write to, but {path} is none: {remaining}; mend"
             " that, or set XTREMELY_CACHE to another folder",
         )
     return reason

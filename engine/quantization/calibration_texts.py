@@ -39,6 +39,6 @@ SAMPLE = (*TEXTS, " ".join(TEXTS), " ".join(TEXTS[::-1]))
 LONGEST = 512  # tokens after which texts of the sample are cut, unless the model's limit is lower
 
 
-def sample(folder: Path, max_length: int) -> Tokens:
+def sample(folder: Path, max_length: int, lower: bool = False) -> Tokens:
     """The sentences and two texts of maximum length, tokenised with a model's tokenizer."""
-    return Tokenizer(folder, max_length)(SAMPLE, min(max_length, LONGEST))
+    return Tokenizer(folder, max_length, lower)(SAMPLE, min(max_length, LONGEST))

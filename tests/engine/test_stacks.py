@@ -84,7 +84,7 @@ def test_low_precisions_come_close(folders, precision):
 
 @pytest.mark.oracle
 def test_padded_models_run_them_too(make_tiny, tmp_path):
-    base = make_tiny("electra", **SIZES, embedding_size=64)
+    base = make_tiny("ernie", **SIZES)
     folder = save_stack(base, tmp_path / "model", "six poolings")
     engine = Engine.load(str(folder))
     assert engine.backend.implementation == "transformers"

@@ -14,6 +14,7 @@ from xtremely.engine.backends.onnx.outputs import CHOICE, IDS, MASK, TYPES, Prod
 from xtremely.engine.backends.onnx.session import check_file, open_session
 from xtremely.engine.backends.packed import Packed
 from xtremely.engine.foreign import foreign
+from xtremely.engine.hub.conventions import reading
 from xtremely.engine.models.stack import pool_states
 from xtremely.engine.quantization.calibration_texts import SAMPLE, sample
 from xtremely.engine.text.batch import Batch, collate
@@ -63,7 +64,8 @@ class ReferenceOutputs:
     @classmethod
     def of(cls, reference: Packed, product: Product, folder: Path) -> ReferenceOutputs:
         """The trial that every export of the model has to pass."""
-        return cls(reference, product, sample(folder, reference.max_length))
+        lower = bool(reading(folder).do_lower_case)
+        return cls(reference, product, sample(folder, reference.max_length, lower))
 
     def agreement(self, path: Path, inputs: dict[str, np.ndarray] | None = None) -> Agreement:
         """Run a file in onnxruntime on the CPU and compare its outputs with torch's.

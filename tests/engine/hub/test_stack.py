@@ -194,7 +194,9 @@ def test_pickled_weights_are_refused(dense):
     path = dense / "2_Dense" / "model.safetensors"
     torch.save(load_file(path), path.with_name("pytorch_model.bin"))
     path.unlink()
-    with pytest.raises(InputError, match="2_Dense.*only pytorch_model.bin; .*--allow-pickle"):
+    with pytest.raises(
+        InputError, match="2_Dense.*pytorch_model.bin: pickled weights, .*--allow-pickle"
+    ):
         Engine.load(str(dense))
 
 

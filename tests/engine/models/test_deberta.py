@@ -93,7 +93,7 @@ def folder(make_tiny):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"hidden_act": "relu"}, "config.json: hidden_act 'relu' is not supported; the packed enc"),
+        ({"hidden_act": "tanh"}, "config.json: hidden_act 'tanh' is not one that packed encoders"),
         ({"conv_kernel_size": 3}, "config.json: conv_kernel_size 3 is not supported; the packed"),
     ],
     ids=["activation", "convolution"],

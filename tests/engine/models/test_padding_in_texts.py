@@ -28,7 +28,7 @@ def by_transformers(folder):
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("backend", ["torch", "triton"])
-@pytest.mark.parametrize("kind", ["xlm-roberta", "roberta", "bert", "mpnet"])
+@pytest.mark.parametrize("kind", ["xlm-roberta", "roberta", "bert", "mpnet", "xlm-roberta-xl"])
 def test_vectors_are_those_of_transformers(make_tiny, recwarn, kind, backend):
     folder = make_tiny(kind, **SIZES)
     if kind == "mpnet":

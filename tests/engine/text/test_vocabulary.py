@@ -174,7 +174,10 @@ def test_special_tokens_that_are_not_in_the_vocabulary_are_refused(folder):
         ({"model_max_length": True}, "'model_max_length' is True"),
         ({"model_max_length": 0}, "'model_max_length' is 0"),
         ({"truncation_side": "left"}, "cuts long texts on the left side; legal: right"),
-        ({"truncation_side": "both"}, "'truncation_side' is 'both'; legal: 'left' or 'right'"),
+        (
+            {"truncation_side": "both"},
+            "'truncation_side' is 'both'; legal: '(right|left)' or '(right|left)'",
+        ),
         ({"tokenizer_class": 5}, "'tokenizer_class' is 5; legal: a valid string"),
         ({"unk_token": ["<unk>"]}, "'unk_token' is"),
         ({"model_input_names": "input_ids"}, "'model_input_names' is 'input_ids'"),

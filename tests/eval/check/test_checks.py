@@ -30,7 +30,6 @@ from xtremely.eval.check.reference import Reference
 from xtremely.eval.check.sample import LANGUAGES, Sample, joined, lines, pairs, part, singles
 from xtremely.eval.check.states import compare, cosines, differences
 from xtremely.kernels.guard import InputError
-from xtremely.kernels.pooling import normalise
 
 CPU = torch.device("cpu")
 MODERN = {"local_attention": 20, "num_hidden_layers": 4}
@@ -317,16 +316,12 @@ def test_vectors_are_sentence_transformers_and_another_pooling_is_found(
 
 
 @pytest.mark.oracle
-@pytest.mark.filterwarnings("ignore:stack declares Dense")
 @pytest.mark.parametrize("width", [48, 20])
-def test_a_dense_layer_that_is_dropped_is_found(tiny_bert, tmp_path, monkeypatch, width):
-    def dropped(self, texts, *, prompt=None):
-        places = {"layers": [self.backend.layers], "poolings": [self.conventions.pooling]}
-        vectors, _ = self.sweep(texts, prompt=prompt, **places)
-        return normalise(torch.from_numpy(vectors[:, 0, 0])).numpy()
-
-    monkeypatch.setattr(Engine, "embed", dropped)
-    finding = check_sentence_transformers(loaded(as_stack(tiny_bert, tmp_path, dense=width)))
+def test_a_dense_layer_that_is_dropped_is_found(tiny_bert, tmp_path, width):
+    engine = loaded(as_stack(tiny_bert, tmp_path, dense=width))
+    assert check_sentence_transformers(engine).passed
+    engine.conventions = replace(engine.conventions, pooling="mean")
+    finding = check_sentence_transformers(engine)
     assert finding.passed is False and finding.where.text == lines()[0]
     assert ("vectors of 48 numbers" in finding.remark) == (width == 20)
 
@@ -366,7 +361,7 @@ def test_a_wrong_graph_is_located(make_tiny, monkeypatch, step):
 
 
 def test_what_is_not_exported_is_left_out(make_tiny):
-    engine = loaded(make_tiny("electra", embedding_size=48))
+    engine = loaded(make_tiny("ernie"))
     (finding,) = check_onnx(engine, singles(engine, 20))
     assert finding.passed is None and "is not exported to ONNX" in finding.remark
 

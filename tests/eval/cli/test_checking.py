@@ -102,7 +102,7 @@ def test_a_backend_that_ends_in_an_error_has_failed(xtremely, tiny_bert, monkeyp
 
 def test_a_model_that_only_transformers_runs(xtremely, make_tiny, monkeypatch):
     monkeypatch.setattr(backends, "combinations", lambda device: [("torch", "fp32")])
-    folder = make_tiny("electra", embedding_size=48)
+    folder = make_tiny("ernie")
     code, out, errors = xtremely("check", folder, "--device", "cpu")
     assert code == 0, errors
     assert "layers: left out: transformers itself runs this model" in out
