@@ -223,7 +223,7 @@ import os, signal, sys
 from pathlib import Path
 from xtremely.engine.training import multitask_model as models
 from xtremely.eval.study.grid import read_grid
-from xtremely.eval.study.run import Place, run_study
+from xtremely.eval.study.run import StudySettings, run_study
 
 save = models.save
 
@@ -237,8 +237,9 @@ def dying(model, head, base, tokenizer, folder):
 models.save = dying
 if __name__ == "__main__":
     root, out = map(Path, sys.argv[1:])
-    place = Place(root / "data", out, root / "models", device="cpu", workers=2)
-    run_study(read_grid(root / "grid.toml"), place, print)
+    folders = (root / "data", out, root / "models")
+    settings = StudySettings(*folders, device="cpu", workers=2)
+    run_study(read_grid(root / "grid.toml"), settings, print)
 """
 
 
