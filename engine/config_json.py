@@ -43,6 +43,7 @@ class About:
         vocab_size: rows of the word embedding table.
         max_position_embeddings: rows of the position table.
         pad_token_id: id of the padding token.
+        type_vocab_size: rows of the token type table; 0 without one.
         dtype: data type of the stored weights.
         torch_dtype: name of ``dtype`` before transformers 5.
     """
@@ -54,6 +55,7 @@ class About:
     vocab_size: Count | None = None
     max_position_embeddings: int | None = None
     pad_token_id: int | None = None
+    type_vocab_size: int | None = None
     dtype: Numbers | None = None
     torch_dtype: Numbers | None = None
 

@@ -20,6 +20,7 @@ from xtremely.engine.text.vocabulary import (
     load_tokenizer,
     lower_case,
     probe,
+    type_rows,
     unknown_id,
 )
 from xtremely.kernels.guard import require
@@ -91,6 +92,7 @@ class Tokenizer:
         typed: whether the model is given token types.
         unknown: id of the unknown token; None for a tokenizer without one.
         special_ids: ids of the special tokens.
+        takes_pairs: whether the model has all token types that the tokenizer gives to pairs.
 
     Raises:
         InputError: there is no vocabulary, or it does not fit the model (see ``vocabulary``).
@@ -125,6 +127,8 @@ class Tokenizer:
             text = probe(folder, self.backend, specials)
             self.single = Template.read(self.backend.encode(text), self.typed)
             self.pair = Template.read(self.backend.encode(text, text), self.typed)
+        rows = type_rows(folder)
+        self.takes_pairs = not rows or max(self.pair.text_types) < rows
         require(
             not any(unknown & {*ids.tolist()} for ids in self.single.ids),
             f"{folder}: its tokenizer's vocabulary lacks the special tokens that it puts around a"
@@ -152,6 +156,15 @@ class Tokenizer:
         ids = self([prompt]).ids
         return len(ids) - (int(ids[-1]) in self.special_ids)
 
+    def require_pairs(self) -> None:
+        """Raise InputError unless the model takes pairs of texts."""
+        require(
+            self.takes_pairs,
+            f"{self.folder}: its tokenizer gives pairs of texts a token type that the model's table"
+            " ('type_vocab_size' in config.json) does not have; use another tokenizer, or leave"
+            " token_type_ids out of 'model_input_names' in tokenizer_config.json",
+        )
+
     def forget(self) -> None:
         """Empty the cache, so that all texts are tokenised again."""
         self._seen.clear()
@@ -178,7 +191,11 @@ class Tokenizer:
             first: N strings.
             second: N strings.
             max_length: a limit below the encoder's, in tokens.
+
+        Raises:
+            InputError: the model does not take pairs, see ``takes_pairs``.
         """
+        self.require_pairs()
         room = self._room(self.pair, max_length)
         rows = self.rows([*first, *second])
         both = list(zip(rows[: len(first)], rows[len(first) :], strict=True))

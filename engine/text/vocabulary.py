@@ -168,6 +168,13 @@ def check_vocabulary(
     _check_padding(folder, facts, padding, specials)
 
 
+def type_rows(folder: Path) -> int | None:
+    """Rows of the token type table by config.json; None or 0 if the model has none."""
+    if not (folder / CONFIG).exists():
+        return None
+    return about(read_config(folder), folder).type_vocab_size
+
+
 def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
     """Compare a tokenizer's ids with the number of rows of the word table."""
     count = max(len(ids), max(ids) + 1)

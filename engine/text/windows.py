@@ -169,7 +169,9 @@ def windows(
 
     Raises:
         TooShort: windows are so short that parts of a context would be left out.
+        InputError: the model does not take pairs of texts, see ``Tokenizer.takes_pairs``.
     """
+    tokenizer.require_pairs()
     check_room(tokenizer, max_length, question_length, stride)
     template = tokenizer.pair
     before = len(template.ids[0]) + len(template.ids[1])

@@ -118,7 +118,9 @@ def _checks(
 ) -> Iterator[tuple[str, Callable[[], Iterable[Finding]]]]:
     """The checks in order, each with its name."""
     most = engine.max_length
-    whole = joined(singles(engine, engine.backend.max_length), pairs(engine, min(SHORT, most)))
+    whole = singles(engine, engine.backend.max_length)
+    if engine.tokenizer.takes_pairs:
+        whole = joined(whole, pairs(engine, min(SHORT, most)))
     states: dict[int, Tensor] = {}
     yield "tokens", lambda: [check_tokens(engine)]
     yield "layers", lambda: _layers(engine, model, whole, states)
