@@ -72,24 +72,13 @@ def _read(raw: dict[str, Any], file: Path) -> BertConfig:
         pad < values.vocab_size,
         f"{file}: 'pad_token_id' is {pad}; legal: below the vocab_size {values.vocab_size}",
     )
-    require(
-        offset < values.max_position_embeddings,
-        f"{file}: 'max_position_embeddings' is {values.max_position_embeddings}; legal: more than"
-        f" {offset}, as positions count from the pad_token_id on",
-    )
     return BertConfig(
         model_type=kind,
-        layers=values.num_hidden_layers,
-        hidden=values.hidden_size,
-        heads=values.num_attention_heads,
-        intermediate=values.intermediate_size,
-        vocabulary=values.vocab_size,
-        max_length=values.max_position_embeddings - offset,
+        **values.arguments(file, offset),
         eps=float(values.layer_norm_eps),
         types=values.type_vocab_size,
         activation=activation(raw, "hidden_act", file),
         distances=None if positions == ABSOLUTE else positions,
-        position_offset=offset,
         pad_id=pad,
     )
 

@@ -69,7 +69,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Fields of config.json that all families have."""
+    """Fields of config.json that most families have."""
 
     num_hidden_layers: Layers
     hidden_size: Count
@@ -77,6 +77,32 @@ class Sizes:
     intermediate_size: Count
     vocab_size: Count
     max_position_embeddings: Length
+
+    def arguments(self, file: Path, position_offset: int = 0) -> dict[str, Any]:
+        """The arguments of ``EncoderConfig`` that follow from these fields.
+
+        Args:
+            file: the configuration, for error messages.
+            position_offset: see ``EncoderConfig``.
+
+        Raises:
+            InputError: no position is left for a token.
+        """
+        positions = self.max_position_embeddings
+        require(
+            positions > position_offset,
+            f"{file}: 'max_position_embeddings' is {positions}; legal: more than"
+            f" {position_offset}, as the first {position_offset} positions are not used",
+        )
+        return {
+            "layers": self.num_hidden_layers,
+            "hidden": self.hidden_size,
+            "heads": self.num_attention_heads,
+            "intermediate": self.intermediate_size,
+            "vocabulary": self.vocab_size,
+            "max_length": positions - position_offset,
+            "position_offset": position_offset,
+        }
 
 
 def require_setting(raw: dict[str, Any], name: str, legal: Any, file: Path) -> None:

@@ -93,12 +93,7 @@ def _read(raw: dict[str, Any], file: Path) -> DebertaConfig:
         named = tuple(term.strip() for term in named.lower().split("|"))
     config = DebertaConfig(
         model_type=raw["model_type"],
-        layers=values.num_hidden_layers,
-        hidden=values.hidden_size,
-        heads=values.num_attention_heads,
-        intermediate=values.intermediate_size,
-        vocabulary=values.vocab_size,
-        max_length=most,
+        **values.arguments(file),
         eps=float(values.layer_norm_eps),
         types=max(0, values.type_vocab_size),
         activation=activation(raw, "hidden_act", file),

@@ -97,12 +97,7 @@ def _read(raw: dict[str, Any], file: Path) -> ModernBertConfig:
     require_setting(raw, "sliding_window", window, file)
     return ModernBertConfig(
         model_type=raw["model_type"],
-        layers=layers,
-        hidden=values.hidden_size,
-        heads=values.num_attention_heads,
-        intermediate=values.intermediate_size,
-        vocabulary=values.vocab_size,
-        max_length=values.max_position_embeddings,
+        **values.arguments(file),
         eps=float(values.norm_eps),
         activation=activation(raw, "hidden_activation", file),
         thetas=tuple(thetas[kind] for kind in kinds),

@@ -52,23 +52,12 @@ def _read(raw: dict[str, Any], file: Path) -> MpnetConfig:
         f"{file}: 'relative_attention_num_buckets' is {rows}; legal: {BUCKETS} or more, as"
         f" distances fall into {BUCKETS} buckets",
     )
-    require(
-        values.max_position_embeddings > offset,
-        f"{file}: 'max_position_embeddings' is {values.max_position_embeddings}; legal: more than"
-        f" {offset}, as the first {offset} positions are not used",
-    )
     return MpnetConfig(
         model_type=kind,
-        layers=values.num_hidden_layers,
-        hidden=values.hidden_size,
-        heads=values.num_attention_heads,
-        intermediate=values.intermediate_size,
-        vocabulary=values.vocab_size,
-        max_length=values.max_position_embeddings - offset,
+        **values.arguments(file, offset),
         eps=float(values.layer_norm_eps),
         activation=activation(raw, "hidden_act", file),
         rows=rows,
-        position_offset=offset,
     )
 
 

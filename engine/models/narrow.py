@@ -52,12 +52,7 @@ def _read(raw: dict[str, Any], file: Path) -> NarrowConfig:
     width = values.embedding_size if kind == "electra" else values.input_embedding_size
     return NarrowConfig(
         model_type=kind,
-        layers=values.num_hidden_layers,
-        hidden=values.hidden_size,
-        heads=values.num_attention_heads,
-        intermediate=values.intermediate_size,
-        vocabulary=values.vocab_size,
-        max_length=values.max_position_embeddings,
+        **values.arguments(file),
         eps=float(values.layer_norm_eps),
         types=values.type_vocab_size,
         activation=activation(raw, "hidden_act", file),

@@ -24,7 +24,6 @@ from xtremely.engine.models.head_forms import POOLED, by_kind, own_dense
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.text.batch import Batch
 from xtremely.files import documents
-from xtremely.kernels.guard import require
 from xtremely.kernels.packing import Layout
 
 
@@ -41,22 +40,11 @@ def _read(raw: dict[str, Any], file: Path) -> EncoderConfig:
     require_setting(raw, "is_decoder", False, file)
     kind, values = raw["model_type"], documents.fit(raw, _Fields, str(file))
     offset = position_offset(kind, values.pad_token_id)
-    require(
-        offset < values.max_position_embeddings,
-        f"{file}: 'max_position_embeddings' is {values.max_position_embeddings}; legal: more than"
-        f" {offset}, as positions count from the pad_token_id on",
-    )
     return EncoderConfig(
         model_type=kind,
-        layers=values.num_hidden_layers,
-        hidden=values.hidden_size,
-        heads=values.num_attention_heads,
-        intermediate=values.intermediate_size,
-        vocabulary=values.vocab_size,
-        max_length=values.max_position_embeddings - offset,
+        **values.arguments(file, offset),
         eps=float(values.layer_norm_eps),
         types=values.type_vocab_size,
-        position_offset=offset,
     )
 
 
