@@ -1,7 +1,7 @@
 """The quick check before an evaluation: some texts through the engine and padded transformers.
 
-It takes two seconds at most, more than half of which are the import of transformers' models.
-Loading and computing are estimated from the sizes of the model, and the texts are chosen to fit.
+The import of transformers' models takes most of its time. Loading and computing are estimated from
+the sizes of the model, and the texts are chosen to fit into ``SECONDS``. LOG has measurements.
 """
 
 from __future__ import annotations

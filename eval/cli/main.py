@@ -163,8 +163,8 @@ def evaluate(
         bool,
         typer.Option(
             "--check/--no-check",
-            help="Compare the model with transformers on a few texts before anything is computed,"
-            " at most two seconds ('xtremely check' is the long form).",
+            help="Compare the model with transformers on a few texts, for a few seconds, before"
+            " anything is computed ('xtremely check' is the long form).",
         ),
     ] = True,
     allow_pickle: AllowPickle = False,
