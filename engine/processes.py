@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from xtremely.engine.backends.select import named
 from xtremely.engine.hub.conventions import OWN, Conventions
 from xtremely.engine.runtime import Engine, Progress, usable_device
 from xtremely.engine.transfer import Finish
@@ -89,7 +90,6 @@ class Processes:
         require(len(devices) > 0, "the list of devices is empty; legal: at least one, such as cpu")
         self.count = len(devices)
         backend = engine.backend
-        named = backend.name + (f":{backend.provider}" if hasattr(backend, "provider") else "")
         spawn = multiprocessing.get_context("spawn")
         recipes = spawn.SimpleQueue()
         for device in map(str, devices):
@@ -97,7 +97,7 @@ class Processes:
             recipes.put(
                 _Recipe(
                     str(engine.folder),
-                    named if alike else "auto",
+                    named(backend) if alike else "auto",
                     device,
                     backend.precision,
                     engine.token_budget,

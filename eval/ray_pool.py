@@ -8,10 +8,12 @@ alone. So the work of a lost worker is done again and the result does not change
 from __future__ import annotations
 
 import importlib
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from xtremely.engine.backends.select import named
 from xtremely.engine.runtime import Engine, Progress, Work
 from xtremely.eval.mining.corpus import Corpus
 from xtremely.eval.mining.embed import Encoding, encode_shards, missing_shards
@@ -71,11 +73,33 @@ def _complaints() -> Iterator[None]:
 
 
 class _Encoder:
-    """An engine in a worker: encodes shards by number and writes their vectors to the store."""
+    """An engine in a worker: encodes shards by number and writes their vectors to the store.
 
-    def __init__(self, load: dict[str, Any], corpus: Corpus, store: Store, encoding: Encoding):
+    Raises:
+        InputError: the worker's model or encoder is another one than the store's, ``about``.
+    """
+
+    def __init__(
+        self,
+        load: dict[str, Any],
+        corpus: Corpus,
+        store: Store,
+        encoding: Encoding,
+        about: dict[str, Any],
+    ):
         self.engine = Engine.load(**load)
         self.corpus, self.store, self.encoding = corpus, store, encoding
+        here = encoding.about(self.engine)
+        other = [
+            f"{name} {here[name]!r}, not {about[name]!r}"
+            for name in about
+            if here[name] != about[name]
+        ]
+        require(
+            not other,
+            f"worker on {platform.node()}: it has {'; '.join(other)}; give all machines the same"
+            " files, libraries and devices",
+        )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         shards = [int(shard) for shard in batch["id"]]
@@ -95,7 +119,17 @@ def fill(
     load: dict[str, Any],
     workers: int,
 ) -> Work:
-    """``embed.encode`` on a pool of actors; ``load`` holds their arguments for the engine."""
+    """``embed.encode`` on a pool of actors.
+
+    Args:
+        engine: as for ``embed.encode``; every worker has one with the same backend and precision.
+        corpus: likewise.
+        store: likewise.
+        encoding: likewise.
+        progress: likewise.
+        load: the arguments that ``engine`` was loaded with.
+        workers: most actors at the same time.
+    """
     data = importlib.import_module(f"{_ray().__name__}.data")
     work, missing = missing_shards(store, progress)
     require(workers >= 1, f"{workers} workers; at least 1 is needed")
@@ -103,15 +137,17 @@ def fill(
         return work
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
+    backend = engine.backend
+    load = {**load, "backend": named(backend), "device": backend.device.type}
     numbers = data.from_items(
         [{"id": shard} for shard in missing], override_num_blocks=len(missing)
     )
     done = numbers.map_batches(
         _Encoder,
-        fn_constructor_args=(load, corpus, store, encoding),
+        fn_constructor_args=(load, corpus, store, encoding, encoding.about(engine)),
         batch_size=1,
         compute=data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(missing))),
-        num_gpus=1 if engine.backend.device.type == "cuda" else 0,
+        num_gpus=1 if backend.device.type == "cuda" else 0,
     )
     rows = store.shards()
     with _complaints():

@@ -54,11 +54,11 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         UsageError: no such backend or precision.
         InputError: the folder holds no model that can be loaded on this backend.
     """
-    named = backend
-    backend, _, provider = named.partition(":")
+    asked = backend
+    backend, _, provider = asked.partition(":")
     if backend not in BACKENDS or (provider and backend != "onnx"):
         raise UsageError(
-            f"backend {named!r} is not known; legal: {', '.join(BACKENDS)}, onnx:PROVIDER"
+            f"backend {asked!r} is not known; legal: {', '.join(BACKENDS)}, onnx:PROVIDER"
         )
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r} is not known; legal: {', '.join(PRECISIONS)}")
@@ -103,6 +103,12 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         " transformers' own encoders run padded",
     )
     return PaddedTransformers(folder, device, precision)
+
+
+def named(backend: Backend) -> str:
+    """The name under which ``open_backend`` opens a backend like this one, in another process."""
+    provider = getattr(backend, "provider", None)
+    return f"{backend.name}:{provider}" if provider else backend.name
 
 
 def _packed_config(

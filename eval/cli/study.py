@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xtremely.eval.cli.options import AllowPickle, Quiet, Ray, TrainingDevice
+from xtremely.eval.cli.options import AllowPickle, Backend, Precision, Quiet, Ray, TrainingDevice
 from xtremely.files.folders import check_outputs
 from xtremely.kernels.guard import UsageError, require, require_number
 
@@ -57,6 +57,8 @@ def run(
     ] = 1,
     ray: Ray = None,
     device: TrainingDevice = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "fp32",
     keep_models: Annotated[
         bool,
         typer.Option(
@@ -101,7 +103,8 @@ def run(
             + (f"; {data_root} is no folder" if data_root else ", unless it runs from a bundle")
         )
     settings = StudySettings(
-        data_root, out, models, device, workers, ray, keep_models, results, allow_pickle
+        *(data_root, out, models, device, workers, ray, keep_models, results, allow_pickle),
+        *(backend, precision),
     )
     study = read_grid(grid)
     if dry_run:

@@ -82,12 +82,12 @@ class Encoding:
         return engine.width(engine.conventions.named(self.pooling), self.layer)
 
     def described(self, engine: Engine) -> str:
-        """A sentence about the prompt, pooling, layer and length, for the start of a run."""
+        """A sentence about prompt, pooling, layer, length and backend, for the start of a run."""
         about = self.about(engine)
         how = engine.conventions.described(about["pooling"], about["prompt"])
         return (
             f"{engine.name}: {how}, layer {about['layer']} of {engine.backend.layers}, texts cut at"
-            f" {about['max_length']} tokens"
+            f" {about['max_length']} tokens, {about['backend']} in {about['precision']}"
         )
 
 

@@ -40,6 +40,8 @@ from xtremely.retrieval.vectors import FileRows, UnitRows
 
 # Settings in which queries must agree with the vectors of an index.
 SHARED = ("model_hash", "layer", "pooling", "prompt", "normalised")
+# Precisions whose vectors may be compared with each other; fp8 and int8 only with their own.
+FLOATS = ("fp32", "fp16", "bf16")
 MAX_EFFORT = 2**20
 _FOUND = re.compile(rb"[^\t\n]+\t\d+\t[^\t\n]+\t-?\d+\.\d{6}\n")  # a line of search output
 
@@ -282,6 +284,7 @@ def _queries(
     settings.encoding.check(engine)
     wanted = settings.encoding.about(engine)
     require_same(about, {name: wanted[name] for name in SHARED}, str(path))
+    _require_comparable(about["precision"], wanted["precision"], path)
     with bar(len(some)) as progress:
         values, _ = engine.sweep(
             [text for _, text in some],
@@ -292,6 +295,15 @@ def _queries(
         )
     require_finite(values[:, 0, 0], f"the model's output for {settings.queries}", directions=True)
     return [name for name, _ in some], UnitRows(values[:, 0, 0]), lines.empty
+
+
+def _require_comparable(indexed: str, asked: str, path: Path) -> None:
+    """Raise InputError for vectors of an index and queries that were quantized differently."""
+    require(
+        indexed == asked or {indexed, asked} <= {*FLOATS},
+        f"{path} holds vectors made in {indexed}, the queries would be made in {asked}; search it"
+        f" with --precision {indexed}, or build it again",
+    )
 
 
 def facts(path: Path | None) -> list[tuple[str, str]]:

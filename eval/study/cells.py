@@ -24,7 +24,7 @@ from xtremely.engine.runtime import folder_hash
 from xtremely.eval.run.results import dumps
 from xtremely.eval.study.data import check_source, data_hashes
 from xtremely.eval.study.grid import Grid, StudyCell
-from xtremely.eval.study.saved_scores import check_scores
+from xtremely.eval.study.saved_scores import Collected, Saved, check_scores
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.lengths import check_lengths
 from xtremely.eval.training.recipe import Recipe, as_mapping
@@ -48,76 +48,6 @@ NAMES = "names.json"  # in a bundle's folder of models: name -> folder
 ORIGIN = "origin.json"  # in a model folder: the model that it is a smaller copy of
 
 Result = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The required fields of a cell's identity in files; see ``Planned``."""
-
-    model: str
-    source: str
-    seed: int
-    train: list[dict[str, Any]]
-    test: list[dict[str, Any]]
-    model_hash: str
-    recipe: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class TestedSet:
-    """The test set of a score in one language: split and number of examples."""
-
-    split: str
-    n: int
-
-
-@dataclass(frozen=True)
-class Score:
-    """A test's scores: metric -> layer -> language -> value."""
-
-    task: str
-    languages: dict[str, TestedSet]
-    metrics: dict[str, dict[str, dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class PhaseCost:
-    """The required fields of a phase's record."""
-
-    steps: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of testing."""
-
-    seconds: float
-    tokens: int
-    backend: str
-    device: str
-    precision: str
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A result as stored in files; further keys are kept unchanged."""
-
-    name: str
-    identity: Identity
-    scores: list[Score]
-    training: list[PhaseCost]
-    evaluation: Cost
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Collected:
-    """The form of a file with all results of a run; older files lack the study's name."""
-
-    cells: list[Saved]
-    study: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +87,11 @@ def cell_name(identity: dict[str, Any]) -> str:
 
 
 def plan(
-    grid: Grid, data_root: Path, models: Path | None = None, allow_pickle: bool = False
+    grid: Grid,
+    data_root: Path,
+    models: Path | None = None,
+    allow_pickle: bool = False,
+    precision: str = "fp32",
 ) -> list[Planned]:
     """Read all data and resolve all settings before anything is computed; equal cells appear once.
 
@@ -166,6 +100,7 @@ def plan(
         data_root: folder with the data.
         models: folder with models by name, searched first.
         allow_pickle: whether pickled weights may be read.
+        precision: the number format of tests.
 
     Raises:
         UsageError: a model, source language or test is missing; the message lists what exists.
@@ -178,7 +113,7 @@ def plan(
             for source in phase.all_sources:
                 check_source(source, data_root)
         data_hash = data_hashes(cell, data_root)
-        one = planned_cell(cell, folders[cell.model], hashes[cell.model], data_hash)
+        one = planned_cell(cell, folders[cell.model], hashes[cell.model], data_hash, precision)
         planned.setdefault(check_name(one.name, "a cell's name"), one)
     for name, folder in folders.items():
         mine = [one for one in planned.values() if one.cell.model == name]
@@ -188,9 +123,13 @@ def plan(
 
 
 def planned_cell(
-    cell: StudyCell, model: Path, model_hash: str, data_hash: dict[str, list[str]]
+    cell: StudyCell,
+    model: Path,
+    model_hash: str,
+    data_hash: dict[str, list[str]],
+    precision: str = "fp32",
 ) -> Planned:
-    """A cell with its model's folder and the hashes of model and data."""
+    """A cell with its model's folder, the hashes of model and data, and the precision of tests."""
     recipe = cell.recipe(model) if cell.phases else None
     identity = {
         **cell.declaration,
@@ -198,6 +137,7 @@ def planned_cell(
         "model_hash": model_hash,
         "data_hash": data_hash,
         "recipe": recipe and {**as_mapping(recipe), "model": cell.model},
+        **({} if precision == "fp32" else {"precision": precision}),
     }
     return Planned(cell, model, recipe, identity)
 

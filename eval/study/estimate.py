@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from xtremely.engine.training.trainer import choose_device
-from xtremely.eval.study.cells import Planned, Result, collected, finished, others, plan
+from xtremely.eval.study.cells import Planned, Result, collected, finished, others
 from xtremely.eval.study.grid import Grid
 from xtremely.eval.study.phases import FOLDER, Shared, shared_phases
 from xtremely.eval.study.run import StudySettings, device_name
@@ -53,7 +53,7 @@ def dry_run(grid: Grid, settings: StudySettings) -> Iterator[str]:
     Raises:
         InputError: the file of results is another study's, which the run would refuse.
     """
-    planned = plan(grid, settings.data_root, settings.models, settings.allow_pickle)
+    planned = settings.planned(grid)
     path = settings.results or settings.out / f"{grid.name}.json"
     others(path, grid.name, {one.name for one in planned})
     results = {one["name"]: one for one in (collected(path) if path.exists() else ())}

@@ -28,6 +28,7 @@ from xtremely.eval.study.statistics import (
     groups_of,
 )
 from xtremely.eval.tasks.task import RetrievalRules, Task, find_task
+from xtremely.kernels.guard import require
 
 # Metrics of tasks that differ from their kind's; the first is compared with published scores.
 SHOWN = {"udpos": ("accuracy", "f1")}
@@ -48,6 +49,9 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         ``failed`` (name of a cell that learnt nothing -> its title) and ``missing`` (titles of
         cells). A part with failed runs has all its tables a second time without them, because
         fine-tuning on little data fails now and then in any language (Mosbach et al., ICLR 2021).
+
+    Raises:
+        InputError: cells were tested in different precisions.
     """
     by_declaration: dict[str, Result] = {}
     for result in results:
@@ -59,6 +63,9 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
                 stacklevel=2,
             )
     every = [cell for grid in grids for cell in grid.cells]
+    _require_one_precision(
+        [found for cell in every if (found := by_declaration.get(_key(cell.declaration)))]
+    )
     failures = names_of_failed(
         [
             (cell, by_declaration[key])
@@ -99,6 +106,17 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         "failed": failed,
         "missing": missing,
     }
+
+
+def _require_one_precision(results: list[Result]) -> None:
+    """Raise InputError unless all cells were tested in the same precision."""
+    names = {one["evaluation"]["precision"]: one["name"] for one in results}
+    examples = ", ".join(f"{name} in {precision}" for precision, name in sorted(names.items()))
+    require(
+        len(names) <= 1,
+        f"cells were tested in different precisions, which cannot be compared ({examples}); report"
+        " on them apart, each with its own --run",
+    )
 
 
 def overview(tables: list[Json]) -> Json:

@@ -66,6 +66,8 @@ class StudySettings:
         keep_models: whether trained models are kept in their folders.
         results: the file for all finished cells; None for one in the run's folder.
         allow_pickle: whether pickled weights of models may be read.
+        backend: what runs the encoder in tests, see ``open_backend``.
+        precision: the number format of tests, likewise.
     """
 
     data_root: Path
@@ -77,6 +79,18 @@ class StudySettings:
     keep_models: bool = False
     results: Path | None = None
     allow_pickle: bool = False
+    backend: str = "auto"
+    precision: str = "fp32"
+
+    def planned(self, grid: Grid) -> list[Planned]:
+        """The cells of a study; see ``cells.plan``."""
+        return plan(grid, self.data_root, self.models, self.allow_pickle, self.precision)
+
+    def load(self, model: Path) -> Engine:
+        """A model as it is tested."""
+        return Engine.load(
+            str(model), backend=self.backend, device=self.device, precision=self.precision
+        )
 
     def folder(self, planned: Planned) -> Path:
         """The folder of a cell."""
@@ -97,7 +111,7 @@ def run_study(grid: Grid, settings: StudySettings, say: Callable[[str], None]) -
     require(settings.workers >= 1, f"--workers is {settings.workers}; legal: 1 or more")
     path = settings.results or settings.out / f"{grid.name}.json"
     with run_folder(settings.out, path):
-        planned = plan(grid, settings.data_root, settings.models, settings.allow_pickle)
+        planned = settings.planned(grid)
         beside = others(path, grid.name, {one.name for one in planned})
         restore(settings.out, path)
         for one in planned:
@@ -107,6 +121,9 @@ def run_study(grid: Grid, settings: StudySettings, say: Callable[[str], None]) -
             )
         done = {one.name: found for one in planned if (found := finished(settings.folder(one)))}
         left = [one for one in planned if one.name not in done]
+        if (settings.backend, settings.precision) != ("auto", "fp32"):
+            for model in {one.model for one in left}:
+                settings.load(model)  # refused now, not after hours of training
         phases = Phases(settings.out, planned)
         if not settings.keep_models:
             phases.tidy(done)
@@ -243,7 +260,7 @@ def _tested(
     start = time.perf_counter()
     cell = planned.cell
     engine = replace(
-        Engine.load(str(model), device=settings.device),
+        settings.load(model),
         name=cell.model,
         conventions=conventions(planned.model, cell.model),
     )

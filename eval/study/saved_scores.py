@@ -1,9 +1,10 @@
-"""Plausibility checks for the scores in a cell's result file."""
+"""The form of a cell's result in files, and plausibility checks for its scores."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from xtremely.eval.data.languages import language
@@ -12,11 +13,81 @@ from xtremely.kernels.guard import InputError, require
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Identity:
+    """The required fields of a cell's identity in files; see ``cells.Planned``."""
+
+    model: str
+    source: str
+    seed: int
+    train: list[dict[str, Any]]
+    test: list[dict[str, Any]]
+    model_hash: str
+    recipe: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class TestedSet:
+    """The test set of a score in one language: split and number of examples."""
+
+    split: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """A test's scores: metric -> layer -> language -> value."""
+
+    task: str
+    languages: dict[str, TestedSet]
+    metrics: dict[str, dict[str, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """The required fields of a phase's record."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of testing."""
+
+    seconds: float
+    tokens: int
+    backend: str
+    device: str
+    precision: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A result as stored in files; further keys are kept unchanged."""
+
+    name: str
+    identity: Identity
+    scores: list[Score]
+    training: list[PhaseCost]
+    evaluation: Cost
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The form of a file with all results of a run; older files lack the study's name."""
+
+    cells: list[Saved]
+    study: str = ""
+
+
 def check_scores(result: Json, where: str) -> None:
     """Refuse scores that no run of the result's cell can have produced.
 
     Args:
-        result: a value of the form ``cells.Saved``.
+        result: a value of the form ``Saved``.
         where: its name in error messages.
 
     Raises:

@@ -59,7 +59,9 @@ class Dying(ray_pool._Encoder):
         return super().__call__(batch)
 
 
-def test_a_killed_worker_changes_no_pair(xtremely, tiny_bert, write, tmp_path, monkeypatch):
+def test_a_killed_worker_changes_no_pair(xtremely, make_tiny, write, tmp_path, monkeypatch):
+    """In int8, which all workers have from the engine that the run has chosen."""
+    model = make_tiny("bert", hidden_size=64, num_attention_heads=2, intermediate_size=160)
     monkeypatch.setattr(embed, "SHARD", 8)
     monkeypatch.setattr(ray_pool, "_Encoder", Dying)
     for module in (approximate, index):
@@ -72,8 +74,9 @@ def test_a_killed_worker_changes_no_pair(xtremely, tiny_bert, write, tmp_path, m
     for name, options in (("here", ()), ("cluster", ("--ray", "local", "--shards", 2))):
         out = tmp_path / name / "pairs.tsv"
         code, _, errors = xtremely(
-            "mine", *paths, "--model", tiny_bert, "--index", "IVF2,Flat", "--out", out, *options
-        )
+            "mine", *paths, "--model", model, "--precision", "int8", "--index", "IVF2,Flat",
+            "--out", out, *options,
+        )  # fmt: skip
         assert code == 0, errors
         made[name] = out.read_bytes()
     assert made["here"] == made["cluster"] and made["here"]
