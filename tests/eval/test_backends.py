@@ -8,6 +8,8 @@ import pytest
 from instruction_paths import missing
 
 from xtremely.engine.adapters import SentenceEncoder
+from xtremely.engine.backends.native import encoder
+from xtremely.engine.backends.native.library import library
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import read_sentences
 from xtremely.eval.mining.embed import Encoding
@@ -81,6 +83,24 @@ def test_what_does_not_run_is_refused_in_the_same_words(run, options, complaint)
     for name in COMMANDS:
         code, errors = run(name, "--backend", backend, "--precision", precision)
         assert code == 2 and complaint in errors, (name, errors)
+
+
+def test_the_record_names_what_ran_without_a_compiler(run, tmp_path, monkeypatch):
+    """``auto`` goes on in torch and quotes the compiler, ``native`` is refused."""
+    (tmp_path / "cxx").write_text("#!/bin/sh\necho no room for registers >&2; exit 1\n")
+    (tmp_path / "cxx").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "cxx"))
+    library.cache_clear()
+    encoder._try.cache_clear()
+    try:
+        for backend, wanted in (("native", 1), ("auto", 0)):
+            code, errors = run("eval", "--backend", backend)
+            assert code == wanted and "its last lines: no room for registers" in errors
+            assert Path("run/results.json").exists() == (code == 0)
+    finally:
+        library.cache_clear()
+        encoder._try.cache_clear()
+    assert {one["backend"] for one in read("run/results.json")["records"]} == {"torch"}
 
 
 def test_queries_are_quantized_as_the_vectors_of_their_index(run):

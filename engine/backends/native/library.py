@@ -6,7 +6,9 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import signal
 import subprocess
 import warnings
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from xtremely.kernels.guard import InputError
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 NEEDED = ("__AVX2__", "__FMA__")
+MAX_SECONDS = 900  # after which a compiler is stopped; it needs a few, or a minute if it is busy
+LAST_LINES = 3  # of a failed compiler's output, for the error message
 
 
 class LinearStruct(Structure):
@@ -87,7 +91,7 @@ def library(processor: str = "native") -> ctypes.CDLL:
     built = cache_folder() / "native" / f"{digest}.so"
 
     def build(to: Path) -> None:
-        _run(compiler, *flags, str(SOURCES / "encoder.cpp"), "-o", str(to))
+        _run(*compiler, *flags, str(SOURCES / "encoder.cpp"), "-o", str(to))
 
     try:
         _provide(built, build)
@@ -111,14 +115,16 @@ def opened(path: Path) -> ctypes.CDLL:
     return loaded
 
 
-def _compiler_for(processor: str) -> tuple[str, str]:
-    """The compiler, and its description of itself and of a processor, for the cache key."""
+def _compiler_for(processor: str) -> tuple[list[str], str]:
+    """The compiler's command, and its description of itself and of a processor with all its
+    instruction sets, for the cache key: no library is loaded on a processor that lacks some.
+    """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         raise InputError(f"needs a processor of the x86-64 line, not {platform.machine()}")
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise InputError("needs a C++ compiler ($CXX, else g++)")
-    target = _run(compiler, f"-march={processor}", "-dM", "-E", "-x", "c++", os.devnull)
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(compiler[0]) is None:
+        raise InputError(f"needs a C++ compiler ($CXX, else g++); there is no {compiler[0]}")
+    target = _run(*compiler, f"-march={processor}", "-dM", "-E", "-x", "c++", os.devnull)
     if not all(f"#define {one} 1" in target for one in NEEDED):
         raise InputError("needs a processor with AVX2 and FMA")
     return compiler, target
@@ -146,8 +152,37 @@ def _provide(built: Path, build: Callable[[Path], None]) -> None:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        reason = (done.stderr or done.stdout).strip().split("\n")[0][:200]
-        raise InputError(f"needs a C++ compiler that works: {command[0]} says {reason!r}")
-    return done.stdout
+    """The output of a compiler; it and its children are stopped after ``MAX_SECONDS``.
+
+    Raises:
+        InputError: it fails, is killed or does not end; the message has its last lines.
+    """
+    works = f"needs a C++ compiler that works: {command[0]}"
+    try:
+        compiler = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise InputError(f"{works} cannot be started ({error.strerror})") from error
+    with compiler:
+        try:
+            output, complaints = compiler.communicate(timeout=MAX_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise InputError(f"{works} did not end in {MAX_SECONDS:g} seconds") from error
+        finally:
+            if compiler.poll() is None:
+                os.killpg(compiler.pid, signal.SIGKILL)
+    code = compiler.returncode
+    if code:
+        last = (complaints or output).strip().splitlines()[-LAST_LINES:]
+        ending = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        says = (
+            f", its last lines: {' | '.join(line.strip() for line in last)[:400]}" if last else ""
+        )
+        raise InputError(f"{works} {ending}{says}")
+    return output
