@@ -90,7 +90,7 @@ class SentenceEncoder:
         """transformers' tokenizer of the model, with ``max_seq_length`` as its limit."""
         tokenizer = load_tokenizer(self.engine.folder)
         if reading(self.engine.folder).do_lower_case:
-            lower_case(self.engine.folder, tokenizer)
+            lower_case(self.engine.folder, getattr(tokenizer, "backend_tokenizer", None))
         tokenizer.model_max_length = self.max_seq_length
         return tokenizer
 

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +110,10 @@ class Engine:
         """
         folder = locate(model, allow_pickle)
         place = usable_device(device)
-        loaded = open_backend(folder, backend, place, precision)
-        tokenizer = Tokenizer(folder, loaded.max_length, bool(reading(folder).do_lower_case))
+        lower = bool(reading(folder).do_lower_case)
+        opened = cache(partial(Tokenizer, folder, lower=lower))
+        loaded = open_backend(folder, backend, place, precision, opened)
+        tokenizer = opened(loaded.max_length)
         if isinstance(loaded, PaddedTransformers):
             loaded.typed &= tokenizer.typed
         budget = token_budget or TOKEN_BUDGET.get(loaded.name, TOKEN_BUDGET[place.type])

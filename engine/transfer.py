@@ -32,16 +32,8 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
     return wait
 
 
-def prepared(
-    make: Callable[[Item], Made], items: Iterable[Item], device: torch.device
-) -> Iterator[Made]:
-    """``make(item)`` for every item, such as tokenising; on a GPU one item ahead of its use.
-
-    On a CPU each is made when it is requested, as the cores are busy anyway.
-    """
-    if device.type == "cpu":
-        yield from map(make, items)
-        return
+def prepared(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """``make(item)`` for every item, such as tokenising, one item ahead of its use."""
     with ThreadPoolExecutor(max_workers=1) as worker:
         ahead = None
         for item in items:

@@ -126,14 +126,22 @@ def seal(path: Path, name: str) -> None:
         file.write(_digest(file.read(), name))
 
 
+def content(path: Path) -> bytes | None:
+    """The content of a file before its seal; None if it changed since it was sealed."""
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    inside = whole[:-_SEAL]
+    return inside if inside and whole[-_SEAL:] == _digest(inside, path.name) else None
+
+
 def sealed(path: Path) -> bool:
     """Whether a file is unchanged since it was sealed under its name."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    return content[-_SEAL:] == _digest(content[:-_SEAL], path.name) and len(content) > _SEAL
+    return content(path) is not None
 
 
-def _digest(content: bytes, name: str) -> bytes:
-    return hashlib.sha256(name.encode() + b"\0" + content).digest()
+def _digest(inside: bytes, name: str) -> bytes:
+    digest = hashlib.sha256(name.encode() + b"\0")
+    digest.update(inside)
+    return digest.digest()

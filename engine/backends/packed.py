@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from xtremely.engine.backends.native.encoder import NativeEncoder
+from xtremely.engine.hub.locate import cache_folder, folder_hash
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.cuda_graphs import Graphs
 from xtremely.engine.models.encoder import PRECISIONS, Encoder
 from xtremely.engine.models.families import family_of, model_types, require_plain
 from xtremely.engine.models.ops import TORCH, TRITON
 from xtremely.engine.models.weights import encoder_tensors
+from xtremely.engine.quantization import calibration_texts, int8, smoothquant
 from xtremely.engine.quantization.calibration_texts import sample
 from xtremely.engine.quantization.fp8 import Fp8Bert
 from xtremely.engine.quantization.int8 import Int8Bert
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
+from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.files.kept import recall, remember
 from xtremely.kernels.guard import require
 
 OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}
@@ -35,6 +42,14 @@ def _current(device: torch.device) -> AbstractContextManager:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def _int8_digest(folder: Path) -> str:
+    """A digest of everything that a model's weights in int8 depend on."""
+    modules = (calibration_texts, int8, smoothquant)
+    sources = [Path(one.__file__ or "").read_text(encoding="utf-8") for one in modules]
+    about = [torch.__version__, str(MAX_QUANTIZATION_ERROR), folder_hash(folder), *sources]
+    return hashlib.sha256("\n".join(about).encode()).hexdigest()
+
+
 class Packed:
     """A packed encoder, in plain PyTorch (the reference of the others), on Triton, or in C++.
 
@@ -46,6 +61,7 @@ class Packed:
         name: torch, triton or native.
         device: where to compute.
         precision: one of ``PRECISIONS``.
+        tokenizer: gives the model's tokenizer for a maximum length, to calibrate int8.
     """
 
     implementation = "packed"
@@ -57,6 +73,7 @@ class Packed:
         name: str,
         device: torch.device,
         precision: str,
+        tokenizer: Callable[[int], Tokenizer] | None = None,
     ):
         if precision in ("fp8", "int8"):
             require_plain(folder, config, f"{precision} on the {name} backend")
@@ -73,7 +90,9 @@ class Packed:
             )
             self.encoder = Fp8Bert(encoder.float(), PRECISIONS[precision]).to(device).eval()
         elif precision == "int8":
-            self.encoder = self._in_int8(folder, encoder.float(), name)
+            self.encoder = self._in_int8(
+                folder, encoder.float(), name, tokenizer or partial(Tokenizer, folder)
+            )
         elif name == "native":
             self.encoder = NativeEncoder(encoder.float())
         else:
@@ -86,17 +105,27 @@ class Packed:
         self._run = Graphs(self.forward) if graphed else self.forward
 
     @staticmethod
-    def _in_int8(folder: Path, encoder: Encoder, name: str) -> Int8Bert | NativeEncoder:
-        """The encoder in int8, after a check of its error on sentences in many languages."""
+    def _in_int8(
+        folder: Path, encoder: Encoder, name: str, tokenizer: Callable[[int], Tokenizer]
+    ) -> Int8Bert | NativeEncoder:
+        """The encoder in int8, after a check of its error on sentences in many languages.
+
+        Weights that have passed are kept in the cache, under the digest of the model.
+        """
         require(
             "int8" in family_of(encoder.config).quantized,
             f"{folder}: int8 on the {name} backend is for"
             f" {model_types(lambda family: 'int8' in family.quantized)}; use --backend onnx",
         )
-        tokens = sample(folder, encoder.config.max_length)
+        path = cache_folder() / "int8" / _int8_digest(folder)
+        kept = recall(path)
+        if kept is not None:
+            quantized = Int8Bert.restored(encoder, load(kept)).eval()
+            return NativeEncoder(quantized) if name == "native" else quantized
+        tokens = sample(tokenizer(encoder.config.max_length))
         batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
-        expected = encoder(batch, [last], TORCH)[last]
-        quantized = Int8Bert(encoder, activation_absmax(encoder, batch)).eval()
+        absmax, expected = activation_absmax(encoder, batch)
+        quantized = Int8Bert(encoder, absmax).eval()
         runs = NativeEncoder(quantized) if name == "native" else quantized
         difference = runs(batch, [last], TORCH)[last] - expected
         share = float(difference.norm() / expected.norm())
@@ -105,6 +134,7 @@ class Packed:
             f"{folder}: in int8 its states differ by {share:.2g} of their size (at most"
             f" {MAX_QUANTIZATION_ERROR:g} is taken); use fp32",
         )
+        remember(path, save(quantized.quantized_tensors()))
         return runs
 
     def forward(self, batch: Batch, layers: Collection[int]) -> dict[int, Tensor]:

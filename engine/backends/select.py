@@ -7,6 +7,7 @@ that is requested by name either runs or raises an error; only ``auto`` chooses.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from xtremely.engine.models.families import (
     find,
     model_types,
 )
+from xtremely.engine.text.tokenizer import Tokenizer
 from xtremely.kernels.attention import DIMS
 from xtremely.kernels.configurations import architecture, is_tuned
 from xtremely.kernels.guard import InputError, UsageError, require, require_kernels
@@ -34,7 +36,13 @@ BACKENDS = ("auto", *OPS, "onnx")
 NATIVE = ("fp32", "int8")  # precisions of the C++ backend
 
 
-def open_backend(folder: Path, backend: str, device: torch.device, precision: str) -> Backend:
+def open_backend(
+    folder: Path,
+    backend: str,
+    device: torch.device,
+    precision: str,
+    tokenizer: Callable[[int], Tokenizer] | None = None,
+) -> Backend:
     """Load a model folder on a backend.
 
     Args:
@@ -49,6 +57,8 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
             e4m3, the rest in fp16 (torch only emulates it, slowly). int8 runs on native and onnx;
             torch emulates it slowly for the BERT family. Native has fp32 and int8 only, onnx also
             fp16.
+        tokenizer: gives the model's tokenizer for a maximum length; by default it is opened where
+            it is needed.
 
     Raises:
         UsageError: no such backend or precision.
@@ -86,7 +96,7 @@ def open_backend(folder: Path, backend: str, device: torch.device, precision: st
         f"int8 on the {backend} backend computes on the CPU, --device is {device}; use bf16",
     )
     if config is not None:
-        return Packed(folder, config, backend, device, precision)
+        return Packed(folder, config, backend, device, precision, tokenizer)
     require(
         backend != "triton",
         f"{folder}: model type {kind!r} has no packed encoder, so no Triton kernels run it; use"

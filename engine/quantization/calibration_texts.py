@@ -6,8 +6,6 @@ which is free to use and not part of any benchmark.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from xtremely.engine.text.tokenizer import Tokenizer, Tokens
 
 TEXTS = (
@@ -39,6 +37,6 @@ SAMPLE = (*TEXTS, " ".join(TEXTS), " ".join(TEXTS[::-1]))
 LONGEST = 512  # tokens after which texts of the sample are cut, unless the model's limit is lower
 
 
-def sample(folder: Path, max_length: int, lower: bool = False) -> Tokens:
+def sample(tokenizer: Tokenizer) -> Tokens:
     """The sentences and two texts of maximum length, tokenised with a model's tokenizer."""
-    return Tokenizer(folder, max_length, lower)(SAMPLE, min(max_length, LONGEST))
+    return tokenizer(SAMPLE, min(tokenizer.max_length, LONGEST))

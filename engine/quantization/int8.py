@@ -7,7 +7,8 @@ fp32. Integers are multiplied in fp64 here, which is slow and exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -63,6 +64,9 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear, peak: Tensor | None = None, shifted: bool = False):
         super().__init__()
         weight = linear.weight.detach()
+        if weight.is_meta:
+            self._lay_out(*weight.shape)
+            return
         factor = torch.ones(weight.shape[1]) if peak is None else smoothing_factors(peak, weight)
         values, scale = quantize_in_pairs((weight * factor).numpy())
         sums = torch.from_numpy((values.astype("f8").sum(axis=1) * scale[:, 0]).astype("f4"))
@@ -71,6 +75,13 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", torch.from_numpy(scale[:, 0]))
         self.register_buffer("zero_point_correction", sums * (0 if shifted else ZERO))
         self.register_buffer("bias", linear.bias.detach() - (FLOOR * sums if shifted else 0))
+
+    def _lay_out(self, outputs: int, inputs: int) -> None:
+        """Register empty tensors, for values that are loaded afterwards."""
+        self.register_buffer("weight", torch.empty(outputs, inputs, dtype=torch.int8))
+        self.register_buffer("input_scale", torch.empty(inputs))
+        for name in ("scale", "zero_point_correction", "bias"):
+            self.register_buffer(name, torch.empty(outputs))
 
     def quantize(self, x: Tensor) -> Rows:
         """Quantize inputs [T, K] per token, to 127 steps on either side of ``ZERO``."""
@@ -127,6 +138,24 @@ class Int8Bert(Encoder):
         encoder: the encoder in fp32, on the CPU; its embeddings and norms are reused.
         activation_absmax: see ``smoothquant.activation_absmax``.
     """
+
+    @classmethod
+    def restored(cls, encoder: Bert, tensors: Mapping[str, Tensor]) -> Int8Bert:
+        """The encoder whose ``quantized_tensors`` these are, made from the same fp32 encoder."""
+        with torch.device("meta"):
+            skeleton = type(encoder)(encoder.config)
+            made = cls(skeleton, defaultdict(lambda: torch.empty(0)))
+        made.load_state_dict({**encoder.state_dict(), **tensors}, assign=True)
+        return made
+
+    def quantized_tensors(self) -> dict[str, Tensor]:
+        """The tensors of all linear layers, by their names in ``state_dict``."""
+        return {
+            f"{name}.{part}": tensor
+            for name, module in self.named_modules()
+            if isinstance(module, Int8Linear)
+            for part, tensor in module.state_dict().items()
+        }
 
     def __init__(self, encoder: Bert, activation_absmax: Absmax):
         super().__init__(encoder.config)

@@ -34,16 +34,18 @@ MIN_ABSMAX = 1e-5
 Absmax = Mapping[int, Tensor]  # id of a linear layer's weight -> [K] absmax of its inputs
 
 
-def activation_absmax(encoder: Encoder, batch: Batch) -> Absmax:
-    """Absmax of every input channel of every linear layer, on a batch: weight id -> [K]."""
+def activation_absmax(encoder: Encoder, batch: Batch) -> tuple[Absmax, Tensor]:
+    """Absmax of every input channel of every linear layer, on a batch: weight id -> [K]; and the
+    last hidden state [T, H].
+    """
     found: dict[int, Tensor] = {}
 
     def linear(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
         found[id(weight)] = x.abs().amax(dim=0)
         return TORCH.linear(x, weight, *rest)
 
-    encoder(batch, [encoder.config.layers], replace(TORCH, linear=linear))
-    return found
+    last = encoder.config.layers
+    return found, encoder(batch, [last], replace(TORCH, linear=linear))[last]
 
 
 def smoothing_factors(peak: Tensor, weight: Tensor) -> Tensor:

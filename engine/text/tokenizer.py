@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from xtremely.engine.foreign import foreign
-from xtremely.engine.text.python_tokenizer import PythonTokenizer
+from xtremely.engine.text.loaded import load
 from xtremely.engine.text.template import Template, shares
 from xtremely.engine.text.texts import checked
 from xtremely.engine.text.vocabulary import (
     check_vocabulary,
-    load_tokenizer,
     lower_case,
     probe,
     type_rows,
@@ -99,31 +98,36 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path, max_length: int, lower: bool = False):
-        loaded = load_tokenizer(folder)
+        loaded = load(folder)
+        facts = loaded.facts
         require(
-            loaded.truncation_side == "right",
-            f"{folder}: its tokenizer cuts long texts on the {loaded.truncation_side} side; legal:"
+            facts.truncation_side == "right",
+            f"{folder}: its tokenizer cuts long texts on the {facts.truncation_side} side; legal:"
             " right ('truncation_side' in tokenizer_config.json, 'direction' in tokenizer.json)",
         )
         if lower:
-            lower_case(folder, loaded)
+            lower_case(folder, loaded.backend if loaded.fast else None)
         self.folder, self.max_length = folder, max_length
-        self._fast = loaded.is_fast
+        self._fast = loaded.fast
         if not self._fast:
             warnings.warn(
-                f"{folder.name}: its tokenizer ({type(loaded).__name__}) has no fast form; texts"
+                f"{folder.name}: its tokenizer ({facts.name}) has no fast form; texts"
                 " are tokenised in Python, more slowly",
                 stacklevel=3,
             )
         with foreign(f"{folder}: no usable tokenizer"):
-            self.vocabulary = len(loaded)
-            self.unknown: int | None = loaded.unk_token_id
-            self.backend = _backend(loaded)
-            self.special_ids = frozenset(loaded.all_special_ids)
-            self.typed = "token_type_ids" in loaded.model_input_names
+            self.vocabulary, self.unknown = facts.size, facts.unknown
+            self.backend = loaded.backend
+            self.special_ids = frozenset(facts.special_ids)
+            self.typed = "token_type_ids" in facts.inputs
             unknown = {self.unknown, unknown_id(self.backend)} - {None}
-            specials = {*loaded.all_special_ids, *unknown}
-            check_vocabulary(folder, self.backend, loaded.pad_token_id, specials)
+            specials = {*facts.special_ids, *unknown}
+            require(
+                facts.ordinary > len(specials - self.special_ids),
+                f"{folder}: the tokenizer's vocabulary is empty but for {facts.ids} special"
+                " tokens; put the model's own tokenizer files there",
+            )
+            check_vocabulary(folder, facts.ids, facts.largest, facts.padding, specials)
             text = probe(folder, self.backend, specials)
             self.single = Template.read(self.backend.encode(text), self.typed)
             self.pair = Template.read(self.backend.encode(text, text), self.typed)
@@ -228,12 +232,3 @@ class Tokenizer:
             _, dropped = self._seen.popitem(last=False)
             self._seen_tokens -= len(dropped)
         return [known[text] for text in texts]
-
-
-def _backend(loaded: Any) -> Any:
-    """The tokenizers library's tokenizer in one of transformers, or what stands in for it."""
-    if not loaded.is_fast:
-        return PythonTokenizer(loaded)
-    loaded.backend_tokenizer.no_padding()
-    loaded.backend_tokenizer.no_truncation()
-    return loaded.backend_tokenizer

@@ -112,8 +112,12 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
 
 
-def lower_case(folder: Path, loaded: Any) -> None:
-    """Make transformers' tokenizer of a folder lower-case texts before its other normalizers.
+def lower_case(folder: Path, backend: Any) -> None:
+    """Make a folder's tokenizer lower-case texts before its other normalizers.
+
+    Args:
+        folder: a Hugging Face model folder.
+        backend: its tokenizer, from the tokenizers library; None if it has no fast form.
 
     Raises:
         InputError: it has no fast form.
@@ -121,13 +125,12 @@ def lower_case(folder: Path, loaded: Any) -> None:
     from tokenizers.normalizers import Lowercase, Sequence
 
     require(
-        loaded.is_fast,
+        backend is not None,
         f"{folder}: do_lower_case is true for a tokenizer without a fast form, which is not"
         " supported; save one beside the model (tokenizer.json)",
     )
-    own = loaded.backend_tokenizer.normalizer
-    every = [Lowercase(), *([] if own is None else [own])]
-    loaded.backend_tokenizer.normalizer = Sequence(every)
+    own = backend.normalizer
+    backend.normalizer = Sequence([Lowercase(), *([] if own is None else [own])])
 
 
 def unknown_id(backend: Any) -> int | None:
@@ -139,32 +142,26 @@ def unknown_id(backend: Any) -> int | None:
 
 
 def check_vocabulary(
-    folder: Path, backend: Any, padding: int | None, specials: Collection[int]
+    folder: Path, ids: int, largest: int, padding: int | None, specials: Collection[int]
 ) -> None:
     """Compare a tokenizer with its folder's config.json, if there is one.
 
     Args:
         folder: a Hugging Face model folder.
-        backend: its tokenizer, from the tokenizers library.
+        ids: number of its tokenizer's ids.
+        largest: the largest of them.
         padding: id of the tokenizer's padding token, if it has one.
         specials: ids of its special tokens.
 
     Raises:
-        InputError: ids exceed the word table, there are hardly any pieces or only special tokens,
-            or the model's padding id is another token of the tokenizer.
+        InputError: ids exceed the word table, there are hardly any pieces, or the model's padding
+            id is another token of the tokenizer.
     """
-    pieces = backend.get_vocab(with_added_tokens=True)
-    ids = set(pieces.values())
-    require(
-        bool(ids - set(specials)),
-        f"{folder}: the tokenizer's vocabulary is empty but for {len(ids)} special tokens; put the"
-        " model's own tokenizer files there",
-    )
     if not (folder / CONFIG).exists():
         return
     facts = about(read_config(folder), folder)
     if facts.vocab_size is not None:
-        _check_rows(folder, ids, facts.vocab_size)
+        _check_rows(folder, ids, largest, facts.vocab_size)
     _check_padding(folder, facts, padding, specials)
 
 
@@ -175,22 +172,22 @@ def type_rows(folder: Path) -> int | None:
     return about(read_config(folder), folder).type_vocab_size
 
 
-def _check_rows(folder: Path, ids: set[int], rows: int) -> None:
+def _check_rows(folder: Path, ids: int, largest: int, rows: int) -> None:
     """Compare a tokenizer's ids with the number of rows of the word table."""
-    count = max(len(ids), max(ids) + 1)
+    count = max(ids, largest + 1)
     require(
         count <= rows,
         f"{folder}: the tokenizer has {count} pieces, the word table only {rows} rows; they belong"
         " to different models",
     )
     require(
-        len(ids) >= LEAST_SHARE * rows,
-        f"{folder}: the tokenizer has only {len(ids)} pieces, the word table {rows} rows; they"
+        ids >= LEAST_SHARE * rows,
+        f"{folder}: the tokenizer has only {ids} pieces, the word table {rows} rows; they"
         " belong to different models, or the vocabulary was cut off",
     )
-    if len(ids) < USUAL_SHARE * rows:
+    if ids < USUAL_SHARE * rows:
         warnings.warn(
-            f"{folder.name}: the tokenizer has {len(ids)} pieces, the word table {rows} rows, most"
+            f"{folder.name}: the tokenizer has {ids} pieces, the word table {rows} rows, most"
             " of them out of reach; check that they belong together",
             stacklevel=6,
         )

@@ -151,7 +151,7 @@ def encode_shards(
     tokenise: Callable = partial(engine.tokens, prompt=about["prompt"])
     texts = (corpus.read(rows[shard])[1] for shard in shards)
     start = time.perf_counter()
-    parts = prepared(tokenise, texts, engine.backend.device)
+    parts = prepared(tokenise, texts)
     for shard, tokens in zip(shards, parts, strict=True):
         values, cost = engine.pooled(
             tokens, layers=[about["layer"]], poolings=[about["pooling"]], progress=progress

@@ -78,7 +78,6 @@ def predict(
     all_inputs = prepared(
         lambda some: method.ask(engine, head, task, some, max_length),
         missing.values(),
-        engine.backend.device,
     )
     start = time.perf_counter()
     for (path, some), inputs in zip(missing.items(), all_inputs, strict=True):

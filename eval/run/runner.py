@@ -208,9 +208,7 @@ def _encode(
     tokenise = partial(engine.tokens, prompt=spaces.prompt, max_length=cell.max_length)
     parts = (texts[rows] for rows in missing.values())
     start = time.perf_counter()
-    for number, tokens in zip(
-        missing, prepared(tokenise, parts, engine.backend.device), strict=True
-    ):
+    for number, tokens in zip(missing, prepared(tokenise, parts), strict=True):
         values, cost = engine.pooled(
             tokens, layers=layers, poolings=poolings, progress=watcher.encoded
         )

@@ -98,7 +98,7 @@ def _compare(encoder: Encoder, int8: bool) -> None:
     batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
     references = {"fp32": encoder}
     if int8:
-        references["int8"] = Int8Bert(encoder, activation_absmax(encoder, batch))
+        references["int8"] = Int8Bert(encoder, activation_absmax(encoder, batch)[0])
     for precision, reference in references.items():
         expected = reference(batch, [last], TORCH)[last]
         found = NativeEncoder(reference)(batch, [last])[last]

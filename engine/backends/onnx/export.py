@@ -108,7 +108,7 @@ def _write_tokenizer(folder: Path, out: Path, longest: int) -> None:
     """Write the model's tokenizer, which cuts and lower-cases texts as the model's files say."""
     tokenizer, own = load_tokenizer(folder), conventions(folder, folder.name)
     if reading(folder).do_lower_case:
-        lower_case(folder, tokenizer)
+        lower_case(folder, getattr(tokenizer, "backend_tokenizer", None))
     tokenizer.model_max_length = min(own.max_length or longest, longest)
     tokenizer.save_pretrained(str(out))
 
@@ -151,7 +151,7 @@ def attempts(
     plain = build(
         encoder,
         product,
-        activation_absmax(encoder, expected.batch) if precision == "int8" else None,
+        activation_absmax(encoder, expected.batch)[0] if precision == "int8" else None,
     )
     for step, model in (("no", plain), ("yes", fused(plain, encoder.config))):
         if precision == "fp16":

@@ -18,7 +18,7 @@ from xtremely.engine.hub.conventions import reading
 from xtremely.engine.models.stack import pool_states
 from xtremely.engine.quantization.calibration_texts import SAMPLE, sample
 from xtremely.engine.text.batch import Batch, collate
-from xtremely.engine.text.tokenizer import Tokens
+from xtremely.engine.text.tokenizer import Tokenizer, Tokens
 from xtremely.kernels import packing
 from xtremely.kernels.guard import require
 from xtremely.kernels.pooling import normalise, pool_ref
@@ -65,7 +65,7 @@ class ReferenceOutputs:
     def of(cls, reference: Packed, product: Product, folder: Path) -> ReferenceOutputs:
         """The trial that every export of the model has to pass."""
         lower = bool(reading(folder).do_lower_case)
-        return cls(reference, product, sample(folder, reference.max_length, lower))
+        return cls(reference, product, sample(Tokenizer(folder, reference.max_length, lower)))
 
     def agreement(self, path: Path, inputs: dict[str, np.ndarray] | None = None) -> Agreement:
         """Run a file in onnxruntime on the CPU and compare its outputs with torch's.

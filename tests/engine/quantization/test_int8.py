@@ -1,10 +1,14 @@
 """int8 in plain torch: what rounding costs, layer by layer and whole."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
+from xtremely.engine.backends import packed
 from xtremely.engine.backends.select import open_backend
 from xtremely.engine.quantization.int8 import Int8Linear, Rows, widened
 from xtremely.engine.quantization.smoothquant import quantize_in_pairs
@@ -118,3 +122,36 @@ def test_what_does_not_run(make_tiny, monkeypatch, changes, complaint):
     device = torch.device(changes.get("device", "cpu"))
     with pytest.raises(InputError, match=complaint):
         open_backend(make_tiny(changes.get("family", "bert")), "torch", device, "int8")
+
+
+def test_weights_from_the_cache_are_the_same_to_the_bit(
+    tiny_bert, sentences, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "cache"))
+    first = Engine.load(str(tiny_bert), backend="torch", precision="int8")
+    monkeypatch.setattr(packed, "sample", None)  # nothing is calibrated again
+    second = Engine.load(str(tiny_bert), backend="torch", precision="int8")
+    states = [one.backend.encoder.state_dict() for one in (first, second)]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+    np.testing.assert_array_equal(first.embed(sentences), second.embed(sentences))
+
+
+def test_other_weights_are_quantized_anew(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "cache"))
+    other = shutil.copytree(tiny_bert, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    name = "encoder.layer.0.output.dense.weight"
+    save_file({**tensors, name: 2 * tensors[name]}, other / "model.safetensors")
+    found = [open_backend(one, "torch", CPU, "int8").encoder for one in (tiny_bert, other)]
+    scales = [one.layers[0].down.scale for one in found]
+    torch.testing.assert_close(2 * scales[0], scales[1])
+
+
+def test_weights_that_lose_too_much_are_not_kept(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packed, "MAX_QUANTIZATION_ERROR", 1e-9)
+    for _ in range(2):
+        with pytest.raises(InputError, match="in int8 its states differ by"):
+            open_backend(tiny_bert, "torch", CPU, "int8")

@@ -42,7 +42,7 @@ def test_peaks_are_those_of_the_layers_inputs(make_tiny, sentences):
     encoder = open_backend(folder, "torch", CPU, "fp32").encoder
     tokens = Tokenizer(folder, 64)(sentences, 64)
     batch = collate(tokens, np.arange(len(tokens)))
-    found = activation_absmax(encoder, batch)
+    found, _ = activation_absmax(encoder, batch)
     states = encoder(batch, [0, 1], TORCH)
     for number in (0, 1):
         weight = encoder.layers[number].qkv.weight
@@ -101,7 +101,7 @@ def test_an_exported_file_has_balanced_weights(make_tiny, tmp_path, monkeypatch)
     with_it = export(folder, reference, product, "int8", tmp_path / "balanced")
     found = constants(tmp_path / "balanced" / FILE)
     batch = ReferenceOutputs.of(reference, product, folder).batch
-    seen = activation_absmax(reference.encoder, batch)
+    seen, _ = activation_absmax(reference.encoder, batch)
     balanced = [name for name in found if name.endswith("_balance")]
     assert len(balanced) == 2 * len(reference.encoder.layers)
     for name, parameter in reference.encoder.named_parameters():
