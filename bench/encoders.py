@@ -5,17 +5,20 @@
 
 Every contender has a process of its own, which waits while another runs. The two workloads are
 unsorted sentences of many languages, and passages. Token counts include special tokens and prompt,
-but no padding. The limit is a measured fp32 matrix product of the model's own shape. The command
-prints one table per workload, writes all measurements to ``bench/results``, and ends with one line
-of JSON.
+but no padding. The limit is a measured fp32 matrix product of the model's own shape. Every speed is
+printed as soon as it is measured. After ``--minutes`` no further round begins. At the end, the
+command prints one table per workload, writes all measurements to ``bench/results``, and prints one
+line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +39,7 @@ from xtremely.bench.contenders import (
     names,
     spawn,
 )
-from xtremely.bench.harness import Contender, Spread, measure, row_json
+from xtremely.bench.harness import MIN_ROUNDS, Contender, Row, Spread, measure, row_json
 from xtremely.bench.pictures import encoder_speeds, named
 from xtremely.bench.workloads import Workload
 from xtremely.engine.config_json import read_json
@@ -46,8 +49,9 @@ from xtremely.engine.runtime import Engine
 from xtremely.kernels.guard import require
 
 RESULTS = Path(__file__).parent / "results"
-BUDGETS = {"cpu": (512, 1024, 2048, 8192), "cuda": (8192, 16384, 32768)}
-TUNING_ROUNDS = 5
+# One of these was fastest, or within 4 % of it, for every contender that was measured.
+BUDGETS = {"cpu": (512, 1024, 8192), "cuda": (8192, 16384, 32768)}
+TUNING_ROUNDS = 2
 
 
 def flop_per_token(config: EncoderConfig, lengths: np.ndarray) -> float:
@@ -84,6 +88,7 @@ def compare(
     count: workloads.CountTokens,
     rounds: int,
     makers: dict[str, SubprocessContender],
+    until: float = math.inf,
 ) -> dict:
     """Measure all contenders on a workload; returns a result without the machine's description.
 
@@ -93,6 +98,7 @@ def compare(
         count: counts the tokens of texts.
         rounds: number of timed runs of each contender.
         makers: name -> contender; the first is the reference.
+        until: see ``measure``.
     """
     device = engine.backend.device
     budgets = BUDGETS[device.type]
@@ -103,6 +109,7 @@ def compare(
         else:
             contender, tuned[name] = choose(make, budgets, workload.tuning)
             contenders.append(contender)
+            print(f"{workload.name}: {name}: {tuned[name]['budget']} tokens", file=sys.stderr)
 
     config = encoder_config(read_json(engine.folder / "config.json"), engine.folder)
     lengths = count(workload.texts)
@@ -115,7 +122,18 @@ def compare(
         print(f"{workload.name}: round {number + 1} of {rounds}", file=sys.stderr)
         rates.append(machine.gemm_rate(*shape, device))
 
-    rows = measure(contenders, workload.texts, rounds=rounds, each_round=each_round)
+    def each_run(row: Row) -> None:
+        speed = row.per_second(tokens).median
+        print(f"{workload.name}: {row.name}: {speed:.0f} tokens/s", file=sys.stderr, flush=True)
+
+    rows = measure(
+        contenders,
+        workload.texts,
+        rounds=rounds,
+        each_round=each_round,
+        each_run=each_run,
+        until=until,
+    )
     limit = Spread.of(rates)
     by_name = {row.name: row for row in rows}
     ours, baseline = by_name[OURS], by_name[BASELINE]
@@ -225,13 +243,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data-root", type=Path, help="default: the packaged mini suite")
     parser.add_argument("--model", default="e5-small-4bit", help="a name, folder or hub name")
-    parser.add_argument("--rounds", type=int, default=5, help="times each contender runs")
-    parser.add_argument("--sentences", type=int, default=1000, help="texts of workload short")
+    parser.add_argument("--rounds", type=int, default=5, help="most times each contender runs")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=9.0,
+        help=f"no round begins later, except for the first {MIN_ROUNDS} of a workload",
+    )
+    parser.add_argument("--sentences", type=int, default=400, help="texts of workload short")
     parser.add_argument("--passages", type=int, default=16, help="texts of workload long")
     parser.add_argument("--only", choices=("short", "long"), help="one workload instead of both")
     parser.add_argument("--contenders", help="names, separated by commas; all by default")
     parser.add_argument("--external-python", metavar="PYTHON", help="for peers of older libraries")
     given = parser.parse_args(arguments)
+    start = time.perf_counter()
 
     engine = Engine.load(given.model, backend="torch")
     prompt = engine.conventions.default_prompt
@@ -259,12 +284,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             unknown = sorted(set(asked) - set(wanted))
             require(not unknown, f"no contender {', '.join(unknown)}; legal: {', '.join(wanted)}")
             wanted = [name for name in wanted if name in (EAGER, BASELINE, OURS, *asked)]
-        for workload in chosen:
+        for number, workload in enumerate(chosen, start=1):
+            share = number / len(chosen)  # of the time, until this workload's end
             found = {
                 name: spawn(given.model, name, Path(scratch), given.external_python, prompt)
                 for name in wanted
             }
-            results.append(compare(engine, workload, count, given.rounds, found))
+            until = start + 60 * given.minutes * share
+            results.append(compare(engine, workload, count, given.rounds, found, until))
             Console(width=140).print(table(results[-1]))
             for one in found.values():
                 one.close()

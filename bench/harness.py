@@ -8,6 +8,7 @@ compares two runs under the same load.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -21,6 +22,7 @@ from xtremely.bench.machine import busy_seconds
 from xtremely.kernels.guard import require
 
 MIN_MEAN_COSINE = 0.99
+MIN_ROUNDS = 3  # that are run even after the time is up
 
 Embed = Callable[[list[str]], np.ndarray]
 
@@ -102,6 +104,8 @@ def measure(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
     each_round: Callable[[int], None] = lambda number: None,
+    each_run: Callable[[Row], None] = lambda row: None,
+    until: float = math.inf,
 ) -> list[Row]:
     """Warm up, check and time contenders.
 
@@ -111,6 +115,8 @@ def measure(
         rounds: number of timed runs of each.
         clock: returns the time in seconds.
         each_round: called before each round with its number from 0, not timed.
+        each_run: called after each run with its contender's row so far.
+        until: the time after which no round begins, by ``clock``; ``MIN_ROUNDS`` run anyway.
 
     Returns:
         One row per contender, in their order.
@@ -119,6 +125,8 @@ def measure(
     rows = _gate(contenders, texts)
     timed = [pair for pair in zip(contenders, rows, strict=True) if not pair[1].withheld]
     for number in range(rounds):
+        if number >= MIN_ROUNDS and clock() >= until:
+            break
         each_round(number)
         first = number % len(timed)
         for contender, row in timed[first:] + timed[:first]:
@@ -128,6 +136,7 @@ def measure(
             elapsed, own = clock() - start, contender.processor() - own
             row.seconds.append(elapsed)
             row.others.append(others_share(busy, busy_seconds(), own, elapsed))
+            each_run(row)
     return rows
 
 

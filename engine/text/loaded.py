@@ -76,7 +76,7 @@ def load(folder: Path) -> Loaded:
         return _decoded(folder, kept)
     loaded = load_tokenizer(folder)
     with foreign(f"{folder}: no usable tokenizer"):
-        backend = loaded.backend_tokenizer if loaded.is_fast else PythonTokenizer(loaded)
+        backend: Any = loaded.backend_tokenizer if loaded.is_fast else PythonTokenizer(loaded)
         ids = {*backend.get_vocab(with_added_tokens=True).values()}
         facts = Facts(
             type(loaded).__name__,

@@ -120,7 +120,8 @@ class Tokenizer:
             self.backend = loaded.backend
             self.special_ids = frozenset(facts.special_ids)
             self.typed = "token_type_ids" in facts.inputs
-            unknown = {self.unknown, unknown_id(self.backend)} - {None}
+            either = (self.unknown, unknown_id(self.backend))
+            unknown = {one for one in either if one is not None}
             specials = {*facts.special_ids, *unknown}
             require(
                 facts.ordinary > len(specials - self.special_ids),

@@ -64,7 +64,7 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
             )
     every = [cell for grid in grids for cell in grid.cells]
     _require_one_precision(
-        [found for cell in every if (found := by_declaration.get(_key(cell.declaration)))]
+        [by_declaration[key] for cell in every if (key := _key(cell.declaration)) in by_declaration]
     )
     failures = names_of_failed(
         [

@@ -348,3 +348,19 @@ def test_memory_that_is_added_is_the_peak_since_then_not_what_is_left():
 
 def test_slug_is_fit_for_a_file_name():
     assert slug("Intel(R) Xeon(R) @ 2.0GHz") == "intel-r-xeon-r-2-0ghz"
+
+
+@pytest.mark.parametrize(("until", "rounds"), [(0.0, 3), (50.0, 4), (51.0, 5), (1e9, 6)])
+def test_no_round_begins_when_the_time_is_up(until, rounds):
+    """Ten seconds for the first runs, then ten a round; three rounds there always are."""
+    clock, seen = Clock(), []
+    rows = measure(
+        [contender(name, clock, [10 if name == "a" else 0, *[5] * 6]) for name in "ab"],
+        TEXTS,
+        rounds=6,
+        clock=clock,
+        each_run=lambda row: seen.append((row.name, len(row.seconds))),
+        until=until,
+    )
+    assert [len(row.seconds) for row in rows] == [rounds] * 2
+    assert len(seen) == 2 * rounds and seen[:3] == [("a", 1), ("b", 1), ("b", 2)]
