@@ -135,6 +135,12 @@ class Tokenizer:
             f"{folder}: its tokenizer does more to a text than put special tokens around it"
             " ('post_processor' in tokenizer.json), which does not run here",
         )
+        if not self.single.specials:
+            warnings.warn(
+                f"{folder.name}: its tokenizer puts no special tokens around a text; check that the"
+                " model was trained without them",
+                stacklevel=3,
+            )
         rows = type_rows(folder)
         self.takes_pairs = not rows or max(self.pair.text_types) < rows
         require(
