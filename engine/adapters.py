@@ -59,7 +59,7 @@ class SentenceEncoder:
         self.device, folder = engine.backend.device, engine.folder
         kinds = [module["kind"] for module in modules(folder)]
         require(
-            kinds != ["Transformer"],
+            kinds != ["Transformer"] or not declared(folder).embeds,
             f"{folder / MODULES}: holds a Transformer alone, which makes no sentence embeddings;"
             " legal: a Pooling after it",
         )

@@ -39,7 +39,9 @@ class About:
         model_type: Hugging Face's name of the architecture; empty if it is missing.
         architectures: classes from which the checkpoint was saved.
         id2label: number of an output -> its label.
-        label2id: the inverse of ``id2label``; transformers writes both.
+        label2id: the inverse of ``id2label``; transformers writes both, unless there are two labels
+            without names.
+        num_labels: number of labels where there is no ``id2label``.
         vocab_size: rows of the word embedding table.
         max_position_embeddings: rows of the position table.
         pad_token_id: id of the padding token.
@@ -52,6 +54,7 @@ class About:
     architectures: tuple[str, ...] | None = None
     id2label: dict[str, str | int] | None = None
     label2id: dict[str, object] | None = None
+    num_labels: Count | None = None
     vocab_size: Count | None = None
     max_position_embeddings: int | None = None
     pad_token_id: int | None = None

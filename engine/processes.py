@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -16,7 +17,7 @@ from xtremely.engine.backends.select import named
 from xtremely.engine.hub.conventions import OWN, Conventions
 from xtremely.engine.runtime import Engine, Progress, usable_device
 from xtremely.engine.transfer import Finish
-from xtremely.kernels.guard import require
+from xtremely.kernels.guard import InputError, require
 
 LARGEST_CHUNK = 5000  # most texts that a process gets at a time, unless the caller says otherwise
 
@@ -116,12 +117,21 @@ class Processes:
             texts: N strings.
             request: what to compute.
             chunk_size: texts that a process gets at a time; by default a tenth of its share.
+
+        Raises:
+            InputError: a process ended before its work was done, now or in an earlier call.
         """
         share = -(-len(texts) // (10 * self.count))
         size = max(1, min(share, LARGEST_CHUNK)) if chunk_size is None else chunk_size
         require(size >= 1, f"chunk_size is {size}; legal: 1 or more")
         chunks = [texts[start : start + size] for start in range(0, len(texts), size)]
-        yield from self._pool.map(_compute, chunks, [request] * len(chunks))
+        try:
+            yield from self._pool.map(_compute, chunks, [request] * len(chunks))
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"one of {self.count} processes ended before its work was done; the system may have"
+                " killed it for its memory. Start a new pool, of fewer devices if memory is short"
+            ) from error
 
     def close(self) -> None:
         """End the processes."""

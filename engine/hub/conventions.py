@@ -6,6 +6,7 @@ tables below for models that only publish their prompts in a model card.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +14,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from xtremely.engine.config_json import CONFIG, MAX_BYTES, Count
-from xtremely.engine.hub.stack import Modules, read_modules
+from xtremely.engine.hub.stack import MODULES, Modules, read_modules
 from xtremely.engine.text.vocabulary import tokenizer_file
 from xtremely.files import documents
 from xtremely.kernels.guard import InputError, require, unknown
 
 DECLARED = "config_sentence_transformers.json"
+Settings = dict[str, Any] | None
 OWN = "model"  # the pooling's name where a vector comes from all of a model's own modules
 # Names of sentence-transformers' file on length and case; the first that holds anything is used.
 KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -98,12 +100,19 @@ class Declared:
         default_prompt_name: the prompt that is used if the caller names none.
         similarity_fn_name: the similarity function of vectors.
         truncate_dim: dimensions that are kept of every vector.
+        model_type: sentence-transformers' class of models, such as ``CrossEncoder``.
     """
 
     prompts: dict[str, str | None] | None = None
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
     truncate_dim: Count | None = None
+    model_type: str | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the folder was saved as a model that makes sentence embeddings."""
+        return self.model_type in (None, "SentenceTransformer")
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,18 @@ class SentenceLimits:
     Attributes:
         max_seq_length: tokens after which a text is cut.
         do_lower_case: whether texts are lower-cased first.
-        processing_kwargs: settings of the tokenizer; not supported, like the fields after it.
+        model_args: settings of transformers' model; ``SETTINGS`` has the legal ones of this field
+            and of the five after it.
+        model_kwargs: its newer name.
+        tokenizer_args: settings of its tokenizer.
+        processor_kwargs: their newer name.
+        config_args: changes of config.json.
+        config_kwargs: their newer name.
+        transformer_task: the kind of model; ``STATED`` has the legal values of this field and of
+            those after it.
+        modality_config: which output of the model is used.
+        module_output_name: what that output is.
+        processing_kwargs: settings of a call of the tokenizer.
         tokenizer_name_or_path: a tokenizer elsewhere.
         query_length: a limit for queries.
         document_length: a limit for documents.
@@ -122,6 +142,15 @@ class SentenceLimits:
 
     max_seq_length: Annotated[int, Field(ge=1)] | None = None
     do_lower_case: bool | None = None
+    model_args: Settings = None
+    model_kwargs: Settings = None
+    tokenizer_args: Settings = None
+    processor_kwargs: Settings = None
+    config_args: Settings = None
+    config_kwargs: Settings = None
+    transformer_task: Any = None
+    modality_config: Any = None
+    module_output_name: Any = None
     processing_kwargs: Any = None
     tokenizer_name_or_path: Any = None
     query_length: Any = None
@@ -129,33 +158,71 @@ class SentenceLimits:
     query_expansion: Any = None
 
 
-_UNSUPPORTED = (
-    *("processing_kwargs", "tokenizer_name_or_path"),
-    *("query_length", "document_length", "query_expansion"),
+# Fields of settings -> those that are legal, as they change no result beyond rounding.
+_OF_MODEL = (
+    *("attn_implementation", "dtype", "torch_dtype", "device_map", "low_cpu_mem_usage"),
+    *("add_pooling_layer", "use_safetensors", "trust_remote_code"),
 )
+_OF_TOKENIZER = ("use_fast", "padding_side", "trust_remote_code")
+_OF_CONFIG = ("use_cache", "trust_remote_code")
+SETTINGS = {
+    "model_args": _OF_MODEL,
+    "model_kwargs": _OF_MODEL,
+    "tokenizer_args": _OF_TOKENIZER,
+    "processor_kwargs": _OF_TOKENIZER,
+    "config_args": _OF_CONFIG,
+    "config_kwargs": _OF_CONFIG,
+}
+# Other fields -> their one legal value, which is that of an absent field, too.
+STATED = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+    **dict.fromkeys(
+        ("processing_kwargs", "tokenizer_name_or_path", "query_length", "document_length")
+    ),
+    "query_expansion": None,
+}
 
 
 def declared(folder: Path) -> Declared:
-    """The folder's config_sentence_transformers.json; defaults if there is none."""
-    return _optional(folder / DECLARED, Declared)
+    """The folder's config_sentence_transformers.json; defaults if there is none.
+
+    As in sentence-transformers, nothing but the class is used of a model of another class.
+    """
+    found: Declared = _optional(folder / DECLARED, Declared)
+    return found if found.embeds else Declared(model_type=found.model_type)
 
 
 def reading(folder: Path) -> SentenceLimits:
-    """The folder's file on length and case (``READINGS``); defaults if there is none.
+    """The folder's file on length and case (``READINGS``); defaults if there is none, or if it is
+    that of a model of another class.
 
     Raises:
         InputError: it declares a way to read texts that is not supported.
     """
+    if not declared(folder).embeds:
+        return SentenceLimits()
     paths = [folder / name for name in READINGS]
     there = [path for path in paths if path.exists()]
     filled = (one for one in there if documents.read_json(one, dict[str, Any], MAX_BYTES))
     path = next(filled, paths[0])
     limits: SentenceLimits = _optional(path, SentenceLimits)
-    for name in _UNSUPPORTED:
+    for name, only in STATED.items():
         value = getattr(limits, name)
+        if isinstance(value, dict) and isinstance(only, dict):  # not for texts: other entries
+            value = {key: one for key, one in value.items() if key in only}
         require(
-            not value,
-            f"{path}: {name!r} is {value!r}, which is not supported; legal: leave it out",
+            not value or value == only,
+            f"{path}: {name!r} is {value!r}, which is not supported; legal:"
+            f" {only or 'leave it out'}",
+        )
+    for name, legal in SETTINGS.items():
+        odd = sorted(key for key in getattr(limits, name) or {} if key not in legal)
+        require(
+            not odd,
+            f"{path}: {name!r} sets {', '.join(odd)}, which is not supported; legal:"
+            f" {', '.join(legal)}. Save the model with such a setting in its own files",
         )
     return limits
 
@@ -167,6 +234,15 @@ def conventions(folder: Path, name: str) -> Conventions:
         InputError: a file declares something that is not supported.
     """
     settings = declared(folder)
+    if not (folder / MODULES).exists():
+        files = (*READINGS, DECLARED, "*_Pooling")
+        there = sorted(path.name for pattern in files for path in folder.glob(pattern))
+        if there:
+            warnings.warn(
+                f"{folder.name}: has {', '.join(there)}, but no {MODULES}, without which"
+                " sentence-transformers does not read them; they are followed here",
+                stacklevel=3,
+            )
     prompts = {key: text or "" for key, text in (settings.prompts or {}).items()}
     default = settings.default_prompt_name
     if default is not None and default not in ("query", "document", *prompts):
@@ -180,7 +256,7 @@ def conventions(folder: Path, name: str) -> Conventions:
     form = PUBLISHED_FORMS.get(known, "")
     limit = reading(folder).max_seq_length or tokenizer_file(folder).model_max_length
     limit = None if limit is None else int(limit)
-    own = read_modules(folder, settings.truncate_dim)
+    own = read_modules(folder, settings.truncate_dim) if settings.embeds else Modules()
     pooling = own.pooling[0] if own.plain else OWN
     return Conventions(pooling, prompts, default_prompt, limit, own, form)
 

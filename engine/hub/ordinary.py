@@ -1,9 +1,10 @@
-"""Makes ordinary model folders of others, in the cache: pickled weights, and an older layout.
+"""Makes ordinary model folders of others, in the cache: pickled weights, older layouts, adapters.
 
 An ordinary folder has config.json, the tokenizer and safetensors directly in it. Old versions of
 sentence-transformers put them into a subfolder. Pickled weights are read by torch with
-``weights_only``, which runs no code, and only if the user allows it. The folder in the cache is
-named by a digest of all files that it was made from, and sealed.
+``weights_only``, which runs no code, and only if the user allows it. Adapters are merged into their
+base model (see ``merging``). The folder in the cache is named by a digest of all files that it was
+made from, and sealed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xtremely.engine.config_json import CONFIG, MAX_BYTES
+from xtremely.engine.config_json import ADAPTER, CONFIG, MAX_BYTES
 from xtremely.engine.foreign import foreign
+from xtremely.engine.hub.merging import ADAPTER_PICKLE, ADAPTER_WEIGHTS, adapter_tensors, merge
 from xtremely.engine.hub.stack import MODULES, modules
 from xtremely.engine.models.tensor_files import INDEX, SINGLE, weight_map
 from xtremely.files import documents
@@ -39,22 +41,23 @@ TRANSFORMER = "sentence_transformers.models.Transformer"
 ALLOW = "--allow-pickle (in Python allow_pickle=True)"
 
 
-def ordinary(folder: Path, allow_pickle: bool, cache: Path) -> Path:
+def ordinary(folder: Path, allow_pickle: bool, cache: Path, base: Path | None = None) -> Path:
     """The folder itself if it is an ordinary one, else an ordinary folder made from it.
 
     Args:
         folder: a model's folder.
         allow_pickle: whether pickled weights may be read.
         cache: the folder of converted models.
+        base: the ordinary folder of the base model, if the folder holds an adapter.
 
     Raises:
         InputError: weights are pickled and that is not allowed, a pickle holds anything but
-            tensors, or the cache cannot be written.
+            tensors, an adapter cannot be merged, or the cache cannot be written.
     """
-    encoder = _encoder_folder(folder)
+    encoder = encoder_folder(folder)
     parts = [encoder, *(folder / one["path"] for one in modules(folder) if one["path"])]
     pickles = {part: found for part in dict.fromkeys(parts) if (found := _pickles(part))}
-    if encoder == folder and not pickles:
+    if encoder == folder and not pickles and base is None:
         return folder
     for found in pickles.values():
         require(
@@ -66,6 +69,8 @@ def ordinary(folder: Path, allow_pickle: bool, cache: Path) -> Path:
         {*_files(folder, encoder), *(one for each in pickles.values() for one in each)}
     )
     content = [f"{path.relative_to(folder)}\0{file_digest(path)}" for path in sources]
+    if base is not None:
+        content += [f"base\0{p.name}\0{file_digest(p)}" for p in sorted(_files(base, base))]
     digest = hashlib.sha256("\n".join(content).encode("utf-8", "surrogateescape")).hexdigest()
     made = cache / digest[:32]
     try:
@@ -76,7 +81,7 @@ def ordinary(folder: Path, allow_pickle: bool, cache: Path) -> Path:
                 return made
             warnings.warn(f"{made}: {reason}; the model is converted again", stacklevel=3)
             remove_whole(made)
-        _make(_Plan(folder, encoder, pickles), made)
+        _make(_Plan(folder, encoder, pickles, base), made)
     except OSError as error:
         raise InputError(
             f"cannot write the converted model to {cache} ({error.strerror}); set XTREMELY_CACHE to"
@@ -86,33 +91,40 @@ def ordinary(folder: Path, allow_pickle: bool, cache: Path) -> Path:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a model's folder has safetensors for its encoder."""
-    encoder = _encoder_folder(folder)
-    return any((encoder / name).exists() for name in (SINGLE, INDEX))
+    """Whether a model's folder has safetensors for its encoder, or for its adapter."""
+    encoder = encoder_folder(folder)
+    names = [ADAPTER_WEIGHTS] if (encoder / ADAPTER).exists() else [SINGLE, INDEX]
+    return any((encoder / name).exists() for name in names)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What to convert: a model's folder, that of its encoder, and folder -> pickles in it."""
+    """What to convert: a model's folder, that of its encoder, folder -> pickles in it, and the base
+    model of its adapter.
+    """
 
     folder: Path
     encoder: Path
     pickles: dict[Path, list[Path]]
+    base: Path | None
 
 
-def _encoder_folder(folder: Path) -> Path:
-    """The folder with the encoder's config.json: the model's own, or that of its first module."""
-    if (folder / CONFIG).exists():
-        return folder
+def encoder_folder(folder: Path) -> Path:
+    """The folder with the encoder's config.json or its adapter: the model's own, or that of its
+    first module.
+    """
     listed = [folder / one["path"] for one in modules(folder)[:1]]
-    for inner in listed or sorted(folder.glob("0_*")):
-        if (inner / CONFIG).exists():
+    for inner in (folder, *(listed or sorted(folder.glob("0_*")))):
+        if (inner / CONFIG).exists() or (inner / ADAPTER).exists():
             return inner
     return folder
 
 
 def _pickles(folder: Path) -> list[Path]:
     """The files of pickled weights in a folder without safetensors."""
+    if (folder / ADAPTER).exists():
+        there = (folder / ADAPTER_PICKLE).exists() and not (folder / ADAPTER_WEIGHTS).exists()
+        return [folder / ADAPTER_PICKLE] if there else []
     if any((folder / name).exists() for name in (SINGLE, INDEX)):
         return []
     index = folder / PICKLED_INDEX
@@ -145,12 +157,20 @@ def _make(plan: _Plan, made: Path) -> None:
     building.mkdir()
     try:
         for path in _files(plan.folder, plan.encoder):
-            _place(plan, path.parent, building).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, _place(plan, path.parent, building) / path.name)
+            replaced = path.suffix == ".safetensors" or path.name in (ADAPTER, INDEX)
+            if plan.base is None or path.parent != plan.encoder or not replaced:
+                _place(plan, path.parent, building).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, _place(plan, path.parent, building) / path.name)
         for part, files in plan.pickles.items():
-            to = _place(plan, part, building)
-            to.mkdir(parents=True, exist_ok=True)
-            save_file(_tensors(files), to / SINGLE, metadata={"format": "pt"})
+            if plan.base is None or part != plan.encoder:
+                to = _place(plan, part, building)
+                to.mkdir(parents=True, exist_ok=True)
+                save_file(_tensors(files), to / SINGLE, metadata={"format": "pt"})
+        if plan.base is not None:
+            pickles = plan.pickles.get(plan.encoder)
+            stored = plan.encoder / ADAPTER_WEIGHTS
+            tensors = _tensors(pickles) if pickles else adapter_tensors(stored)
+            merge(plan.encoder, tensors, plan.base, building)
         _point_to_root(building, plan)
         seal_folder(building, made.name)
         try:

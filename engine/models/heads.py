@@ -153,10 +153,15 @@ def _check_kind(facts: About, folder: Path, kind: str) -> None:
 
 
 def _labels(facts: About, folder: Path, wanted: Collection[str] | None) -> tuple[str, ...]:
-    """The labels of the outputs in order, spelled as in ``wanted`` if that is given."""
+    """The labels of the outputs in order, spelled as in ``wanted`` if that is given.
+
+    Without ``id2label``, transformers takes as many outputs as ``num_labels`` says, or two.
+    """
     try:
-        numbered = {int(number): str(name) for number, name in (facts.id2label or {}).items()}
-        names = [numbered[number] for number in range(len(facts.id2label or {}))]
+        unnamed = {str(n): f"LABEL_{n}" for n in range(facts.num_labels or 2)}
+        stated = facts.id2label or unnamed
+        numbered = {int(number): str(name) for number, name in stated.items()}
+        names = [numbered[number] for number in range(len(stated))]
     except (ValueError, KeyError) as error:
         raise InputError(
             f'{folder}: id2label in config.json is no numbered list; legal: names under "0",'
@@ -169,14 +174,13 @@ def _labels(facts: About, folder: Path, wanted: Collection[str] | None) -> tuple
         f"{folder}: id2label and label2id in config.json disagree on {', '.join(torn)}; correct the"
         " one by which the head was not trained",
     )
-    if wanted is None and names:
+    if wanted is None:
         return tuple(names)
-    wanted = wanted or ()
-    if not names or all(map(_UNNAMED.fullmatch, names)):
+    if all(map(_UNNAMED.fullmatch, names)):
         raise InputError(
             f"{folder}: config.json does not say what the head's outputs mean"
-            f" ({', '.join(names) or 'no id2label'}); add an id2label, in the order in which it was"
-            f" trained, with the labels {', '.join(wanted)}"
+            f" ({', '.join(names)}); add an id2label, in the order in which it was trained, with"
+            f" the labels {', '.join(wanted)}"
         )
     spelled = {label.casefold(): label for label in wanted}
     if sorted(name.casefold() for name in names) != sorted(spelled):

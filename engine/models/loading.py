@@ -7,7 +7,7 @@ configuration describes. Here a missing weight is an error, and the size is comp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from xtremely.engine.foreign import foreign
 from xtremely.engine.models.config import NotPacked
 from xtremely.engine.models.families import encoder_config, find
 from xtremely.engine.models.tensor_files import BUFFER, TensorFiles, require_readable, require_sound
-from xtremely.kernels.guard import InputError, require
+from xtremely.kernels.guard import require
 
 # Names of tensors that belong to an encoder, not to a head on top of it.
 INSIDE = re.compile(r"(^|\.)(encoder|embeddings|layers?|blocks?|h)\.(?!position_ids)")
@@ -60,6 +60,25 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
         InputError: it cannot be loaded, lacks weights, has encoder weights that are not used, or
             has invalid weights (see ``tensor_files.require_sound``).
     """
+    model, missing = load_reported(auto, folder, dtype, configuration(folder))
+    lacking = sorted(name for name in missing if POOLER not in name)
+    require(not lacking, f"{folder}: the checkpoint lacks {', '.join(lacking[:5])}")
+    return model
+
+
+def load_reported(
+    auto: Any, folder: Path, dtype: torch.dtype, config: Any, given: Collection[str] = ()
+) -> tuple[Any, list[str]]:
+    """``load`` with a configuration; also the names of random parameters, which are not refused.
+
+    Args:
+        auto: see ``load``, like the next two.
+        folder: the folder with the weights.
+        dtype: dtype of the parameters.
+        config: transformers' configuration of the model.
+        given: names of parameters that the caller is going to fill in, which may be missing or of
+            another shape.
+    """
     files = TensorFiles(folder)
     for name, stored in files.stored.items():
         if not BUFFER.search(name):
@@ -70,9 +89,8 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
         " transformers no longer has; such a model of the BERT family can be evaluated, not"
         " trained, and no other one runs",
     )
-    config = configuration(folder)
     trouble = f"{folder}: model type {config.model_type!r} cannot be loaded as a text encoder"
-    empty = described_model(auto, folder)
+    empty = described_model(auto, folder, config)
     with foreign(trouble):
         described = sum(one.numel() for one in empty.parameters())
     require(
@@ -89,29 +107,31 @@ def load(auto: Any, folder: Path, dtype: torch.dtype) -> Any:
     with foreign(trouble), quiet():
         model, report = auto.from_pretrained(
             str(folder),
+            config=config,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             dtype=dtype,
             trust_remote_code=False,
         )
-    lacking = [name for name in report["missing_keys"] if POOLER not in name]
+    missing = [name for name in report["missing_keys"] if name not in given]
     left_out = DECODER if config.model_type in ENCODER_STACKS else ()
     unused = [
         name
         for name in report["unexpected_keys"]
         if INSIDE.search(name) and not name.startswith(left_out)
     ]
-    for fault, names in (("lacks", lacking), ("has, and the encoder does not use,", unused)):
-        require(not names, f"{folder}: the checkpoint {fault} {', '.join(sorted(names)[:5])}")
+    named = ", ".join(sorted(unused)[:5])
+    require(not unused, f"{folder}: the checkpoint has, and the encoder does not use, {named}")
     for name, got, expected in report["mismatched_keys"]:
-        raise InputError(
+        require(
+            name in given,
             f"{folder}: the checkpoint's {name} is {tuple(got)}, config.json says"
-            f" {tuple(expected)}; they belong to different models"
+            f" {tuple(expected)}; they belong to different models",
         )
     for name, parameter in model.named_parameters():
         _require_sound(name, parameter.detach(), files, dtype)
-    return model
+    return model, missing
 
 
 def encoder_class(kind: str) -> Any:
@@ -122,13 +142,12 @@ def encoder_class(kind: str) -> Any:
     return transformers.AutoModelForTextEncoding if stack else transformers.AutoModel
 
 
-def described_model(auto: Any, folder: Path) -> Any:
-    """The model that a folder's config.json describes, without weights.
+def described_model(auto: Any, folder: Path, config: Any) -> Any:
+    """The model that a folder's configuration describes, without weights.
 
     Raises:
         InputError: transformers cannot make it.
     """
-    config = configuration(folder)
     with (
         foreign(f"{folder}: model type {config.model_type!r} cannot be loaded as a text encoder"),
         torch.device("meta"),
@@ -149,7 +168,8 @@ def longest(folder: Path) -> int:
             return encoder_config(raw, folder).max_length
         except NotPacked:  # run by transformers
             pass
-    return positions(described_model(encoder_class(kind), folder), folder)
+    model = described_model(encoder_class(kind), folder, configuration(folder))
+    return positions(model, folder)
 
 
 def positions(model: torch.nn.Module, folder: Path) -> int:

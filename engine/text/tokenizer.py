@@ -130,8 +130,22 @@ class Tokenizer:
             )
             check_vocabulary(folder, facts.ids, facts.largest, facts.padding, specials)
             text = probe(folder, self.backend, specials)
-            self.single = Template.read(self.backend.encode(text), self.typed)
-            self.pair = Template.read(self.backend.encode(text, text), self.typed)
+            alone, both = self.backend.encode(text), self.backend.encode(text, text)
+            self.single = Template.read(alone, self.typed)
+            self.pair = Template.read(both, self.typed)
+            ids = np.asarray(self.backend.encode(text, add_special_tokens=False).ids)
+        joined = self.single.join(ids)[0].tolist(), self.pair.join(ids, ids)[0].tolist()
+        require(
+            joined == ([*alone.ids], [*both.ids]),
+            f"{folder}: its tokenizer does more to a text than put special tokens around it"
+            " ('post_processor' in tokenizer.json), which does not run here",
+        )
+        if not self.single.specials:
+            warnings.warn(
+                f"{folder.name}: its tokenizer puts no special tokens around a text; check that the"
+                " model was trained without them",
+                stacklevel=3,
+            )
         rows = type_rows(folder)
         self.takes_pairs = not rows or max(self.pair.text_types) < rows
         require(

@@ -89,6 +89,11 @@ def tokenizer_file(folder: Path) -> TokenizerFile:
     return documents.read_json(path, TokenizerFile, MAX_BYTES)
 
 
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder has a file that may hold a tokenizer's vocabulary."""
+    return any(path.is_file() for pattern in FILES for path in folder.glob(pattern))
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Load transformers' tokenizer of a model folder.
 
@@ -100,8 +105,7 @@ def load_tokenizer(folder: Path) -> Any:
     described = (folder / CONFIG).exists()
     kind = about(read_config(folder), folder).model_type if described else ""
     require(
-        kind in CHARACTERS
-        or any(path.is_file() for pattern in FILES for path in folder.glob(pattern)),
+        kind in CHARACTERS or has_vocabulary(folder),
         f"{folder}: no usable tokenizer, as there is no vocabulary ({', '.join(FILES[:3])} or a"
         " SentencePiece .model); put the model's own files there",
     )

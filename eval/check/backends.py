@@ -126,12 +126,15 @@ def combinations(device: torch.device) -> Iterator[tuple[str, str]]:
 
 
 def check_backends(
-    model: str, device: torch.device, sample: Sample, expected: Mapping[int, Tensor]
+    load: Callable[..., Engine],
+    device: torch.device,
+    sample: Sample,
+    expected: Mapping[int, Tensor],
 ) -> Iterator[Row]:
     """Check every backend and precision, one after the other.
 
     Args:
-        model: its name or folder.
+        load: loads the model, given a backend, a device and a precision.
         device: where to compute.
         sample: the sequences whose states are compared.
         expected: every layer's states in fp32, of the reference.
@@ -140,7 +143,7 @@ def check_backends(
     for backend, precision in combinations(device):
         memory = _memory(device)
         try:
-            engine = Engine.load(model, backend=backend, device=str(device), precision=precision)
+            engine = load(backend=backend, device=str(device), precision=precision)
         except UsageError:  # the backend does not have the precision
             continue
         except InputError as error:

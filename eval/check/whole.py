@@ -89,7 +89,10 @@ def understood(engine: Engine) -> dict[str, Any]:
 
 
 def check_model(
-    model: str, device: str = "auto", begun: Callable[[str], None] = lambda name: None
+    model: str,
+    device: str = "auto",
+    begun: Callable[[str], None] = lambda name: None,
+    allow_pickle: bool = False,
 ) -> Report:
     """Check a model on this machine.
 
@@ -97,14 +100,16 @@ def check_model(
         model: its name or folder.
         device: where to compute, see ``Engine.load``.
         begun: called with the name of every check that begins.
+        allow_pickle: whether pickled weights may be read.
 
     Raises:
         InputError: the model cannot be loaded at all.
     """
     begun("the model's files")
-    engine = Engine.load(model, device=device)
+    load = partial(Engine.load, model, allow_pickle=allow_pickle)
+    engine = load(device=device)
     report = Report(understood(engine), [], [])
-    for name, check in _checks(engine, model, report):
+    for name, check in _checks(engine, load, report):
         begun(name)
         try:
             report.findings.extend(check())
@@ -114,7 +119,7 @@ def check_model(
 
 
 def _checks(
-    engine: Engine, model: str, report: Report
+    engine: Engine, load: Callable[..., Engine], report: Report
 ) -> Iterator[tuple[str, Callable[[], Iterable[Finding]]]]:
     """The checks in order, each with its name."""
     most = engine.max_length
@@ -123,14 +128,14 @@ def _checks(
         whole = joined(whole, pairs(engine, min(SHORT, most)))
     states: dict[int, Tensor] = {}
     yield "tokens", lambda: [check_tokens(engine)]
-    yield "layers", lambda: _layers(engine, model, whole, states)
+    yield "layers", lambda: _layers(engine, load, whole, states)
     for kind in head_kinds(engine):
         read = pairs if kind in IN_PAIRS else singles
         sample = read(engine, min(SHORT, engine.backend.max_length))
         yield f"head, {kind}", partial(_head, engine, kind, sample)
     yield "sentence-transformers", lambda: [check_sentence_transformers(engine)]
     if states:
-        yield "backends", lambda: _backends(engine, model, whole, states, report.backends)
+        yield "backends", lambda: _backends(engine, load, whole, states, report.backends)
     yield "onnx", lambda: check_onnx(engine, singles(engine, min(SHORTEST, most)))
 
 
@@ -139,13 +144,13 @@ def _head(engine: Engine, kind: str, sample: Sample) -> list[Finding]:
 
 
 def _layers(
-    engine: Engine, model: str, sample: Sample, states: dict[int, Tensor]
+    engine: Engine, load: Callable[..., Engine], sample: Sample, states: dict[int, Tensor]
 ) -> Iterator[Finding]:
     """Every layer of the default backend and of torch against padded transformers.
 
     Args:
         engine: the model on the default backend.
-        model: its name or folder.
+        load: loads it, given a backend and a device.
         sample: the sequences.
         states: receives the states of the reference, by layer.
     """
@@ -161,18 +166,22 @@ def _layers(
     del reference
     yield check_layers(engine, sample, states)
     if backend.name != "torch":
-        plain = Engine.load(model, backend="torch", device=str(backend.device))
+        plain = load(backend="torch", device=str(backend.device))
         yield check_layers(plain, sample, states)
 
 
 def _backends(
-    engine: Engine, model: str, whole: Sample, states: dict[int, Tensor], rows: list[Row]
+    engine: Engine,
+    load: Callable[..., Engine],
+    whole: Sample,
+    states: dict[int, Tensor],
+    rows: list[Row],
 ) -> Iterator[Finding]:
     """Every backend and precision, on the sequences that are not long; ``rows`` receives them."""
     lengths = whole.tokens.lengths
     few = [number for number, length in enumerate(lengths) if length <= SHORT]
     places = torch.repeat_interleave(torch.from_numpy(lengths <= SHORT), torch.from_numpy(lengths))
     expected = {layer: one[places] for layer, one in states.items()}
-    for row in check_backends(model, engine.backend.device, part(whole, few), expected):
+    for row in check_backends(load, engine.backend.device, part(whole, few), expected):
         rows.append(row)
         yield from row.findings

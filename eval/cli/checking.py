@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xtremely.eval.cli.options import MODEL, Device, Quiet
+from xtremely.eval.cli.options import MODEL, AllowPickle, Device, Quiet
 from xtremely.kernels.guard import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def check(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything that was found as JSON, not tables.")
     ] = False,
+    allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
     """Check a model on this machine against transformers, layer by layer and on every backend."""
@@ -30,9 +31,8 @@ def check(
     from xtremely.eval.cli.terminal import note
     from xtremely.eval.run.results import dumps
 
-    report = check_model(
-        model, device, (lambda name: None) if quiet else lambda name: note(f"checking {name}")
-    )
+    begun = (lambda name: None) if quiet else lambda name: note(f"checking {name}")
+    report = check_model(model, device, begun, allow_pickle)
     if as_json:
         typer.echo(dumps(report.document()), nl=False)
     elif not quiet:

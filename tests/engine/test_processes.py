@@ -1,5 +1,9 @@
 """The adapter's further outputs and its processes, against sentence-transformers'."""
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +105,17 @@ def test_several_processes_give_the_same_vectors(both, sentences):
 def test_a_device_that_is_not_there_is_refused(both, device, complaint):
     with pytest.raises(InputError, match=complaint):
         both[0].encode(TEXTS, device=["cpu", device])
+
+
+def test_a_process_that_is_killed_is_reported(both, monkeypatch):
+    mine = both[0]
+    pool = mine.start_multi_process_pool(["cpu"])
+    try:
+        mine.encode(TEXTS, pool=pool)
+        (child,) = multiprocessing.active_children()
+        os.kill(child.pid, signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(InputError, match="one of 1 processes ended.*Start a new pool"):
+                mine.encode(TEXTS, pool=pool)
+    finally:
+        mine.stop_multi_process_pool(pool)

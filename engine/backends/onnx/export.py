@@ -92,7 +92,7 @@ def export(
         require(
             shown.difference <= BOUNDS[precision],
             f"{about['model']}: with the tokenizer beside it the ONNX model differs from torch by"
-            f" {shown.difference:.2g} of its size (at most {BOUNDS[precision]:g} is kept); nothing"
+            f" {shown.difference:.3g} of its size (at most {BOUNDS[precision]:g} is kept); nothing"
             " was written",
         )
         for made in building.iterdir():
@@ -125,7 +125,7 @@ def _tried(
                 file.replace(folder / file.name)
             continue
         remark = (
-            f"differs from torch by {agreement.difference:.2g} of its size (at most"
+            f"differs from torch by {agreement.difference:.3g} of its size (at most"
             f" {BOUNDS[precision]:g} is kept)"
         )
         require(bool(fusing), f"{about['model']}: the ONNX model {remark}; nothing was written")

@@ -143,7 +143,7 @@ def hub(monkeypatch, pickled):
     """A hub with one repository, of which only files of the wanted patterns are downloaded."""
     asked = []
 
-    def download(name, allow_patterns):
+    def download(name, revision, allow_patterns):
         asked.append(allow_patterns)
         to = pickled.parent / "snapshot"
         for path in pickled.iterdir():
@@ -157,7 +157,7 @@ def hub(monkeypatch, pickled):
 
 
 def test_a_repository_with_pickled_weights_alone_names_the_option(hub, tiny_bert):
-    with pytest.raises(InputError, match="^owner/name: .*no model.safetensors; .*--allow-pickle"):
+    with pytest.raises(InputError, match="^owner/name: .*no safetensors of its.*--allow-pickle"):
         vectors("owner/name")
     assert len(hub) == 1 and not any("bin" in pattern for pattern in hub[0])
     same(vectors("owner/name", allow_pickle=True), tiny_bert)
@@ -216,7 +216,7 @@ def test_the_command_line_has_the_option(pickled, tmp_path):
     assert np.load(out).shape == (1, 48)
 
 
-LOADING = ("eval", "train", "encode", "mine", "export", "index build", "index search")
+LOADING = ("eval", "train", "encode", "mine", "export", "check", "index build", "index search")
 
 
 @pytest.mark.parametrize("command", [*LOADING, "study run", "study pack"])

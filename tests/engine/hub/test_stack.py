@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from stacks import save_stack
 
+from xtremely.engine.adapters import SentenceEncoder
 from xtremely.engine.hub.conventions import conventions
 from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.hub.stack import read_modules
@@ -205,3 +207,72 @@ def test_a_folders_hash_sees_the_weights_of_its_modules(dense, tmp_path):
     assert folder_hash(other) == folder_hash(dense)
     change(other, lambda tensors: tensors["linear.bias"].add_(1))
     assert folder_hash(other) != folder_hash(dense)
+
+
+SETTINGS = {
+    "layers": ({"config_args": {"num_hidden_layers": 1}}, "'config_args' sets num_hidden_layers,"),
+    "layers, newer": ({"config_kwargs": {"num_hidden_layers": 1}}, "'config_kwargs' sets num_hid"),
+    "length": ({"tokenizer_args": {"model_max_length": 9}}, "'tokenizer_args' sets model_max_len"),
+    "side": ({"processor_kwargs": {"truncation_side": "left"}}, "'processor_kwargs' sets trunca"),
+    "model": (
+        {"model_kwargs": {"is_decoder": True}},
+        "'model_kwargs' sets is_decoder, .*legal: at",
+    ),
+    "task": ({"transformer_task": "fill-mask"}, "'transformer_task' is 'fill-mask', .*legal: feat"),
+    "output": (
+        {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
+        "'modality_config' is .*pooler_output.*legal: .*last_hidden_state",
+    ),
+    "name": ({"module_output_name": "sentence_embedding"}, "'module_output_name' is 'sentence_emb"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_that_change_the_encoder_are_refused(tmp_path, case):
+    declared, complaint = SETTINGS[case]
+    declare(tmp_path, "Transformer", "Pooling", Pooling={"pooling_mode": "cls"})
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(declared))
+    with pytest.raises(InputError, match=f"sentence_bert_config.json: {complaint}"):
+        conventions(tmp_path, "m")
+
+
+def test_settings_that_change_no_result_are_accepted(tmp_path):
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    declared = {
+        "max_seq_length": 9,
+        "model_args": {"attn_implementation": "eager", "torch_dtype": "bfloat16"},
+        "tokenizer_args": {"use_fast": True},
+        "config_args": {},
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": text, "message": {"method": "forward"}},
+        "module_output_name": "token_embeddings",
+    }
+    declare(tmp_path, "Transformer", "Pooling", Pooling={"pooling_mode": "cls"})
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(declared))
+    assert conventions(tmp_path, "m").max_length == 9
+
+
+@pytest.mark.oracle
+def test_a_cross_encoder_embeds_as_sentence_transformers_makes_it_and_keeps_its_head(
+    make_tiny, tmp_path
+):
+    library = pytest.importorskip("sentence_transformers")
+    base = make_tiny("bert", "AutoModelForSequenceClassification", num_labels=3)
+    library.CrossEncoder(str(base), device="cpu", prompts={"query": "q "}).save_pretrained(
+        str(tmp_path), create_model_card=False
+    )
+    texts = ["Hello there", "all human beings"]
+    expected = library.SentenceTransformer(str(tmp_path), device="cpu").encode(texts)
+    engine = Engine.load(str(tmp_path), backend="torch")
+    found = SentenceEncoder(engine).encode(texts)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(engine.embed(texts, normalize=False), found)
+    assert engine.head("sequence classification", None).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "1_Pooling/config.json"])
+def test_files_without_a_list_of_modules_are_followed_with_a_note(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.warns(UserWarning, match=f"has {name.split('/')[0]}, but no modules.json"):
+        conventions(tmp_path, "m")

@@ -245,6 +245,17 @@ def test_labels_are_mapped_by_name_whatever_their_order_and_case(folder):
     assert load(folder).labels == ("entailment", "neutral", "contradiction")
 
 
+def test_two_labels_that_transformers_leaves_out_are_unnamed(make_tiny):
+    folder = make_tiny("bert", "AutoModelForSequenceClassification")
+    assert "id2label" not in json.loads((folder / "config.json").read_text())
+    assert load(folder, labels=None).labels == ("LABEL_0", "LABEL_1")
+    declare(folder, num_labels=3)
+    with pytest.raises(
+        InputError, match=r"classifier.weight is \(2, 48\), config.json says \(3, 48"
+    ):
+        load(folder, labels=None)
+
+
 def test_outputs_that_are_no_labels_have_none(make_tiny):
     folder = headed(make_tiny, "bert", "question answering")
     assert load(folder, "question answering", ()).labels == ()
@@ -257,7 +268,10 @@ def test_outputs_that_are_no_labels_have_none(make_tiny):
             {"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}},
             "does not say what.*LABEL_0, LABEL_1, LABEL_2.*add an id2label.*contradiction, ent",
         ),
-        ({"id2label": None}, "no id2label"),
+        (
+            {"id2label": None, "label2id": None},
+            r"outputs mean \(LABEL_0, LABEL_1\); add an id2label",
+        ),
         ({"id2label": {"0": "yes", "1": "no"}}, "labels are yes, no; needed: contradiction, ent"),
         (
             {"id2label": {"0": "neutral", "1": "neutral", "2": "entailment"}},

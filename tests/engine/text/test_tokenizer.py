@@ -176,3 +176,23 @@ def test_a_text_that_just_fits_does_not_count_as_cut(tokenizer):
     length = len(row) + tokenizer.single.specials
     assert tokenizer(["one two three"], length).truncated == 0
     assert tokenizer(["one two three"], length - 1).truncated == 1
+
+
+def test_a_tokenizer_that_repeats_texts_is_refused(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    library = Library.from_file(str(folder / "tokenizer.json"))
+    library.post_processor = processors.TemplateProcessing(
+        single="<s> $A $A", pair="<s> $A $B", special_tokens=[CLS]
+    )
+    library.save(str(folder / "tokenizer.json"))
+    with pytest.raises(InputError, match="'post_processor' in tokenizer.json., which does not run"):
+        Tokenizer(folder, 100)
+
+
+def test_a_tokenizer_without_special_tokens_is_noted(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    library = Library.from_file(str(folder / "tokenizer.json"))
+    library.post_processor = PROCESSORS["bare"]
+    library.save(str(folder / "tokenizer.json"))
+    with pytest.warns(UserWarning, match="model: its tokenizer puts no special tokens around"):
+        Tokenizer(folder, 100)
