@@ -10,6 +10,7 @@ from xtremely.eval.methods import (
     masked_words,
     multiple_choice,
     question_answering,
+    ranking,
     tagging,
 )
 from xtremely.eval.methods.method import InferenceMethod, TaskKind, TrainingMethod
@@ -24,6 +25,7 @@ KINDS = {
         question_answering.KIND,
         bitext.RETRIEVE,
         bitext.MINE,
+        ranking.KIND,
         masked_words.KIND,
     )
 }

@@ -2,7 +2,7 @@
 
 A kind is one ``TaskKind`` at the end of its module; ``kinds.KINDS`` lists them. All other code
 asks this value. A kind is evaluated with a head (``InferenceMethod``), or with the encoder's
-vectors alone, which give many scored variants of a cell (``bitext.Matched``).
+vectors alone, which give many scored variants of a cell (``spaces.Matched``).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from xtremely.eval.data.examples import part
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import Task
 
-# A prediction file in XTREME's layout: the lines of a .tsv, or the ids and answers of a .json.
-Submission = list[str] | dict[str, str]
+# A prediction file in XTREME's layout: the lines of a .tsv or .jsonl, or a .json of ids and answers
+# or ranked candidates.
+Submission = list[str] | dict[str, str] | dict[str, list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,7 @@ class TaskKind:
         inference: how a head evaluates it; None where there is no head.
         match: (task, splits, vectors of each split, spaces) -> scored variants, for kinds that are
             evaluated with vectors alone.
+        text_sets: (task, examples, spaces, most tokens) -> the texts to embed, for the same kinds.
         training: how it is trained; None where nothing is trained.
         first: (examples, n) -> the first n, for a quick check.
         score_file: (predictions, gold, task, language) -> metrics and the number of gold examples,
@@ -155,6 +157,7 @@ class TaskKind:
     rules: type
     inference: InferenceMethod | None = None
     match: Callable[..., Iterator[Any]] | None = None
+    text_sets: Callable[..., list[Any]] | None = None
     training: TrainingMethod | None = None
     first: Callable[[Any, int], Any] = lambda examples, count: part(examples, slice(count))
     score_file: Callable[[Path, Path, Task, str], tuple[Metrics, int]] | None = None

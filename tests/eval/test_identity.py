@@ -10,7 +10,7 @@ import torch
 from xtremely.engine.hub.conventions import Conventions
 from xtremely.engine.models.heads import Head
 from xtremely.eval.data.examples import Comparable, Parallel, Questions, Side, Tagged, TextPairs
-from xtremely.eval.methods.bitext import Space, Spaces
+from xtremely.eval.methods.spaces import Space, Spaces
 from xtremely.eval.run import runner
 from xtremely.eval.run.planning import Cell, EvaluationSettings, plan_cells
 from xtremely.eval.tasks.task import find_task

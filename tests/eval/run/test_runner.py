@@ -9,8 +9,9 @@ import pytest
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import Missing
-from xtremely.eval.methods.bitext import RETRIEVE, Matched, Space
+from xtremely.eval.methods.bitext import RETRIEVE
 from xtremely.eval.methods.kinds import KINDS
+from xtremely.eval.methods.spaces import Matched, Space
 from xtremely.eval.run import runner
 from xtremely.eval.run.folder import run_folder, write_submission
 from xtremely.eval.run.planning import EvaluationSettings, check_languages, plan_cells

@@ -1,0 +1,105 @@
+"""Ranking a pool of candidates for queries: LAReQA's answers, Mewsli-X's entities.
+
+The candidates of all languages are in one pool, so an answer competes with those in the query's own
+language and in every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from xtremely.eval.data.examples import Pool, Queries, part
+from xtremely.eval.methods.method import TaskKind
+from xtremely.eval.methods.spaces import Matched, Space, Spaces, TextSet, Vectors
+from xtremely.eval.scoring import metrics, submission
+from xtremely.eval.scoring.metrics import RANKING, Metrics
+from xtremely.eval.tasks.task import RankingRules, Task
+from xtremely.retrieval import exact
+from xtremely.retrieval.margin import unit_rows
+
+
+def text_sets(task: Task, data: Queries, spaces: Spaces, max_length: int) -> list[TextSet]:
+    """The queries, and the pool, which is the same in all languages."""
+    assert spaces.candidate_length is not None
+    return [
+        TextSet((data.texts,), spaces.prompt, max_length),
+        TextSet(
+            (data.pool.texts,), spaces.candidate_prompt, spaces.candidate_length, data.pool.digest
+        ),
+    ]
+
+
+def score_queries(
+    task: Task, splits: dict[str, Queries], vectors: dict[str, Vectors], spaces: list[Space]
+) -> Iterator[Matched]:
+    """Mean average precision of the candidates with the highest cosine, the lower row on ties."""
+    rules = task.rules
+    assert isinstance(rules, RankingRules)
+    for split, data in splits.items():
+        gold = _gold(data)
+        for space in spaces:
+            queries, pool = (
+                unit_rows(one, space.centring == "mean") for one in vectors[split](space)
+            )
+            nearest = exact.search(queries, pool, rules.cutoff).ids
+            ranked = {
+                name: [data.pool.ids[row] for row in rows]
+                for name, rows in zip(data.ids, nearest.tolist(), strict=True)
+            }
+            score = metrics.ranking(ranked, gold, rules.cutoff)[RANKING] if gold else None
+            yield Matched(
+                split=split,
+                score=score,
+                n=len(data),
+                details={"candidates": len(data.pool)},
+                submission=ranked,
+                space=space,
+                direction=rules.direction,
+                scoring="cosine",
+            )
+
+
+def _gold(data: Queries) -> dict[str, list[str]]:
+    """Query id -> ids of the candidates that answer it; empty where the answers are hidden."""
+    pairs = zip(data.ids, data.answers or (), strict=data.labelled)
+    return {name: [data.pool.ids[row] for row in rows] for name, rows in pairs}
+
+
+def limited(data: Queries, limit: int) -> Queries:
+    """The first queries and a smaller pool, for a quick check.
+
+    The pool has the candidates that answer one of the first queries of any language, and as many
+    others as there are queries. So it remains the same in all languages.
+    """
+    pool = data.pool
+    wanted = {row for row, first in enumerate(pool.needed) if 0 <= first < limit}
+    others = [row for row in range(len(pool)) if row not in wanted][:limit]
+    rows = sorted(wanted.union(others))
+    place = {row: number for number, row in enumerate(rows)}
+    smaller = Pool(
+        *([column[row] for row in rows] for column in (pool.ids, pool.texts, pool.needed))
+    )
+    first = part(data, slice(limit))
+    answers = first.answers and [tuple(place[row] for row in found) for found in first.answers]
+    return replace(first, answers=answers, pool=smaller)
+
+
+def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    """Mean average precision of a file of query id -> candidates, and the number of queries."""
+    assert isinstance(task.rules, RankingRules)
+    truth, candidates = task.rules.gold(gold)
+    found = submission.read_rankings(predicted, gold, truth, candidates)
+    return metrics.ranking(found, truth, task.rules.cutoff), len(truth)
+
+
+KIND = TaskKind(
+    name="rank",
+    rules=RankingRules,
+    match=score_queries,
+    text_sets=text_sets,
+    first=limited,
+    score_file=score_file,
+    suffix=".json",
+)
