@@ -107,7 +107,7 @@ class Pool:
         ids: unique.
         texts: one text per candidate; two candidates may have the same.
         needed: for each candidate the number of the first query that it answers, counted from 0
-            in the query's language; -1 for candidates that answer none.
+            in the language where that query comes first; -1 for candidates that answer none.
     """
 
     ids: list[str]

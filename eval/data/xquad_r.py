@@ -94,15 +94,17 @@ def read_xquad_r(files: Mapping[str, Path]) -> dict[str, Queries]:
     """
     parts = {code: _read(path, code) for code, path in files.items()}
     answers: dict[str, list[int]] = {}
-    needed: list[int] = []
+    first: dict[str, int] = {}  # the number of a question in the language where it comes first
+    start = 0
     for one in parts.values():
-        start = len(needed)
-        needed += [-1] * len(one.ids)
         for number, (name, rows) in enumerate(one.answers.items()):
-            for row in rows:
-                answers.setdefault(name, []).append(start + row)
-                first = needed[start + row]
-                needed[start + row] = number if first < 0 else min(first, number)
+            answers.setdefault(name, []).extend(start + row for row in rows)
+            first[name] = min(number, first.get(name, number))
+        start += len(one.ids)
+    needed = [-1] * start
+    for name, rows in answers.items():
+        for row in rows:
+            needed[row] = first[name] if needed[row] < 0 else min(first[name], needed[row])
     every = list(parts.values())
     pool = Pool(
         [name for one in every for name in one.ids],

@@ -27,7 +27,8 @@ from xtremely.engine.runtime import Engine, Work
 from xtremely.eval.methods.kinds import inference_of, kind_of
 from xtremely.eval.methods.method import ScoredVariant, Submission
 from xtremely.eval.methods.spaces import Spaces, is_headline
-from xtremely.eval.run.embedding import SHARD_ROWS, columns, encoded, shared_folder
+from xtremely.eval.run import embedding
+from xtremely.eval.run.embedding import columns, encoded, shared_folder
 from xtremely.eval.run.kept import keep, kept
 from xtremely.eval.run.planning import Cell, EvaluationSettings
 from xtremely.eval.run.predicting import PART, predict
@@ -239,7 +240,7 @@ def _matching(engine: Engine, cell: Cell) -> dict[str, Any]:
             **({"modules": str(engine.conventions.modules)} if own else {}),
             "normalised": True,
             **rules,
-            "shard_rows": SHARD_ROWS,
+            "shard_rows": embedding.SHARD_ROWS,
         },
         **({"first": cell.first} if isinstance(task.rules, RankingRules) else {}),
         "scored": [task.kind, task.metric, task.rules.direction, task.rules.scoring],

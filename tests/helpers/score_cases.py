@@ -2,7 +2,7 @@
 
 import json
 
-from xtremely.eval.run.score import GROUPS
+from xtremely.eval.scoring.benchmarks import XTREME
 
 
 def squad(answers):
@@ -47,13 +47,13 @@ RIGHT["tydiqa"] = RIGHT["xquad"]
 
 
 def content(task, value):
-    if task in GROUPS["tagging"]:
+    if task in XTREME.groups["tagging"]:
         return "".join(f"{tag}\n" for tag in value.replace("/", "").split(" "))
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def put(root, task, language, value):
-    path = root / task / f"test-{language}.{'json' if task in GROUPS['qa'] else 'tsv'}"
+    path = root / task / f"test-{language}.{'json' if task in XTREME.groups['qa'] else 'tsv'}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content(task, value), encoding="utf-8")
     return path

@@ -5,7 +5,7 @@ import pytest
 from xtremely.engine.models.heads import HEAD_KINDS
 from xtremely.engine.training.multitask_model import CLASSES
 from xtremely.eval.methods.kinds import KINDS, inference_of, kind_of, training_of
-from xtremely.eval.run.score import TASKS
+from xtremely.eval.scoring.benchmarks import XTREME
 from xtremely.eval.tasks.task import all_tasks, find_task, find_training_task, training_tasks
 
 
@@ -31,7 +31,7 @@ def test_an_evaluated_task_is_answered_by_its_checkpoints_head_or_matched(task):
     assert kind_of(task).inference or kind_of(task).match
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", XTREME.tasks)
 def test_what_the_benchmark_scores_can_be_scored_from_files(name):
     assert kind_of(find_task(name)).score_file
 

@@ -7,7 +7,8 @@ import shutil
 import pytest
 from score_cases import CASES, RIGHT, put
 
-from xtremely.eval.run.score import TASKS, score_folder
+from xtremely.eval.run.score import score_folder
+from xtremely.eval.scoring.benchmarks import XTREME, XTREME_R
 from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import InputError
 
@@ -35,7 +36,7 @@ COUNTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", XTREME.tasks)
 def test_a_tasks_metrics_are_means_over_all_its_languages(folders, task):
     scored = score_folder(*folders)["tasks"][task]
     assert len(scored) == COUNTS[task] + 1
@@ -67,7 +68,7 @@ def test_a_task_without_predictions_is_left_out(folders):
     predictions, labels = folders
     shutil.rmtree(predictions / "mlqa")
     scores = score_folder(predictions, labels)
-    assert set(scores["tasks"]) == set(TASKS) - {"mlqa"}
+    assert set(scores["tasks"]) == set(XTREME.tasks) - {"mlqa"}
     assert set(scores["groups"]) == {"classification", "tagging", "retrieval"}
     assert scores["all_task"] is None
 
@@ -138,7 +139,7 @@ def test_what_cannot_be_scored_ends_in_one_line_and_exit_code_1(
     assert errors.startswith("error: ") and complaint in errors
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", XTREME.tasks)
 def test_compressed_files_score_as_they_do_unpacked(folders, task):
     expected = score_folder(*folders)["tasks"][task]
     for folder in folders:
