@@ -228,7 +228,7 @@ def _near_headline(rows: list[Record]) -> list[Record]:
 
 
 def _caveats(records: list[Record]) -> list[str]:
-    """The benchmarks' averages over what ran, and why a score is not comparable with published ones."""
+    """Averages over what ran, and why a score is not comparable with published ones."""
     tables = overviews(records)
     found = dict.fromkeys(line for table in tables for line in _reserved(table))
     covered = {(c.task.name, code) for table in tables for c in table.columns for code in c.records}
