@@ -97,6 +97,7 @@ class InferenceMethod:
     submission: Callable[[Any, list[Any]], Submission]
 
 
+EMBEDDINGS = "embeddings"  # the kind of head of dual encoders, which have none
 # XTREME's hyperparameters (scripts/train_*.sh), except for the number of epochs: batches of 32 and
 # linear decay, without warm-up and weight decay.
 PUBLISHED = Hyperparameters(learning_rate=2e-5, warmup=0.0, weight_decay=0.0)
@@ -104,14 +105,17 @@ PUBLISHED = Hyperparameters(learning_rate=2e-5, warmup=0.0, weight_decay=0.0)
 
 @dataclass(frozen=True)
 class TrainingMethod:
-    """How a model is trained on a kind of task.
+    """How a model is trained on a kind of task: with a head, or as a dual encoder without one.
 
     Attributes:
-        head: the kind of head, one of ``multitask_model.CLASSES``.
+        head: the kind of head, one of ``multitask_model.CLASSES``; ``EMBEDDINGS`` for dual
+            encoders, whose features are pairs of texts.
         features: (tokenizer, task, examples, most tokens) -> features, at least one per example.
-            The sequences are the same as in evaluation.
+            The sequences are the same as in evaluation. For dual encoders (task, examples) ->
+            queries with their answers.
         metric: the name of the metric that ``score`` returns.
-        score: (task, features, predictions) -> 0 to 100.
+        score: (task, features, predictions) -> 0 to 100. For dual encoders (task, examples, vectors
+            of queries, vectors of candidates).
         published: XTREME's settings.
         usable: examples -> those that can be trained on, with the others counted in the notes.
         labels: examples -> the labels that occur, for tasks that do not list theirs.
@@ -120,9 +124,9 @@ class TrainingMethod:
     """
 
     head: str
-    features: Callable[[Tokenizer, Task, Any, int], list[Feature]]
+    features: Callable[..., list[Any]]
     metric: str
-    score: Callable[[Task, Sequence[Feature], list[np.ndarray]], float]
+    score: Callable[..., float]
     published: Hyperparameters
     usable: Callable[[Any], Any] = lambda examples: examples
     labels: Callable[[Any], set[str]] = lambda examples: set()

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from xtremely.eval.data.examples import Pool, Queries, part
-from xtremely.eval.methods.method import TaskKind
+from xtremely.eval.methods.method import EMBEDDINGS, PUBLISHED, TaskKind, TrainingMethod
 from xtremely.eval.methods.spaces import Matched, Space, Spaces, TextSet, Vectors
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import RANKING, Metrics
@@ -86,6 +88,22 @@ def limited(data: Queries, limit: int) -> Queries:
     return replace(first, answers=answers, pool=smaller)
 
 
+def pairs(task: Task, data: Queries) -> list[tuple[str, str]]:
+    """Every query with the first candidate that answers it."""
+    answers = data.answers or ()
+    return [
+        (text, data.pool.texts[rows[0]]) for text, rows in zip(data.texts, answers, strict=True)
+    ]
+
+
+def measure(task: Task, data: Queries, queries: np.ndarray, candidates: np.ndarray) -> float:
+    """The score of vectors of a task's queries and candidates."""
+    space = Space(0, "", "none")
+    (one,) = score_queries(task, {"": data}, {"": lambda _: (queries, candidates)}, [space])
+    assert one.score is not None
+    return one.score
+
+
 def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
     """Mean average precision of a file of query id -> candidates, and the number of queries."""
     assert isinstance(task.rules, RankingRules)
@@ -99,6 +117,15 @@ KIND = TaskKind(
     rules=RankingRules,
     match=score_queries,
     text_sets=text_sets,
+    training=TrainingMethod(
+        EMBEDDINGS,
+        pairs,
+        metric="mAP@20",
+        score=measure,
+        # scripts/train_lareqa.sh: 3 epochs; Mewsli-X takes 2. Batches hold the negatives, so they
+        # are 32 here instead of 4.
+        published=replace(PUBLISHED, epochs=3.0),
+    ),
     first=limited,
     score_file=score_file,
     suffix=".json",

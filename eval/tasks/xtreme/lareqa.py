@@ -15,15 +15,22 @@ from pathlib import Path
 from xtremely.eval.data import readers
 from xtremely.eval.data.examples import Queries
 from xtremely.eval.data.languages import codes
+from xtremely.eval.data.sentences import from_squad
 from xtremely.eval.data.xquad_r import read_xquad_r
 from xtremely.eval.tasks.task import RankingRules, Setting, Task
+from xtremely.eval.tasks.training.squad import TASK as SQUAD
 
 NAME = "lareqa"
 LANGUAGES = codes("ar de el en es hi ru th tr vi zh")
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Queries]:
-    """The questions of a language, with the candidates of all languages that have a file."""
+    """The questions of a language, with the candidates of all languages that have a file.
+
+    Train and dev are SQuAD's, in English.
+    """
+    if split != "test":
+        return partial(from_squad, *SQUAD.files(root, code, split))
     folders = (root / NAME / "xquad-r", root / "xquad-r")
     layout, _ = readers.locate(NAME, code, [[folder / f"{code}.json"] for folder in folders])
     found = {one: readers.existing(folders[layout] / f"{one}.json") for one in LANGUAGES}
@@ -84,7 +91,8 @@ TASK = Task(
     benchmark="XTREME-R",
     licence="CC BY-SA 4.0",
     source="https://github.com/google-research-datasets/lareqa (xquad-r)",
-    layouts=("{lareqa/,}xquad-r/LL.json",),
+    layouts=("{lareqa/,}xquad-r/LL.json", "to train on: SQuAD's files"),
+    more_splits=("train", "dev"),
     max_length=96,
     sizes={"test": 1190},
 )

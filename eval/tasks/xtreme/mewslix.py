@@ -16,7 +16,13 @@ from pathlib import Path
 from xtremely.eval.data import readers
 from xtremely.eval.data.examples import Pool, Queries
 from xtremely.eval.data.languages import codes
-from xtremely.eval.data.mewsli import Query, read_entities, read_labels, read_mentions
+from xtremely.eval.data.mewsli import (
+    Query,
+    read_entities,
+    read_labels,
+    read_mentions,
+    read_pairs,
+)
 from xtremely.eval.data.readers import Incomplete, Missing
 from xtremely.eval.tasks.task import RankingRules, Setting, Task, sizes_of
 from xtremely.kernels.guard import require
@@ -29,6 +35,11 @@ CANDIDATES = "candidate_set_entities.jsonl"
 def find(root: Path, code: str, split: str) -> Callable[[], Queries]:
     """A split, from XTREME-R's download folder or Mewsli-X's own files."""
     folder = root / NAME
+    if split == "train":
+        if code != "en":
+            raise Missing(NAME, code, [f"{NAME} has train in en alone"])
+        _, (path,) = readers.locate(NAME, code, [[folder / "wikipedia_pairs-train.jsonl"]])
+        return partial(_from_pairs, path)
     candidates = folder / CANDIDATES
     released = folder / f"wikinews_mentions-{split}.jsonl"
     divided = folder / "wikinews_mentions" / f"{split}-{code}.jsonl"
@@ -101,6 +112,28 @@ def _read_all(
     }
 
 
+def _from_pairs(path: Path) -> Queries:
+    """The training mentions, with their entities as the pool."""
+    queries: dict[str, tuple[str, str]] = {}
+    entities: dict[str, str] = {}
+    for query, entity, description in read_pairs(path):
+        require(query.id not in queries, f"{path}: mention {query.id!r} occurs twice")
+        require(
+            entities.setdefault(entity, description) == description,
+            f"{path}: mention {query.id!r} has another description of entity {entity!r} than the"
+            " one before it",
+        )
+        queries[query.id] = query.text, entity
+    rows = {name: row for row, name in enumerate(entities)}
+    return Queries(
+        [*queries],
+        [text for text, _ in queries.values()],
+        [(rows[entity],) for _, entity in queries.values()],
+        Pool([*entities], [*entities.values()], [-1] * len(rows)),
+        {"layout": "Mewsli-X"},
+    )
+
+
 def gold(path: Path) -> tuple[dict[str, list[str]], Collection[str]]:
     """Gold of a submission: mention id -> list of its one entity."""
     return {name: [entity] for name, entity in read_labels(path).items()}, ()
@@ -130,7 +163,9 @@ TASK = Task(
         "mewslix/wikinews_mentions/{test,dev}-LL.jsonl",
         "mewslix/wikinews_labels/{test,dev}-LL.json",
         "mewslix/wikinews_mentions-{test,dev}.jsonl",
+        "mewslix/wikipedia_pairs-train.jsonl",
     ),
+    more_splits=("train",),
     max_length=64,
     sizes={
         "dev": sizes_of(
