@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xtremely.eval.data.examples import Pool, Queries, part
+from xtremely.eval.data.examples import Pool, Queries
 from xtremely.eval.methods.method import EMBEDDINGS, PUBLISHED, TaskKind, TrainingMethod
 from xtremely.eval.methods.spaces import Matched, Space, Spaces, TextSet, Vectors
 from xtremely.eval.scoring import metrics, submission
@@ -81,11 +81,16 @@ def limited(data: Queries, limit: int) -> Queries:
     rows = sorted(wanted.union(others))
     place = {row: number for number, row in enumerate(rows)}
     smaller = Pool(
-        *([column[row] for row in rows] for column in (pool.ids, pool.texts, pool.needed))
+        [pool.ids[row] for row in rows],
+        [pool.texts[row] for row in rows],
+        [pool.needed[row] for row in rows],
     )
-    first = part(data, slice(limit))
-    answers = first.answers and [tuple(place[row] for row in found) for found in first.answers]
-    return replace(first, answers=answers, pool=smaller)
+    answers = data.answers
+    if answers is not None:
+        answers = [tuple(place[row] for row in found) for found in answers[:limit]]
+    return replace(
+        data, ids=data.ids[:limit], texts=data.texts[:limit], answers=answers, pool=smaller
+    )
 
 
 def pairs(task: Task, data: Queries) -> list[tuple[str, str]]:
