@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from score_cases import CASES, put
+from ranking_files import xquad_r
+from score_cases import CASES, CASES_R, put
 
 from xtremely.eval.cli.main import main
+from xtremely.eval.scoring.benchmarks import XTREME_R
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.recipe import read_recipe
@@ -104,8 +106,11 @@ def place(tmp_path_factory, tiny_bert):
     np.save(root / "y.npy", vectors + 0.1)
     (root / "recipe.toml").write_text(RECIPE)
     (root / "grid.toml").write_text(GRID)
-    for name, (gold, guess, _) in CASES.items():
-        for code in find_task(name).languages:
+    (data / "xquad-r").mkdir()
+    for code in ("de", "zh"):
+        (data / "xquad-r" / f"{code}.json").write_text(xquad_r(code), encoding="utf-8")
+    for name, (gold, guess, _) in {**CASES, **CASES_R}.items():
+        for code in XTREME_R.languages(find_task(name)):
             put(root / "labels", name, code, gold)
             put(root / "predictions", name, code, guess)
     return root

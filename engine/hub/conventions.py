@@ -73,7 +73,7 @@ class Conventions:
             pooling: its name in results; see ``named``.
             prompt: text put before every sentence.
         """
-        before = f"prompt {prompt!r}" if prompt else "no prompt"
+        before = prompt_named(prompt)
         offered = (
             f" (this model's queries take one of the form {self.prompt_form!r})"
             if self.prompt_form and not prompt
@@ -82,6 +82,18 @@ class Conventions:
         after = str(self.modules) if pooling == OWN else f"{pooling} pooling"
         return f"{before}{offered}, {after}"
 
+    @property
+    def retrieval_prompts(self) -> tuple[str, str]:
+        """The prompts of queries and of documents, which sentence-transformers' ``encode_query``
+        and ``encode_document`` choose in the same way.
+        """
+        names = ("query",), ("document", "passage", "corpus")
+        first, second = (
+            next((self.prompts[name] for name in some if name in self.prompts), self.default_prompt)
+            for some in names
+        )
+        return first, second
+
     def prompt(self, name: str) -> str:
         """The text of a named prompt."""
         if name not in self.prompts:
@@ -89,6 +101,11 @@ class Conventions:
                 raise InputError(f"this model declares no prompts, so none is called {name!r}")
             raise unknown("prompt", name, self.prompts)
         return self.prompts[name]
+
+
+def prompt_named(prompt: str) -> str:
+    """A prompt as shown to readers."""
+    return f"prompt {prompt!r}" if prompt else "no prompt"
 
 
 @dataclass(frozen=True)

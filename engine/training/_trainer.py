@@ -58,46 +58,12 @@ class Progress:
         self.bar.update(more)
 
 
-class Trainer(transformers.Trainer):
-    """A Trainer that takes batches in a given order and evaluates with the tasks' own scores."""
+class Watched(transformers.Trainer):
+    """A Trainer that stops at the first loss or gradient that is not finite."""
 
-    control: Any  # transformers.TrainerControl
-
-    def prepare(
-        self,
-        train_sets: Sequence[TrainSet],
-        dev_sets: Sequence[DevSet],
-        batches: list[list[Key]],
-        collator: Collator,
-        progress: Progress,
-        patience: int | None,
-        made_with: Environment,
-    ) -> None:
-        """Set the training data; see ``trainer.fit``."""
-        self._examples, self._dev_sets = Examples(train_sets), dev_sets
-        self._batches, self._collator = batches, collator
+    def __init__(self, *args: Any, **kwargs: Any):
         self._looks: list[tuple[str, int, float, Callable[[], torch.Tensor]]] = []
-        self.remove_callback(transformers.PrinterCallback)
-        self.add_callback(
-            Steps(
-                batches,
-                progress,
-                self.args.gradient_accumulation_steps * self.args.world_size,
-                made_with,
-            )
-        )
-        if patience is not None:
-            self.add_callback(transformers.EarlyStoppingCallback(patience))
-
-    def get_train_dataloader(self) -> DataLoader:
-        """The batches, in their fixed order."""
-        loader = DataLoader(
-            self._examples,
-            batch_sampler=Order(self._batches, self.args.per_device_train_batch_size),
-            collate_fn=self._collator,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        return self.accelerator.prepare(loader)
+        super().__init__(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward pass of a batch; its loss must be finite."""
@@ -145,6 +111,47 @@ class Trainer(transformers.Trainer):
                 " make room there, then run the same command again to continue from the"
                 " checkpoint before"
             ) from error
+
+
+class Trainer(Watched):
+    """A Trainer that takes batches in a given order and evaluates with the tasks' own scores."""
+
+    control: Any  # transformers.TrainerControl
+
+    def prepare(
+        self,
+        train_sets: Sequence[TrainSet],
+        dev_sets: Sequence[DevSet],
+        batches: list[list[Key]],
+        collator: Collator,
+        progress: Progress,
+        patience: int | None,
+        made_with: Environment,
+    ) -> None:
+        """Set the training data; see ``trainer.fit``."""
+        self._examples, self._dev_sets = Examples(train_sets), dev_sets
+        self._batches, self._collator = batches, collator
+        self.remove_callback(transformers.PrinterCallback)
+        self.add_callback(
+            Steps(
+                batches,
+                progress,
+                self.args.gradient_accumulation_steps * self.args.world_size,
+                made_with,
+            )
+        )
+        if patience is not None:
+            self.add_callback(transformers.EarlyStoppingCallback(patience))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The batches, in their fixed order."""
+        loader = DataLoader(
+            self._examples,
+            batch_sampler=Order(self._batches, self.args.per_device_train_batch_size),
+            collate_fn=self._collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The heads' dev scores and their mean."""
@@ -211,15 +218,19 @@ class Steps(transformers.TrainerCallback):
             control.should_evaluate = control.should_save = args.load_best_model_at_end
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Mark a checkpoint as complete, with its files' digests."""
+        """Mark a checkpoint as complete."""
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            # Other processes may still be writing their random number generators' states.
-            names = [one.name for one in folder.iterdir() if one.is_file()]
-            ours = sorted(name for name in names if not re.match(r"rng_state_[1-9]", name))
-            files = {name: file_digest(folder / name) for name in ours}
-            note = Note(state.global_step, self._made_with, files)
-            write_atomic(folder / COMPLETE, json.dumps(asdict(note)).encode())
+            mark_complete(Path(args.output_dir), state.global_step, self._made_with)
+
+
+def mark_complete(work: Path, step: int, made_with: Environment) -> None:
+    """Mark the checkpoint of a step as complete, with its files' digests."""
+    folder = work / f"checkpoint-{step}"
+    # Other processes may still be writing their random number generators' states.
+    names = [one.name for one in folder.iterdir() if one.is_file()]
+    ours = sorted(name for name in names if not re.match(r"rng_state_[1-9]", name))
+    files = {name: file_digest(folder / name) for name in ours}
+    write_atomic(folder / COMPLETE, json.dumps(asdict(Note(step, made_with, files))).encode())
 
 
 def is_intact(checkpoint: Path) -> bool:

@@ -136,7 +136,7 @@ def fit(
     hyperparameters.require_complete()
     device = choose_device(settings.device)
     now = environment(device, choose_precision(settings.precision, device))
-    last = _last_checkpoint(work)
+    last = last_checkpoint(work)
     with resumed(last, COMPLETE, now) as made_with:
         return _fit(
             folder,
@@ -281,7 +281,7 @@ def _arguments(
     return made
 
 
-def _last_checkpoint(work: Path) -> Path | None:
+def last_checkpoint(work: Path) -> Path | None:
     """The newest complete checkpoint.
 
     If one is damaged, all are removed, as it may be the best one so far.

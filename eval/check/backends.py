@@ -24,8 +24,8 @@ from xtremely.eval.check.finding import Finding
 from xtremely.eval.check.memory import watch
 from xtremely.eval.check.sample import Sample, mini
 from xtremely.eval.check.states import cosines
-from xtremely.eval.methods.bitext import Space, is_headline
 from xtremely.eval.methods.kinds import kind_of
+from xtremely.eval.methods.spaces import Space, is_headline
 from xtremely.eval.tasks.xtreme.mini import TASK
 from xtremely.kernels.guard import InputError, UsageError
 from xtremely.kernels.pooling import normalise

@@ -28,8 +28,9 @@ from xtremely.eval.report.overview import Overview, overviews
 from xtremely.eval.run.planning import Cell
 from xtremely.eval.run.results import Record, remarks, summarise
 from xtremely.eval.run.runner import Watcher
-from xtremely.eval.run.score import AVERAGE, GROUPS, TASKS
-from xtremely.eval.scoring.metrics import headline
+from xtremely.eval.run.score import AVERAGE
+from xtremely.eval.scoring.benchmarks import BENCHMARKS
+from xtremely.eval.scoring.metrics import RANKING, headline
 
 MAX_ROWS = 40
 WIDE = 100  # terminal columns that a bar with all its figures needs
@@ -227,7 +228,7 @@ def _near_headline(rows: list[Record]) -> list[Record]:
 
 
 def _caveats(records: list[Record]) -> list[str]:
-    """XTREME's average over what ran, and why a score is not comparable with published ones."""
+    """Averages over what ran, and why a score is not comparable with published ones."""
     tables = overviews(records)
     found = dict.fromkeys(line for table in tables for line in _reserved(table))
     covered = {(c.task.name, code) for table in tables for c in table.columns for code in c.records}
@@ -248,9 +249,10 @@ def _caveats(records: list[Record]) -> list[str]:
 def _reserved(table: Overview) -> Iterator[str]:
     """The average over the scored tasks, and everything that limits its comparison."""
     partial = ", partial" if table.partial else ""
-    tasks = f"{len(table.columns)} of {len(TASKS)} tasks"
+    name = table.benchmark.name
+    tasks = f"{len(table.columns)} of {len(table.benchmark.tasks)} tasks"
     absent = f"; no score for {', '.join(table.absent)}" if table.absent else ""
-    yield f"XTREME{partial}: {_points(table.average)} on average over {tasks}{absent}"
+    yield f"{name}{partial}: {_points(table.average)} on average over {tasks}{absent}"
     for column in table.columns:
         if column.reservations:
             yield f"{column.task.name}: {'; '.join(column.reservations)}"
@@ -258,19 +260,26 @@ def _reserved(table: Overview) -> Iterator[str]:
 
 def print_scores(scores: dict[str, Any]) -> None:
     """Print a submission's scores: means by task, languages by task, groups, missing tasks."""
-    tasks = scores["tasks"]
-    show(_task_means(tasks))
-    show(_language_scores(tasks))
-    totals = [(group, GROUPS[group], scores["groups"].get(group)) for group in GROUPS]
-    for name, members, value in [*totals, ("all nine tasks", TASKS, scores["all_task"])]:
+    tasks, name = scores["tasks"], scores["benchmark"]
+    (benchmark,) = (one for one in BENCHMARKS if one.name == name)
+    show(_task_means(name, tasks))
+    show(_language_scores(name, tasks))
+    totals = [
+        (group, members, scores["groups"].get(group)) for group, members in benchmark.groups.items()
+    ]
+    totals.append(
+        (f"all {len(benchmark.tasks)} tasks of {name}", benchmark.tasks, scores["all_task"])
+    )
+    for name, members, value in totals:
         missing = ", ".join(member for member in members if member not in tasks)
         remark = f"  ({missing} missing)" if missing else ""
         line(f"{name}: {_points(value)}{remark}")
 
 
-def _task_means(tasks: dict[str, Any]) -> Table:
-    columns = ("accuracy", "f1", "precision", "recall", "exact_match")
-    made = table("means over languages", "task")
+def _task_means(benchmark: str, tasks: dict[str, Any]) -> Table:
+    every = ("accuracy", "f1", "precision", "recall", "exact_match", RANKING)
+    columns = [name for name in every if any(name in scored[AVERAGE] for scored in tasks.values())]
+    made = table(f"{benchmark}: means over languages", "task")
     figures(made, "langs", *(name.replace("_", " ") for name in columns), "score")
     for name, scored in tasks.items():
         average = scored[AVERAGE]
@@ -279,8 +288,8 @@ def _task_means(tasks: dict[str, Any]) -> Table:
     return made
 
 
-def _language_scores(tasks: dict[str, Any]) -> Table:
-    made = table("score by language", "")
+def _language_scores(benchmark: str, tasks: dict[str, Any]) -> Table:
+    made = table(f"{benchmark}: score by language", "")
     figures(made, *tasks)
     for code in sorted({code for scored in tasks.values() for code in scored} - {AVERAGE}):
         found = [scored.get(code) for scored in tasks.values()]

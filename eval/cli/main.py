@@ -245,12 +245,19 @@ def score(
         Path,
         typer.Argument(
             help="Folder with predictions in XTREME's layout: TASK/test-LANGUAGE.tsv, for question"
-            " answering TASK/test-LANGUAGE.json."
+            " answering and ranked candidates .json, for xcopa .jsonl."
         ),
     ],
     labels: Annotated[
         Path, typer.Argument(help="Folder with the true labels in files of the same names.")
     ],
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            help="The benchmark that says which tasks, languages and groups count: xtreme or"
+            " xtreme-r."
+        ),
+    ] = "xtreme",
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print every metric of every language as JSON, not tables."),
@@ -260,8 +267,9 @@ def score(
     from xtremely.eval.cli.display import print_scores
     from xtremely.eval.run.results import dumps
     from xtremely.eval.run.score import score_folder
+    from xtremely.eval.scoring.benchmarks import find_benchmark
 
-    scores = score_folder(predictions, labels)
+    scores = score_folder(predictions, labels, find_benchmark(benchmark))
     if as_json:
         typer.echo(dumps(scores), nl=False)
     else:

@@ -6,8 +6,11 @@ Answers are None where a release hides them; then predictions are made without a
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, Protocol
 
@@ -94,6 +97,62 @@ class Comparable:
     def every_text(self) -> Iterator[str]:
         """Both sides' sentences."""
         return chain(self.x.texts, self.en.texts)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidates among which the queries of all languages are answered.
+
+    Attributes:
+        ids: unique.
+        texts: one text per candidate; two candidates may have the same.
+        needed: for each candidate the number of the first query that it answers, counted from 0
+            in the language where that query comes first; -1 for candidates that answer none.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    needed: list[int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of ids and texts, in order."""
+        return hashlib.sha256(json.dumps([self.ids, self.texts]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Queries in one language and the pool that holds their answers (kind ``rank``).
+
+    Attributes:
+        ids: unique.
+        texts: one text per query.
+        answers: for each query the rows of ``pool`` that answer it.
+        pool: the candidates, the same for all languages.
+        notes: see the module docstring.
+    """
+
+    ids: list[str]
+    texts: list[str]
+    answers: list[tuple[int, ...]] | None
+    pool: Pool
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the answers are known."""
+        return self.answers is not None
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.ids)
+
+    def every_text(self) -> Iterator[str]:
+        """The queries and the candidates."""
+        return chain(self.texts, self.pool.texts)
 
 
 @dataclass(frozen=True)
@@ -238,6 +297,16 @@ class Texts:
 
 
 Answerable = TextPairs | Tagged | Questions | Choices
+
+
+def content(examples: Any) -> dict[str, Any]:
+    """Everything that distinguishes examples from others, by field, but for the notes.
+
+    A pool is represented by its digest, as it can be large and belongs to several languages.
+    """
+    if isinstance(examples, Queries):
+        return {**vars(examples), "pool": examples.pool.digest, "notes": None}
+    return {**asdict(examples), "notes": None}
 
 
 def chosen(examples: Any, rows: Sequence[int]) -> Any:

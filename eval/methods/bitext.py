@@ -7,15 +7,15 @@ predictions for the setting that the benchmark scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xtremely.eval.data.examples import Comparable, Parallel, Side
-from xtremely.eval.methods.method import ScoredVariant, TaskKind
+from xtremely.eval.methods.method import TaskKind
+from xtremely.eval.methods.spaces import Matched, Space, Spaces, TextSet, Vectors
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import MiningRules, RetrievalRules, Task
@@ -34,71 +34,18 @@ SCORINGS = ("cosine", "ratio")
 MINED_DIRECTION = {"forward": "x->en", "backward": "en->x", "max": "both", "intersect": "both"}
 
 
-@dataclass(frozen=True)
-class Space:
-    """An embedding space: a layer, a pooling, centred or not."""
-
-    layer: int
-    pooling: str
-    centring: str
-
-
-@dataclass(frozen=True)
-class Spaces:
-    """The embedding spaces that are compared.
-
-    Attributes:
-        every: all of them.
-        headline: the one that the benchmark scores.
-        prompt: text before every sentence.
-    """
-
-    every: list[Space]
-    headline: Space
-    prompt: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Matched(ScoredVariant):
-    """A scored variant of a retrieval task: space, direction, scoring and retrieval."""
-
-    space: Space
-    direction: str
-    scoring: str
-    retrieval: str | None = None
-
-    @property
-    def variant(self) -> dict[str, Any]:
-        """The values that distinguish it from other variants of its cell, by record key."""
-        return {
-            "direction": self.direction,
-            "layer": self.space.layer,
-            "pooling": self.space.pooling,
-            "centring": self.space.centring,
-            "scoring": self.scoring,
-            "retrieval": self.retrieval,
-        }
-
-
-Vectors = Callable[[Space], tuple[np.ndarray, np.ndarray]]
-
-
-def is_headline(one: Matched, task: Task, space: Space) -> bool:
-    """Whether a variant is the one that the benchmark scores; ``space`` is the headline space."""
-    assert isinstance(task.rules, RetrievalRules)
-    return (
-        one.space == space
-        and one.direction == task.rules.direction
-        and one.scoring == task.rules.scoring
-        and one.retrieval in (None, "max")
-    )
-
-
 def texts_of(data: Parallel | Comparable) -> tuple[list[str], list[str]]:
     """The texts to embed, foreign and English; for mining, duplicates are removed."""
     if isinstance(data, Parallel):
         return data.x, data.en
     return unique(data.x.texts), unique(data.en.texts)
+
+
+def text_sets(
+    task: Task, data: Parallel | Comparable, spaces: Spaces, max_length: int
+) -> list[TextSet]:
+    """Both sides' texts, embedded alike."""
+    return [TextSet(texts_of(data), spaces.prompt, max_length)]
 
 
 def unique(texts: list[str]) -> list[str]:
@@ -282,6 +229,7 @@ RETRIEVE = TaskKind(
     name="retrieve",
     rules=RetrievalRules,
     match=score_parallel,
+    text_sets=text_sets,
     first=limited,
     score_file=score_rows,
 )
@@ -289,6 +237,7 @@ MINE = TaskKind(
     name="mine",
     rules=MiningRules,
     match=score_comparable,
+    text_sets=text_sets,
     first=limited,
     score_file=score_pairs,
 )

@@ -10,9 +10,15 @@ from xtremely.eval.methods import (
     masked_words,
     multiple_choice,
     question_answering,
+    ranking,
     tagging,
 )
-from xtremely.eval.methods.method import InferenceMethod, TaskKind, TrainingMethod
+from xtremely.eval.methods.method import (
+    EMBEDDINGS,
+    InferenceMethod,
+    TaskKind,
+    TrainingMethod,
+)
 from xtremely.eval.tasks.task import Task
 
 KINDS = {
@@ -24,6 +30,7 @@ KINDS = {
         question_answering.KIND,
         bitext.RETRIEVE,
         bitext.MINE,
+        ranking.KIND,
         masked_words.KIND,
     )
 }
@@ -32,6 +39,11 @@ KINDS = {
 def kind_of(task: Task) -> TaskKind:
     """A task's kind."""
     return KINDS[task.kind]
+
+
+def is_dual(kind: TaskKind) -> bool:
+    """Whether a kind trains dual encoders, from pairs of texts."""
+    return kind.training is not None and kind.training.head == EMBEDDINGS
 
 
 def check_length(tokenizer: Tokenizer, task: Task, max_length: int, where: str) -> None:

@@ -2,7 +2,7 @@
 
 A kind is one ``TaskKind`` at the end of its module; ``kinds.KINDS`` lists them. All other code
 asks this value. A kind is evaluated with a head (``InferenceMethod``), or with the encoder's
-vectors alone, which give many scored variants of a cell (``bitext.Matched``).
+vectors alone, which give many scored variants of a cell (``spaces.Matched``).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from xtremely.eval.data.examples import part
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import Task
 
-# A prediction file in XTREME's layout: the lines of a .tsv, or the ids and answers of a .json.
-Submission = list[str] | dict[str, str]
+# A prediction file in XTREME's layout: the lines of a .tsv or .jsonl, or a .json of ids and answers
+# or ranked candidates.
+Submission = list[str] | dict[str, str] | dict[str, list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ class InferenceMethod:
     submission: Callable[[Any, list[Any]], Submission]
 
 
+EMBEDDINGS = "embeddings"  # the kind of head of dual encoders, which have none
 # XTREME's hyperparameters (scripts/train_*.sh), except for the number of epochs: batches of 32 and
 # linear decay, without warm-up and weight decay.
 PUBLISHED = Hyperparameters(learning_rate=2e-5, warmup=0.0, weight_decay=0.0)
@@ -103,14 +105,17 @@ PUBLISHED = Hyperparameters(learning_rate=2e-5, warmup=0.0, weight_decay=0.0)
 
 @dataclass(frozen=True)
 class TrainingMethod:
-    """How a model is trained on a kind of task.
+    """How a model is trained on a kind of task: with a head, or as a dual encoder without one.
 
     Attributes:
-        head: the kind of head, one of ``multitask_model.CLASSES``.
+        head: the kind of head, one of ``multitask_model.CLASSES``; ``EMBEDDINGS`` for dual
+            encoders, whose features are pairs of texts.
         features: (tokenizer, task, examples, most tokens) -> features, at least one per example.
-            The sequences are the same as in evaluation.
+            The sequences are the same as in evaluation. For dual encoders (task, examples) ->
+            queries with their answers.
         metric: the name of the metric that ``score`` returns.
-        score: (task, features, predictions) -> 0 to 100.
+        score: (task, features, predictions) -> 0 to 100. For dual encoders (task, examples, vectors
+            of queries, vectors of candidates).
         published: XTREME's settings.
         usable: examples -> those that can be trained on, with the others counted in the notes.
         labels: examples -> the labels that occur, for tasks that do not list theirs.
@@ -119,9 +124,9 @@ class TrainingMethod:
     """
 
     head: str
-    features: Callable[[Tokenizer, Task, Any, int], list[Feature]]
+    features: Callable[..., list[Any]]
     metric: str
-    score: Callable[[Task, Sequence[Feature], list[np.ndarray]], float]
+    score: Callable[..., float]
     published: Hyperparameters
     usable: Callable[[Any], Any] = lambda examples: examples
     labels: Callable[[Any], set[str]] = lambda examples: set()
@@ -138,6 +143,7 @@ class TaskKind:
         inference: how a head evaluates it; None where there is no head.
         match: (task, splits, vectors of each split, spaces) -> scored variants, for kinds that are
             evaluated with vectors alone.
+        text_sets: (task, examples, spaces, most tokens) -> the texts to embed, for the same kinds.
         training: how it is trained; None where nothing is trained.
         first: (examples, n) -> the first n, for a quick check.
         score_file: (predictions, gold, task, language) -> metrics and the number of gold examples,
@@ -155,6 +161,7 @@ class TaskKind:
     rules: type
     inference: InferenceMethod | None = None
     match: Callable[..., Iterator[Any]] | None = None
+    text_sets: Callable[..., list[Any]] | None = None
     training: TrainingMethod | None = None
     first: Callable[[Any, int], Any] = lambda examples, count: part(examples, slice(count))
     score_file: Callable[[Path, Path, Task, str], tuple[Metrics, int]] | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import chain, repeat
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from xtremely.engine.runtime import Engine
 from xtremely.engine.text.tokenizer import Tokenizer, Tokens
 from xtremely.engine.training.dataset import Feature
 from xtremely.eval.data.examples import Choices
-from xtremely.eval.methods.classification import Outputs, lines
+from xtremely.eval.methods.classification import Outputs
 from xtremely.eval.methods.method import (
     PUBLISHED,
     InferenceMethod,
@@ -21,7 +23,7 @@ from xtremely.eval.methods.method import (
     exact_share,
     sequences,
 )
-from xtremely.eval.scoring import metrics
+from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
 from xtremely.eval.tasks.task import LabelRules, Task
 
@@ -49,6 +51,17 @@ def measure(task: Task, language: str, examples: Choices, predictions: list[str]
     return metrics.accuracy(predictions, [*map(str, examples.answers or [])])
 
 
+def objects(examples: Choices, predictions: list[str]) -> list[str]:
+    """The prediction file: an object with the ``label`` on every line, as in XCOPA's own files."""
+    return [json.dumps({"label": int(label)}) for label in predictions]
+
+
+def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[Metrics, int]:
+    """Accuracy of a file with one object per line, and the number of lines."""
+    found, truth = submission.read_choices(predicted, gold)
+    return metrics.accuracy(found, truth), len(truth)
+
+
 def features(tokenizer: Tokenizer, task: Task, examples: Choices, max_length: int) -> list[Feature]:
     """The text with each option as a sequence; the target is the right option's number."""
     every = sequences(_tokens(tokenizer, examples, max_length))
@@ -68,7 +81,7 @@ def shuffled(examples: Choices, rng: np.random.Generator) -> Choices:
 KIND = TaskKind(
     name="choice",
     rules=LabelRules,
-    inference=InferenceMethod("multiple choice", Options, measure, lines),
+    inference=InferenceMethod("multiple choice", Options, measure, objects),
     training=TrainingMethod(
         "multiple choice",
         features,
@@ -77,4 +90,6 @@ KIND = TaskKind(
         published=replace(PUBLISHED, epochs=5.0),
         shuffled=shuffled,
     ),
+    score_file=score_file,
+    suffix=".jsonl",
 )

@@ -19,7 +19,6 @@ from xtremely.eval.report.charts import language_chart, overview_charts, sweep_c
 from xtremely.eval.report.overview import overviews
 from xtremely.eval.report.views import direction, metric_name, views
 from xtremely.eval.run.results import Record, distinct, groups, remarks, settings_of
-from xtremely.eval.run.score import TASKS
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import require
 
@@ -50,7 +49,6 @@ def write_report(path: Path, records: list[Record], missing: Sequence[str] = ())
     settings = [(view, row) for view in every for row in view.rows]
     page = environment.get_template("report.html.j2").render(
         overviews=overviews(records),
-        benchmark_tasks=TASKS,
         views=every,
         overview_charts=overview_charts(every),
         settings=sorted(settings, key=lambda item: not item[1]["headline"]),

@@ -1,7 +1,7 @@
-"""The XTREME table of a run: tasks by languages, means by family, and the average of what ran.
+"""A benchmark's table of a run: tasks by languages, means by family, and the average of what ran.
 
-A task's score is the mean over its languages, the overall score the mean over all nine tasks; a
-table that lacks a task, a language or the benchmark's own split lists that in ``reservations``.
+Means are those of ``scoring.benchmarks``. A table that lacks a task, a language or the benchmark's
+own split lists that in ``reservations``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from statistics import fmean
 
 from xtremely.eval.data.languages import grouped, language
 from xtremely.eval.run.results import Record, groups, settings_of
-from xtremely.eval.run.score import GROUPS, TASKS
+from xtremely.eval.scoring.benchmarks import BENCHMARKS, XTREME, Benchmark
 from xtremely.eval.tasks.task import Task, find_task
 
 
@@ -22,10 +22,12 @@ class Column:
 
     Attributes:
         task: what was evaluated.
+        languages: those over which the benchmark averages.
         records: language -> its headline record, of the benchmark's own languages.
     """
 
     task: Task
+    languages: tuple[str, ...]
     records: dict[str, Record]
 
     @property
@@ -53,8 +55,8 @@ class Column:
         """Why the mean is not comparable with published ones; empty if it is."""
         scored, own = self.records.values(), self.task.own_split
         found = []
-        if len(scored) < len(self.task.languages):
-            found.append(f"{len(scored)} of {len(self.task.languages)} languages")
+        if len(scored) < len(self.languages):
+            found.append(f"{len(scored)} of {len(self.languages)} languages")
         elsewhere = [code for code, record in self.records.items() if record["split"] != own]
         if elsewhere:
             whose = f" ({', '.join(elsewhere)})" if len(elsewhere) < len(scored) else ""
@@ -69,14 +71,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Group:
-    """Tasks that XTREME groups together.
+    """Tasks that a benchmark groups together.
 
     Attributes:
-        name: what XTREME calls them.
+        name: what the benchmark calls them.
+        size: the number of these tasks.
         columns: those that were scored.
     """
 
     name: str
+    size: int
     columns: list[Column]
 
     @property
@@ -87,18 +91,20 @@ class Group:
     @property
     def whole(self) -> bool:
         """Whether every task was scored."""
-        return len(self.columns) == len(GROUPS[self.name])
+        return len(self.columns) == self.size
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What a model reached on XTREME.
+    """What a model reached on a benchmark.
 
     Attributes:
+        benchmark: the benchmark.
         model: its name.
-        columns: the tasks that were scored, in XTREME's order.
+        columns: the tasks that were scored, in the benchmark's order.
     """
 
+    benchmark: Benchmark
     model: str
     columns: list[Column]
 
@@ -106,7 +112,7 @@ class Overview:
     def absent(self) -> list[str]:
         """The tasks that were not scored."""
         there = {column.task.name for column in self.columns}
-        return [name for name in TASKS if name not in there]
+        return [name for name in self.benchmark.tasks if name not in there]
 
     @property
     def average(self) -> float:
@@ -115,17 +121,17 @@ class Overview:
 
     @property
     def partial(self) -> bool:
-        """Whether ``average`` differs from XTREME's overall score in what it covers."""
+        """Whether ``average`` differs from the benchmark's overall score in what it covers."""
         return bool(self.absent) or any(column.reservations for column in self.columns)
 
     @property
     def groups(self) -> list[Group]:
-        """XTREME's groups of which a task was scored."""
-        members = {
-            group: [column for column in self.columns if column.task.name in names]
-            for group, names in GROUPS.items()
-        }
-        return [Group(name, columns) for name, columns in members.items() if columns]
+        """The benchmark's groups of which a task was scored."""
+        made = [
+            Group(group, len(names), [c for c in self.columns if c.task.name in names])
+            for group, names in self.benchmark.groups.items()
+        ]
+        return [group for group in made if group.columns]
 
     @property
     def families(self) -> dict[str, list[str]]:
@@ -134,22 +140,34 @@ class Overview:
 
 
 def overviews(records: Iterable[Record]) -> list[Overview]:
-    """An overview of every model that was scored on a task of XTREME."""
-    found: dict[str, dict[str, Column]] = {}
-    scored = [r for r in records if r["headline"] and r["score"] is not None and r["task"] in TASKS]
-    for (model, name), group in groups(scored, "model", "task").items():
+    """The overviews of every model, for every benchmark of which it was scored on a task.
+
+    XTREME-R's is left out unless one of the tasks is XTREME-R's alone.
+    """
+    scored = [r for r in records if r["headline"] and r["score"] is not None]
+    by_model = groups(scored, "model").items()
+    every = [_overview(one, model, some) for (model,), some in by_model for one in BENCHMARKS]
+    return [one for one in every if one.columns and _shown(one)]
+
+
+def _shown(one: Overview) -> bool:
+    return one.benchmark is XTREME or any(c.task.name not in XTREME.tasks for c in one.columns)
+
+
+def _overview(benchmark: Benchmark, model: str, records: list[Record]) -> Overview:
+    by_task = {name: group for (name,), group in groups(records, "task").items()}
+    columns = []
+    for name in benchmark.tasks:
         task = find_task(name)
-        chosen = _chosen(task, group)
+        codes = benchmark.languages(task)
+        chosen = _chosen(task, codes, by_task.get(name, []))
         if chosen:
-            found.setdefault(model, {})[name] = Column(task, chosen)
-    return [
-        Overview(model, [columns[name] for name in TASKS if name in columns])
-        for model, columns in found.items()
-    ]
+            columns.append(Column(task, codes, chosen))
+    return Overview(benchmark, model, columns)
 
 
-def _chosen(task: Task, records: list[Record]) -> dict[str, Record]:
+def _chosen(task: Task, codes: tuple[str, ...], records: list[Record]) -> dict[str, Record]:
     """One record per language of the benchmark, of the benchmark's split if that was scored."""
     own = task.own_split
     found = {r["language"]: r for r in sorted(records, key=lambda r: r["split"] == own)}
-    return {code: found[code] for code in task.languages if code in found}
+    return {code: found[code] for code in codes if code in found}

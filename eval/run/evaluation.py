@@ -18,7 +18,8 @@ from xtremely.engine.runtime import Engine
 from xtremely.engine.text.windows import TooShort
 from xtremely.eval.check.quick import NOT_RUN
 from xtremely.eval.data.readers import Damaged, Missing
-from xtremely.eval.methods.bitext import Spaces
+from xtremely.eval.methods.spaces import Spaces
+from xtremely.eval.run.embedding import remove_shared
 from xtremely.eval.run.planning import (
     Absent,
     Cell,
@@ -137,6 +138,7 @@ class Evaluation:
         for checkpoint, cells in planned.items():
             engine = self._engine(checkpoint, engine)
             finished = [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
+            remove_shared(out, {cell.task.name for cell in cells})
             verdict = verdicts.get(checkpoint, asdict(NOT_RUN))
             results += [_with_verdict(one, verdict) for one in finished]
         return results, [*notes, *self._unknown(), *_lacking(absent)]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xtremely.engine.hub.conventions import OWN
+from xtremely.engine.hub.conventions import OWN, prompt_named
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import ENGINE_POOLINGS, Engine
+from xtremely.eval.data.examples import content
 from xtremely.eval.data.hub import is_hub
 from xtremely.eval.data.readers import Damaged, Incomplete, Missing, text_hash, whole_number
-from xtremely.eval.methods.bitext import Space, Spaces
 from xtremely.eval.methods.kinds import check_length, inference_of, kind_of
-from xtremely.eval.tasks.task import LabelRules, RetrievalRules, Task
+from xtremely.eval.methods.spaces import Space, Spaces
+from xtremely.eval.tasks.task import EmbeddingRules, LabelRules, RankingRules, Task
 from xtremely.files.documents import check_value
 from xtremely.kernels.guard import InputError, UsageError, require, require_number
 
@@ -58,6 +59,8 @@ class Cell:
         max_length: most tokens of a sequence.
         data_hash: SHA-256 of the data.
         token_budget: most tokens of a batch.
+        first: whether it is the first of its task in the run. Its record holds the cost of texts
+            that all cells of the task share.
     """
 
     task: Task
@@ -67,6 +70,7 @@ class Cell:
     max_length: int
     data_hash: str
     token_budget: int
+    first: bool = True
 
 
 def plan_cells(
@@ -121,7 +125,8 @@ def plan_cells(
                     raise
                 absent.append(Damaged(task.name, code, error))
                 continue
-            cells.append(_cell(engine, task, code, splits, settings))
+            first = len(cells) == found_before
+            cells.append(_cell(engine, task, code, splits, settings, first))
         if wanted and len(cells) == found_before and strict:
             raise absent[-1]
     return cells, absent
@@ -139,9 +144,15 @@ def described(engine: Engine, cells: list[Cell]) -> str:
             how = engine.conventions.described(one.pooling, cell.how.prompt)
             others = len({space.layer for space in cell.how.every}) - 1
             more = f" and {others} more" if others else ""
+            length = cell.how.candidate_length
+            candidates = (
+                f"; candidates with {prompt_named(cell.how.candidate_prompt)}, cut at {length}"
+                if length
+                else ""
+            )
             return (
                 f"{engine.name}: {how}, layer {one.layer} of {depth}{more}, texts cut at"
-                f" {cell.max_length} tokens"
+                f" {cell.max_length} tokens{candidates}"
             )
     return ""
 
@@ -191,10 +202,10 @@ def check_settings(tasks: list[Task], settings: EvaluationSettings) -> str:
         "--prompt": settings.prompt is not None,
     }
     names = ", ".join(name for name, is_given in given.items() if is_given)
-    headed = ", ".join(task.name for task in tasks if not isinstance(task.rules, RetrievalRules))
+    headed = ", ".join(task.name for task in tasks if not isinstance(task.rules, EmbeddingRules))
     if not names or not headed:
         return ""
-    embedded = ", ".join(task.name for task in tasks if isinstance(task.rules, RetrievalRules))
+    embedded = ", ".join(task.name for task in tasks if isinstance(task.rules, EmbeddingRules))
     if not embedded:
         raise UsageError(
             f"{names}: a setting of embeddings, and {headed} is answered by a head, which reads the"
@@ -204,14 +215,21 @@ def check_settings(tasks: list[Task], settings: EvaluationSettings) -> str:
 
 
 def _cell(
-    engine: Engine, task: Task, code: str, splits: dict[str, Any], settings: EvaluationSettings
+    engine: Engine,
+    task: Task,
+    code: str,
+    splits: dict[str, Any],
+    settings: EvaluationSettings,
+    first: bool,
 ) -> Cell:
     kind = kind_of(task)
     how: Spaces | Head
-    if isinstance(task.rules, RetrievalRules):
-        how = _spaces(engine, task.rules, settings)
+    if isinstance(task.rules, EmbeddingRules):
         own = settings.profile == "model"
         longest = engine.max_length if own else engine.backend.max_length
+        how = _spaces(engine, task.rules, settings)
+        if isinstance(task.rules, RankingRules):
+            how = replace(how, **_of_candidates(engine, task.rules, settings, longest))
     else:
         how = _head(engine, task)
         longest = engine.backend.max_length
@@ -221,7 +239,7 @@ def _cell(
         splits = {name: kind.first(data, settings.limit) for name, data in splits.items()}
     max_length = min(task.max_length, longest)
     check_length(engine.tokenizer, task, max_length, f"task {task.name!r}")
-    texts = {name: {**asdict(data), "notes": None} for name, data in splits.items()}
+    texts = {name: content(data) for name, data in splits.items()}
     return Cell(
         task,
         code,
@@ -230,6 +248,7 @@ def _cell(
         max_length,
         text_hash(texts),
         engine.token_budget,
+        first,
     )
 
 
@@ -242,7 +261,20 @@ def _head(engine: Engine, task: Task) -> Head:
         raise type(error)(f"task {task.name!r}: {error}") from error
 
 
-def _spaces(engine: Engine, rules: RetrievalRules, settings: EvaluationSettings) -> Spaces:
+def _of_candidates(
+    engine: Engine, rules: RankingRules, settings: EvaluationSettings, longest: int
+) -> dict[str, Any]:
+    """Prompts and length where candidates are ranked: the model's own for queries and documents."""
+    length = {"candidate_length": min(rules.candidate_length, longest)}
+    if settings.prompt is not None:
+        return {**length, "candidate_prompt": settings.prompt}
+    if settings.profile != "model":
+        return length
+    query, document = engine.conventions.retrieval_prompts
+    return {**length, "prompt": query, "candidate_prompt": document}
+
+
+def _spaces(engine: Engine, rules: EmbeddingRules, settings: EvaluationSettings) -> Spaces:
     depth, own = engine.backend.layers, engine.conventions
     if settings.profile == "model":
         layer, pooling, prompt = depth, own.pooling, own.default_prompt

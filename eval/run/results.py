@@ -29,6 +29,7 @@ SETTING = ("task", "benchmark", "split", *VARIANT)
 PROTOCOL = (
     *("benchmark", "profile", "encoder", "max_length", "limit", "token_budget"),
     *("prompt", "modules", "normalised", "neighbours", "candidates", "shard_rows", "head", "part"),
+    *("candidate_prompt", "candidate_length", "cutoff"),
 )
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 LIBRARIES = (
@@ -78,7 +79,7 @@ class CellFile:
     """The content of a finished cell's file."""
 
     records: list[RecordShape]
-    submission: dict[str, list[str] | dict[str, str]]
+    submission: dict[str, list[str] | dict[str, str] | dict[str, list[str]]]
 
 
 @dataclass(frozen=True)

@@ -15,33 +15,29 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xtremely.engine.hub.conventions import OWN
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine, Work
-from xtremely.engine.transfer import prepared
-from xtremely.eval.data.examples import Comparable, Parallel
-from xtremely.eval.methods.bitext import Space, Spaces, is_headline, texts_of
 from xtremely.eval.methods.kinds import inference_of, kind_of
 from xtremely.eval.methods.method import ScoredVariant, Submission
+from xtremely.eval.methods.spaces import Spaces, is_headline
+from xtremely.eval.run import embedding
+from xtremely.eval.run.embedding import columns, encoded, shared_folder
 from xtremely.eval.run.kept import keep, kept
 from xtremely.eval.run.planning import Cell, EvaluationSettings
 from xtremely.eval.run.predicting import PART, predict
 from xtremely.eval.run.results import VARIANT, CellFile, Record, library_versions
 from xtremely.eval.scoring.metrics import headline
-from xtremely.eval.tasks.task import RetrievalRules
+from xtremely.eval.tasks.task import EmbeddingRules, RankingRules, RetrievalRules
 from xtremely.files.writing import check_file
 from xtremely.kernels.guard import InputError, UsageError, require
-from xtremely.retrieval.store import Store
 
-SHARD_ROWS = 4096
 # The parts of its cell's identity that a record repeats at its end.
 REPEATED = ("backend", "device", "precision", "versions", "model_hash", "data_hash")
 
@@ -118,16 +114,30 @@ def submission_names(cell: Cell) -> list[str]:
 def _matched(
     engine: Engine, cell: Cell, folder: Path, watcher: Watcher, work: Work
 ) -> tuple[list[ScoredVariant], float]:
-    """Translations found in every embedding space, and the seconds that the search took."""
+    """What is found in every embedding space, and the seconds that the search took."""
     assert isinstance(cell.how, Spaces)
-    match, spaces, vectors = kind_of(cell.task).match, cell.how, {}
-    assert match is not None
-    watcher.begin(cell, sum(len(side) for data in cell.splits.values() for side in texts_of(data)))
-    for split, data in cell.splits.items():
-        store = _encode(engine, data, cell, spaces, folder / split, watcher, work)
-        vectors[split] = _columns(store, spaces, data)
+    kind, spaces, vectors = kind_of(cell.task), cell.how, {}
+    assert kind.match is not None and kind.text_sets is not None
+    sets = {
+        split: kind.text_sets(cell.task, data, spaces, cell.max_length)
+        for split, data in cell.splits.items()
+    }
+    watcher.begin(cell, sum(len(one.texts) for some in sets.values() for one in some))
+    for split, some in sets.items():
+        stores = [
+            encoded(
+                engine,
+                one,
+                spaces,
+                shared_folder(engine, cell, one, folder) or folder / f"{split}{number or ''}",
+                watcher.encoded,
+                work if not one.shared or cell.first else Work(),
+            )
+            for number, one in enumerate(some)
+        ]
+        vectors[split] = columns(stores, some, spaces)
     start = time.perf_counter()
-    found = list(match(cell.task, cell.splits, vectors, spaces.every))
+    found = list(kind.match(cell.task, cell.splits, vectors, spaces.every))
     seconds = time.perf_counter() - start
     return [
         replace(one, headline=is_headline(one, cell.task, spaces.headline)) for one in found
@@ -183,96 +193,6 @@ def _require_finite_scores(one: ScoredVariant) -> None:
         )
 
 
-def _encode(
-    engine: Engine,
-    data: Parallel | Comparable,
-    cell: Cell,
-    spaces: Spaces,
-    folder: Path,
-    watcher: Watcher,
-    work: Work,
-) -> Store:
-    """Encode both sides of a split into a store; finished shards are kept."""
-    x, en = texts_of(data)
-    layers, poolings = _layers_and_poolings(spaces)
-    texts = x + en
-    store = Store(folder, len(texts), SHARD_ROWS)
-    missing: dict[int, slice] = {}
-    for number, rows in enumerate(store.shards()):
-        note = store.note(number)
-        if note is None:
-            missing[number] = rows
-        else:
-            watcher.encoded(rows.stop - rows.start, 0)
-            work.add(Work(**note["work"]))
-    tokenise = partial(engine.tokens, prompt=spaces.prompt, max_length=cell.max_length)
-    parts = (texts[rows] for rows in missing.values())
-    start = time.perf_counter()
-    for number, tokens in zip(missing, prepared(tokenise, parts), strict=True):
-        values, cost = engine.pooled(
-            tokens, layers=layers, poolings=poolings, progress=watcher.encoded
-        )
-        _require_finite(values, texts[missing[number]], layers, poolings)
-        now = time.perf_counter()
-        cost.seconds, start = now - start, now
-        store.write(number, values, work=asdict(cost))
-        work.add(cost)
-    return store
-
-
-def _layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
-    """The layers and poolings that the store holds of every text, in this order."""
-    layers = sorted({space.layer for space in spaces.every})
-    return layers, sorted({space.pooling for space in spaces.every})
-
-
-def _columns(
-    store: Store, spaces: Spaces, data: Parallel | Comparable
-) -> Callable[[Space], tuple[np.ndarray, np.ndarray]]:
-    """A function from an embedding space to the vectors of both sides."""
-    layers, poolings = _layers_and_poolings(spaces)
-    x, en = texts_of(data)
-
-    def vectors(space: Space) -> tuple[np.ndarray, np.ndarray]:
-        rows = store.column(layers.index(space.layer), poolings.index(space.pooling))
-        if space.centring == "none":
-            _require_directions(rows, x + en, space)
-        return rows[: len(x)], rows[len(x) :]
-
-    return vectors
-
-
-def _require_finite(
-    values: np.ndarray, texts: list[str], layers: list[int], poolings: list[str]
-) -> None:
-    """Raise InputError for vectors, [N, layers, poolings, H], with NaN or infinity."""
-    bad = ~np.isfinite(values).all(axis=-1)
-    if bad.any():
-        row, layer, pooling = np.argwhere(bad)[0]
-        raise InputError(
-            f"the vector of {_shown(texts[row])} at layer {layers[layer]}, {poolings[pooling]}"
-            f" pooling, has NaN or infinity, and so have {np.count_nonzero(bad) - 1:,} more; check"
-            " the model, or use --precision fp32"
-        )
-
-
-def _require_directions(rows: np.ndarray, texts: list[str], space: Space) -> None:
-    """Raise InputError for vectors that cannot be normalised: zero, or of infinite norm."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.linalg.norm(rows, axis=1)
-    bad = np.flatnonzero(~((lengths > 0) & np.isfinite(lengths)))
-    if len(bad):
-        raise InputError(
-            f"the vector of {_shown(texts[bad[0]])} at layer {space.layer}, {space.pooling}"
-            f" pooling, has length {lengths[bad[0]]:g}, and {len(bad) - 1:,} more are like it: they"
-            " have no direction to compare; check the model"
-        )
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
-
-
 def _identity(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
     """Everything that affects a cell's content."""
     backend, task = engine.backend, cell.task
@@ -301,19 +221,28 @@ def _identity(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[
 
 
 def _matching(engine: Engine, cell: Cell) -> dict[str, Any]:
-    """The part of a cell's identity that affects how translations are found."""
+    """The part of a cell's identity that affects what its vectors find."""
     task, spaces = cell.task, cell.how
-    assert isinstance(task.rules, RetrievalRules) and isinstance(spaces, Spaces)
+    assert isinstance(task.rules, EmbeddingRules) and isinstance(spaces, Spaces)
     own = any(space.pooling == OWN for space in spaces.every)
+    rules: dict[str, Any] = {}
+    if isinstance(task.rules, RetrievalRules):
+        rules = {"neighbours": task.rules.neighbours, "candidates": task.rules.candidates}
+    if isinstance(task.rules, RankingRules):
+        rules = {
+            "candidate_prompt": spaces.candidate_prompt,
+            "candidate_length": spaces.candidate_length,
+            "cutoff": task.rules.cutoff,
+        }
     return {
         "settings": {
             "prompt": spaces.prompt,
             **({"modules": str(engine.conventions.modules)} if own else {}),
             "normalised": True,
-            "neighbours": task.rules.neighbours,
-            "candidates": task.rules.candidates,
-            "shard_rows": SHARD_ROWS,
+            **rules,
+            "shard_rows": embedding.SHARD_ROWS,
         },
+        **({"first": cell.first} if isinstance(task.rules, RankingRules) else {}),
         "scored": [task.kind, task.metric, task.rules.direction, task.rules.scoring],
         "spaces": [asdict(space) for space in spaces.every],
         "headline": asdict(spaces.headline),

@@ -11,7 +11,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from itertools import pairwise
@@ -21,6 +21,7 @@ from xtremely.kernels.guard import require, unknown
 from xtremely.retrieval.mining import quality
 
 Metrics = dict[str, float]
+RANKING = "map@20"  # XTREME-R's name for the metric of its ranked lists
 Sentences = Sequence[Sequence[str]]
 
 
@@ -117,6 +118,39 @@ def _token_f1(found: list[str], reference: list[str]) -> float:
     return 2 * common / (len(found) + len(reference)) if common else 0.0
 
 
+def ranking(
+    predicted: Mapping[str, Sequence[str]], gold: Mapping[str, Collection[str]], cutoff: int
+) -> Metrics:
+    """Mean average precision of ranked lists, as XTREME-R defines it.
+
+    The precision at a rank counts if the candidate there is right. The sum is divided by the number
+    of right candidates, at most ``cutoff``. With one right candidate this is its reciprocal rank.
+
+    Args:
+        predicted: query id -> candidates, best first; a query without any scores 0. Of a candidate
+            that occurs twice, the second occurrence is wrong.
+        gold: query id -> right candidates, at least one.
+        cutoff: number of candidates that count.
+    """
+    require(bool(gold), "there is no query to score")
+    total = 0.0
+    for name, right in gold.items():
+        require(bool(right), f"query {name!r} has no right candidate to score by")
+        found = predicted.get(name, ())[:cutoff]
+        total += _precision(found, {*right}) / min(len({*right}), cutoff)
+    return {RANKING: 100 * total / len(gold)}
+
+
+def _precision(ranked: Sequence[str], right: set[str]) -> float:
+    """The sum of the precisions at the ranks of right candidates."""
+    total, seen = 0.0, set()
+    for rank, candidate in enumerate(ranked, start=1):
+        if candidate in right and candidate not in seen:
+            seen.add(candidate)
+            total += len(seen) / rank
+    return total
+
+
 def answer_tokens(normaliser: str, language: str) -> Callable[[str], list[str]]:
     """The function that normalises an answer to tokens, by ``squad``'s rules or ``mlqa``'s."""
     if normaliser not in ("squad", "mlqa"):
@@ -173,4 +207,4 @@ def headline(values: Metrics) -> float:
     """The single score that XTREME computes from a task's metrics."""
     if "exact_match" in values:
         return (values["exact_match"] + values["f1"]) / 2
-    return values["f1"] if "f1" in values else values["accuracy"]
+    return next(values[name] for name in ("f1", "accuracy", RANKING) if name in values)

@@ -2,6 +2,8 @@
 
     TASK/test-LL.tsv    one label per line (tagging: blank lines end sentences; BUCC: two ids)
     TASK/test-LL.json   question id -> answer; the gold labels are SQuAD's JSON
+                        (LAReQA, Mewsli-X: query id -> candidates, best first)
+    xcopa/test-LL.jsonl an object with "label", 0 or 1, per line
 
 Every reader takes the two files of one language and returns predictions and gold. What XTREME's
 scorer accepts and counts as wrong is accepted with a warning. What can only be a mistake (a label
@@ -13,9 +15,16 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from xtremely.eval.data.readers import existing, read_json, read_lines, whole_number
+from xtremely.eval.data.readers import (
+    existing,
+    read_json,
+    read_json_lines,
+    read_lines,
+    whole_number,
+)
 from xtremely.eval.data.squad import read_articles
 from xtremely.files.documents import ANYTHING
 from xtremely.kernels.guard import InputError, require
@@ -177,6 +186,79 @@ def read_answers(predicted: Path, gold: Path) -> tuple[dict[str, str], dict[str,
             " language?"
         )
     return found, asked
+
+
+def read_rankings(
+    predicted: Path, gold: Path, truth: Collection[str], candidates: Collection[str]
+) -> dict[str, list[str]]:
+    """Read query id -> ids of candidates, best first; a missing query scores 0.
+
+    A candidate that occurs twice for a query counts once, with a warning.
+
+    Args:
+        predicted: the file.
+        gold: the file with the labels, for error messages.
+        truth: ids of its queries.
+        candidates: ids of all candidates; empty where they are not known.
+    """
+    found = read_json(predicted, ANYTHING)
+    require(isinstance(found, dict), f"{predicted}: not a JSON object of query id: candidates")
+    for name, ranked in found.items():
+        require(
+            name in truth,
+            f"{predicted}: candidates for {name!r}, an id of no query in {gold}; is it the file of"
+            " another language or split?",
+        )
+        require(
+            isinstance(ranked, list) and all(isinstance(one, str) for one in ranked),
+            f"{predicted}: the candidates for {name!r} are {json.dumps(ranked)[:80]}; legal: a list"
+            " of ids, best first",
+        )
+        foreign = [one for one in ranked if candidates and one not in candidates]
+        require(
+            not foreign,
+            f"{predicted}: {foreign[0] if foreign else ''!r} among the candidates for {name!r} is"
+            f" none of the {len(candidates):,} candidates of the pool; legal: ids such as"
+            f" {next(iter(candidates), '')!r}",
+        )
+    absent = [name for name in truth if name not in found]
+    if absent:
+        _note(
+            f"{predicted}: {len(absent)} of {len(truth)} queries have no candidates and score 0,"
+            f" the first is {absent[0]!r}"
+        )
+    repeated = [name for name, ranked in found.items() if len({*ranked}) < len(ranked)]
+    if repeated:
+        _note(
+            f"{predicted}: {len(repeated)} of {len(found)} queries have a candidate twice, the"
+            f" first is {repeated[0]!r}; the second occurrence counts as wrong"
+        )
+    return found
+
+
+def read_choices(predicted: Path, gold: Path) -> tuple[list[str], list[str]]:
+    """Read XCOPA's files: on every line an object whose ``label`` is the right choice."""
+    truth, guess = ([*map(str, _choices(path))] for path in (gold, predicted))
+    _check_counts(predicted, guess, gold, truth)
+    return guess, truth
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A line of XCOPA's files."""
+
+    label: int
+
+
+def _choices(path: Path) -> list[int]:
+    labels = [row.label for row in read_json_lines(path, _Choice)]
+    for number, label in enumerate(labels, start=1):
+        require(
+            label in (0, 1),
+            f"{path}:{number}: 'label' is {label}; legal: 0 or 1"
+            + (" (are the labels hidden?)" if label == -1 else ""),
+        )
+    return labels
 
 
 def _note(message: str) -> None:

@@ -27,7 +27,7 @@ from xtremely.eval.study.failed import is_oracle, names_of_failed, shuffled
 from xtremely.eval.study.findings import shown_metrics
 from xtremely.eval.study.grid import UNTRAINED, Grid, StudyCell, StudyPhase, Test
 from xtremely.eval.study.paired import Differences, Paired, holm
-from xtremely.eval.tasks.task import RetrievalRules, find_task
+from xtremely.eval.tasks.task import EmbeddingRules, find_task
 
 MIN_SEEDS = 3
 RECOVERED = 1.0  # points
@@ -217,7 +217,7 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
         result = results.get(id(cell))
         for place, test in enumerate(cell.tests):
             task = find_task(test.task)
-            matched = isinstance(task.rules, RetrievalRules)
+            matched = isinstance(task.rules, EmbeddingRules)
             if cell.target is None and not matched:
                 continue  # a test of the intermediate task itself
             key, alike = (cell.part, test), repr((_trained_alike(cell.target), test))

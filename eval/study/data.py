@@ -8,11 +8,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xtremely.eval.data.examples import Comparable, Examples, Questions, chosen, part
+from xtremely.eval.data.examples import (
+    Comparable,
+    Examples,
+    Queries,
+    Questions,
+    chosen,
+    content,
+    part,
+)
 from xtremely.eval.data.readers import Missing, text_hash
 from xtremely.eval.methods.kinds import kind_of, training_of
 from xtremely.eval.study.grid import StudyCell, StudyPhase, Test
-from xtremely.eval.tasks.task import RetrievalRules, Task, find_task, find_training_task
+from xtremely.eval.tasks.task import EmbeddingRules, Task, find_task, find_training_task
 from xtremely.eval.training.data import dev_of
 from xtremely.eval.training.recipe import Source
 from xtremely.kernels.guard import UsageError
@@ -35,7 +43,7 @@ def sampled(task: str, root: Path, code: str, split: str, limit: int | None) -> 
     if limit is None or len(data) <= limit:
         return data
     declared = find_training_task(task)
-    if isinstance(declared.rules, RetrievalRules):
+    if isinstance(declared.rules, EmbeddingRules):
         return kind_of(declared).first(data, limit)
     rows = [row * len(data) // limit for row in range(limit)]
     return part(chosen(data, rows), slice(None))
@@ -147,6 +155,8 @@ def _oracle_hashes(phase: StudyPhase, root: Path) -> Iterator[str]:
 def _hash(data: Examples) -> str:
     if isinstance(data, Questions):
         return text_hash(asdict(replace(data, notes={})))
+    if isinstance(data, Queries):
+        return text_hash(content(data))
     if isinstance(data, Comparable):
         return text_hash([vars(data.x), vars(data.en), sorted(data.gold or ())])
     return text_hash([getattr(data, one.name) for one in fields(data) if one.name != "notes"])

@@ -27,7 +27,7 @@ from xtremely.eval.study.statistics import (
     european_and_others,
     groups_of,
 )
-from xtremely.eval.tasks.task import RetrievalRules, Task, find_task
+from xtremely.eval.tasks.task import EmbeddingRules, Task, find_task
 from xtremely.kernels.guard import require
 
 # Metrics of tasks that differ from their kind's; the first is compared with published scores.
@@ -201,7 +201,7 @@ def _tables(
 
 def shown_metrics(task: Task, there: Iterable[str]) -> list[str]:
     """The metrics of a task to show, the benchmark's own first."""
-    if not isinstance(task.rules, RetrievalRules):
+    if not isinstance(task.rules, EmbeddingRules):
         wanted = SHOWN.get(task.name) or kind_of(task).shown or (task.metric,)
         return [metric for metric in wanted if metric in there]
     own = (task.rules.direction, task.rules.scoring)

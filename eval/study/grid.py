@@ -56,7 +56,7 @@ from typing import Any
 
 from xtremely.eval.data.languages import LANGUAGES, language
 from xtremely.eval.study.design import Grid, GridPart, StudyCell, StudyPhase, Test
-from xtremely.eval.tasks.task import LabelRules, RetrievalRules, Task, find_task, find_training_task
+from xtremely.eval.tasks.task import EmbeddingRules, LabelRules, Task, find_task, find_training_task
 from xtremely.eval.training import recipe
 from xtremely.files.documents import ANYTHING, parse_toml, read_text
 from xtremely.files.folders import is_plain_name
@@ -252,7 +252,7 @@ class _Reader:
                 raise self.at(code, unknown(f"language of {name}", code, every))
         limit = self.take(raw, "limit", int, None)
         self.check(limit is None or limit >= 2, "limit", "at least 2")
-        matched = isinstance(task.rules, RetrievalRules)
+        matched = isinstance(task.rules, EmbeddingRules)
         layers = self.take(raw, "layers", str, "last" if matched else None)
         self.check(matched or layers is None, "layers", f"only with retrieval, not {name}")
         legal = re.fullmatch(f"all|{LAYER}(,{LAYER})*", layers or "all")
@@ -320,7 +320,7 @@ def _setting(complaint: str) -> tuple[str, str]:
 def _answers(phases: tuple[StudyPhase, ...], test: Test) -> bool:
     """Whether a model trained by ``phases`` can take the test, with its vectors or last head."""
     task = find_task(test.task)
-    if isinstance(task.rules, RetrievalRules):
+    if isinstance(task.rules, EmbeddingRules):
         return True
     if not phases:
         return False

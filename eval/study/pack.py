@@ -26,7 +26,7 @@ from xtremely.eval.data.readers import read_lines
 from xtremely.eval.study.cells import NAMES, ORIGIN, Planned, locate_model, model_hash, plan
 from xtremely.eval.study.data import barred, sets_tested
 from xtremely.eval.study.grid import read_grid
-from xtremely.eval.tasks.task import RetrievalRules, find_task, find_training_task
+from xtremely.eval.tasks.task import EmbeddingRules, find_task, find_training_task
 from xtremely.eval.training.data import Reader, dev_of
 from xtremely.eval.training.recipe import Recipe, settled
 from xtremely.files.folders import check_outputs
@@ -147,7 +147,8 @@ def _files(planned: list[Planned], root: Path) -> set[Path]:
 
 def _texts(model: str, folder: Path, planned: list[Planned], root: Path) -> dict[str, None]:
     """Every text that a model's cells tokenise, once."""
-    prompt = conventions(folder, model).default_prompt
+    own = conventions(folder, model)
+    prompts = dict.fromkeys((own.default_prompt, *own.retrieval_prompts))
     found: dict[str, None] = {"a": None}  # from which the engine derives the special tokens
     for one in planned:
         if one.cell.model != model:
@@ -156,10 +157,10 @@ def _texts(model: str, folder: Path, planned: list[Planned], root: Path) -> dict
             for data in _trained_on(one.recipe, root):
                 found.update(dict.fromkeys(data.every_text()))
         for test in one.cell.tests:
-            embedded = isinstance(find_task(test.task).rules, RetrievalRules)
-            before = prompt if embedded else ""
+            embedded = isinstance(find_task(test.task).rules, EmbeddingRules)
             for _, _, data in sets_tested(test, barred(test, one.cell.phases), root):
-                found.update(dict.fromkeys(before + text for text in data.every_text()))
+                for before in prompts if embedded else ("",):
+                    found.update(dict.fromkeys(before + text for text in data.every_text()))
     return found
 
 

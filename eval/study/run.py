@@ -39,7 +39,7 @@ from xtremely.eval.study.cells import (
 from xtremely.eval.study.data import barred, sets_tested, tested_task
 from xtremely.eval.study.grid import Grid, Test
 from xtremely.eval.study.phases import FOLDER, Phases
-from xtremely.eval.tasks.task import RetrievalRules, find_task
+from xtremely.eval.tasks.task import EmbeddingRules, find_task
 from xtremely.eval.training.phases import train
 from xtremely.kernels.guard import InputError, require
 
@@ -298,7 +298,7 @@ def device_name(device: torch.device) -> str:
 
 def _scores(test: Test, records: list[Record]) -> dict[str, Any]:
     """A test's records as one mapping: metric -> layer (empty for a head) -> language."""
-    matched = isinstance(find_task(test.task).rules, RetrievalRules)
+    matched = isinstance(find_task(test.task).rules, EmbeddingRules)
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     for record in records:
         if not matched:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,20 +46,29 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class RetrievalRules:
-    """How translations are found (kind ``retrieve``).
+class EmbeddingRules:
+    """What all kinds have in common that need vectors of texts and no head.
 
     Attributes:
         direction: the direction that the benchmark scores.
         scoring: the scoring that the benchmark uses.
         profiles: published settings by name.
-        neighbours: number k of nearest neighbours in the margin score.
-        candidates: number of nearest sentences among which a match is chosen; None for all.
     """
 
     direction: str
     scoring: str
     profiles: dict[str, Setting]
+
+
+@dataclass(frozen=True)
+class RetrievalRules(EmbeddingRules):
+    """How translations are found (kind ``retrieve``).
+
+    Attributes:
+        neighbours: number k of nearest neighbours in the margin score.
+        candidates: number of nearest sentences among which a match is chosen; None for all.
+    """
+
     neighbours: int = 4
     candidates: int | None = None
 
@@ -70,6 +79,24 @@ class MiningRules(RetrievalRules):
 
     Every available split is evaluated, with the threshold tuned on the first.
     """
+
+
+@dataclass(frozen=True)
+class RankingRules(EmbeddingRules):
+    """How a pool of candidates is ranked for queries (kind ``rank``).
+
+    The task's ``max_length`` is that of a query.
+
+    Attributes:
+        candidate_length: most tokens of a candidate; longer ones are truncated.
+        cutoff: number of nearest candidates that are scored.
+        gold: function from a language's file of labels, see ``scoring.submission``, to the right
+            candidates' ids by query id, and the ids of all candidates (empty if not known).
+    """
+
+    candidate_length: int
+    gold: Callable[[Path], tuple[Mapping[str, Sequence[str]], Collection[str]]]
+    cutoff: int = 20
 
 
 @dataclass(frozen=True)
@@ -146,7 +173,7 @@ class Task:
     find: Callable[[Path, str, str], Callable[[], Examples]]
     splits: tuple[str, ...]
     metric: str
-    rules: RetrievalRules | LabelRules | ExtractiveQARules
+    rules: EmbeddingRules | LabelRules | ExtractiveQARules
     benchmark: str
     licence: str
     source: str

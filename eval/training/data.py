@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from xtremely.engine.training.multitask_model import HeadPlan
-from xtremely.eval.data.examples import chosen
+from xtremely.eval.data.examples import Queries, chosen, content
 from xtremely.eval.data.readers import Missing, text_hash
-from xtremely.eval.methods.kinds import training_of
+from xtremely.eval.methods.kinds import is_dual, kind_of, training_of
 from xtremely.eval.tasks.task import LabelRules, Task, find_training_task
 from xtremely.eval.training.recipe import Phase, Source
 from xtremely.kernels.guard import InputError, UsageError, require
@@ -45,6 +45,11 @@ class PhaseData:
     sources: list[TaskExamples]
     dev: list[TaskExamples]
     data_hash: str
+
+    @property
+    def dual(self) -> bool:
+        """Whether a dual encoder is trained, and no head."""
+        return is_dual(kind_of(self.sources[0].task))
 
     @property
     def plans(self) -> dict[str, HeadPlan]:
@@ -201,6 +206,8 @@ def shuffled(task: Task, examples: Any, seed: int) -> Any:
 
 def _content(examples: Any) -> list[Any]:
     """The hashed content of examples: all but the notes and contexts without a question."""
+    if isinstance(examples, Queries):
+        return [content(examples)]
     rows = getattr(examples, "questions", None)
     if rows is not None:
         return [(q.text, q.answers, q.starts, examples.contexts[q.context]) for q in rows]

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xtremely.engine.hub.conventions import conventions
 from xtremely.engine.hub.locate import display_name, locate
 from xtremely.engine.models.loading import longest
 from xtremely.engine.runtime import folder_hash
@@ -42,10 +43,14 @@ from xtremely.eval.training.folder import (
     unfinished,
 )
 from xtremely.eval.training.lengths import check_lengths
+from xtremely.eval.training.pairs import check_installed, train_pairs
 from xtremely.eval.training.recipe import Recipe, as_mapping, settled
 from xtremely.files.folders import in_turn, remove_whole
 from xtremely.files.writing import check_writable, file_digest, write_atomic
 from xtremely.kernels.guard import InputError, require, require_number
+
+if TYPE_CHECKING:
+    from xtremely.engine.training.dual_encoder import TrainedEncoder
 
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
 # Disk space that a phase needs, in sizes of its model: the model itself, and two checkpoints, each
@@ -119,6 +124,9 @@ def train(
     reader = Reader(data_root, recipe.seed)
     check_lengths([recipe], base)
     materials = [reader.material(settled(phase)) for phase in recipe.phases]
+    for material in materials:
+        if material.dual:
+            check_installed(material.phase.name)
     _check_room(base, out)
     settings = {
         "seed": recipe.seed,
@@ -202,20 +210,24 @@ class _Stage:
         if self.folder.exists():
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
         work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
-        tokenizer = load_tokenizer(self.base)
-        fitted = mechanics.fit(
-            self.base,
-            tokenizer,
-            [*self.material.plans.values()],
-            *self._features(),
-            phase,
-            TrainerSettings(**settings, device=device, save_steps=save_steps),
-            work,
-            quiet,
-        )
+        every = TrainerSettings(**settings, device=device, save_steps=save_steps)
+        fitted: TrainedModel | TrainedEncoder
+        if self.material.dual:
+            fitted = train_pairs(self.material, self.base, every, work, quiet)
+        else:
+            fitted = mechanics.fit(
+                self.base,
+                load_tokenizer(self.base),
+                [*self.material.plans.values()],
+                *self._features(),
+                phase,
+                every,
+                work,
+                quiet,
+            )
         record = json.loads(dumps(self._described(fitted, digest, device)))
         if mechanics.is_main():
-            self._save(fitted, tokenizer, record, work)
+            self._save(fitted, record, work)
         mechanics.meet()
         return Trained(phase.name, self.folder, record, reused=False)
 
@@ -262,7 +274,9 @@ class _Stage:
             return part.task
         return replace(part.task, rules=LabelRules(self.material.labels(part.head)))
 
-    def _described(self, fitted: TrainedModel, digest: str, device: str) -> dict[str, Any]:
+    def _described(
+        self, fitted: TrainedModel | TrainedEncoder, digest: str, device: str
+    ) -> dict[str, Any]:
         sources = zip(self.material.phase.sources, self.material.sources, strict=True)
         sizes = [
             {
@@ -292,23 +306,31 @@ class _Stage:
             "pieces": fitted.pieces,
             "device": device,
             "made_with": fitted.made_with,
-            "versions": {name: version(name) for name in LIBRARIES},
+            "versions": {
+                name: version(name)
+                for name in (*LIBRARIES, *["sentence-transformers"] * self.material.dual)
+            },
         }
 
     def _save(
-        self, fitted: TrainedModel, tokenizer: Any, record: dict[str, Any], work: Path
+        self, fitted: TrainedModel | TrainedEncoder, record: dict[str, Any], work: Path
     ) -> None:
         """Write the folder under a temporary name, the record last, then rename it."""
         fresh = self.folder.with_name(unfinished(self.folder.name))
         shutil.rmtree(fresh, ignore_errors=True)
-        for number, name in enumerate(self.material.plans):
-            models.save(
-                fitted.multitask_model,
-                name,
-                self.base,
-                tokenizer,
-                fresh / name if number else fresh,
-            )
+        if isinstance(fitted, TrainedModel):
+            tokenizer = load_tokenizer(self.base)
+            for number, name in enumerate(self.material.plans):
+                models.save(
+                    fitted.multitask_model,
+                    name,
+                    self.base,
+                    tokenizer,
+                    fresh / name if number else fresh,
+                )
+        else:
+            own = conventions(self.base, self.base.name)
+            fitted.save(fresh, own.retrieval_prompts, own.default_prompt)
         record["bytes"] = _bytes(fresh)
         record["sha256"] = _digests(fresh)
         record["checksum"] = record_checksum(record)

@@ -34,7 +34,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from xtremely.engine.training.hyperparameters import Hyperparameters
-from xtremely.eval.methods.kinds import KINDS, kind_of, training_of
+from xtremely.eval.methods.kinds import KINDS, is_dual, kind_of, training_of
 from xtremely.eval.tasks.task import find_training_task
 from xtremely.files.documents import ANYTHING, NO_OTHER_KEYS, fit, parse_toml, place, read_text
 from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
@@ -335,6 +335,7 @@ def _check(phase: Phase) -> None:
         )
     if len(set(phase.dev_languages)) < len(phase.dev_languages):
         raise UsageError(f"{where}: dev_languages name a language twice; name each once")
+    _check_pairs(phase, where)
     seen: set[tuple[str, str, str]] = set()
     for source in phase.sources:
         _check_source(source, phase, where)
@@ -345,6 +346,21 @@ def _check(phase: Phase) -> None:
                     " same examples twice; name each language once"
                 )
             seen.add((source.task, source.split, code))
+
+
+def _check_pairs(phase: Phase, where: str) -> None:
+    """Refuse what dual encoders, which learn from pairs of texts, do not have."""
+    tasks = dict.fromkeys(source.task for source in phase.sources)
+    dual = {name: is_dual(kind_of(find_training_task(name))) for name in tasks}
+    refused = {
+        "another task with a head": not all(dual.values()),
+        "patience": phase.patience is not None,
+        "keep_head": phase.keep_head,
+        f"mixing {phase.mixing.kind!r}": phase.mixing.kind != "proportional",
+    }
+    for name in [name for name, given in refused.items() if given and any(dual.values())]:
+        one = next(task for task in dual if dual[task])
+        raise UsageError(f"{where}: {one} trains a dual encoder, without {name}; leave it out")
 
 
 def _check_source(source: Source, phase: Phase, where: str) -> None:

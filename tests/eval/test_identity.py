@@ -10,8 +10,8 @@ import torch
 from xtremely.engine.hub.conventions import Conventions
 from xtremely.engine.models.heads import Head
 from xtremely.eval.data.examples import Comparable, Parallel, Questions, Side, Tagged, TextPairs
-from xtremely.eval.methods.bitext import Space, Spaces
-from xtremely.eval.run import runner
+from xtremely.eval.methods.spaces import Space, Spaces
+from xtremely.eval.run import embedding, runner
 from xtremely.eval.run.planning import Cell, EvaluationSettings, plan_cells
 from xtremely.eval.tasks.task import find_task
 
@@ -37,6 +37,14 @@ def matched(task=None, how=None, **changes):
     task = replace(find_task("bucc2018"), **(task or {}))
     how = replace(Spaces([SPACE], SPACE, "query: "), **(how or {}))
     base = Cell(task, "de", {"dev": NOTED}, how, 128, "b" * 64, 2048)
+    return replace(base, **changes)
+
+
+def ranked(task=None, how=None, **changes):
+    """A cell of ranking."""
+    task = replace(find_task("lareqa"), **(task or {}))
+    spaces = Spaces([SPACE], SPACE, "query: ", "passage: ", 256)
+    base = Cell(task, "de", {"test": NOTED}, replace(spaces, **(how or {})), 96, "b" * 64, 2048)
     return replace(base, **changes)
 
 
@@ -121,8 +129,42 @@ ANSWERED = {
     },
     "part": {"PART": 7},
 }  # fmt: skip
+RANKED = {
+    **SHARED,
+    **{
+        name: {"cell": ranked(**{k: v if k != "splits" else {"test": v["dev"]} for k, v in
+                                 change.items()})}
+        for name, change in CELLS.items()
+    },
+    "metric": {"cell": ranked({"metric": "other"})},
+    "kind": {"cell": ranked({"kind": "retrieve"})},
+    "benchmark": {"cell": ranked({"benchmark": "another"})},
+    **{
+        name: {"cell": with_rules(ranked(), name, value)}
+        for name, value in (("direction", "en->x"), ("scoring", "ratio"), ("cutoff", 10))
+    },
+    "prompt": {"cell": ranked(how={"prompt": ""})},
+    "candidate_prompt": {"cell": ranked(how={"candidate_prompt": ""})},
+    "candidate_length": {"cell": ranked(how={"candidate_length": 128})},
+    "another space": {"cell": ranked(how={"every": [SPACE, Space(2, "mean", "none")]})},
+    **{
+        f"{what} of {which}": {"cell": ranked(how={which: [space] if which == "every" else space})}
+        for which in ("every", "headline")
+        for what, space in (
+            ("layer", replace(SPACE, layer=2)),
+            ("pooling", replace(SPACE, pooling="cls")),
+            ("centring", replace(SPACE, centring="mean")),
+        )
+    },
+    "who counts the pool": {"cell": ranked(first=False)},
+    "shards": {"SHARD_ROWS": 7},
+}  # fmt: skip
 CONSTANT = {("settings", "normalised")}
-FAMILIES = {"matched": (matched, MATCHED), "answered": (answered, ANSWERED)}
+FAMILIES = {
+    "matched": (matched, MATCHED),
+    "ranked": (ranked, RANKED),
+    "answered": (answered, ANSWERED),
+}
 
 
 def leaves(value, path=()):
@@ -143,8 +185,8 @@ def described(monkeypatch):
         with monkeypatch.context() as patch:
             versions = change.get("library_versions", {"torch": "2"})
             patch.setattr(runner, "library_versions", lambda: versions)
-            for constant in ("SHARD_ROWS", "PART"):
-                patch.setattr(runner, constant, change.get(constant, 4096))
+            for module, constant in ((embedding, "SHARD_ROWS"), (runner, "PART")):
+                patch.setattr(module, constant, change.get(constant, 4096))
             cell, settings = (
                 change.get("cell", base()),
                 change.get("settings", EvaluationSettings()),

@@ -2,6 +2,8 @@
 
 import json
 
+from ranking_files import article, entity, mention, xquad_r
+
 CONTEXT = 'Bonn liegt am "Rhein", ｶﾞ e\u0301.'
 SQUAD = json.dumps(
     {
@@ -40,6 +42,9 @@ def lines(*rows):
 
 NLI = ("Es regnet.", "Nass.", "neutral")
 PAIRS = lines(*[dict(zip(("sentence1", "sentence2", "gold_label"), NLI, strict=True))] * 2)
+NEWS = "Am Rhein liegt Bonn."
+MENTIONS = lines(article(NEWS, mention("m1", NEWS, "Bonn"), mention("m2", NEWS, "Rhein", "Q2")))
+ENTITIES = lines(entity("Q1", "Eine Stadt."), entity("Q2", "Ein Fluss. Er ist lang."))
 XCOPA = {"premise": "a", "choice1": "b", "choice2": "c", "question": "cause", "label": 1}
 # Task, language, split, the file that is damaged, its content, further files.
 SETS = {
@@ -76,6 +81,23 @@ SETS = {
         {},
     ),
     "squad_v2": ("en", "dev", "squad_v2/dev-v2.0.json", SQUAD, {}),
+    "lareqa": ("de", "test", "xquad-r/de.json", xquad_r("de"), {"xquad-r/zh.json": xquad_r("zh")}),
+    "lareqa ": ("en", "dev", "squad/dev-v1.1.json", SQUAD, {}),
+    "mewslix": (
+        *("de", "dev", "mewslix/wikinews_mentions-dev.jsonl", MENTIONS),
+        {"mewslix/candidate_set_entities.jsonl": ENTITIES},
+    ),
+    "mewslix ": (
+        *("de", "dev", "mewslix/candidate_set_entities.jsonl", ENTITIES),
+        {"mewslix/wikinews_mentions-dev.jsonl": MENTIONS},
+    ),
+    "mewslix  ": (
+        *("de", "dev", "mewslix/wikinews_labels/dev-de.json", '{"m1": ["Q1"], "m2": ["Q1"]}'),
+        {
+            "mewslix/wikinews_mentions/dev-de.jsonl": MENTIONS,
+            "mewslix/candidate_set_entities.jsonl": ENTITIES,
+        },
+    ),
     "xcopa": ("et", "val", "xcopa/val.et.jsonl", lines(XCOPA, XCOPA), {}),
     "hellaswag": (
         *("en", "train", "hellaswag/hellaswag_train.jsonl"),

@@ -2,7 +2,9 @@
 
 import json
 
-from xtremely.eval.run.score import GROUPS
+from ranking_files import LANGUAGES, xquad_r
+
+from xtremely.eval.scoring.benchmarks import XTREME
 
 
 def squad(answers):
@@ -42,18 +44,38 @@ CASES = {
     ),
     "tatoeba": ("2\n0\n1\n3\n", "2\n0\n3\n3\n", {"accuracy": 75}),
 }
+# XTREME-R's further tasks. Each question of LAReQA has an answer in each of 11 languages.
+ANSWERS = [f"{code}_1_0" for code in LANGUAGES]
+CASES_R = {
+    "xcopa": ('{"label": 0}\n{"label": 1}\n', '{"label": 0}\n{"label": 0}\n', {"accuracy": 50}),
+    "mewslix": (
+        {"m1": ["Q1"], "m2": ["Q2"], "m3": ["Q3"]},
+        {"m1": ["Q1", "Q2"], "m2": ["Q3", "Q1", "Q2"], "m3": ["Q1"] * 20 + ["Q3"]},
+        {"map@20": 100 * (1 + 1 / 3 + 0) / 3},
+    ),
+    "lareqa": (
+        xquad_r("xx", ["Rivers"]),
+        {"q0": ["ar_1_1", "ar_1_0", "ar_1_0", "de_1_0"]},
+        {"map@20": 100 * (1 / 2 + 2 / 4) / 11},
+    ),
+}
 RIGHT = {"xquad": {"q1": "lake", "q2": "X"}, "mlqa": {"q1": "lake", "q2": "X"}}
 RIGHT["tydiqa"] = RIGHT["xquad"]
+RIGHT["lareqa"] = {"q0": ANSWERS}
+SUFFIXES = {
+    **dict.fromkeys((*XTREME.groups["qa"], "lareqa", "mewslix"), "json"),
+    "xcopa": "jsonl",
+}
 
 
 def content(task, value):
-    if task in GROUPS["tagging"]:
+    if task in XTREME.groups["tagging"]:
         return "".join(f"{tag}\n" for tag in value.replace("/", "").split(" "))
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def put(root, task, language, value):
-    path = root / task / f"test-{language}.{'json' if task in GROUPS['qa'] else 'tsv'}"
+    path = root / task / f"test-{language}.{SUFFIXES.get(task, 'tsv')}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content(task, value), encoding="utf-8")
     return path

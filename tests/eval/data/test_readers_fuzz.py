@@ -25,6 +25,12 @@ SUBMISSIONS = {
     "rows": (submission.read_rows, "1\n0\n2\n", "0\n1\n2\n"),
     "pairs": (submission.read_pairs, "de-1\ten-1\nde-2\ten-2\n", "de-1\ten-1\n"),
     "answers": (submission.read_answers, ANSWERS, SQUAD),
+    "rankings": (
+        lambda p, g: submission.read_rankings(p, g, ("a", "b"), ("x", "y")),
+        '{"a": ["x", "y"], "b": ["y"]}',
+        "",
+    ),
+    "choices": (submission.read_choices, '{"label": 0}\n', '{"label": 1}\n'),
 }
 QUICK, LONG = 25, 1500
 

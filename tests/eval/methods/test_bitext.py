@@ -8,13 +8,12 @@ import pytest
 from xtremely.eval.data.examples import Comparable, Parallel, Side
 from xtremely.eval.methods import bitext
 from xtremely.eval.methods.bitext import (
-    Space,
-    is_headline,
     limited,
     score_comparable,
     score_parallel,
     texts_of,
 )
+from xtremely.eval.methods.spaces import Space, is_headline
 from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval.mining import Pairs

@@ -3,7 +3,7 @@
 import pytest
 
 from xtremely.eval.report.overview import overviews
-from xtremely.eval.run.score import TASKS
+from xtremely.eval.scoring.benchmarks import XTREME
 from xtremely.eval.tasks.task import find_task
 
 
@@ -99,14 +99,14 @@ def test_missing_languages_are_counted():
 
 
 def test_nothing_is_partial_only_when_all_nine_tasks_are_whole():
-    every = {task: whole(task, float(place)) for place, task in enumerate(TASKS)}
+    every = {task: whole(task, float(place)) for place, task in enumerate(XTREME.tasks)}
     (found,) = overviews(one for records in every.values() for one in records)
     assert (found.partial, found.absent, found.average) == (False, [], 4.0)
     assert all(group.whole for group in found.groups)
-    for task in TASKS:
-        (less,) = overviews(one for name in TASKS if name != task for one in every[name])
+    for task in XTREME.tasks:
+        (less,) = overviews(one for name in XTREME.tasks if name != task for one in every[name])
         assert (less.partial, less.absent) == (True, [task])
-        language = [one for name in TASKS for one in every[name][name == task :]]
+        language = [one for name in XTREME.tasks for one in every[name][name == task :]]
         (lacking,) = overviews(language)
         assert (lacking.partial, lacking.absent, lacking.average) == (True, [], 4.0)
 

@@ -20,11 +20,11 @@ KILLS = int(os.environ.get("XTREMELY_KILLS", "3"))  # more for a longer look
 RUNS = """
 import json, os, sys, time
 from xtremely.eval.report import html
-from xtremely.eval.run import evaluation, folder, kept, predicting, results, runner
+from xtremely.eval.run import embedding, evaluation, folder, kept, predicting, results, runner
 from xtremely.eval.cli.main import main
 from xtremely.retrieval import store
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-runner.SHARD_ROWS, runner.PART, predicting.PART = 40, 12, 12
+embedding.SHARD_ROWS, runner.PART, predicting.PART = 40, 12, 12
 for module in (store, kept, results, folder):
     def slow(path, data, write=module.write_atomic):
         time.sleep(0.02)

@@ -9,9 +9,10 @@ import pytest
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import Missing
-from xtremely.eval.methods.bitext import RETRIEVE, Matched, Space
+from xtremely.eval.methods.bitext import RETRIEVE
 from xtremely.eval.methods.kinds import KINDS
-from xtremely.eval.run import runner
+from xtremely.eval.methods.spaces import Matched, Space
+from xtremely.eval.run import embedding, runner
 from xtremely.eval.run.folder import run_folder, write_submission
 from xtremely.eval.run.planning import EvaluationSettings, check_languages, plan_cells
 from xtremely.eval.run.results import summarise, without_timings
@@ -121,7 +122,7 @@ def test_a_broken_cell_file_is_computed_again(engine, tmp_path, rubbish):
 
 
 def test_an_interrupted_cell_goes_on_from_its_last_shard(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "SHARD_ROWS", 50)
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 50)
     expected, _ = run(engine, tmp_path / "undisturbed", languages=["de"])
     pooled, calls = engine.pooled, []
 

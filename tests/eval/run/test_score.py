@@ -5,9 +5,10 @@ import json
 import shutil
 
 import pytest
-from score_cases import CASES, RIGHT, put
+from score_cases import CASES, CASES_R, RIGHT, put
 
-from xtremely.eval.run.score import TASKS, score_folder
+from xtremely.eval.run.score import score_folder
+from xtremely.eval.scoring.benchmarks import XTREME, XTREME_R
 from xtremely.eval.tasks.task import find_task
 from xtremely.kernels.guard import InputError
 
@@ -35,7 +36,7 @@ COUNTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", XTREME.tasks)
 def test_a_tasks_metrics_are_means_over_all_its_languages(folders, task):
     scored = score_folder(*folders)["tasks"][task]
     assert len(scored) == COUNTS[task] + 1
@@ -67,7 +68,7 @@ def test_a_task_without_predictions_is_left_out(folders):
     predictions, labels = folders
     shutil.rmtree(predictions / "mlqa")
     scores = score_folder(predictions, labels)
-    assert set(scores["tasks"]) == set(TASKS) - {"mlqa"}
+    assert set(scores["tasks"]) == set(XTREME.tasks) - {"mlqa"}
     assert set(scores["groups"]) == {"classification", "tagging", "retrieval"}
     assert scores["all_task"] is None
 
@@ -103,9 +104,10 @@ def test_the_command_prints_tables(folders, xtremely):
     code, shown, _ = xtremely("score", *folders)
     lines = [line.split() for line in shown.splitlines()]
     assert code == 0
+    assert "XTREME: means over languages" in shown and "XTREME: score by language" in shown
     assert ["xquad", "11", "–", "98.48", "–", "–", "95.45", "96.97"] in lines
     assert ["ms", "–", "–", "–", "100.0", "–", "–", "–", "–", "–"] in lines
-    assert lines[-1][:3] == ["all", "nine", "tasks:"] and "missing" not in shown
+    assert lines[-1][:5] == ["all", "9", "tasks", "of", "XTREME:"] and "missing" not in shown
 
 
 def test_the_command_says_what_is_missing_to_an_overall_score(folders, xtremely):
@@ -114,7 +116,7 @@ def test_the_command_says_what_is_missing_to_an_overall_score(folders, xtremely)
     shutil.rmtree(predictions / "panx")
     _, shown, _ = xtremely("score", predictions, labels)
     assert "qa: –  (mlqa missing)" in shown
-    assert "all nine tasks: –  (panx, mlqa missing)" in shown
+    assert "all 9 tasks of XTREME: –  (panx, mlqa missing)" in shown
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_what_cannot_be_scored_ends_in_one_line_and_exit_code_1(
     assert errors.startswith("error: ") and complaint in errors
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", XTREME.tasks)
 def test_compressed_files_score_as_they_do_unpacked(folders, task):
     expected = score_folder(*folders)["tasks"][task]
     for folder in folders:
@@ -159,7 +161,9 @@ def test_a_folder_in_the_place_of_a_file_is_named(folders, side):
 
 def test_folders_without_a_task_are_refused(tmp_path, xtremely):
     code, _, errors = xtremely("score", tmp_path, tmp_path)
-    assert code == 1 and "share no folder named after a task; legal: xnli, pawsx" in errors
+    assert (
+        code == 1 and "share no folder named after a task of XTREME; legal: xnli, pawsx" in errors
+    )
     code, _, errors = xtremely("score", tmp_path / "nowhere", tmp_path)
     assert code == 2 and "nowhere: there is no such folder" in errors
 
@@ -200,3 +204,100 @@ def test_bucc_counts_every_pair_of_a_sentence(folders):
     put(predictions, "bucc2018", "de", gold + "de-3\ten-3\n")
     scored = score_folder(predictions, labels)["tasks"]["bucc2018"]["de"]
     assert scored == pytest.approx({"precision": 75, "recall": 100, "f1": 600 / 7})
+
+
+@pytest.fixture
+def folders_r(tmp_path):
+    """XTREME-R's labels, and predictions that are right but for each task's first language."""
+    predictions, labels = tmp_path / "predictions", tmp_path / "labels"
+    for task in XTREME_R.tasks:
+        gold, wrong, _ = {**CASES, **CASES_R}[task]
+        for place, code in enumerate(XTREME_R.languages(find_task(task))):
+            put(labels, task, code, gold)
+            put(predictions, task, code, RIGHT.get(task, gold) if place else wrong)
+    return predictions, labels
+
+
+# XTREME-R's number of languages.
+COUNTS_R = {
+    "xnli": 15, "xcopa": 11, "udpos": 38, "panx": 48, "xquad": 12, "mlqa": 7, "tydiqa": 9,
+    "tatoeba": 41, "mewslix": 11, "lareqa": 11,
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*is not the benchmark's", "ignore:.*have a candidate twice")
+def test_xtreme_r_has_its_own_tasks_languages_and_groups(folders_r):
+    scores = score_folder(*folders_r, XTREME_R)
+    points = {}
+    for task, count in COUNTS_R.items():
+        first = {**CASES, **CASES_R}[task][2]
+        average = {metric: (value + 100 * (count - 1)) / count for metric, value in first.items()}
+        found = scores["tasks"][task]
+        assert len(found) == count + 1 and found["avg"] == pytest.approx(average), task
+        names = (
+            ("exact_match", "f1")
+            if "exact_match" in first
+            else [name for name in ("f1", "accuracy", "map@20") if name in first][:1]
+        )
+        points[task] = sum(average[name] for name in names) / len(names)
+    assert scores["benchmark"] == "XTREME-R"
+    assert scores["groups"] == pytest.approx(
+        {
+            "classification": (points["xnli"] + points["xcopa"]) / 2,
+            "tagging": (points["udpos"] + points["panx"]) / 2,
+            "qa": (points["xquad"] + points["mlqa"] + points["tydiqa"]) / 3,
+            "retrieval": (points["tatoeba"] + points["mewslix"] + points["lareqa"]) / 3,
+        }
+    )
+    assert scores["all_task"] == pytest.approx(sum(points.values()) / 10)
+
+
+def test_the_command_shows_xtreme_r(folders_r, xtremely):
+    code, shown, _ = xtremely("score", *folders_r, "--benchmark", "xtreme-r")
+    assert code == 0 and "XTREME-R: means over languages" in shown
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["lareqa", "11", "–", "–", "–", "–", "–", "91.74", "91.74"] in lines
+    assert lines[-1][:5] == ["all", "10", "tasks", "of", "XTREME-R:"]
+    code, _, errors = xtremely("score", *folders_r, "--benchmark", "xtreem")
+    assert code == 2 and "did you mean 'xtreme'" in errors
+
+
+def test_a_task_of_the_other_benchmark_is_said_to_be_one(folders_r):
+    with pytest.warns(UserWarning, match="mewslix is not scored: it is a task of XTREME-R; give"):
+        scores = score_folder(*folders_r)
+    assert {*scores["tasks"]} == {*XTREME.tasks} & {*XTREME_R.tasks}
+    put(folders_r[0], "pawsx", "de", "0\n")
+    with pytest.warns(UserWarning, match="pawsx is not scored: it is a task of XTREME; give"):
+        score_folder(*folders_r, XTREME_R)
+
+
+@pytest.mark.parametrize(
+    ("task", "code", "value", "complaint"),
+    [
+        ("mewslix", "de", {"m9": ["Q1"]}, "candidates for 'm9', an id of no query"),
+        ("mewslix", "de", {"m1": "Q1"}, "legal: a list of ids, best first"),
+        ("mewslix", "de", {"m1": [1]}, "legal: a list of ids, best first"),
+        ("mewslix", "de", [], "not a JSON object of query id: candidates"),
+        ("lareqa", "zh", {"q0": ["zh_2_0"]}, "'zh_2_0' among the candidates for 'q0' is none of"),
+        ("xcopa", "it", '{"label": 0}\n', "test-it.jsonl: 1 lines"),
+        ("xcopa", "it", '{"label": 0}\n{"label": 2}\n', "jsonl:2: 'label' is 2; legal: 0 or 1"),
+        ("xcopa", "it", "0\n1\n", "test-it.jsonl"),
+    ],
+)
+def test_predictions_that_cannot_be_scored_are_refused(folders_r, task, code, value, complaint):
+    put(folders_r[0], task, code, value)
+    with pytest.raises(InputError, match=complaint):
+        score_folder(*folders_r, XTREME_R)
+
+
+def test_missing_languages_and_queries_are_named(folders_r):
+    put(folders_r[0], "mewslix", "uk", {"m1": ["Q1"], "m2": ["Q2", "Q2"]})
+    with pytest.warns(UserWarning) as remarks:
+        scored = score_folder(*folders_r, XTREME_R)["tasks"]["mewslix"]
+    assert scored["uk"] == {"map@20": pytest.approx(200 / 3)}
+    said = "\n".join(str(one.message) for one in remarks)
+    assert "test-uk.json: 1 of 3 queries have no candidates and score 0, the first is 'm3'" in said
+    assert "test-uk.json: 1 of 2 queries have a candidate twice, the first is 'm2'" in said
+    (folders_r[0] / "lareqa" / "test-th.json").unlink()
+    with pytest.raises(InputError, match="'lareqa' is scored on all of its 11.*test-th.json"):
+        score_folder(*folders_r, XTREME_R)

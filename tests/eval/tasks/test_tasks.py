@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from xtremely.eval.data.languages import LANGUAGES, XTREME, codes, grouped, language
-from xtremely.eval.tasks.task import RetrievalRules, all_tasks
+from xtremely.eval.tasks.task import EmbeddingRules, all_tasks
 from xtremely.kernels.guard import UsageError
 
 TASKS = all_tasks()
@@ -18,7 +18,7 @@ def test_a_task_is_completely_declared(task):
     assert {*task.languages, *task.more_languages} <= set(LANGUAGES)
     assert not {*task.languages} & {*task.more_languages}
     assert task.licence and task.source and task.layouts and task.title
-    if isinstance(task.rules, RetrievalRules):
+    if isinstance(task.rules, EmbeddingRules):
         assert {"script", "paper"} <= set(task.rules.profiles) and task.checkpoint is None
     else:
         assert task.checkpoint
@@ -47,12 +47,14 @@ def test_the_benchmark_facts():
         ("tydiqa", 9, ""),
         ("tatoeba", 36, "az lt pl ro uk"),
         ("xcopa", 11, ""),
+        ("lareqa", 11, ""),
+        ("mewslix", 11, ""),
     ],
 )
 def test_the_languages_of_xtreme_and_xtreme_r(name, count, further):
     assert len(TASKS[name].languages) == count
     assert " ".join(TASKS[name].more_languages) == further
-    assert {*TASKS[name].languages} <= {*XTREME, "ht", "qu"}
+    assert {*TASKS[name].languages} <= {*XTREME, "ht", "qu", "pl", "ro", "uk"}
 
 
 def test_the_labels_and_rules_of_the_benchmark():
