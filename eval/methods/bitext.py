@@ -7,8 +7,11 @@ predictions for the setting that the benchmark scores.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from xtremely.eval.data.examples import Comparable, Parallel, Side
 from xtremely.eval.methods.method import ScoredVariant, TaskKind
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.scoring.outcomes import Outcomes, outcomes
 from xtremely.eval.tasks.task import MiningRules, RetrievalRules, Task
 from xtremely.kernels.guard import require
 from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
@@ -159,9 +163,27 @@ def _accuracy(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> f
 
 
 def _in_submission_order(data: Parallel, found: np.ndarray) -> list[str]:
-    """Foreign rows for the English lines, in the order of XTREME's download script."""
-    order = sorted(range(len(data.en)), key=lambda row: data.en[row].strip())
-    return [str(found[row]) for row in order]
+    """Foreign rows for the English lines."""
+    return [str(found[row]) for row in _submission_order(data)]
+
+
+def _submission_order(data: Parallel) -> list[int]:
+    """The English rows in the order of XTREME's download script."""
+    return sorted(range(len(data.en)), key=lambda row: data.en[row].strip())
+
+
+def each_query(task: Task, language: str, data: Parallel, lines: list[str]) -> Outcomes:
+    """Whether the translation of every English sentence was found."""
+    gold = [str(data.en_to_x[row]) for row in _submission_order(data)] if data.en_to_x else []
+    return outcomes([*map(eq, lines, gold)])
+
+
+def each_mined(task: Task, language: str, data: Comparable, lines: list[str]) -> Outcomes:
+    """The pairs of every foreign sentence, predicted or right."""
+    found, gold = {tuple(line.split("\t")) for line in lines}, data.gold or set()
+    right, every = Counter(x for x, _ in found & gold), Counter(x for x, _ in chain(found, gold))
+    ids = data.x.ids
+    return outcomes([2.0 * right[x] for x in ids], [float(every[x]) for x in ids])
 
 
 def score_comparable(
@@ -284,6 +306,7 @@ RETRIEVE = TaskKind(
     match=score_parallel,
     first=limited,
     score_file=score_rows,
+    outcomes=each_query,
 )
 MINE = TaskKind(
     name="mine",
@@ -291,4 +314,5 @@ MINE = TaskKind(
     match=score_comparable,
     first=limited,
     score_file=score_pairs,
+    outcomes=each_mined,
 )

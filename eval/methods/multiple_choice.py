@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain, repeat
+from operator import eq
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from xtremely.eval.methods.method import (
 )
 from xtremely.eval.scoring import metrics
 from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.scoring.outcomes import Outcomes, outcomes
 from xtremely.eval.tasks.task import LabelRules, Task
 
 
@@ -47,6 +49,12 @@ def _tokens(tokenizer: Tokenizer, examples: Choices, max_length: int) -> Tokens:
 def measure(task: Task, language: str, examples: Choices, predictions: list[str]) -> Metrics:
     """Accuracy."""
     return metrics.accuracy(predictions, [*map(str, examples.answers or [])])
+
+
+def each_choice(task: Task, language: str, examples: Choices, predictions: list[str]) -> Outcomes:
+    """Whether every option is right; examples with the same text are a cluster."""
+    right = map(eq, predictions, map(str, examples.answers or []))
+    return outcomes([*right], shared=examples.texts)
 
 
 def features(tokenizer: Tokenizer, task: Task, examples: Choices, max_length: int) -> list[Feature]:
@@ -77,4 +85,5 @@ KIND = TaskKind(
         published=replace(PUBLISHED, epochs=5.0),
         shuffled=shuffled,
     ),
+    outcomes=each_choice,
 )

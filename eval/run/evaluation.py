@@ -28,7 +28,8 @@ from xtremely.eval.run.planning import (
     described,
     plan_cells,
 )
-from xtremely.eval.run.runner import Watcher, check_place, run_cell, submission_names
+from xtremely.eval.run.predictions import submission_names
+from xtremely.eval.run.runner import Watcher, check_place, run_cell
 from xtremely.eval.run.verdicts import verdict_of
 from xtremely.eval.tasks.task import Task
 from xtremely.files.documents import check_value
@@ -95,7 +96,7 @@ class Evaluation:
             out: the run's folder.
             watcher: receives the progress.
             check_names: raises InputError for prediction files that cannot be written, before
-                anything is computed; see ``runner.submission_names``.
+                anything is computed; see ``predictions.submission_names``.
 
         Returns:
             The cells' results in order (see ``runner.run_cell``), and sentences about what was
@@ -138,7 +139,7 @@ class Evaluation:
             engine = self._engine(checkpoint, engine)
             finished = [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
             verdict = verdicts.get(checkpoint, asdict(NOT_RUN))
-            results += [_with_verdict(one, verdict) for one in finished]
+            results += [_as_in_results(one, verdict) for one in finished]
         return results, [*notes, *self._unknown(), *_lacking(absent)]
 
     def _unknown(self) -> Iterator[str]:
@@ -228,9 +229,10 @@ def _layers(cells: list[Cell], depth: int) -> list[int]:
     return max(used, key=lambda layers: (layers[-1], len(layers)))
 
 
-def _with_verdict(result: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
-    """A cell's result whose records hold the verdict of the quick check."""
-    return {**result, "records": [{**one, "check": verdict} for one in result["records"]]}
+def _as_in_results(result: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
+    """A cell's result whose records hold the verdict of the quick check and the cell's name."""
+    more = {"check": verdict, "cell": result["cell"]}
+    return {**result, "records": [{**one, **more} for one in result["records"]]}
 
 
 def _lacking(absent: list[Absent]) -> Iterator[str]:

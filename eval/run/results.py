@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from xtremely.eval.scoring.outcomes import PackedOutcomes
 from xtremely.files.writing import write_atomic
 
 Record = dict[str, Any]
@@ -70,7 +71,9 @@ class RecordShape:
     model_hash: str
     data_hash: str
     settings: dict[str, Any]
-    check: dict[str, Any] | None = None  # see ``check.quick``; only in results.json
+    # Only in results.json: the verdict of ``check.quick``, and the name of the cell's file.
+    check: dict[str, Any] | None = None
+    cell: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class CellFile:
 
     records: list[RecordShape]
     submission: dict[str, list[str] | dict[str, str]]
+    outcomes: dict[str, PackedOutcomes] = field(default_factory=dict)  # split -> its examples'
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from itertools import pairwise
@@ -102,13 +102,26 @@ def answers(
     """
     require(bool(gold), "there is no question to score")
     exact = overlap = 0.0
-    for name, texts in gold.items():
-        if name in predicted:
-            found = tokens(predicted[name])
-            references = [tokens(text) for text in texts]
-            exact += found in references
-            overlap += max(_token_f1(found, reference) for reference in references)
+    for one in each_answer(predicted, gold, tokens):
+        exact += one[0]
+        overlap += one[1]
     return {"exact_match": 100 * exact / len(gold), "f1": 100 * overlap / len(gold)}
+
+
+def each_answer(
+    predicted: Mapping[str, str],
+    gold: Mapping[str, Sequence[str]],
+    tokens: Callable[[str], list[str]],
+) -> Iterator[tuple[float, float]]:
+    """Exact match and token F1 of every question, 0 to 1; for the arguments see ``answers``."""
+    for name, texts in gold.items():
+        if name not in predicted:
+            yield 0.0, 0.0
+            continue
+        found = tokens(predicted[name])
+        references = [tokens(text) for text in texts]
+        overlap = max(_token_f1(found, reference) for reference in references)
+        yield float(found in references), overlap
 
 
 def _token_f1(found: list[str], reference: list[str]) -> float:

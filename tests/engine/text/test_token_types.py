@@ -46,9 +46,7 @@ def test_texts_run_and_pairs_are_refused(folder):
         lambda: engine.tokenizer.pairs(TEXTS, TEXTS),
         lambda: windows(engine.tokenizer, TEXTS, TEXTS, [0, 1, 2], **room),
     ):
-        with pytest.raises(
-            InputError, match="'type_vocab_size' in config.json.*not have; use"
-        ):
+        with pytest.raises(InputError, match="'type_vocab_size' in config.json.*not have; use"):
             pairing()
 
 

@@ -1,0 +1,177 @@
+"""The runs that are compared: their records, and the outcomes of their examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xtremely.eval.run.kept import read_kept
+from xtremely.eval.run.results import CellFile, Record, ResultsFile, distinct
+from xtremely.eval.scoring.outcomes import Outcomes, PackedOutcomes, unpack
+from xtremely.eval.tasks.task import find_task
+from xtremely.files.documents import ANYTHING, fit, read_json
+from xtremely.files.folders import check_name
+from xtremely.kernels.guard import InputError, UsageError, require
+
+Key = tuple[str, str]  # a task and a language
+# What must be equal for a difference to be one of the models: keys of records and their settings.
+SAME = ("split", "metric", "n", "direction", "scoring", "retrieval", "data_hash")
+SAME_SETTINGS = ("benchmark", "profile", "limit", "neighbours", "candidates", "normalised")
+# What tells runs of one model apart, in this order, and how it is written in their names.
+TELLING = {
+    "precision": "{}",
+    "backend": "{}",
+    "layer": "layer {}",
+    "pooling": "{} pooling",
+    "centring": "centring {}",
+    "device": "{}",
+}
+SHOWN_HASH = 12  # characters of a hash in a message
+ROUNDING = 1e-3  # points: outcomes are stored in fp32
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of ``xtremely eval``.
+
+    Attributes:
+        folder: its folder.
+        name: what it is called in the comparison.
+        records: task and language -> the record that the benchmark scores.
+    """
+
+    folder: Path
+    name: str
+    records: dict[Key, Record]
+
+    def outcomes(self, key: Key) -> Outcomes:
+        """The outcomes of all examples of a task in a language.
+
+        Raises:
+            InputError: the run has none, or they do not give its score.
+        """
+        record = self.records[key]
+        where = f"{self.folder}: {', '.join(key)}"
+        require(
+            record.get("cell") is not None,
+            f"{where}: the outcomes of its examples were not kept, as an earlier version made this"
+            " run; evaluate again into a new folder",
+        )
+        path = self.folder / "cells" / f"{check_name(record['cell'], 'a cell')}.json"
+        content = read_kept(path, CellFile)
+        found = content.get("outcomes", {}).get(record["split"])
+        require(
+            found is not None,
+            f"{path}: the outcomes of its examples were not kept, as an earlier version made it;"
+            " evaluate again into a new folder",
+        )
+        one = unpack(PackedOutcomes(**found), str(path))
+        require(
+            abs(one.score - record["score"]) < ROUNDING,
+            f"{path}: the outcomes of its examples give {one.score:.3f}, and {self.folder}/"
+            f"results.json says {record['score']:.3f}; evaluate again",
+        )
+        return one
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read the runs in some folders, and name them.
+
+    A run is named after its model. Several runs of one model are told apart by precision, backend,
+    layer and so on where that is enough, else by their folders.
+
+    Raises:
+        UsageError: there are fewer than two, or a folder occurs twice.
+        InputError: a folder does not hold a finished run.
+    """
+    if len(folders) < 2:
+        raise UsageError("a comparison needs the folders of at least two runs")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UsageError("a folder is named twice; name each run once")
+    every = [_headline(_records(folder), folder) for folder in folders]
+    names = _names(folders, [[*records.values()] for records in every])
+    return [Run(*one) for one in zip(folders, names, every, strict=True)]
+
+
+def _records(folder: Path) -> list[Record]:
+    path = folder / "results.json"
+    require(
+        path.is_file(), f"{folder} holds no finished run of 'xtremely eval': {path} does not exist"
+    )
+    content = read_json(path, ANYTHING)
+    fit(content, ResultsFile, str(path))
+    return content["records"]
+
+
+def _headline(records: Iterable[Record], folder: Path) -> dict[Key, Record]:
+    """The record of every task and language that the benchmark scores, of its split if it was
+    scored.
+    """
+    scored = [one for one in records if one["headline"] and one["score"] is not None]
+    found: dict[Key, Record] = {}
+    for one in sorted(scored, key=lambda one: one["split"] == find_task(one["task"]).own_split):
+        found[one["task"], one["language"]] = one
+    require(bool(found), f"{folder}: no score is in this run; the answers of its sets are hidden")
+    return found
+
+
+def _names(folders: Sequence[Path], every: Sequence[list[Record]]) -> list[str]:
+    """A name for each run; all are different."""
+    models = [distinct(records, "model")[0] for records in every]
+    names = list(models)
+    for key, form in TELLING.items():
+        values = [[v for v in distinct(records, key) if v is not None] for records in every]
+        for name in {name for name in names if names.count(name) > 1}:
+            rows = [row for row, other in enumerate(names) if other == name]
+            if all(len(values[row]) == 1 for row in rows) and len({values[r][0] for r in rows}) > 1:
+                for row in rows:
+                    names[row] += f", {form.format(values[row][0])}"
+    if len({*names}) == len(names):
+        return names
+    return [f"{model} ({folder})" for model, folder in zip(models, folders, strict=True)]
+
+
+def shared_keys(runs: Sequence[Run]) -> tuple[list[Key], list[str]]:
+    """The tasks and languages that all runs have, checked to be comparable.
+
+    Returns:
+        The keys in the first run's order, and a sentence for each task that is left out in part.
+
+    Raises:
+        InputError: the runs have nothing in common, or differ in data, split or protocol.
+    """
+    shared = [key for key in runs[0].records if all(key in run.records for run in runs)]
+    require(bool(shared), "the runs have no task and language in common")
+    faults = [fault for run in runs[1:] for fault in _faults(runs[0], run, shared)]
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise InputError(
+            f"the runs cannot be compared: {'; '.join(faults[:3])}{more}; evaluate them on the same"
+            " data with the same settings"
+        )
+    dropped: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for task, code in run.records:
+            if (task, code) not in shared:
+                dropped.setdefault(task, {})[code] = None
+    return shared, [
+        f"{task} is compared without {', '.join(codes)}, which not all runs have"
+        for task, codes in dropped.items()
+    ]
+
+
+def _faults(one: Run, other: Run, keys: Iterable[Key]) -> Iterable[str]:
+    for key in keys:
+        a, b = one.records[key], other.records[key]
+        pairs = [(name, a[name], b[name]) for name in SAME]
+        pairs += [(n, a["settings"].get(n), b["settings"].get(n)) for n in SAME_SETTINGS]
+        for name, first, second in pairs:
+            if first != second:
+                shown = " and ".join(_shown(value) for value in (first, second))
+                yield f"{', '.join(key)}: {name} is {shown} in {one.folder} and {other.folder}"
+                break
+
+
+def _shown(value: object) -> str:
+    return value[:SHOWN_HASH] if isinstance(value, str) else str(value)
