@@ -162,7 +162,12 @@ def _run(evaluation: Evaluation, out: Path, quiet: bool) -> None:
     """Evaluate a model into a folder."""
     from xtremely.eval.cli.display import ProgressWatcher, print_summary
     from xtremely.eval.report.html import write_report
-    from xtremely.eval.run.folder import check_submission, run_folder, write_submission
+    from xtremely.eval.run.folder import (
+        check_submission,
+        run_folder,
+        write_outcomes,
+        write_submission,
+    )
     from xtremely.eval.run.results import write_results
     from xtremely.eval.run.runner import records_of
 
@@ -172,6 +177,7 @@ def _run(evaluation: Evaluation, out: Path, quiet: bool) -> None:
             results, notes = evaluation.run(out, watcher, partial(check_submission, folder))
         records = records_of(results)
         write_submission(folder, results)
+        write_outcomes(folder, results)
         write_results(out / "results.json", records)
         write_report(out / "report.html", records, notes)
     if not quiet:

@@ -7,6 +7,9 @@ variance that comes from the choice of examples. A mean over languages has a sec
 choice of languages, which are drawn for all tasks together. The interval of the mean covers the sum
 of both, so it is about languages like these, not about these languages alone. It takes Student's t
 with the degrees of freedom of Satterthwaite's formula.
+
+More than ``MOST`` clusters are put into that many groups at random, and groups are drawn. That
+changes no expectation, and adds less noise to a standard error than the number of draws does.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from xtremely.eval.scoring.intervals import LEVEL, Interval, t_quantile, t_tails
 from xtremely.eval.scoring.outcomes import Outcomes
 
 DRAWS = 1000
+MOST = 2000  # clusters to draw from
 AT_ONCE = 2**22  # drawn clusters in memory at the same time
 HIGHER, LOWER, CANNOT_TELL = "higher", "lower", "cannot tell"
 
@@ -69,7 +73,7 @@ class Drawn:
     Attributes:
         scores: [runs].
         draws: [DRAWS, runs].
-        clusters: how many there are to draw from.
+        clusters: how many there are to draw from, ``MOST`` at most.
     """
 
     scores: np.ndarray
@@ -90,6 +94,10 @@ def drawn(outcomes: Sequence[Outcomes], clusters: np.ndarray, name: str) -> Draw
     columns = [column for one in outcomes for column in (one.earned, one.possible)]
     sums = np.stack([np.bincount(numbers, column, count) for column in columns], axis=1)
     rng = np.random.default_rng(zlib.crc32(name.encode("utf-8")))
+    if count > MOST:
+        groups = rng.permutation(count) % MOST
+        sums = np.stack([np.bincount(groups, column, MOST) for column in sums.T], axis=1)
+        count = MOST
     parts = []
     for rows in np.array_split(np.arange(DRAWS), math.ceil(DRAWS * count / AT_ONCE)):
         taken = rng.integers(0, count, (len(rows), count), dtype=np.int32)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from xtremely.eval.run.folder import OUTCOMES
 from xtremely.eval.run.kept import read_kept
-from xtremely.eval.run.results import CellFile, Record, ResultsFile, distinct
+from xtremely.eval.run.results import OutcomesFile, Record, ResultsFile, distinct
 from xtremely.eval.scoring.outcomes import Outcomes, PackedOutcomes, unpack
 from xtremely.eval.tasks.task import find_task
 from xtremely.files.documents import ANYTHING, fit, read_json
-from xtremely.files.folders import check_name
 from xtremely.kernels.guard import InputError, UsageError, require
 
 Key = tuple[str, str]  # a task and a language
@@ -28,6 +29,7 @@ TELLING = {
     "device": "{}",
 }
 SHOWN_HASH = 12  # characters of a hash in a message
+AGAIN = "evaluate again, into a new folder"
 ROUNDING = 1e-3  # points: outcomes are stored in fp32
 
 
@@ -39,11 +41,14 @@ class Run:
         folder: its folder.
         name: what it is called in the comparison.
         records: task and language -> the record that the benchmark scores.
+        packed: task -> language -> split -> outcomes, see ``results.OutcomesFile``.
     """
 
     folder: Path
     name: str
     records: dict[Key, Record]
+
+    packed: dict[str, dict[str, dict[str, Any]]]
 
     def outcomes(self, key: Key) -> Outcomes:
         """The outcomes of all examples of a task in a language.
@@ -51,26 +56,14 @@ class Run:
         Raises:
             InputError: the run has none, or they do not give its score.
         """
-        record = self.records[key]
-        where = f"{self.folder}: {', '.join(key)}"
-        require(
-            record.get("cell") is not None,
-            f"{where}: the outcomes of its examples were not kept, as an earlier version made this"
-            " run; evaluate again into a new folder",
-        )
-        path = self.folder / "cells" / f"{check_name(record['cell'], 'a cell')}.json"
-        content = read_kept(path, CellFile)
-        found = content.get("outcomes", {}).get(record["split"])
-        require(
-            found is not None,
-            f"{path}: the outcomes of its examples were not kept, as an earlier version made it;"
-            " evaluate again into a new folder",
-        )
-        one = unpack(PackedOutcomes(**found), str(path))
+        record, where = self.records[key], f"{self.folder / OUTCOMES}: {', '.join(key)}"
+        found = self.packed.get(key[0], {}).get(key[1], {}).get(record["split"])
+        require(found is not None, f"{where}: there are no outcomes; {AGAIN}")
+        one = unpack(PackedOutcomes(**found), where)
         require(
             abs(one.score - record["score"]) < ROUNDING,
-            f"{path}: the outcomes of its examples give {one.score:.3f}, and {self.folder}/"
-            f"results.json says {record['score']:.3f}; evaluate again",
+            f"{where}: the outcomes give {one.score:.3f}, and results.json says"
+            f" {record['score']:.3f}; {AGAIN}",
         )
         return one
 
@@ -91,7 +84,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         raise UsageError("a folder is named twice; name each run once")
     every = [_headline(_records(folder), folder) for folder in folders]
     names = _names(folders, [[*records.values()] for records in every])
-    return [Run(*one) for one in zip(folders, names, every, strict=True)]
+    packed = [_packed(folder) for folder in folders]
+    return [Run(*one) for one in zip(folders, names, every, packed, strict=True)]
 
 
 def _records(folder: Path) -> list[Record]:
@@ -102,6 +96,16 @@ def _records(folder: Path) -> list[Record]:
     content = read_json(path, ANYTHING)
     fit(content, ResultsFile, str(path))
     return content["records"]
+
+
+def _packed(folder: Path) -> dict[str, Any]:
+    path = folder / OUTCOMES
+    require(
+        path.is_file(),
+        f"{path} does not exist: an earlier version made this run and kept no outcomes of single"
+        f" examples; {AGAIN}",
+    )
+    return read_kept(path, OutcomesFile)["outcomes"]
 
 
 def _headline(records: Iterable[Record], folder: Path) -> dict[Key, Record]:

@@ -139,7 +139,7 @@ class Evaluation:
             engine = self._engine(checkpoint, engine)
             finished = [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
             verdict = verdicts.get(checkpoint, asdict(NOT_RUN))
-            results += [_as_in_results(one, verdict) for one in finished]
+            results += [_with_verdict(one, verdict) for one in finished]
         return results, [*notes, *self._unknown(), *_lacking(absent)]
 
     def _unknown(self) -> Iterator[str]:
@@ -229,10 +229,9 @@ def _layers(cells: list[Cell], depth: int) -> list[int]:
     return max(used, key=lambda layers: (layers[-1], len(layers)))
 
 
-def _as_in_results(result: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
-    """A cell's result whose records hold the verdict of the quick check and the cell's name."""
-    more = {"check": verdict, "cell": result["cell"]}
-    return {**result, "records": [{**one, **more} for one in result["records"]]}
+def _with_verdict(result: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
+    """A cell's result whose records hold the verdict of the quick check."""
+    return {**result, "records": [{**one, "check": verdict} for one in result["records"]]}
 
 
 def _lacking(absent: list[Absent]) -> Iterator[str]:

@@ -71,9 +71,7 @@ class RecordShape:
     model_hash: str
     data_hash: str
     settings: dict[str, Any]
-    # Only in results.json: the verdict of ``check.quick``, and the name of the cell's file.
-    check: dict[str, Any] | None = None
-    cell: str | None = None
+    check: dict[str, Any] | None = None  # see ``check.quick``; only in results.json
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,13 @@ class ResultsFile:
     """The content of ``results.json``."""
 
     records: list[RecordShape]
+
+
+@dataclass(frozen=True)
+class OutcomesFile:
+    """The content of ``outcomes.json``: task -> language -> split -> the outcomes of examples."""
+
+    outcomes: dict[str, dict[str, dict[str, PackedOutcomes]]]
 
 
 def library_versions() -> dict[str, str]:

@@ -72,8 +72,8 @@ def run_cell(
     """Evaluate a cell, or reuse its finished result.
 
     Returns:
-        {"cell": the name of its file, "records": [...], "submission": {file name: lines, or answers
-        by question id}, "outcomes": {split: see ``outcomes.PackedOutcomes``}}.
+        {"records": [...], "submission": {file name: lines, or answers by question id}, "outcomes":
+        {split: see ``outcomes.PackedOutcomes``}}.
 
     Raises:
         InputError: the model gives numbers that cannot be scored (NaN, infinity, zero vectors).
@@ -85,7 +85,7 @@ def run_cell(
     if finished is not None:
         shutil.rmtree(out / "work" / name, ignore_errors=True)
         watcher.end(cell, finished["records"], resumed=True)
-        return {"cell": name, **finished}
+        return finished
     work, folder = Work(), out / "work" / name
     run = _matched if isinstance(cell.how, Spaces) else _answered
     try:
@@ -103,7 +103,7 @@ def run_cell(
     keep(path, result)
     shutil.rmtree(folder, ignore_errors=True)
     watcher.end(cell, result["records"], resumed=False)
-    return {"cell": name, **result}
+    return result
 
 
 def check_place(engine: Engine, cell: Cell, settings: EvaluationSettings, out: Path) -> None:

@@ -201,32 +201,22 @@ def test_runs_with_other_limits_are_refused(xtremely, run):
     assert code == 1 and "n is 40 and 20" in notes
 
 
-def cell(folder):
-    return next((folder / "cells").glob("pawsx.de.*.json"))
-
-
 def without_outcomes(folder):
-    content = json.loads(cell(folder).read_text())
-    del content["outcomes"], content["checksum"]
-    keep(cell(folder), content)
-
-
-def with_another_score(folder):
-    change(folder, score=12.5)
+    content = json.loads((folder / "outcomes.json").read_text())
+    del content["outcomes"]["pawsx"]["de"], content["checksum"]
+    keep(folder / "outcomes.json", content)
 
 
 def flipped(folder):
-    text = cell(folder).read_text()
-    cell(folder).write_text(text.replace('"earned": "', '"earned": "A', 1))
+    text = (folder / "outcomes.json").read_text()
+    (folder / "outcomes.json").write_text(text.replace('"earned": "', '"earned": "A', 1))
 
 
 FAULTS = {
-    "of an earlier version": (without_outcomes, "outcomes of its examples were not kept"),
-    "without names of cells": (lambda folder: change(folder, cell=None), "were not kept"),
-    "with another score": (with_another_score, "12.500"),
+    "of an earlier version": (lambda folder: (folder / "outcomes.json").unlink(), "kept no"),
+    "without a language's outcomes": (without_outcomes, "pawsx, de: there are no outcomes"),
+    "with another score": (lambda folder: change(folder, score=12.5), "12.500"),
     "changed": (flipped, "was changed or cut"),
-    "without a cell": (lambda folder: cell(folder).unlink(), "cannot be read"),
-    "with a cell elsewhere": (lambda folder: change(folder, cell="../x"), "no plain name"),
     "unfinished": (lambda folder: (folder / "results.json").unlink(), "no finished run"),
     "without scores": (lambda folder: change(folder, score=None), "no score is in this run"),
 }

@@ -95,6 +95,16 @@ def test_many_clusters_are_drawn_in_parts(monkeypatch):
     )
 
 
+def test_very_many_clusters_are_drawn_in_groups():
+    rng = np.random.default_rng(9)
+    a, b = rights(rng, 0.7, 9000), rights(rng, 0.6, 9000)
+    made = alone(a, b)
+    assert made.clusters == 2000
+    assert made.scores == pytest.approx([100 * a.mean(), 100 * b.mean()])
+    error = difference(made, 1, 0).error
+    assert error == pytest.approx(100 * (b - a).std() / np.sqrt(9000), rel=0.08)
+
+
 def test_sets_of_one_name_are_drawn_alike():
     rng = np.random.default_rng(6)
     a, b = rights(rng, 0.7, 300), rights(rng, 0.6, 300)
