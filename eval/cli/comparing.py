@@ -14,9 +14,7 @@ from xtremely.kernels.guard import UsageError
 
 
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Result folders of 'xtremely eval', at least two.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Result folders of 'xtremely eval'.")],
     against: Annotated[
         str | None,
         typer.Option(
@@ -32,11 +30,19 @@ def compare(
             " them), .csv and .parquet (a row for every run, task and language)."
         ),
     ] = None,
+    mteb: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the runs' scores as MTEB's result files: Tatoeba, the task that both"
+            " have."
+        ),
+    ] = None,
 ) -> None:
     """Compare runs: scores side by side, and which differences are not by chance."""
     from xtremely.eval.cli.display import print_comparison
     from xtremely.eval.compare.comparison import compare as compared
     from xtremely.eval.compare.formats import FORMATS
+    from xtremely.eval.compare.mteb import write_mteb
     from xtremely.eval.compare.runs import read_runs
 
     files = save or []
@@ -44,6 +50,8 @@ def compare(
     found = compared(read_runs(runs), against)
     for path in files:
         FORMATS[path.suffix](path, found)
+    if mteb is not None:
+        write_mteb(mteb, found.runs)
     print_comparison(found)
 
 

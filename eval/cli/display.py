@@ -267,14 +267,19 @@ def print_comparison(comparison: Comparison) -> None:
     for run in comparison.runs:
         made.add_row(plain(run.name), *map(_points, scores(comparison, run.name)))
     show(made)
+    if len(comparison.runs) > 1:
+        _print_differences(comparison)
+    for remark in comparison.notes:
+        line(remark)
+
+
+def _print_differences(comparison: Comparison) -> None:
     made = table(f"differences to {comparison.against.name}, in points", "task", "run")
     figures(made, "difference", "interval")
     made.add_column("verdict")
     for task, name, one, level, verdict in differences(comparison):
         made.add_row(task, plain(name), signed(one.value), bounds(one, level), verdict)
     show(made)
-    for remark in comparison.notes:
-        line(remark)
 
 
 def print_scores(scores: dict[str, Any]) -> None:

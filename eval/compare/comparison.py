@@ -104,7 +104,7 @@ def compare(runs: Sequence[Run], against: str | None = None) -> Comparison:
     """Compare runs.
 
     Args:
-        runs: at least two.
+        runs: one or more; one alone has scores and no differences.
         against: the name or folder of the run that others are compared with; the first by default.
 
     Raises:

@@ -40,12 +40,14 @@ class Run:
     Attributes:
         folder: its folder.
         name: what it is called in the comparison.
+        every: all records.
         records: task and language -> the record that the benchmark scores.
         packed: task -> language -> split -> outcomes, see ``results.OutcomesFile``.
     """
 
     folder: Path
     name: str
+    every: list[Record]
     records: dict[Key, Record]
 
     packed: dict[str, dict[str, dict[str, Any]]]
@@ -75,17 +77,16 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     layer and so on where that is enough, else by their folders.
 
     Raises:
-        UsageError: there are fewer than two, or a folder occurs twice.
+        UsageError: a folder occurs twice.
         InputError: a folder does not hold a finished run.
     """
-    if len(folders) < 2:
-        raise UsageError("a comparison needs the folders of at least two runs")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("a folder is named twice; name each run once")
-    every = [_headline(_records(folder), folder) for folder in folders]
-    names = _names(folders, [[*records.values()] for records in every])
+    every = [_records(folder) for folder in folders]
+    scored = [_headline(*one) for one in zip(every, folders, strict=True)]
+    names = _names(folders, [[*records.values()] for records in scored])
     packed = [_packed(folder) for folder in folders]
-    return [Run(*one) for one in zip(folders, names, every, packed, strict=True)]
+    return [Run(*one) for one in zip(folders, names, every, scored, packed, strict=True)]
 
 
 def _records(folder: Path) -> list[Record]:

@@ -38,13 +38,13 @@ def bounds(one: Difference, level: float = LEVEL) -> str:
 
 def titles(comparison: Comparison) -> list[str]:
     """The columns of a table of scores: the tasks, and their average if there are several."""
-    return [one.task.name for one in comparison.tasks] + ["average"] * bool(comparison.averages)
+    return [one.task.name for one in comparison.tasks] + ["average"] * (len(comparison.tasks) > 1)
 
 
 def scores(comparison: Comparison, run: str) -> list[float]:
     """A run's scores in the columns of ``titles``."""
     means = [one.mean(run) for one in comparison.tasks]
-    return means + [comparison.average(run)] * bool(comparison.averages)
+    return means + [comparison.average(run)] * (len(comparison.tasks) > 1)
 
 
 def differences(comparison: Comparison) -> Iterator[tuple[str, str, Difference, float, str]]:
@@ -60,18 +60,22 @@ def differences(comparison: Comparison) -> Iterator[tuple[str, str, Difference, 
 
 
 def markdown(comparison: Comparison) -> str:
-    """Two tables: scores of all runs, and differences to the first."""
-    first = comparison.against.name
+    """Tables: scores of all runs, and differences to the first where there are several."""
     made = [*markdown_table(["", *titles(comparison)], _score_rows(comparison))]
-    head = ["task", "run", f"difference to {first}", "interval", "verdict"]
-    made += markdown_table(
+    if len(comparison.runs) > 1:
+        made += _difference_lines(comparison)
+    return "\n".join([*made, *comparison.notes]).rstrip() + "\n"
+
+
+def _difference_lines(comparison: Comparison) -> Iterator[str]:
+    head = ["task", "run", f"difference to {comparison.against.name}", "interval", "verdict"]
+    yield from markdown_table(
         head,
         (
             [task, run, signed(one.value), bounds(one, level), verdict]
             for task, run, one, level, verdict in differences(comparison)
         ),
     )
-    return "\n".join([*made, *comparison.notes]).rstrip() + "\n"
 
 
 def _score_rows(comparison: Comparison) -> Iterator[list[str]]:

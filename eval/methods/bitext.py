@@ -133,6 +133,7 @@ def score_parallel(
                         split=split,
                         score=_accuracy(found, data.en_to_x, direction),
                         n=len(found),
+                        details=_weighted(found, data.en_to_x, direction),
                         submission=_in_submission_order(data, found)
                         if direction == "en->x"
                         else None,
@@ -160,6 +161,20 @@ def _accuracy(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> f
     if direction == "en->x":
         return 100 * float(np.mean(found == gold))
     return 100 * float(np.mean(found[gold] == np.arange(len(gold))))
+
+
+def _weighted(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> Metrics:
+    """Precision and F1 as MTEB defines them: every row that should be found is a class, and all
+    classes count alike. Recall would be the accuracy.
+    """
+    if en_to_x is None:
+        return {}
+    gold = np.asarray(en_to_x) if direction == "en->x" else np.argsort(en_to_x)
+    right, times = found == gold, np.bincount(found, minlength=len(gold))[gold]
+    return {
+        "weighted_precision": 100 * float(np.mean(right / np.maximum(times, 1))),
+        "weighted_f1": 100 * float(np.mean(2 * right / (1 + times))),
+    }
 
 
 def _in_submission_order(data: Parallel, found: np.ndarray) -> list[str]:

@@ -101,6 +101,17 @@ def test_runs_stand_side_by_side_in_every_format(xtremely, run, labelled, tmp_pa
     assert not re.search(r"(src|href)=\"(?!#)", page), "the page loads something"
 
 
+def test_one_run_alone_is_shown_and_saved(xtremely, run, labelled, tmp_path):
+    a = run(0, "a")
+    code, shown, _ = xtremely(
+        "compare", a, "--save", tmp_path / "c.html", "--save", tmp_path / "c.md"
+    )
+    mean = sum(100 * sum(pairs_right(a, code, labelled)) / 40 for code in ("de", "fr")) / 2
+    assert code == 0 and f"{mean:.2f}" in shown and "differences" not in shown
+    assert f"| {mean:.1f} |" in (tmp_path / "c.md").read_text()
+    assert "ifferences" not in (tmp_path / "c.html").read_text()
+
+
 def test_intervals_come_from_the_predictions(run, labelled, tmp_path):
     """The standard error of one language is that of a bootstrap over first texts."""
     a, b = run(0, "a"), run(1, "b")
@@ -233,7 +244,6 @@ def test_a_run_that_cannot_be_read_is_refused(xtremely, run, spoil, message):
 def test_wrong_usage(xtremely, run, tmp_path):
     a, b = run(0, "a"), run(1, "b")
     for arguments, message in (
-        ((a,), "at least two"),
         ((a, a), "named twice"),
         ((a, b, "--save", tmp_path / "c.pdf"), "legal: .html, .md, .tex, .csv, .parquet"),
     ):
