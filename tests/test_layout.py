@@ -44,6 +44,7 @@ ROOMS = {
         "check",
         "run",
         "report",
+        "compare",
         "training",
         "mining",
         "ray_pool.py",

@@ -24,6 +24,9 @@ from rich.table import Table
 from rich.text import Text
 
 from xtremely.eval.cli.terminal import console, figures, line, note, show, table
+from xtremely.eval.compare.comparison import Comparison
+from xtremely.eval.compare.tables import bounds, differences, scores, signed, titles
+from xtremely.eval.plain import plain
 from xtremely.eval.report.overview import Overview, overviews
 from xtremely.eval.run.planning import Cell
 from xtremely.eval.run.results import Record, remarks, summarise
@@ -256,6 +259,30 @@ def _reserved(table: Overview) -> Iterator[str]:
     for column in table.columns:
         if column.reservations:
             yield f"{column.task.name}: {'; '.join(column.reservations)}"
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the scores of several runs, and their differences to the first."""
+    columns = titles(comparison)
+    name = comparison.benchmark.name
+    made = table(f"means over the languages of {name} that all runs have", "run")
+    figures(made, *columns)
+    for run in comparison.runs:
+        made.add_row(plain(run.name), *map(_points, scores(comparison, run.name)))
+    show(made)
+    if len(comparison.runs) > 1:
+        _print_differences(comparison)
+    for remark in comparison.notes:
+        line(remark)
+
+
+def _print_differences(comparison: Comparison) -> None:
+    made = table(f"differences to {comparison.against.name}, in points", "task", "run")
+    figures(made, "difference", "interval")
+    made.add_column("verdict")
+    for task, name, one, level, verdict in differences(comparison):
+        made.add_row(task, plain(name), signed(one.value), bounds(one, level), verdict)
+    show(made)
 
 
 def print_scores(scores: dict[str, Any]) -> None:

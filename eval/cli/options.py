@@ -72,6 +72,12 @@ DataRoot = Annotated[
         " hub:google/xtreme to take them from the Hugging Face hub."
     ),
 ]
+BenchmarkName = Annotated[
+    str,
+    typer.Option(
+        help="The benchmark that says which tasks, languages and groups count: xtreme or xtreme-r."
+    ),
+]
 Ray = Annotated[
     str | None,
     typer.Option(
@@ -103,3 +109,23 @@ def check_arguments(arguments: Sequence[str]) -> None:
         if "\0" in value:
             raise UsageError(f"{what} holds a NUL character; no path has one")
         before = argument if argument.startswith("-") and not joined else ""
+
+
+def split_names(text: str | None, option: str) -> list[str] | None:
+    """The names in an option's value, each once; None if the option was not given."""
+    if text is None:
+        return None
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise UsageError(f"{option} names nothing; leave it out, or separate names by commas")
+    return names
+
+
+def check_root(data_root: Path | None) -> None:
+    """Raise UsageError unless --data-root is a folder or a dataset of the hub."""
+    from xtremely.eval.data.hub import HUB, is_hub
+
+    if str(data_root) == HUB:
+        raise UsageError(f"--data-root {HUB} names no dataset; legal: {HUB}google/xtreme")
+    if data_root is not None and not is_hub(data_root) and not data_root.is_dir():
+        raise UsageError(f"--data-root {data_root}: there is no such folder")

@@ -7,7 +7,10 @@ predictions for the setting that the benchmark scores.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from xtremely.eval.methods.method import TaskKind
 from xtremely.eval.methods.spaces import Matched, Space, Spaces, TextSet, Vectors
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.scoring.outcomes import Outcomes, outcomes
 from xtremely.eval.tasks.task import MiningRules, RetrievalRules, Task
 from xtremely.kernels.guard import require
 from xtremely.retrieval.margin import Bitext, best_match, mutual_neighbours, swapped, unit_rows
@@ -76,6 +80,7 @@ def score_parallel(
                         split=split,
                         score=_accuracy(found, data.en_to_x, direction),
                         n=len(found),
+                        details=_weighted(found, data.en_to_x, direction),
                         submission=_in_submission_order(data, found)
                         if direction == "en->x"
                         else None,
@@ -105,10 +110,42 @@ def _accuracy(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> f
     return 100 * float(np.mean(found[gold] == np.arange(len(gold))))
 
 
+def _weighted(found: np.ndarray, en_to_x: list[int] | None, direction: str) -> Metrics:
+    """Precision and F1 as MTEB defines them: every row that should be found is a class, and all
+    classes count alike. Recall would be the accuracy.
+    """
+    if en_to_x is None:
+        return {}
+    gold = np.asarray(en_to_x) if direction == "en->x" else np.argsort(en_to_x)
+    right, times = found == gold, np.bincount(found, minlength=len(gold))[gold]
+    return {
+        "weighted_precision": 100 * float(np.mean(right / np.maximum(times, 1))),
+        "weighted_f1": 100 * float(np.mean(2 * right / (1 + times))),
+    }
+
+
 def _in_submission_order(data: Parallel, found: np.ndarray) -> list[str]:
-    """Foreign rows for the English lines, in the order of XTREME's download script."""
-    order = sorted(range(len(data.en)), key=lambda row: data.en[row].strip())
-    return [str(found[row]) for row in order]
+    """Foreign rows for the English lines."""
+    return [str(found[row]) for row in _submission_order(data)]
+
+
+def _submission_order(data: Parallel) -> list[int]:
+    """The English rows in the order of XTREME's download script."""
+    return sorted(range(len(data.en)), key=lambda row: data.en[row].strip())
+
+
+def each_query(task: Task, language: str, data: Parallel, lines: list[str]) -> Outcomes:
+    """Whether the translation of every English sentence was found."""
+    gold = [str(data.en_to_x[row]) for row in _submission_order(data)] if data.en_to_x else []
+    return outcomes([*map(eq, lines, gold)])
+
+
+def each_mined(task: Task, language: str, data: Comparable, lines: list[str]) -> Outcomes:
+    """The pairs of every foreign sentence, predicted or right."""
+    found, gold = {tuple(line.split("\t")) for line in lines}, data.gold or set()
+    right, every = Counter(x for x, _ in found & gold), Counter(x for x, _ in chain(found, gold))
+    ids = data.x.ids
+    return outcomes([2.0 * right[x] for x in ids], [float(every[x]) for x in ids])
 
 
 def score_comparable(
@@ -232,6 +269,7 @@ RETRIEVE = TaskKind(
     text_sets=text_sets,
     first=limited,
     score_file=score_rows,
+    outcomes=each_query,
 )
 MINE = TaskKind(
     name="mine",
@@ -240,4 +278,5 @@ MINE = TaskKind(
     text_sets=text_sets,
     first=limited,
     score_file=score_pairs,
+    outcomes=each_mined,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from xtremely.eval.methods.method import (
 )
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.scoring.outcomes import Outcomes, outcomes
 from xtremely.eval.tasks.task import LabelRules, Task
 
 
@@ -83,6 +85,11 @@ def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[
     return metrics.accuracy(found, truth), len(truth)
 
 
+def each_label(task: Task, language: str, examples: TextPairs, predictions: list[str]) -> Outcomes:
+    """Whether every label is right; pairs with the same first text are a cluster."""
+    return outcomes([*map(eq, predictions, examples.labels or [])], shared=examples.first)
+
+
 def guessing(task: Task) -> float:
     """Accuracy of a uniform guess among the labels, 0 to 100."""
     assert isinstance(task.rules, LabelRules)
@@ -121,5 +128,6 @@ KIND = TaskKind(
         shuffled=shuffled,
     ),
     score_file=score_file,
+    outcomes=each_label,
     guessing=guessing,
 )

@@ -24,6 +24,7 @@ from xtremely.engine.training.hyperparameters import Hyperparameters
 from xtremely.engine.transfer import Finish
 from xtremely.eval.data.examples import part
 from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.scoring.outcomes import Outcomes
 from xtremely.eval.tasks.task import Task
 
 # A prediction file in XTREME's layout: the lines of a .tsv or .jsonl, or a .json of ids and answers
@@ -149,6 +150,8 @@ class TaskKind:
         score_file: (predictions, gold, task, language) -> metrics and the number of gold examples,
             of files in XTREME's layout (``scoring.submission``); None for kinds that XTREME's
             script does not score.
+        outcomes: (task, language, examples, prediction file) -> the outcome of every example, for
+            examples whose answers are known.
         suffix: file suffix of these files.
         guessing: task -> chance level, 0 to 100; None where there is none.
         shown: the metrics that a study shows; empty for the task's own.
@@ -165,6 +168,7 @@ class TaskKind:
     training: TrainingMethod | None = None
     first: Callable[[Any, int], Any] = lambda examples, count: part(examples, slice(count))
     score_file: Callable[[Path, Path, Task, str], tuple[Metrics, int]] | None = None
+    outcomes: Callable[[Task, str, Any, Any], Outcomes] | None = None
     suffix: str = ".tsv"
     guessing: Callable[[Task], float] | None = None
     shown: tuple[str, ...] = ()

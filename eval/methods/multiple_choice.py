@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import chain, repeat
+from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from xtremely.eval.methods.method import (
 )
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.scoring.outcomes import Outcomes, outcomes
 from xtremely.eval.tasks.task import LabelRules, Task
 
 
@@ -62,6 +64,20 @@ def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[
     return metrics.accuracy(found, truth), len(truth)
 
 
+def each_choice(task: Task, language: str, examples: Choices, lines: list[str]) -> Outcomes:
+    """Whether every option is right; examples with the same text are a cluster.
+
+    Args:
+        task: the task.
+        language: the language.
+        examples: with their answers.
+        lines: a prediction file.
+    """
+    found = [json.loads(line)["label"] for line in lines]
+    right = map(eq, found, examples.answers or [])
+    return outcomes([*right], shared=examples.texts)
+
+
 def features(tokenizer: Tokenizer, task: Task, examples: Choices, max_length: int) -> list[Feature]:
     """The text with each option as a sequence; the target is the right option's number."""
     every = sequences(_tokens(tokenizer, examples, max_length))
@@ -92,4 +108,5 @@ KIND = TaskKind(
     ),
     score_file=score_file,
     suffix=".jsonl",
+    outcomes=each_choice,
 )

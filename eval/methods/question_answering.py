@@ -30,6 +30,7 @@ from xtremely.eval.methods.method import (
 )
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.scoring.outcomes import Outcomes, outcomes
 from xtremely.eval.tasks.task import ExtractiveQARules, Task
 
 NOWHERE = (0, 0)  # the target of a window without the answer: the first token
@@ -119,6 +120,16 @@ def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[
     return metrics.answers(found, truth, _answer_tokens(task, language)), len(truth)
 
 
+def each_question(
+    task: Task, language: str, examples: Questions, predictions: dict[str, str]
+) -> Outcomes:
+    """The mean of exact match and F1 of every question; those on a passage are a cluster."""
+    gold = {question.id: question.answers for question in examples.questions}
+    each = metrics.each_answer(predictions, gold, _answer_tokens(task, language))
+    passages = {question.id: question.context for question in examples.questions}
+    return outcomes([(exact + f1) / 2 for exact, f1 in each], shared=[*passages.values()])
+
+
 def _answer_tokens(task: Task, language: str) -> Callable[[str], list[str]]:
     assert isinstance(task.rules, ExtractiveQARules)
     return metrics.answer_tokens(task.rules.normaliser, language)
@@ -202,6 +213,7 @@ KIND = TaskKind(
         usable=usable,
     ),
     score_file=score_file,
+    outcomes=each_question,
     suffix=".json",
     shown=("f1", "exact_match"),
     as_published=as_published,

@@ -17,6 +17,7 @@ from xtremely.eval.methods.method import EMBEDDINGS, PUBLISHED, TaskKind, Traini
 from xtremely.eval.methods.spaces import Matched, Space, Spaces, TextSet, Vectors
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import RANKING, Metrics
+from xtremely.eval.scoring.outcomes import Outcomes, outcomes
 from xtremely.eval.tasks.task import RankingRules, Task
 from xtremely.retrieval import exact
 from xtremely.retrieval.margin import unit_rows
@@ -117,6 +118,19 @@ def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[
     return metrics.ranking(found, truth, task.rules.cutoff), len(truth)
 
 
+def each_query(task: Task, language: str, data: Queries, ranked: dict[str, list[str]]) -> Outcomes:
+    """The average precision of every query.
+
+    Queries are a cluster if their first right candidates are of one paragraph (their ids are equal
+    but for the sentence's number), or the same.
+    """
+    assert isinstance(task.rules, RankingRules)
+    gold = _gold(data)
+    paragraphs = [(right[0].rpartition("_")[0] or right[0]) for right in gold.values()]
+    each = metrics.each_ranking(ranked, gold, task.rules.cutoff)
+    return outcomes([*each], shared=paragraphs)
+
+
 KIND = TaskKind(
     name="rank",
     rules=RankingRules,
@@ -133,5 +147,6 @@ KIND = TaskKind(
     ),
     first=limited,
     score_file=score_file,
+    outcomes=each_query,
     suffix=".json",
 )

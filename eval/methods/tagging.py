@@ -34,6 +34,7 @@ from xtremely.eval.methods.method import (
 )
 from xtremely.eval.scoring import metrics, submission
 from xtremely.eval.scoring.metrics import Metrics
+from xtremely.eval.scoring.outcomes import Outcomes, outcomes
 from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import InputError
 
@@ -145,6 +146,17 @@ def score_file(predicted: Path, gold: Path, task: Task, language: str) -> tuple[
     return metrics.tagging(found, truth), len(truth)
 
 
+def each_sentence(task: Task, language: str, examples: Tagged, lines: list[str]) -> Outcomes:
+    """The spans of every sentence; ``lines`` is a prediction file."""
+    tags, earned, possible = iter(lines), [], []
+    for gold in examples.tags or ():
+        found, right = metrics.spans([[*islice(tags, len(gold))]]), metrics.spans([gold])
+        next(tags)  # the empty line
+        earned.append(2.0 * len(found & right))
+        possible.append(float(len(found) + len(right)))
+    return outcomes(earned, possible)
+
+
 def features(tokenizer: Tokenizer, task: Task, examples: Tagged, max_length: int) -> list[Feature]:
     """Sentences, long ones in pieces; a word's tag is the target of its first subword."""
     assert isinstance(task.rules, LabelRules)
@@ -205,4 +217,5 @@ KIND = TaskKind(
         shuffled=shuffled,
     ),
     score_file=score_file,
+    outcomes=each_sentence,
 )

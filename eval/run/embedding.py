@@ -87,9 +87,7 @@ def encoded(
     tokenise = partial(engine.tokens, prompt=one.prompt, max_length=one.max_length)
     parts = (texts[rows] for rows in missing.values())
     start = time.perf_counter()
-    for number, tokens in zip(
-        missing, prepared(tokenise, parts), strict=True
-    ):
+    for number, tokens in zip(missing, prepared(tokenise, parts), strict=True):
         values, cost = engine.pooled(tokens, layers=layers, poolings=poolings, progress=progress)
         _require_finite(values, texts[missing[number]], layers, poolings)
         now = time.perf_counter()

@@ -29,7 +29,8 @@ from xtremely.eval.run.planning import (
     described,
     plan_cells,
 )
-from xtremely.eval.run.runner import Watcher, check_place, run_cell, submission_names
+from xtremely.eval.run.predictions import submission_names
+from xtremely.eval.run.runner import Watcher, check_place, run_cell
 from xtremely.eval.run.verdicts import verdict_of
 from xtremely.eval.tasks.task import Task
 from xtremely.files.documents import check_value
@@ -96,7 +97,7 @@ class Evaluation:
             out: the run's folder.
             watcher: receives the progress.
             check_names: raises InputError for prediction files that cannot be written, before
-                anything is computed; see ``runner.submission_names``.
+                anything is computed; see ``predictions.submission_names``.
 
         Returns:
             The cells' results in order (see ``runner.run_cell``), and sentences about what was

@@ -3,7 +3,7 @@
     cells/          a file for every finished cell, see ``runner``
     work/           shards and parts of unfinished cells
     submission/     predictions of the last run, in XTREME's layout
-    results.json, report.html
+    results.json, outcomes.json, report.html
     checks.json     verdicts of quick checks, see ``verdicts``
 
 Only files that the marker lists are overwritten or deleted (``files.folders``). Older folders have
@@ -18,14 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from xtremely.eval.run.kept import keep
 from xtremely.eval.run.results import CellFile, ResultsFile, dumps
 from xtremely.files.documents import read_json
 from xtremely.files.folders import OwnFolder, alone, check_inside, is_ignorable, own_folder
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError
 
-NAMES = ("cells", "work", "results.json", "report.html", "checks.json")
 SUBMISSION = "submission"
+OUTCOMES = "outcomes.json"
+NAMES = ("cells", "work", "results.json", "report.html", "checks.json", OUTCOMES)
 _CELL = re.compile(r"\w+\.[\w-]+\.[0-9a-f]{16}")
 _OLD_TEMPORARY = re.compile(r"\..+\.\d+")  # as earlier versions named them
 
@@ -73,6 +75,16 @@ def write_submission(folder: OwnFolder, results: Iterable[dict[str, Any]]) -> No
         lines = isinstance(content, list)
         text = "".join(f"{line}\n" for line in content) if lines else dumps(content)
         write_atomic(folder.path / name, text.encode("utf-8"))
+
+
+def write_outcomes(folder: OwnFolder, results: Iterable[dict[str, Any]]) -> None:
+    """Write the outcomes of all examples, see ``results.OutcomesFile``."""
+    found: dict[str, dict[str, Any]] = {}
+    for result in results:
+        record = result["records"][0]
+        if result.get("outcomes"):  # cells of earlier versions have none
+            found.setdefault(record["task"], {})[record["language"]] = result["outcomes"]
+    keep(folder.path / OUTCOMES, {"outcomes": found})
 
 
 def _recognised(path: Path) -> list[str]:

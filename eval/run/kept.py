@@ -38,15 +38,25 @@ def kept(
     if not path.exists():
         return None
     try:
-        found: Any = parse_json(read_text(path), object, str(path))
-        require(isinstance(found, dict), f"{path}: is no object")
-        noted = found.pop("checksum", None)
-        fit(found, schema, str(path))
-        require(noted in (None, checksum(found)), f"{path}: was changed or cut")
+        found = read_kept(path, schema)
         check(found)
     except InputError as error:
         warnings.warn(f"{error}; it is computed again", stacklevel=2)
         return None
+    return found
+
+
+def read_kept(path: Path, schema: Any) -> dict[str, Any]:
+    """Read a value that ``keep`` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    found: Any = parse_json(read_text(path), object, str(path))
+    require(isinstance(found, dict), f"{path}: is no object")
+    noted = found.pop("checksum", None)
+    fit(found, schema, str(path))
+    require(noted in (None, checksum(found)), f"{path}: was changed or cut")
     return found
 
 

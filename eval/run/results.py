@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from xtremely.eval.scoring.outcomes import PackedOutcomes
 from xtremely.files.writing import write_atomic
 
 Record = dict[str, Any]
@@ -80,6 +81,7 @@ class CellFile:
 
     records: list[RecordShape]
     submission: dict[str, list[str] | dict[str, str] | dict[str, list[str]]]
+    outcomes: dict[str, PackedOutcomes] = field(default_factory=dict)  # split -> its examples'
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,13 @@ class ResultsFile:
     """The content of ``results.json``."""
 
     records: list[RecordShape]
+
+
+@dataclass(frozen=True)
+class OutcomesFile:
+    """The content of ``outcomes.json``: task -> language -> split -> the outcomes of examples."""
+
+    outcomes: dict[str, dict[str, dict[str, PackedOutcomes]]]
 
 
 def library_versions() -> dict[str, str]:

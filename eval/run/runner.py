@@ -25,13 +25,14 @@ from xtremely.engine.hub.conventions import OWN
 from xtremely.engine.models.heads import Head
 from xtremely.engine.runtime import Engine, Work
 from xtremely.eval.methods.kinds import inference_of, kind_of
-from xtremely.eval.methods.method import ScoredVariant, Submission
+from xtremely.eval.methods.method import ScoredVariant
 from xtremely.eval.methods.spaces import Spaces, is_headline
 from xtremely.eval.run import embedding
 from xtremely.eval.run.embedding import columns, encoded, shared_folder
 from xtremely.eval.run.kept import keep, kept
 from xtremely.eval.run.planning import Cell, EvaluationSettings
 from xtremely.eval.run.predicting import PART, predict
+from xtremely.eval.run.predictions import outcomes_of, submission_names, submission_of
 from xtremely.eval.run.results import VARIANT, CellFile, Record, library_versions
 from xtremely.eval.scoring.metrics import headline
 from xtremely.eval.tasks.task import EmbeddingRules, RankingRules, RetrievalRules
@@ -67,7 +68,8 @@ def run_cell(
     """Evaluate a cell, or reuse its finished result.
 
     Returns:
-        {"records": [...], "submission": {file name: lines, or answers by question id}}.
+        {"records": [...], "submission": {file name: lines, or answers by question id}, "outcomes":
+        {split: see ``outcomes.PackedOutcomes``}}.
 
     Raises:
         InputError: the model gives numbers that cannot be scored (NaN, infinity, zero vectors).
@@ -91,7 +93,8 @@ def run_cell(
         raise kind(f"{cell.task.name}, {cell.language}: {error}") from error
     result: dict[str, Any] = {
         "records": [_record(cell, one, work, seconds, identity) for one in scored],
-        "submission": _submission(cell, scored),
+        "submission": submission_of(cell, scored),
+        "outcomes": outcomes_of(cell, scored),
     }
     keep(path, result)
     shutil.rmtree(folder, ignore_errors=True)
@@ -104,11 +107,6 @@ def check_place(engine: Engine, cell: Cell, settings: EvaluationSettings, out: P
     path = out / "cells" / f"{_name(cell, _identity(engine, cell, settings))}.json"
     if os.path.lexists(path):
         check_file(path, "--out")
-
-
-def submission_names(cell: Cell) -> list[str]:
-    """The files that may be written for a cell's predictions, below ``submission``."""
-    return [_file_name(cell, split) for split in cell.splits]
 
 
 def _matched(
@@ -291,23 +289,6 @@ def _record(
         **{key: identity[key] for key in REPEATED},
         "settings": {**identity["settings"], **notes},
     }
-
-
-def _submission(cell: Cell, scored: list[ScoredVariant]) -> dict[str, Submission]:
-    """Prediction files in XTREME's layout, for the setting that the benchmark scores.
-
-    XTREME calls the split that it scores "test", even where the release has another name for it.
-    """
-    return {
-        _file_name(cell, one.split): one.submission
-        for one in scored
-        if one.headline and one.submission is not None
-    }
-
-
-def _file_name(cell: Cell, split: str) -> str:
-    name = "test" if split == cell.task.own_split else split
-    return f"{cell.task.name}/{name}-{cell.language}{kind_of(cell.task).suffix}"
 
 
 def records_of(results: Iterable[dict[str, Any]]) -> list[Record]:

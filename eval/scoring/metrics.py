@@ -11,7 +11,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from itertools import pairwise
@@ -103,13 +103,26 @@ def answers(
     """
     require(bool(gold), "there is no question to score")
     exact = overlap = 0.0
-    for name, texts in gold.items():
-        if name in predicted:
-            found = tokens(predicted[name])
-            references = [tokens(text) for text in texts]
-            exact += found in references
-            overlap += max(_token_f1(found, reference) for reference in references)
+    for one in each_answer(predicted, gold, tokens):
+        exact += one[0]
+        overlap += one[1]
     return {"exact_match": 100 * exact / len(gold), "f1": 100 * overlap / len(gold)}
+
+
+def each_answer(
+    predicted: Mapping[str, str],
+    gold: Mapping[str, Sequence[str]],
+    tokens: Callable[[str], list[str]],
+) -> Iterator[tuple[float, float]]:
+    """Exact match and token F1 of every question, 0 to 1; for the arguments see ``answers``."""
+    for name, texts in gold.items():
+        if name not in predicted:
+            yield 0.0, 0.0
+            continue
+        found = tokens(predicted[name])
+        references = [tokens(text) for text in texts]
+        overlap = max(_token_f1(found, reference) for reference in references)
+        yield float(found in references), overlap
 
 
 def _token_f1(found: list[str], reference: list[str]) -> float:
@@ -134,11 +147,19 @@ def ranking(
     """
     require(bool(gold), "there is no query to score")
     total = 0.0
+    for precision in each_ranking(predicted, gold, cutoff):
+        total += precision
+    return {RANKING: 100 * total / len(gold)}
+
+
+def each_ranking(
+    predicted: Mapping[str, Sequence[str]], gold: Mapping[str, Collection[str]], cutoff: int
+) -> Iterator[float]:
+    """The average precision of every query, 0 to 1; for the arguments see ``ranking``."""
     for name, right in gold.items():
         require(bool(right), f"query {name!r} has no right candidate to score by")
         found = predicted.get(name, ())[:cutoff]
-        total += _precision(found, {*right}) / min(len({*right}), cutoff)
-    return {RANKING: 100 * total / len(gold)}
+        yield _precision(found, {*right}) / min(len({*right}), cutoff)
 
 
 def _precision(ranked: Sequence[str], right: set[str]) -> float:

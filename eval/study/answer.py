@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from xtremely.eval.study.contrast_tables import interval, lines, number
+from xtremely.eval.report.markdown import markdown_table
+from xtremely.eval.study.contrast_tables import interval, number
 from xtremely.eval.study.contrasts import MIN_SEEDS
 from xtremely.eval.study.figures import source_name
 from xtremely.eval.study.grid import UNTRAINED
@@ -154,7 +155,7 @@ def _table(about: Json, smallest: float) -> Iterator[str]:
     last = [one for one in about["contrasts"] if one["name"] == itself and not one["primary"]]
     yield "Differences in points. English and mean elsewhere: scores of the runs with"
     yield f"{arm_name(reference)}.\n"
-    yield from lines(
+    yield from markdown_table(
         [
             *("test", "English", "mean elsewhere"),
             *(" − ".join(sides(one)) for one in (*primary(about), *last)),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from xtremely.eval.report.markdown import markdown_table
+from xtremely.eval.scoring.intervals import LEVEL
 from xtremely.eval.study.contrasts import MIN_SEEDS, RECOVERED
-from xtremely.eval.study.paired import LEVEL, POWER
+from xtremely.eval.study.paired import POWER
 
 Json = dict[str, Any]
 
@@ -31,7 +33,7 @@ def contrast_lines(analyses: Iterable[Json]) -> Iterator[str]:
 def _analysis(about: Json) -> Iterator[str]:
     primary = [one for one in about["contrasts"] if one["primary"]]
     yield "Primary contrasts, intervals and p after Holm's correction on the average over tasks:\n"
-    yield from lines(
+    yield from markdown_table(
         [
             *("contrast", "average over", "difference", "level", "p"),
             *("detectable", "seeds", "than of interest"),
@@ -52,7 +54,7 @@ def _analysis(about: Json) -> Iterator[str]:
         yield "Why we cannot tell: " + "; ".join(reasons) + ".\n"
     yield "All contrasts on averages over at least two tasks; secondary ones are not corrected and"
     yield f"have intervals of {100 * LEVEL:g} %:\n"
-    yield from lines(
+    yield from markdown_table(
         ["contrast", "tasks", "on average", "and retrieval", "recovered tasks only"],
         (
             [
@@ -66,7 +68,7 @@ def _analysis(about: Json) -> Iterator[str]:
     )
     yield "Means over all tasks that a kind of run was tested on, over the languages that none was"
     yield "trained on:\n"
-    yield from lines(
+    yield from markdown_table(
         ["runs", "tasks", "on average", "and retrieval"],
         (
             [
@@ -90,7 +92,7 @@ def _analysis(about: Json) -> Iterator[str]:
         yield f"intermediate phase. The mean is over {count} language{'' if count == 1 else 's'}"
         yield "of the test.\n" if of["retrieval"] else "that no run was trained on.\n"
         each = {one["name"]: one["each"][place] for one in about["contrasts"]}
-        yield from lines(
+        yield from markdown_table(
             ["runs", "seeds", "English", "recovered", "mean", "minus en", "minus none"],
             (
                 [
@@ -140,12 +142,3 @@ def interval(difference: Json) -> str:
 def number(value: float | None) -> str:
     """A score as shown in tables."""
     return "–" if value is None else f"{value:.1f}"
-
-
-def lines(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
-    """A Markdown table."""
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from xtremely.eval.scoring.intervals import holm
 from xtremely.eval.study.cells import Result
 from xtremely.eval.study.failed import is_oracle, names_of_failed, shuffled
 from xtremely.eval.study.findings import shown_metrics
 from xtremely.eval.study.grid import UNTRAINED, Grid, StudyCell, StudyPhase, Test
-from xtremely.eval.study.paired import Differences, Paired, holm
+from xtremely.eval.study.paired import Differences, Paired
 from xtremely.eval.tasks.task import EmbeddingRules, find_task
 
 MIN_SEEDS = 3

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from xtremely.eval.data.languages import language
-from xtremely.eval.study.contrast_tables import contrast_lines, lines, number
+from xtremely.eval.report.markdown import markdown_table
+from xtremely.eval.study.contrast_tables import contrast_lines, number
 from xtremely.eval.study.failed import LEARNT
 from xtremely.eval.study.figures import source_name
 from xtremely.eval.study.findings import Json, own_languages
@@ -85,7 +86,7 @@ def report_lines(found: Json) -> Iterator[str]:
             yield from _published(table["published"])
         yield from _breakdowns(table)
     yield "## Cells\n"
-    yield from lines(
+    yield from markdown_table(
         ["cell", "part", "source", "seed", "steps", "training, s", "testing, s", "device"],
         (
             [
@@ -111,7 +112,7 @@ def _overview(found: Json) -> Iterator[str]:
     yield "## All tasks\n"
     yield "Zero-shot means, each task in its first metric."
     yield "Rows: tasks; columns: source of training.\n"
-    yield from lines(
+    yield from markdown_table(
         ["task", *rows],
         [
             *(
@@ -124,7 +125,7 @@ def _overview(found: Json) -> Iterator[str]:
     )
     yield "The last row is the mean of the paired differences from English, with the number of"
     yield "tasks in brackets. The scores in English are:\n"
-    yield from lines(
+    yield from markdown_table(
         ["task", *rows],
         (
             [name, *(number(row["English"].get(task)) for row in rows.values())]
@@ -154,7 +155,7 @@ def _title(table: Json) -> Iterator[str]:
 
 def _matrix(table: Json) -> Iterator[str]:
     yield "Columns: test language.\n"
-    yield from lines(
+    yield from markdown_table(
         ["source", *table["languages"]],
         ([source, *map(number, row["values"].values())] for source, row in table["rows"].items()),
     )
@@ -163,7 +164,7 @@ def _matrix(table: Json) -> Iterator[str]:
 def _means(table: Json) -> Iterator[str]:
     yield "Columns: the score in English, and means over test languages with 95 % intervals over"
     yield "languages and runs (of a single language over runs alone).\n"
-    yield from lines(
+    yield from markdown_table(
         ["source", "English", *MEANS.values(), "Indo-European minus others"],
         (
             [
@@ -182,7 +183,7 @@ def _by_layer(table: Json) -> Iterator[str]:
     if not layers(table):
         return
     yield "By layer, means over all test languages:\n"
-    yield from lines(
+    yield from markdown_table(
         ["layer", *rows],
         (
             [layer, *(number(table["layers"][layer][s]["mean"]["value"]) for s in rows)]
@@ -193,7 +194,7 @@ def _by_layer(table: Json) -> Iterator[str]:
         trained = [s for s in rows if other in table["layers"][table["layer"]][s]["against"]]
         if trained:
             yield f"By layer, minus {source_name(other)}:\n"
-            yield from lines(
+            yield from markdown_table(
                 ["layer", *trained],
                 (
                     [
@@ -214,7 +215,7 @@ def _breakdowns(table: Json) -> Iterator[str]:
     for by in ("family", "script"):
         names = groups(table, by)
         yield f"By {by} of the target, the source's own language left out:\n"
-        yield from lines(
+        yield from markdown_table(
             ["source", *names],
             (
                 [source, *(interval(row[by].get(name)) for name in names)]
@@ -222,7 +223,7 @@ def _breakdowns(table: Json) -> Iterator[str]:
             ),
         )
         yield f"By {by} of source (rows) and target, means over pairs of different languages:\n"
-        yield from lines(
+        yield from markdown_table(
             ["source", *names],
             (
                 [one, *(number(pairs.get(name, {}).get("value")) for name in names)]
@@ -247,7 +248,7 @@ def _differences(table: Json) -> Iterator[str]:
     ]
     yield "Paired differences, languages of neither side's training; the last over languages that"
     yield "are a source too:\n"
-    yield from lines(
+    yield from markdown_table(
         ["source", *head, "minus training in the target language"],
         (
             [
@@ -267,12 +268,12 @@ def _differences(table: Json) -> Iterator[str]:
 def _published(known: Json) -> Iterator[str]:
     yield f"Against {known['source']}; {len(known['sources'])} sources and"
     yield f"{len(known['targets'])} targets in common. Spearman's rank correlation:\n"
-    yield from lines(
+    yield from markdown_table(
         list(known["correlation"]),
         [["–" if v is None else f"{v:.2f}" for v in known["correlation"].values()]],
     )
     families = (INDO_EUROPEAN, "other families")
-    yield from lines(
+    yield from markdown_table(
         ["source", *(f"{who}, {name}" for name in families for who in ("ours", "published"))],
         (
             [source, *(number(mean[n][who]) for n in families for who in ("ours", "published"))]

@@ -159,6 +159,7 @@ class Task:
         more_languages: those that XTREME-R adds; evaluated where there is data, not averaged.
         more_splits: those to train on, in the languages that have them.
         training_languages: those that can be trained on and are not evaluated.
+        parallel: whether a row is the same example in every language, translated.
         max_length: most tokens of a text; longer ones are truncated.
         packaged: whether the data comes with the package.
         sizes: split -> number of examples in the benchmark: one number where all languages have
@@ -182,6 +183,7 @@ class Task:
     more_languages: tuple[str, ...] = ()
     more_splits: tuple[str, ...] = ()
     training_languages: tuple[str, ...] = ()
+    parallel: bool = False
     max_length: int = 512
     packaged: bool = False
     sizes: Mapping[str, int | Mapping[str, int]] = field(default_factory=dict)

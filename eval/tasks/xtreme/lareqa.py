@@ -93,6 +93,7 @@ TASK = Task(
     source="https://github.com/google-research-datasets/lareqa (xquad-r)",
     layouts=("{lareqa/,}xquad-r/LL.json", "to train on: SQuAD's files"),
     more_splits=("train", "dev"),
+    parallel=True,
     max_length=96,
     sizes={"test": 1190},
 )

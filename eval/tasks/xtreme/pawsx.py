@@ -73,6 +73,7 @@ TASK = Task(
     ),
     checkpoint="pawsx",
     more_splits=("train",),
+    parallel=True,
     max_length=128,
     sizes={"dev": 2000, "test": 2000},
 )

@@ -86,6 +86,7 @@ TASK = Task(
     checkpoint="xcopa",
     more_splits=("train",),
     training_languages=codes("en"),
+    parallel=True,
     max_length=128,
     sizes={"val": 100, "test": 500},
 )

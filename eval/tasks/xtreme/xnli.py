@@ -95,6 +95,7 @@ TASK = Task(
     ),
     checkpoint="xnli",
     more_splits=("train",),
+    parallel=True,
     max_length=128,
     sizes={"dev": 2490, "test": 5010},
 )

@@ -44,6 +44,7 @@ TASK = Task(
     layouts=("xquad/xquad.LL.json", "{XQuAD,xquad}.LL/validation-*.parquet"),
     checkpoint="squad",
     more_languages=codes("ro"),
+    parallel=True,
     max_length=384,
     sizes={"test": 1190},
 )

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from xtremely.eval.study.paired import Differences, Paired, holm, t_quantile
+from xtremely.eval.scoring.intervals import t_quantile
+from xtremely.eval.study.paired import Differences, Paired
 
 EUROPEAN = ("de", "fr", "hi")  # a family
 OTHERS = ("fi", "ko", "zh")  # three
@@ -103,28 +104,3 @@ def test_p_is_where_the_interval_begins_to_leave_zero_out():
     assert narrow.low > 0 >= wide.low
     assert Paired([task(values - 2, "zh", "fi")]).p > 0.3
     assert Paired([task(values * 0 + 1, "zh", "fi")]).p == 1 / 4000
-
-
-@pytest.mark.parametrize(
-    ("ps", "adjusted", "levels"),
-    [
-        ([0.01, 0.04], [0.02, 0.04], [0.975, 0.95]),
-        ([0.04, 0.01], [0.04, 0.02], [0.95, 0.975]),
-        ([0.03, 0.04], [0.06, 0.06], [0.975, 0.975]),
-        ([0.001, 0.04, 0.03], [0.003, 0.06, 0.06], [1 - 0.05 / 3, 0.975, 0.975]),
-        ([0.02, 0.04, 0.001], [0.04, 0.04, 0.003], [0.975, 0.95, 1 - 0.05 / 3]),
-        ([0.2], [0.2], [0.95]),
-        ([], [], []),
-    ],
-)
-def test_holms_correction(ps, adjusted, levels):
-    found = holm(ps)
-    assert [p for p, _ in found] == pytest.approx(adjusted)
-    assert [level for _, level in found] == pytest.approx(levels)
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 30])
-def test_students_t(freedom):
-    stats = pytest.importorskip("scipy.stats")
-    for p in (0.8, 0.975, 0.9999):
-        assert t_quantile(p, freedom) == pytest.approx(stats.t.ppf(p, freedom), rel=1e-6)
