@@ -110,8 +110,7 @@ class Engine:
         """
         folder = locate(model, allow_pickle)
         place = usable_device(device)
-        lower = bool(reading(folder).do_lower_case)
-        opened = cache(partial(Tokenizer, folder, lower=lower))
+        opened = cache(partial(Tokenizer, folder, lower=bool(reading(folder).do_lower_case)))
         loaded = open_backend(folder, backend, place, precision, opened)
         tokenizer = opened(loaded.max_length)
         if isinstance(loaded, PaddedTransformers):

@@ -1,12 +1,13 @@
-"""Results that are slow to compute, kept in the cache in sealed files (see ``trust``).
+"""The cache folder, and results that are slow to compute, kept there in sealed files.
 
-A file's name must depend on everything that its content depends on. A file that cannot be trusted,
-read or written is as good as none: the result is then computed again.
+A file's name must depend on everything that its content depends on. A file that cannot be trusted
+(see ``trust``), read or written is as good as none: the result is then computed again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from xtremely.files.trust import closed_folder, content, distrust_reason, seal
@@ -14,6 +15,15 @@ from xtremely.files.writing import written_whole
 from xtremely.kernels.guard import InputError
 
 MOST_FILES = 16  # in a folder; the ones that were not used for longest are deleted
+
+
+def cache_folder() -> Path:
+    """The cache folder: $XTREMELY_CACHE, else the user's cache folder."""
+    own = os.environ.get("XTREMELY_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "xtremely"
 
 
 def recall(path: Path) -> bytes | None:

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from xtremely.engine.backends.native.encoder import NativeEncoder
-from xtremely.engine.hub.locate import cache_folder, folder_hash
+from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.cuda_graphs import Graphs
 from xtremely.engine.models.encoder import PRECISIONS, Encoder
@@ -28,7 +28,7 @@ from xtremely.engine.quantization.int8 import Int8Bert
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokenizer
-from xtremely.files.kept import recall, remember
+from xtremely.files.kept import cache_folder, recall, remember
 from xtremely.kernels.guard import require
 
 OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}

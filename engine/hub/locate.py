@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from pathlib import Path
 
@@ -11,20 +10,12 @@ from xtremely.engine.config_json import ADAPTER
 from xtremely.engine.hub import bundled, ordinary
 from xtremely.engine.hub.merging import read_adapter
 from xtremely.engine.hub.stack import MODULES, modules
+from xtremely.files.kept import cache_folder
 from xtremely.kernels.guard import InputError, require, unknown
 
 # Patterns of the files that are downloaded, and of pickled weights, which may be if allowed.
 HUB_FILES = [f"*{ending}" for ending in ordinary.ENDINGS]
 PICKLES = ["*pytorch_model*.bin", "*adapter_model.bin"]
-
-
-def cache_folder() -> Path:
-    """The cache folder: $XTREMELY_CACHE, else the user's cache folder."""
-    own = os.environ.get("XTREMELY_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "xtremely"
 
 
 def locate(model: str, allow_pickle: bool = False) -> Path:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.engine.foreign import foreign
-from xtremely.engine.hub.locate import cache_folder
 from xtremely.engine.text.python_tokenizer import PythonTokenizer
 from xtremely.engine.text.vocabulary import load_tokenizer
 from xtremely.files.documents import fit, parse_json
-from xtremely.files.kept import recall, remember
+from xtremely.files.kept import cache_folder, recall, remember
 from xtremely.files.writing import file_digest
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".onnx", ".data")  # files that no tokenizer reads

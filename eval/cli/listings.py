@@ -61,8 +61,8 @@ def _codes(task: Task, codes: Collection[str]) -> str:
 def print_models() -> None:
     """Print the packaged models and the supported model types."""
     from xtremely.engine.hub.bundled import MODELS
-    from xtremely.engine.hub.locate import cache_folder
     from xtremely.engine.models.families import model_types
+    from xtremely.files.kept import cache_folder
 
     for name, text in MODELS.items():
         there = (cache_folder() / "models" / name).exists()

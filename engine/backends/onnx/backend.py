@@ -23,13 +23,14 @@ from xtremely.engine.backends.onnx.export import BOUNDS, FILE, export
 from xtremely.engine.backends.onnx.outputs import IDS, MASK, TYPES, Product
 from xtremely.engine.backends.onnx.session import check_file, open_session, provider
 from xtremely.engine.backends.packed import Packed
-from xtremely.engine.hub.locate import cache_folder, folder_hash
+from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.encoder import require_fits
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.models.weights import encoder_tensors
 from xtremely.engine.text.batch import Batch
 from xtremely.files.folders import remove_whole
+from xtremely.files.kept import cache_folder
 from xtremely.files.trust import closed_folder, folder_distrust_reason, seal_folder
 from xtremely.files.writing import temporary_name
 from xtremely.kernels import packing
