@@ -193,6 +193,17 @@ def test_a_broken_precision_is_found_and_a_right_one_passes(make_tiny, monkeypat
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
+def test_a_wrong_state_is_located_among_the_layers_that_are_known(tiny_bert):
+    engine = loaded(tiny_bert)
+    sample = part(singles(engine, 64), [0, 1])
+    expected = states(engine, sample)
+    ends = {layer: expected[layer] for layer in (0, engine.backend.layers)}
+    assert check_states(engine, sample, ends).passed
+    ends[engine.backend.layers] += 1
+    failed = check_states(engine, sample, ends)
+    assert failed.passed is False and failed.where.layer == engine.backend.layers
+
+
 def test_a_bit_that_depends_on_the_company_is_found(make_tiny, monkeypatch):
     sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 160}
     engine = loaded(make_tiny("bert", **sizes), backend="native")

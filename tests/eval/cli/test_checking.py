@@ -100,9 +100,10 @@ def test_a_backend_that_ends_in_an_error_has_failed(xtremely, tiny_bert, monkeyp
     assert "check failed: states, torch fp32: NaN or infinity in hidden state" in errors
 
 
-def test_a_model_that_only_transformers_runs(xtremely, make_tiny, monkeypatch):
+@pytest.mark.parametrize("kind", ["ernie", "canine"])
+def test_a_model_that_only_transformers_runs(xtremely, make_tiny, monkeypatch, kind):
     monkeypatch.setattr(backends, "combinations", lambda device: [("torch", "fp32")])
-    folder = make_tiny("ernie")
+    folder = make_tiny(kind)
     code, out, errors = xtremely("check", folder, "--device", "cpu")
     assert code == 0, errors
     assert "layers: left out: transformers itself runs this model" in out
