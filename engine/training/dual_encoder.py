@@ -27,7 +27,6 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 
 from xtremely.engine.foreign import one_line
 from xtremely.engine.models.loading import quiet as without_notes
-from xtremely.engine.training._trainer import COMPLETE, Progress, Watched, mark_complete
 from xtremely.engine.training.environment import Environment, environment, resumed
 from xtremely.engine.training.hyperparameters import Hyperparameters, TrainerSettings
 from xtremely.engine.training.trainer import (
@@ -36,6 +35,7 @@ from xtremely.engine.training.trainer import (
     choose_precision,
     last_checkpoint,
 )
+from xtremely.engine.training.watched import COMPLETE, Progress, Watched, mark_complete
 from xtremely.kernels.guard import InputError, require
 
 Pairs = Sequence[tuple[str, str]]

@@ -23,7 +23,7 @@ import transformers
 
 from xtremely.engine.config_json import configuration
 from xtremely.engine.training import multitask_model as models
-from xtremely.engine.training._trainer import COMPLETE, SCORE, Progress, Trainer, is_intact
+from xtremely.engine.training._trainer import SCORE, Trainer
 from xtremely.engine.training.dataset import (
     Collator,
     DevSet,
@@ -35,6 +35,7 @@ from xtremely.engine.training.dataset import (
 from xtremely.engine.training.environment import Environment, environment, resumed
 from xtremely.engine.training.hyperparameters import Hyperparameters, TrainerSettings
 from xtremely.engine.training.multitask_model import HeadPlan, MultitaskModel
+from xtremely.engine.training.watched import COMPLETE, Progress, is_intact
 from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 LOG_STEPS = 50

@@ -120,7 +120,6 @@ def test_languages_that_another_benchmark_adds_are_not_averaged():
 def test_only_the_scores_that_xtreme_counts_make_a_table():
     others = [
         record("mini", "de", 99.0),
-        record("xcopa", "it", 99.0),
         record("tatoeba", "de", 99.0, headline=False),
         record("tatoeba", "fr", None),
     ]
@@ -139,3 +138,31 @@ def test_tasks_stand_in_xtremes_order_and_models_apart():
     )
     order = {one.model: [column.task.name for column in one.columns] for one in found}
     assert order == {"b": ["xnli", "tatoeba"], "a": ["udpos"]}
+
+
+def test_xtreme_r_has_a_table_of_its_own_with_its_languages_and_groups():
+    records = [
+        record("udpos", "de", 80.0),
+        record("udpos", "lt", 20.0),
+        record("pawsx", "de", 90.0),
+        record("lareqa", "de", 40.0),
+        record("xcopa", "it", 60.0),
+    ]
+    ours, theirs = overviews(records)
+    assert [one.benchmark.name for one in (ours, theirs)] == ["XTREME", "XTREME-R"]
+    assert [(c.task.name, c.mean) for c in ours.columns] == [("pawsx", 90), ("udpos", 80)]
+    assert [(c.task.name, c.mean) for c in theirs.columns] == [
+        ("xcopa", 60),
+        ("udpos", 50),
+        ("lareqa", 40),
+    ]
+    assert theirs.average == 50
+    assert [(group.name, group.whole) for group in theirs.groups] == [
+        ("classification", False),
+        ("tagging", False),
+        ("retrieval", False),
+    ]
+    assert theirs.columns[1].reservations == ["2 of 38 languages"]
+    assert "mewslix" in theirs.absent and "pawsx" not in theirs.absent
+    assert [one.benchmark.name for one in overviews(records[:3])] == ["XTREME"]
+    assert [one.benchmark.name for one in overviews(records[3:])] == ["XTREME-R"]
