@@ -23,10 +23,10 @@ from xtremely.engine.training.dataset import (
 )
 from xtremely.engine.training.multitask_model import HeadPlan
 from xtremely.engine.training.trainer import (
-    _last_checkpoint,
     choose_device,
     choose_precision,
     fit,
+    last_checkpoint,
 )
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -329,10 +329,10 @@ def test_a_damaged_checkpoint_takes_the_others_with_it(tmp_path):
         (folder / "complete").write_text(json.dumps({"step": step, "files": files}))
     (tmp_path / "work" / "checkpoint-8").mkdir()  # it was not written to its end
     with pytest.warns(UserWarning, match="a checkpoint is damaged; training begins anew"):
-        assert _last_checkpoint(tmp_path / "work") is None
+        assert last_checkpoint(tmp_path / "work") is None
     assert not (tmp_path / "work").exists()
     for step in (9, 10):
         folder = tmp_path / "work" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "complete").write_text(f'{{"step": {step}}}')  # as earlier versions wrote it
-    assert _last_checkpoint(tmp_path / "work").name == "checkpoint-10"
+    assert last_checkpoint(tmp_path / "work").name == "checkpoint-10"

@@ -57,6 +57,7 @@ def test_figures_are_never_cut(capsys, monkeypatch, width):
     tasks = ("xnli", "pawsx", "udpos", "panx", "xquad", "mlqa", "tydiqa", "bucc2018", "tatoeba")
     values = {"accuracy": 61.25, "f1": 62.5, "precision": 63.75, "recall": 64.125}
     scores = {
+        "benchmark": "XTREME",
         "tasks": {name: {"avg": values, "de": values, "zh": values} for name in tasks},
         "groups": {},
         "all_task": 62.5,

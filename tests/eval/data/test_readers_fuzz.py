@@ -26,7 +26,7 @@ SUBMISSIONS = {
     "pairs": (submission.read_pairs, "de-1\ten-1\nde-2\ten-2\n", "de-1\ten-1\n"),
     "answers": (submission.read_answers, ANSWERS, SQUAD),
     "rankings": (
-        lambda p, g: submission.read_rankings(p, g, ("a", "b"), ("x", "y")),
+        lambda p, g: (submission.read_rankings(p, g, ("a", "b"), ("x", "y")), ("a", "b")),
         '{"a": ["x", "y"], "b": ["y"]}',
         "",
     ),
