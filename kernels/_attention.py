@@ -102,7 +102,7 @@ def attend_long(
             everywhere = tl.full([1, 1], 1, tl.int1)
             k, v = _keys_values(source, key - begin, everywhere, ROPE, HEADS, DIM, DIM_BLOCK)
             products = _products(q, k, ROPE, DOT)
-            top, total, mixed = _absorb(products, v, scale, top, total, mixed, DOT)
+            top, total, mixed = absorb(products, v, scale, top, total, mixed, DOT)
         if whole < end:  # the last, partial block of keys: the only one that needs a mask
             key = whole + keys
             source = base + key.to(tl.int64)[:, None] * stride_qkv
@@ -110,7 +110,7 @@ def attend_long(
             k, v = _keys_values(source, key - begin, valid[:, None], ROPE, HEADS, DIM, DIM_BLOCK)
             products = _products(q, k, ROPE, DOT)
             products = tl.where(valid[None, :], products, float("-inf"))
-            top, total, mixed = _absorb(products, v, scale, top, total, mixed, DOT)
+            top, total, mixed = absorb(products, v, scale, top, total, mixed, DOT)
     else:
         stop = tl.minimum(end, last + WINDOW)
         for start in range(tl.maximum(begin, first - WINDOW), stop, BLOCK_KEYS):
@@ -124,7 +124,7 @@ def attend_long(
                 row_at = tl.minimum(at, last - 1)[:, None]  # unused rows act as the last one
                 near = tl.abs(row_at - key[None, :]) <= WINDOW
                 products = tl.where(near & valid[None, :], products, float("-inf"))
-            top, total, mixed = _absorb(products, v, scale, top, total, mixed, DOT)
+            top, total, mixed = absorb(products, v, scale, top, total, mixed, DOT)
     target = OUT + row * stride_out + head * DIM + d[None, :]
     mask = inside & (d < DIM)[None, :]
     mixed = mixed * (1.0 / total)[:, None]
@@ -176,7 +176,7 @@ def _products(q, k, ROPE, DOT: tl.constexpr):
 
 
 @triton.jit
-def _absorb(products, v, scale, top, total, mixed, DOT: tl.constexpr):
+def absorb(products, v, scale, top, total, mixed, DOT: tl.constexpr):
     """Update the running maximum, sum of weights and weighted values by one block of keys."""
     higher = tl.maximum(top, tl.max(products, 1) * scale)
     weights = _exp2.exp2(products * scale - higher[:, None])

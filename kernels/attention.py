@@ -45,7 +45,13 @@ class Shape:
         return f"{self.kind} {self.dim} {extras}{TYPES[self.precision]}"
 
 
-TILINGS = ("tiny", "short", "long")
+# Tiling -> lengths with which it is tuned; those of neighbouring tilings are among them.
+TUNED_LENGTHS = {
+    "tiny": (26,) * 400 + (20,) * 500 + (11,) * 1100,
+    "short": (100,) * 40 + (60,) * 150 + (45,) * 300 + (36,) * 200,
+    "long": (384,) * 20 + (235,) * 105,
+}
+TILINGS = tuple(TUNED_LENGTHS)
 SHIPPED = tuple(
     Shape(kind, dim, precision, rope, window)
     for precision in PRECISIONS
@@ -103,7 +109,7 @@ def attention(
         rope = rope.contiguous()
     out = torch.empty(len(qkv), heads * dim, dtype=qkv.dtype, device=qkv.device)
     strides = (qkv.stride(0), out.stride(0), math.log2(math.e) / math.sqrt(dim))
-    constants, here = _constants(heads, dim, qkv.dtype), architecture(qkv.device)
+    constants, here = head_constants(heads, dim, qkv.dtype), architecture(qkv.device)
     far = _config(Shape("long", dim, qkv.dtype, turns, window is not None), here)
     above = 0
     for kind in ("tiny", "short"):
@@ -224,7 +230,8 @@ def _checked(
     return dim
 
 
-def _constants(heads: int, dim: int, precision: torch.dtype) -> dict[str, Any]:
+def head_constants(heads: int, dim: int, precision: torch.dtype) -> dict[str, Any]:
+    """Compile-time arguments of the jit functions for heads of this number, size and precision."""
     dot = "ieee" if precision == torch.float32 else "tf32"  # ignored in fp16 and bf16
     return {"HEADS": heads, "DIM": dim, "DIM_BLOCK": 1 << (dim - 1).bit_length(), "DOT": dot}
 
@@ -308,7 +315,7 @@ def launches(architecture: str) -> list[Launch]:
         function, places = kernels[shape.kind]
         values = f"*{TYPES[shape.precision]}"
         signature = {"QKV": values, "OUT": values, **strides, **places}
-        constants = _constants(16, shape.dim, shape.precision)
+        constants = head_constants(16, shape.dim, shape.precision)
         constants["WINDOW"] = LOCAL if shape.window else None
         if shape.rope:
             signature["ROPE"] = "*fp32"
@@ -325,14 +332,9 @@ def tunings() -> list[Tuning]:
     The tile size also decides which sequences a class gets, so each case has sequences of the
     neighbouring classes, too.
     """
-    lengths = {
-        "tiny": (26,) * 400 + (20,) * 500 + (11,) * 1100,
-        "short": (100,) * 40 + (60,) * 150 + (45,) * 300 + (36,) * 200,
-        "long": (384,) * 20 + (235,) * 105,
-    }
     found = []
     for shape in SHIPPED:
-        case = {"lengths": lengths[shape.kind], "heads": 1024 // shape.dim, "dim": shape.dim}
+        case = {"lengths": TUNED_LENGTHS[shape.kind], "heads": 1024 // shape.dim, "dim": shape.dim}
         case["theta"] = 10_000.0 if shape.rope else None
         case["window"] = LOCAL if shape.window else None
         found.append(Tuning(str(shape), shape.precision, case, _candidates(shape)))

@@ -69,9 +69,9 @@ def architecture(device: torch.device) -> str:
     return f"sm_{properties.major}{properties.minor}"
 
 
-def is_tuned(architecture: str) -> bool:
-    """Whether the kernels have been measured on the architecture."""
-    return any(architecture in found for found in read_table().values())
+def is_tuned(kernel: str, architecture: str) -> bool:
+    """Whether the kernel has been measured on the architecture."""
+    return architecture in read_table().get(kernel, {})
 
 
 @cache

@@ -49,9 +49,9 @@ def open_backend(
         folder: a Hugging Face model folder.
         backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); ``onnx``
             (onnxruntime; ``onnx:cuda`` and the like name a provider); ``native`` (C++ for x86-64);
-            or ``auto``. ``auto`` takes triton in 16 or 8 bits on GPUs where its kernels have been
-            tuned (``kernels/tuned.json``), native in fp32 and int8 where it runs, onnx for other
-            int8, and torch for everything else.
+            or ``auto``. ``auto`` takes triton in 16 or 8 bits on GPUs where the kernel of the
+            model's attention has been tuned (``kernels/tuned.json``), native in fp32 and int8 where
+            it runs, onnx for other int8, and torch for everything else.
         device: where to compute.
         precision: fp32, fp16, bf16, fp8 or int8. fp8 is for the BERT family: matrix products in
             e4m3, the rest in fp16 (torch only emulates it, slowly). int8 runs on native and onnx;
@@ -158,7 +158,7 @@ def _fastest(config: EncoderConfig | None, device: torch.device, precision: str)
             warnings.warn(text, stacklevel=4)
     if precision == "int8":
         return "onnx"
-    measured = device.type == "cuda" and is_tuned(architecture(device))
+    measured = device.type == "cuda" and is_tuned(config.attention_kernel, architecture(device))
     fits = config.hidden // config.heads in DIMS
     return "triton" if measured and fits and precision != "fp32" else "torch"
 

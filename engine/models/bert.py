@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from xtremely.engine.config_json import ROBERTA_TYPES, Count, Epsilon, Token, position_offset
 from xtremely.engine.models.activations import GELU
 from xtremely.engine.models.config import EncoderConfig, Sizes, activation
-from xtremely.engine.models.distances import DISTANCES, attention_by_distance
+from xtremely.engine.models.distances import DISTANCES, table_rows
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.family import Family, Native, Take, Weights
 from xtremely.engine.models.head_forms import POOLED, by_kind, own_dense
@@ -158,7 +158,11 @@ class Layer(nn.Module):
         """Queries, keys and values [T, 3 H] to the input of the output projection [T, H]."""
         if self.distances is None:
             return ops.attention(qkv, layout, self.heads)
-        return attention_by_distance(qkv, layout, self.heads, self.distances, self.by_key)
+        count, dim = self.distances.shape
+        rows = table_rows(count // 2 + 1, qkv.device)
+        table = self.distances.repeat(1, self.heads)
+        by_key = table if self.by_key else None
+        return ops.relative_attention(qkv, layout, self.heads, dim**-0.5, rows, table, by_key)
 
 
 class Bert(Encoder):

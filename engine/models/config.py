@@ -59,6 +59,11 @@ class EncoderConfig:
         return self.max_length + self.position_offset
 
     @property
+    def attention_kernel(self) -> str:
+        """Name of the Triton kernel that computes its attention."""
+        return "relative_attention" if self.distances else "attention"
+
+    @property
     def unplaced(self) -> int | None:
         """Id of the token without a position of its own: the RoBERTa line's padding, else None.
 

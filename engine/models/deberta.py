@@ -63,6 +63,11 @@ class DebertaConfig(EncoderConfig):
     farthest: int
 
     @property
+    def attention_kernel(self) -> str:
+        """Name of the Triton kernel that computes its attention."""
+        return "relative_attention"
+
+    @property
     def span(self) -> int:
         """Half the rows of the relative position table."""
         return self.buckets or self.farthest

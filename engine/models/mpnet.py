@@ -37,6 +37,11 @@ class MpnetConfig(EncoderConfig):
 
     rows: int
 
+    @property
+    def attention_kernel(self) -> str:
+        """Name of the Triton kernel that computes its attention."""
+        return "relative_attention"
+
 
 @dataclass(frozen=True)
 class _Fields(Sizes):

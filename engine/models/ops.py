@@ -24,7 +24,7 @@ from xtremely.kernels.norm_fp8 import norm_fp8, norm_fp8_ref
 from xtremely.kernels.pooling import pool, pool_ref
 from xtremely.kernels.prenorm import prenorm, prenorm_ref
 from xtremely.kernels.quantise import quantise, quantise_ref
-from xtremely.kernels.relative_attention import relative_attention_ref
+from xtremely.kernels.relative_attention import relative_attention, relative_attention_ref
 from xtremely.kernels.span import Spans, span, span_ref
 
 Operation = Callable[..., Tensor]
@@ -97,7 +97,7 @@ TRITON = Ops(
     embedding=embedding,
     lookup=lookup_ref,  # there is no kernel
     attention=attention,
-    relative_attention=relative_attention_ref,  # there is no kernel
+    relative_attention=relative_attention,
     linear=linear,
     linear_fp8=linear_fp8,
     norm=norm,

@@ -87,7 +87,7 @@ def test_loads_of_products_run_ahead_of_them(target):
     piped = [
         (name, one)
         for name, one in launches_by_name(target).items()
-        if name.startswith(("linear", "topk", "attention: long"))
+        if name.startswith(("linear", "topk", "attention: long", "relative_attention: long"))
     ]
     assert len(piped) > 20
     for name, launch in piped:
@@ -116,10 +116,13 @@ def test_tiles_of_all_stages_have_a_place_in_shared_memory(target):
         assert TABLE[name][target]["shared"] >= stages * tile * value, name
 
 
-@pytest.mark.parametrize("name", [n for n in HALF if n.startswith(("attention", "linear", "topk"))])
+@pytest.mark.parametrize(
+    "name",
+    [n for n in HALF if n.startswith(("attention", "relative_attention", "linear", "topk"))],
+)
 def test_matrix_products_use_the_matrix_units(name):
     units = {"sm_80": "hmma", "sm_90": "hgmma", "gfx942": "mfma"}
-    if name.startswith("attention: tiny"):
+    if "attention: tiny" in name:
         units["sm_90"] = "hmma"  # a warp group's instruction wants 64 rows, these tiles have 32
     for target, row in TABLE[name].items():
         assert row[units[target]] > 0

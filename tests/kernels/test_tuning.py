@@ -70,10 +70,11 @@ def test_the_time_of_the_default_is_kept_beside_the_winners(table):
 
 
 def test_only_an_architecture_that_was_measured_is_tuned(table):
-    assert not configurations.is_tuned(architecture(DEVICE))
+    assert not configurations.is_tuned("norm", architecture(DEVICE))
     tuning.keep(tried(1.0), DEVICE, table)
-    assert configurations.is_tuned(architecture(DEVICE))
-    assert not configurations.is_tuned("sm_123") and not configurations.is_tuned("norm")
+    assert configurations.is_tuned("norm", architecture(DEVICE))
+    assert not configurations.is_tuned("norm", "sm_123")
+    assert not configurations.is_tuned("linear", architecture(DEVICE))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ FAMILIES = {
     "bert": {},
     "modernbert": {"local_attention": 20},
     "deberta-v2": {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_buckets": 16},
+    "mpnet": {},
     "xlm-roberta-xl": {},
 }
 

@@ -11,6 +11,7 @@ from xtremely.engine.backends.select import open_backend
 from xtremely.engine.models.loading import load, longest
 from xtremely.engine.runtime import Engine
 from xtremely.files import documents
+from xtremely.kernels import configurations
 from xtremely.kernels.guard import InputError, UsageError
 
 CPU = torch.device("cpu")
@@ -233,6 +234,26 @@ def test_auto_takes_the_kernels_where_they_have_been_measured(
     monkeypatch.setattr(select, "architecture", lambda device: architecture)
     monkeypatch.setattr(select, "Packed", lambda folder, config, name, *_: name)
     assert open_backend(folder, "auto", torch.device(device), precision) == chosen
+
+
+@pytest.mark.parametrize("kind", ["deberta-v2", "mpnet", "bert"])
+def test_auto_waits_for_a_measurement_of_the_kernel_of_the_models_attention(
+    make_tiny, tmp_path, monkeypatch, kind
+):
+    folder = shutil.copytree(
+        make_tiny(kind, hidden_size=64, num_attention_heads=2), tmp_path / "model"
+    )
+    if kind == "bert":
+        raw = json.loads((folder / "config.json").read_text())
+        raw["position_embedding_type"] = "relative_key"
+        (folder / "config.json").write_text(json.dumps(raw))
+    table = {"attention": {"sm_00": {}}}
+    monkeypatch.setattr(configurations, "read_table", lambda: table)
+    monkeypatch.setattr(select, "architecture", lambda device: "sm_00")
+    monkeypatch.setattr(select, "Packed", lambda folder, config, name, *_: name)
+    assert open_backend(folder, "auto", torch.device("cuda"), "bf16") == "torch"
+    table["relative_attention"] = {"sm_00": {}}
+    assert open_backend(folder, "auto", torch.device("cuda"), "bf16") == "triton"
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("auto", "fp32"), ("torch", "bf16")])
