@@ -28,7 +28,7 @@ from xtremely.engine.quantization.int8 import Int8Bert
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokenizer
-from xtremely.files.kept import cache_folder, recall, remember
+from xtremely.files.cache import cache_folder, recall, remember
 from xtremely.kernels.guard import require
 
 OPS = {"torch": TORCH, "triton": TRITON, "native": TORCH}

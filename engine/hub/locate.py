@@ -10,7 +10,7 @@ from xtremely.engine.config_json import ADAPTER
 from xtremely.engine.hub import bundled, ordinary
 from xtremely.engine.hub.merging import read_adapter
 from xtremely.engine.hub.stack import MODULES, modules
-from xtremely.files.kept import cache_folder
+from xtremely.files.cache import cache_folder
 from xtremely.kernels.guard import InputError, require, unknown
 
 # Patterns of the files that are downloaded, and of pickled weights, which may be if allowed.

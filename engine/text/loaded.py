@@ -16,8 +16,8 @@ from typing import Any
 from xtremely.engine.foreign import foreign
 from xtremely.engine.text.python_tokenizer import PythonTokenizer
 from xtremely.engine.text.vocabulary import load_tokenizer
+from xtremely.files.cache import cache_folder, recall, remember
 from xtremely.files.documents import fit, parse_json
-from xtremely.files.kept import cache_folder, recall, remember
 from xtremely.files.writing import file_digest
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".onnx", ".data")  # files that no tokenizer reads

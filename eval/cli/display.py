@@ -265,7 +265,7 @@ def print_comparison(comparison: Comparison) -> None:
     """Print the scores of several runs, and their differences to the first."""
     columns = titles(comparison)
     name = comparison.benchmark.name
-    made = table(f"means over the languages of {name} that all runs have", "run")
+    made = table(f"{name}: means over the languages that all runs have", "run")
     figures(made, *columns)
     for run in comparison.runs:
         made.add_row(plain(run.name), *map(_points, scores(comparison, run.name)))

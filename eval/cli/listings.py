@@ -62,7 +62,7 @@ def print_models() -> None:
     """Print the packaged models and the supported model types."""
     from xtremely.engine.hub.bundled import MODELS
     from xtremely.engine.models.families import model_types
-    from xtremely.files.kept import cache_folder
+    from xtremely.files.cache import cache_folder
 
     for name, text in MODELS.items():
         there = (cache_folder() / "models" / name).exists()

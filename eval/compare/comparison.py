@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -17,6 +17,7 @@ from xtremely.eval.compare.differences import (
 )
 from xtremely.eval.compare.runs import Key, Run, shared_keys
 from xtremely.eval.data.languages import grouped
+from xtremely.eval.report.overview import Column
 from xtremely.eval.scoring.benchmarks import XTREME, Benchmark
 from xtremely.eval.scoring.intervals import holm
 from xtremely.eval.scoring.outcomes import Outcomes
@@ -83,7 +84,7 @@ class Comparison:
         runs: the runs; the first is the one that others are compared with.
         tasks: in the benchmark's order, others after them.
         averages: run -> difference of the average over tasks, where there are several.
-        notes: what is left out.
+        notes: what is left out, and why means are not the benchmark's.
     """
 
     benchmark: Benchmark
@@ -149,7 +150,27 @@ def compare(
         for number, run in others
         if len(every) > 1
     }
+    notes += _reservations(ordered[0], keys, benchmark)
     return Comparison(benchmark, ordered, tasks, averages, notes)
+
+
+def _reservations(run: Run, keys: Sequence[Key], benchmark: Benchmark) -> Iterator[str]:
+    """Why means are not the benchmark's; one run stands for all, as they have the same data."""
+    names = dict.fromkeys(task for task, _ in keys)
+    for name in names:
+        task = find_task(name)
+        records = {code: run.records[one, code] for one, code in keys if one == name}
+        found = Column(task, benchmark.languages(task), records).reservations
+        if name not in benchmark.tasks:
+            found = [f"no task of {benchmark.name} ({task.benchmark})", *found]
+        if found:
+            yield f"{name}: {'; '.join(found)}"
+    if len(names) > 1 and {*names} != {*benchmark.tasks}:
+        own = sum(name in benchmark.tasks for name in names)
+        yield (
+            f"the average is over {own} of the {len(benchmark.tasks)} tasks of {benchmark.name}"
+            + (f" and {len(names) - own} others" if own < len(names) else "")
+        )
 
 
 def _ordered(runs: Sequence[Run], against: str | None) -> list[Run]:

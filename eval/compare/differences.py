@@ -49,7 +49,7 @@ class Difference:
         if self.error is None:
             return None
         half = t_quantile(1 - (1 - level) / 2, self.freedom) * self.error
-        return Interval(self.value - half, self.value + half, level)
+        return Interval(max(-100.0, self.value - half), min(100.0, self.value + half), level)
 
     @property
     def p(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from xtremely.eval.compare.differences import Difference
 from xtremely.eval.compare.runs import Run
 from xtremely.eval.compare.tables import bounds, differences, scores, signed, titles
 from xtremely.eval.data.languages import language
-from xtremely.eval.run.results import distinct, groups
 from xtremely.eval.scoring.intervals import LEVEL
 from xtremely.files.writing import write_atomic
 
@@ -22,6 +22,7 @@ TEMPLATES = [HERE / "templates", HERE.parent / "report" / "templates"]  # style 
 # What is shown of each run, from its records.
 SHOWN = ("model_hash", "backend", "precision", "device", "layer", "pooling", "centring")
 SHOWN_SETTINGS = ("prompt", "max_length", "limit", "profile")
+SHOWN_CHARACTERS = 40
 WIDTH, HEIGHT = 180, 16  # pixels of an interval's picture
 
 
@@ -52,31 +53,27 @@ def write_page(path: Path, comparison: Comparison) -> None:
 
 def _about(run: Run) -> dict[str, str]:
     """What a run was, as text; values that differ between its tasks are listed."""
-    records = list(run.records.values())
-    checks = [(one.get("check") or {}).get("result", "not made") for one in records]
+    every = [*run.records.values()]
+    settings = [record["settings"] for record in every]
+    checks = [record.get("check") or {"result": "not made"} for record in every]
     return {
         "folder": str(run.folder),
-        **{key.replace("_", " "): _joined(distinct(records, key)) for key in SHOWN},
-        **{
-            key.replace("_", " "): _joined(
-                [value for (value,) in groups(records, key)]
-                if all(key in one["settings"] for one in records)
-                else [*dict.fromkeys(one["settings"].get(key) for one in records)]
-            )
-            for key in SHOWN_SETTINGS
-        },
-        "checkpoints": _joined(distinct(records, "checkpoint")),
-        "quick check": _joined([*dict.fromkeys(checks)]),
+        **{key.replace("_", " "): _listed(every, key) for key in SHOWN},
+        **{key.replace("_", " "): _listed(settings, key) for key in SHOWN_SETTINGS},
+        "checkpoints": _listed(every, "checkpoint"),
+        "quick check": _listed(checks, "result"),
     }
 
 
-def _joined(values: list[Any]) -> str:
-    shown = [
-        repr(value) if value == "" or str(value) != str(value).strip() else str(value)[:40]
-        for value in values
-        if value is not None
-    ]
-    return ", ".join(shown) or "–"
+def _listed(values: Sequence[Mapping[str, Any]], key: str) -> str:
+    """The distinct values of a key; a dash where there is none."""
+    found = [one[key] for one in values if one.get(key) is not None]
+    return ", ".join(dict.fromkeys(map(_shown, found))) or "–"
+
+
+def _shown(value: Any) -> str:
+    text = str(value)[:SHOWN_CHARACTERS]
+    return repr(text) if text != text.strip() or not text else text  # as a prompt ends in a space
 
 
 def _extent(one: TaskComparison) -> float:

@@ -63,7 +63,7 @@ class Run:
         found = self.packed.get(key[0], {}).get(key[1], {}).get(record["split"])
         if found is None:
             raise InputError(f"{where}: there are no outcomes; {AGAIN}")
-        one = unpack(PackedOutcomes(**found), where)
+        one = unpack(fit(found, PackedOutcomes, where), where)
         require(
             abs(one.score - record["score"]) < ROUNDING,
             f"{where}: the outcomes give {one.score:.3f}, and results.json says"

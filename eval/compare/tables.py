@@ -16,7 +16,7 @@ from xtremely.files.writing import write_atomic, written_whole
 
 COLUMNS = (
     *("run", "model", "checkpoint", "precision", "backend", "task", "language", "split"),
-    *("metric", "examples", "score", "against", "difference", "low", "high"),
+    *("metric", "examples", "benchmark", "score", "against", "difference", "low", "high"),
 )
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -98,6 +98,7 @@ def latex(comparison: Comparison) -> str:
     head = titles(comparison)
     lines = [
         "% \\usepackage{booktabs}",
+        *(f"% {note}" for note in comparison.notes),
         "\\begin{tabular}{l" + "r" * len(head) + "}",
         "\\toprule",
         " & ".join(["", *map(_escaped, head)]) + r" \\",
@@ -130,6 +131,7 @@ def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
                     **{key: record[key] for key in COLUMNS[1:8]},
                     "metric": record["metric"],
                     "examples": record["n"],
+                    "benchmark": record["settings"].get("benchmark"),
                     "score": one.scores[run.name][code],
                     "against": first if found else None,
                     "difference": found.value if found else None,

@@ -64,6 +64,9 @@ COMMANDS = {
         "models/tiny",
     ),
     "eval --model models/tiny --tasks mini --languages de --limit 3 --out done": ("done",),
+    "compare done other --against other --save o.html --save o.csv --save o.tex": (
+        *("done/results.json", "done/outcomes.json"),
+    ),
     "encode --model models/tiny --input s.txt --output o.npy --layer 2": ("s.txt", "models/tiny"),
     "mine s.npy t.npy --out o.tsv --k 2 --threshold 0.5 --gold gold.tsv": (
         *("s.npy", "t.npy", "gold.tsv"),
@@ -103,6 +106,7 @@ def template(tmp_path_factory, small_study, tiny_bert):
         "index build s.npy --out i.faiss --index Flat --k 1",
         "mine s.txt t.txt --model models/tiny --out m.tsv --k 2",
         "eval --model models/tiny --tasks mini --languages de --limit 3 --out done",
+        "eval --model models/tiny --tasks mini --languages de --limit 3 --layers 1 --out other",
         "study run one.toml --data-root data --models models --out s --results one.json",
         "study pack one.toml --data-root data --models models --out one.tar.xz",
     ]

@@ -16,7 +16,7 @@ from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
-from xtremely.files.kept import cache_folder
+from xtremely.files.cache import cache_folder
 from xtremely.files.trust import close_to_others, closed_folder, distrust_reason, seal, sealed
 from xtremely.files.writing import remove_leftovers, written_whole
 from xtremely.kernels.guard import InputError

@@ -29,8 +29,8 @@ from xtremely.engine.models.encoder import require_fits
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.models.weights import encoder_tensors
 from xtremely.engine.text.batch import Batch
+from xtremely.files.cache import cache_folder
 from xtremely.files.folders import remove_whole
-from xtremely.files.kept import cache_folder
 from xtremely.files.trust import closed_folder, folder_distrust_reason, seal_folder
 from xtremely.files.writing import temporary_name
 from xtremely.kernels import packing

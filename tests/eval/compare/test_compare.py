@@ -135,6 +135,25 @@ def test_the_same_run_twice_does_not_differ(xtremely, run):
     assert f"({a})" in shown and f"({b})" in shown  # only their folders tell them apart
 
 
+def test_what_keeps_a_mean_from_being_the_benchmarks_is_stated(xtremely, run, tmp_path):
+    limited = run(0, "a", "--limit", "20")
+    code, shown, _ = xtremely("compare", limited, "--save", tmp_path / "c.tex")
+    assert code == 0
+    for text in (shown, (tmp_path / "c.tex").read_text()):
+        assert "pawsx: 2 of 7 languages; limited to 20 examples; 40 of 2,000 examples" in text
+    code, shown, _ = xtremely("compare", limited, "--benchmark", "xtreme-r")
+    assert code == 0 and "pawsx: no task of XTREME-R (XTREME)" in shown
+
+
+def test_odd_values_in_a_record_are_shown(xtremely, run, tmp_path):
+    a, b = run(0, "a"), run(1, "b")
+    change(b, check={"result": ["<b>"]}, max_length={"most": 1}, prompt="query: ")
+    code, _, notes = xtremely("compare", a, b, "--save", tmp_path / "c.html")
+    page = (tmp_path / "c.html").read_text()
+    assert (code, notes) == (0, "") and "<b>" not in page
+    assert "&#39;query: &#39;" in page and "{&#39;most&#39;: 1}" in page
+
+
 def test_another_run_can_be_the_first(xtremely, run):
     a, b = run(0, "a"), run(1, "b")
     for name in (b, read_runs([a, b])[1].name):

@@ -142,6 +142,11 @@ def test_the_average_is_over_tasks():
     assert mean_difference([first, second], 1, 0).value == pytest.approx((20 + 60) / 2)
 
 
+def test_an_interval_ends_where_differences_end():
+    found = Difference(90.0, 20.0, 1).interval()
+    assert (found.low, found.high) == (pytest.approx(max(-100, 90 - 12.706 * 20), rel=1e-3), 100)
+
+
 def test_an_interval_holds_its_level():
     """Of 200 comparisons of runs with equal chances, about 5 % are told apart."""
     rng, wrong = np.random.default_rng(8), 0

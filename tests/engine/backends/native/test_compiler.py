@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 import pytest
 from instruction_paths import missing
 
-from xtremely.engine.backends.native import encoder
 from xtremely.engine.backends.native import library as native_library
 from xtremely.engine.backends.native.library import library
 from xtremely.files.trust import sealed
@@ -36,17 +35,6 @@ def made(tmp_path_factory):
     path = tmp_path_factory.mktemp("made") / "made.so"
     path.write_bytes(Path(library()._name).read_bytes()[:-32])
     return path
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """An empty cache; afterwards all is as it was."""
-    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "cache"))
-    library.cache_clear()
-    encoder._try.cache_clear()
-    yield tmp_path / "cache"
-    library.cache_clear()
-    encoder._try.cache_clear()
 
 
 @pytest.fixture
@@ -68,8 +56,8 @@ def copies(made, before="true"):
     return f'{before}\nfor to; do :; done\ncp {made} "$to"'
 
 
-def left(cache):
-    return [path for path in cache.rglob("*") if path.is_file()]
+def left(fresh):
+    return [path for path in fresh.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(
@@ -84,14 +72,14 @@ def left(cache):
         ("echo half > /dev/null; kill -15 $$", "cxx was ended by SIGTERM$"),
     ],
 )
-def test_a_compiler_that_fails_is_quoted(cache, compiler, script, complaint):
+def test_a_compiler_that_fails_is_quoted(fresh, compiler, script, complaint):
     compiler(script)
     with pytest.raises(InputError, match=f"^needs a C.. compiler that works: .*{complaint}"):
         library()
-    assert left(cache) == []
+    assert left(fresh) == []
 
 
-def test_a_compiler_that_hangs_is_stopped_with_its_children(cache, compiler, monkeypatch, tmp_path):
+def test_a_compiler_that_hangs_is_stopped_with_its_children(fresh, compiler, monkeypatch, tmp_path):
     compiler(f"sleep 60 & echo $! > {tmp_path}/child; wait")
     monkeypatch.setattr(native_library, "MAX_SECONDS", 1.0)
     with pytest.raises(InputError, match="cxx did not end in 1 seconds"):
@@ -103,10 +91,10 @@ def test_a_compiler_that_hangs_is_stopped_with_its_children(cache, compiler, mon
         time.sleep(0.05)
     else:
         pytest.fail("the compiler's child lives on")
-    assert left(cache) == []
+    assert left(fresh) == []
 
 
-def test_what_is_no_program_is_no_compiler(cache, monkeypatch, tmp_path):
+def test_what_is_no_program_is_no_compiler(fresh, monkeypatch, tmp_path):
     (tmp_path / "cxx").write_bytes(b"\x7fELF, or so it says")
     (tmp_path / "cxx").chmod(0o755)
     monkeypatch.setenv("CXX", str(tmp_path / "cxx"))
@@ -117,7 +105,7 @@ def test_what_is_no_program_is_no_compiler(cache, monkeypatch, tmp_path):
         library()
 
 
-def test_a_compiler_may_have_options(cache, compiler, made, monkeypatch):
+def test_a_compiler_may_have_options(fresh, compiler, made, monkeypatch):
     path = compiler(copies(made, 'echo "$1" >&2; test "$1" = -DOPTION || exit 1'))
     monkeypatch.setenv("CXX", f"{path} -DOPTION")
     assert library().columns() in (16, 32)
@@ -135,19 +123,19 @@ def room_for(size):
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_a_full_disk_leaves_nothing(cache, compiler, made, share):
+def test_a_full_disk_leaves_nothing(fresh, compiler, made, share):
     """It is full while the compiler writes, or only for the seal."""
     compiler(copies(made))
     complaint = "ended with .*File size limit" if share < 1 else "File too large.*XTREMELY_CACHE"
     size = int(share * made.stat().st_size) + 16  # a seal has 32
     with room_for(size), pytest.raises(InputError, match=complaint):
         library()
-    assert left(cache) == []
+    assert left(fresh) == []
     assert library().columns() in (16, 32)
 
 
 @as_root
-def test_a_cache_that_cannot_be_written(cache, made, monkeypatch):
+def test_a_cache_that_cannot_be_written(fresh, made, monkeypatch):
     """Without a library it is refused, with one it is enough."""
     with TemporaryDirectory() as place:  # the tests' own folder is closed to others
         Path(place).chmod(0o755)
@@ -175,17 +163,17 @@ def another_user():
         os.seteuid(0)
 
 
-def test_two_that_compile_at_once_both_have_it(cache, compiler, made):
+def test_two_that_compile_at_once_both_have_it(fresh, compiler, made):
     compiler(copies(made, "sleep 0.3"))
     with ThreadPoolExecutor(3) as pool, warnings.catch_warnings():
         warnings.simplefilter("error")
         found = [pool.submit(library.__wrapped__) for _ in range(3)]
         assert {one.result().columns() for one in found} <= {16, 32}
-    (only,) = left(cache)
+    (only,) = left(fresh)
     assert sealed(only)
 
 
-def test_a_library_for_another_processor_is_never_loaded(cache, compiler, made, tmp_path):
+def test_a_library_for_another_processor_is_never_loaded(fresh, compiler, made, tmp_path):
     """In a cache that two machines share: each has its own file, whichever comes first."""
     source, trace = tmp_path / "foreign.cpp", tmp_path / "trace"
     source.write_text(
@@ -209,14 +197,14 @@ def test_a_library_for_another_processor_is_never_loaded(cache, compiler, made, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert library().columns() in (16, 32)
-    assert not trace.exists() and len(left(cache)) == 2
+    assert not trace.exists() and len(left(fresh)) == 2
 
 
-def test_the_cache_of_careless_makers_is_closed(cache, compiler, made):
+def test_the_cache_of_careless_makers_is_closed(fresh, compiler, made):
     """A group may write to a shared library: it is compiled anew, and closed."""
     compiler(copies(made))
     library()
-    (only,) = left(cache)
+    (only,) = left(fresh)
     only.chmod(0o664)
     library.cache_clear()
     with pytest.warns(UserWarning, match=r"others may write to it \(mode 664\).*compiled anew"):

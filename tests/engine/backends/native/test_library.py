@@ -42,17 +42,6 @@ def made():
 
 
 @pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """Nothing is compiled yet, nor tried; afterwards all is as it was."""
-    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "cache"))
-    library.cache_clear()
-    encoder._try.cache_clear()
-    yield tmp_path / "cache"
-    library.cache_clear()
-    encoder._try.cache_clear()
-
-
-@pytest.fixture
 def kept(made, fresh, monkeypatch):
     """The cached library; the compiler has an easy time: it copies what it made before."""
     (fresh / "native").mkdir(parents=True)

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from xtremely.files import kept
-from xtremely.files.kept import recall, remember
+from xtremely.files import cache
+from xtremely.files.cache import recall, remember
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
@@ -60,7 +60,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(path, name):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept, "seal", full)
+    monkeypatch.setattr(cache, "seal", full)
     remember(tmp_path / "things" / "0123", b"content")
     assert [*(tmp_path / "things").iterdir()] == []
 
@@ -70,7 +70,7 @@ def test_the_files_that_were_used_last_stay(path):
         remember(path.with_name(name), name.encode())
         os.utime(path.with_name(name), (1e9 - age, 1e9 - age))
     assert recall(path.with_name("c")) == b"c"  # the oldest, used again
-    for number in range(kept.MOST_FILES - 3):
+    for number in range(cache.MOST_FILES - 3):
         remember(path.with_name(f"more-{number}"), b"more")
     left = {one.name for one in path.parent.iterdir()}
-    assert len(left) == kept.MOST_FILES and "c" in left and not left & {"b"}
+    assert len(left) == cache.MOST_FILES and "c" in left and not left & {"b"}
