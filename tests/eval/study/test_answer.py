@@ -41,7 +41,7 @@ def test_a_finished_study_is_decided_in_words(whole):
     """In the made-up results Mandarin is 4 points better than English and Arabic 0.2."""
     text = "\n".join(answer_lines([whole]))
     assert text.startswith("**intermediate: decided.**\n118 of 118 cells are finished.")
-    assert "have 3 seeds so far; a statement needs 3." in text
+    assert "have 3 seeds so far; a statement needs 3 in every task." in text
     mandarin = r"Mandarin instead of English: \+[34]\.\d \(.*\), more than 2 better \(on average"
     arabic = r"Arabic instead of English: \+0\.\d \(.*\), less than 2 either way \(on average"
     assert re.search(mandarin + " over 6 of 6 tasks", text)
@@ -164,7 +164,7 @@ def test_a_page_gets_its_answer_and_picture_in_their_place(grid, tmp_path):
     html = (tmp_path / "out" / "report.html").read_text()
     assert answer_picture(found["contrasts"], alone=False) in html
     assert html.index('id="answer"') < html.index('id="maps"')
-    (row,) = re.findall(r'<th scope="row">zh</th><td class="number">1</td>.*?</tr>', html, re.S)
+    (row,) = re.findall(r'<th scope="row">zh</th><td>1</td>.*?</tr>', html, re.S)
     assert re.findall(r">([+-]\d\.\d)", row) == [
         f"{one['each'][0]['value']:+.1f}"
         for name in ("zh - en", "zh - none")
