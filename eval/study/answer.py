@@ -111,8 +111,8 @@ def state(analysis: Json) -> str:
     counts = _listed({one["averages"]["tasks"]["seeds"] for one in primary(analysis["all runs"])})
     return (
         f"{analysis['finished']} of {analysis['cells']} cells are finished. The primary contrasts"
-        f" have {counts} seed{'' if counts == '1' else 's'} so far; a statement needs {MIN_SEEDS} in"
-        " every task."
+        f" have {counts} seed{'' if counts == '1' else 's'} so far; a statement needs {MIN_SEEDS}"
+        " in every task."
     )
 
 
