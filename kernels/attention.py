@@ -163,9 +163,9 @@ def attention_ref(
         block = qkv[run.rows].view(run.count, run.length, 3, heads, dim)
         q, k, v = block.permute(2, 0, 3, 1, 4)  # each [count, heads, length, dim]
         if rope is not None:
-            q, k = (_turned(one, rope[: run.length]) for one in (q, k))
-        near = None if window is None else _near(run.length, window, qkv.device)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=near)
+            q, k = (rotated(one, rope[: run.length]) for one in (q, k))
+        mask = None if window is None else near(run.length, window, qkv.device)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out[run.rows].view(run.count, run.length, heads, dim).copy_(mixed.transpose(1, 2))
     return out
 
@@ -188,14 +188,14 @@ def rope_table(positions: int, dim: int, theta: float, device: torch.device | st
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def _turned(x: Tensor, rope: Tensor) -> Tensor:
+def rotated(x: Tensor, rope: Tensor) -> Tensor:
     """Apply RoPE to queries or keys [..., length, dim]."""
     cos, sin = rope.chunk(2, dim=-1)
     near, far = x.chunk(2, dim=-1)
     return torch.cat([near * cos - far * sin, far * cos + near * sin], dim=-1).to(x.dtype)
 
 
-def _near(length: int, window: int, device: torch.device) -> Tensor:
+def near(length: int, window: int, device: torch.device) -> Tensor:
     """[length, length] bool, whether two tokens are within the window of each other."""
     at = torch.arange(length, device=device)
     return (at[:, None] - at).abs() <= window

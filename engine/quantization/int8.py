@@ -1,19 +1,20 @@
 """BERT encoders with matrix products in int8: the readable reference of the C++ backend.
 
 Weights are quantized once per output, activations per token, so that a sentence's result does not
-depend on the rest of its batch; see ``smoothquant``. Attention, residual adds and norms stay in
-fp32. Integers are multiplied in fp64 here, which is slow and exact.
+depend on the rest of its batch; see ``smoothquant``. Attention is in int8 in sequences of
+``INT8_LENGTH`` tokens or more; in shorter ones it costs too little to gain. Softmax, residual adds
+and norms stay in fp32. Integers are multiplied in fp64 here, which is slow and exact.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
 
 from xtremely.engine.models.bert import Bert, Layer
 from xtremely.engine.models.encoder import Encoder
@@ -25,11 +26,25 @@ from xtremely.engine.quantization.smoothquant import (
     smoothing_factors,
 )
 from xtremely.engine.text.batch import Batch
+from xtremely.kernels.attention import attention_ref, near, rotated
 from xtremely.kernels.packing import Layout
 
 ZERO = 128  # the byte that stands for 0
 FLOOR = float(GELU_FLOOR)
 MIN_SCALE = 1e-12
+INT8_LENGTH = 32  # fewest tokens of a sequence whose attention has products in int8
+STEPS = (127, 63, 63)  # of queries, keys and values; two products of a byte fit into 16 bits
+WEIGHT_STEPS = 255
+# Of the odd powers 13, 11, ..., 1.
+COARSE_GELU = (
+    2.25885515e-8,
+    -1.5888477e-6,
+    4.77643728e-5,
+    -8.12193149e-4,
+    8.76372416e-3,
+    -6.4554498e-2,
+    0.397870337,
+)
 
 
 class Rows(NamedTuple):
@@ -95,14 +110,66 @@ class Int8Linear(nn.Module):
         return (y * self.scale - self.zero_point_correction) * rows.scale + self.bias
 
 
+def coarse_gelu(x: Tensor) -> Tensor:
+    """GELU with an error of at most 2e-4, far less than the step to which it is rounded.
+
+    The normal distribution's odd part is a polynomial, fitted from -4 to 4 with the right values at
+    both ends.
+    """
+    z = x.clamp(-4, 4)
+    odd = torch.zeros_like(x)
+    for coefficient in COARSE_GELU:
+        odd = odd * z * z + coefficient
+    return x * (odd * z + 0.5)
+
+
 def widened(x: Tensor) -> Rows:
     """GELU of [T, K] values, shifted above zero by ``FLOOR`` and quantized to 255 steps per token.
 
     A token's largest positive result of GELU is that of its largest input, so the scale needs no
     pass over the results.
     """
-    top = gelu(x.amax(dim=1, keepdim=True).clamp(min=0)) + FLOOR
-    return Rows(((gelu(x) + FLOOR) * (255 / top) + 0.5).to(torch.uint8), top / 255)
+    top = coarse_gelu(x.amax(dim=1, keepdim=True).clamp(min=0)) + FLOOR
+    return Rows(((coarse_gelu(x) + FLOOR) * (255 / top) + 0.5).to(torch.uint8), top / 255)
+
+
+def attention(
+    qkv: Tensor, layout: Layout, heads: int, rope: Tensor | None = None, window: int | None = None
+) -> Tensor:
+    """``kernels.attention.attention`` with products in int8 in all but short sequences."""
+    out = attention_ref(qkv, layout, heads, rope, window)
+    for run in layout.runs:
+        if run.length >= INT8_LENGTH:
+            block = qkv[run.rows].view(run.count, run.length, 3, heads, -1)
+            q, k, v = block.permute(2, 0, 3, 1, 4)  # each [count, heads, length, dim]
+            if rope is not None:
+                q, k = (rotated(one, rope[: run.length]) for one in (q, k))
+            mixed = _attend(q, k, v, window).transpose(1, 2)
+            out[run.rows].view(run.count, run.length, heads, -1).copy_(mixed)
+    return out
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """Attention in sequences of one length: q, k, v to results, each [..., length, dim].
+
+    Every query, key and value has a step size. Those of values are multiplied into the weights,
+    which are rounded to bytes with one step size a row. So a row's bytes measure shares of its
+    result: a token that gets most of the weight, but has a small value, does not displace others.
+    """
+
+    def rounded(x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        top = x.abs().amax(dim=-1, keepdim=True).clamp(min=MIN_SCALE)
+        return (x * (steps / top)).round().double(), top / steps
+
+    (q, q_scale), (k, k_scale), (v, v_scale) = map(rounded, (q, k, v), STEPS)
+    scores = (q @ k.mT).float() * (q_scale / math.sqrt(q.shape[-1])) * k_scale.mT
+    if window is not None:
+        scores = scores.masked_fill(~near(q.shape[-2], window, q.device), -math.inf)
+    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+    shares = weights * v_scale.mT
+    top = shares.amax(dim=-1, keepdim=True)
+    shares = (shares * (WEIGHT_STEPS / top) + 0.5).floor().double()
+    return (shares @ v).float() * (top / (WEIGHT_STEPS * weights.sum(dim=-1, keepdim=True)))
 
 
 class Int8Layer(nn.Module):
@@ -126,7 +193,7 @@ class Int8Layer(nn.Module):
         def norm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> Tensor:
             return ops.norm(value, residual, module.weight, module.bias, module.eps)
 
-        mixed = ops.attention(linear(self.qkv, x), layout, self.heads)
+        mixed = attention(linear(self.qkv, x), layout, self.heads)
         x = norm(self.attention_norm, linear(self.attention_out, mixed), x)
         return norm(self.norm, self.down(widened(linear(self.up, x))), x)
 

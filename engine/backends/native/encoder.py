@@ -29,7 +29,7 @@ from xtremely.engine.models.activations import ACTIVATIONS, GELU
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.encoder import Encoder, require_fits
 from xtremely.engine.models.ops import TORCH, Ops
-from xtremely.engine.quantization.int8 import FLOOR, Int8Bert, Int8Linear
+from xtremely.engine.quantization.int8 import FLOOR, INT8_LENGTH, Int8Bert, Int8Linear
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokens
@@ -175,7 +175,7 @@ class NativeEncoder:
         assert native is not None, config.model_type
         sizes = (config.layers, config.hidden, config.intermediate, config.heads)
         form = (isinstance(encoder, Int8Bert), native.modern, *_activation(config.activation))
-        self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, *form)
+        self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, *form, INT8_LENGTH)
 
     @torch.inference_mode()
     def __call__(

@@ -70,6 +70,7 @@ class ModelStruct(Structure):
         ("activation", c_int32),
         ("linear", c_float),
         ("cubic", c_float),
+        ("int8_length", c_int64),
     ]
 
 

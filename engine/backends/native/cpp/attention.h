@@ -26,9 +26,10 @@ inline void apply_rope(float* x, const float* rope, int64_t length, int64_t dim)
 }
 
 // Unnormalised softmax of one row over keys `first` to `last`; returns the sum of the weights.
-// Other keys from `from` to `to` get weight 0.
-inline float softmax(float* row, int64_t from, int64_t to, int64_t first, int64_t last,
-                     float scale) {
+// Calls `keep` with LANES keys from `from` to `to` and their weights; other keys' weights are 0.
+template <class Keep>
+inline float softmax(const float* row, int64_t from, int64_t to, int64_t first, int64_t last,
+                     float scale, Keep keep) {
   // Full vectors of visible keys, and vectors at either end that are only partly visible.
   int64_t begin = (first + LANES - 1) / LANES * LANES, end = std::max(begin, last / LANES * LANES);
   auto ends = [&](auto work) {
@@ -47,12 +48,12 @@ inline float softmax(float* row, int64_t from, int64_t to, int64_t first, int64_
   for (int64_t j = begin; j < end; j += LANES) {
     F32 weight = exp2(load(row + j) * factor - top);
     total += weight;
-    store(row + j, weight);
+    keep(j, weight);
   }
   ends([&](int64_t j, I32 visible) {
     F32 weight = visible ? exp2(load(row + j) * factor - top) : broadcast(0.f);
     total += weight;
-    store(row + j, weight);
+    keep(j, weight);
   });
   return reduce_sum(total);
 }
@@ -88,8 +89,12 @@ __attribute__((noinline)) inline void attention(const float* q, const float* k, 
                        Identity());
     float sums[rows.value];
     for (int64_t r = 0, t = row; r < rows.value; r++, t++)
-      sums[r] = softmax(scores + r * padded, from, to, std::max<int64_t>(0, t - window),
-                        std::min(length, t + window + 1), scale);
+{
+      float* score = scores + r * padded;
+      sums[r] = softmax(score, from, to, std::max<int64_t>(0, t - window),
+                        std::min(length, t + window + 1), scale,
+                        [&](int64_t j, F32 weight) { store(score + j, weight); });
+    }
     float* mixed = out + row * stride;
     for (int64_t c = 0; c < dim; c += TILE_COLS)
       tile<rows.value>(scores + from, padded, values + c * length + from * TILE_COLS, to - from,

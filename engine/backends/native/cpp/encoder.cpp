@@ -1,7 +1,7 @@
 // The encoder of the BERT and ModernBERT families on a CPU. Runs whole sequences through all
 // layers, in fp32 or with products in int8. One call runs on one core. A sequence's result does not
 // depend on other sequences.
-#include "attention.h"
+#include "attention_int8.h"
 
 struct Norm {
   const float *weight, *bias;  // [hidden]
@@ -23,6 +23,7 @@ struct Model {
   int32_t modern;       // ModernBERT: pre-norm (x is the residual stream) and a gated activation
   int32_t activation;   // of the feed-forward layers, see Activation; in int8 always GELU
   float linear, cubic;  // LOGISTIC: x * sigmoid(linear * x + cubic * x^3)
+  int64_t int8_length;  // fewest tokens of a sequence whose attention has products in int8
 };
 
 enum Activation { GELU, RELU, LOGISTIC };
@@ -30,12 +31,12 @@ enum Activation { GELU, RELU, LOGISTIC };
 namespace {
 
 constexpr int64_t BLOCK = 144;  // tokens whose values stay in the L2 cache
-constexpr int64_t ZERO = 128;   // zero point: the byte that stands for 0
 
 struct Workspace {
   std::vector<float> normed, qkv, mixed, y, wide, scale;
   std::vector<uint8_t> bytes;
-  AttentionBuffers buffers;
+  AttentionBuffers attention;
+  Int8AttentionBuffers attention_int8;
 };
 
 // Adds y to x and writes the LayerNorm of x to `to`, which may be x.
@@ -73,10 +74,10 @@ float quantize_gelu(const float* x, int64_t width, float floor, uint8_t* to) {
   F32 most = broadcast(0.f);
   for (int64_t k = 0; k < width; k += LANES) most = maximum(most, load(x + k));
   // the largest positive result of GELU is that of the largest input
-  float top = gelu(broadcast(reduce_max(most)))[0] + floor;
+  float top = coarse_gelu(broadcast(reduce_max(most)))[0] + floor;
   F32 steps = broadcast(255 / top);
   for (int64_t k = 0; k < width; k += LANES)
-    store(to + k, (gelu(load(x + k)) + floor) * steps + 0.5f);
+    store(to + k, (coarse_gelu(load(x + k)) + floor) * steps + 0.5f);
   return top / 255;
 }
 
@@ -187,8 +188,13 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
           apply_rope(q, layer.rope, lengths[s], dim);
           apply_rope(k, layer.rope, lengths[s], dim);
         }
-        attention(q, k, k + total * hidden, lengths[s], dim, layer.window,
-                  mixed + t * hidden + head * dim, hidden, space.buffers);
+        auto attend = [&](auto form, auto& buffers) {
+          form(q, k, k + total * hidden, lengths[s], dim, layer.window,
+               mixed + t * hidden + head * dim, hidden, buffers);
+        };
+        if (model.int8 && lengths[s] >= model.int8_length)
+          attend(attention_int8, space.attention_int8);
+        else attend(attention, space.attention);
       }
     for (int64_t t = 0; t < total; t += block) {
       int64_t count = std::min(block, total - t);

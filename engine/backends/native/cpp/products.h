@@ -39,16 +39,24 @@ struct OutputView {
   }
 };
 
+// Memory to prefetch into the L2 cache meanwhile: `pace` bytes a step.
+struct Ahead {
+  const char* from;
+  int64_t pace;
+};
+
 // A tile of tokens [rows, depth] times a panel, plus `start`; `epilogue` is applied at the end.
 template <int rows, class Epilogue>
 inline void tile(const float* a, int64_t stride, const float* panel, int64_t depth,
-                 const float* start, float* out, int64_t out_stride, Epilogue epilogue) {
+                 const float* start, float* out, int64_t out_stride, Epilogue epilogue,
+                 Ahead ahead = {}) {
   F32 sums[rows][2];
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++)
     for (int h = 0; h < 2; h++)
       sums[r][h] = load(start ? start + h * LANES : out + r * out_stride + h * LANES);
   for (int64_t k = 0; k < depth; k++) {
+    __builtin_prefetch(ahead.from + k * ahead.pace, 0, 2);
     F32 left = load(panel + k * TILE_COLS), right = load(panel + k * TILE_COLS + LANES);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
@@ -62,13 +70,16 @@ inline void tile(const float* a, int64_t stride, const float* panel, int64_t dep
     for (int h = 0; h < 2; h++) store(out + r * out_stride + h * LANES, epilogue(sums[r][h]));
 }
 
-template <int rows>
-inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const float* steps,
-                 const Linear& to, int64_t column, float* out, int64_t out_stride) {
+// A tile of quantized tokens [rows, depth] times an int8 panel. `epilogue` gets the sums of a row and
+// of the panel's LANES columns from `column` on.
+template <int rows, class Epilogue>
+inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, int64_t depth, float* out,
+                 int64_t out_stride, Epilogue epilogue, Ahead ahead = {}) {
   I32 sums[rows][2];
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = I32{};
-  for (int64_t k = 0; k < to.inputs; k += 4) {
+  for (int64_t k = 0; k < depth; k += 4) {
+    __builtin_prefetch(ahead.from + k * ahead.pace, 0, 2);
     I32 left = load(panel + k * TILE_COLS), right = load(panel + k * TILE_COLS + 4 * LANES);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
@@ -81,26 +92,18 @@ inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const fl
   }
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++)
-    for (int h = 0; h < 2; h++) {
-      int64_t at = column + h * LANES;
-      F32 y = __builtin_convertvector(sums[r][h], F32) * load(to.scale + at) -
-              load(to.zero_point_correction + at);
-      store(out + r * out_stride + h * LANES, y * steps[r] + load(to.bias + at));
+    for (int column = 0; column < TILE_COLS; column += LANES) {
+      F32 sum = __builtin_convertvector(sums[r][column / LANES], F32);
+      store(out + r * out_stride + column, epilogue(sum, r, column));
     }
 }
 
 // Calls `work` with every tile's first row and, as a compile-time constant, its number of rows.
-// Between tiles it prefetches `next` into the L2 cache.
 template <class Work>
-inline void by_tiles(int64_t count, Work work, const void* next = nullptr, int64_t bytes = 0) {
-  const char *line = (const char*)next, *end = line + bytes;
-  int64_t chunk = (bytes * TILE_ROWS + count - 1) / count;  // bytes per tile
+inline void by_tiles(int64_t count, Work work) {
   int64_t row = 0;
-  for (; row + TILE_ROWS <= count; row += TILE_ROWS) {
-    for (const char* stop = std::min(end, line + chunk); line < stop; line += 64)
-      __builtin_prefetch(line, 0, 2);
+  for (; row + TILE_ROWS <= count; row += TILE_ROWS)
     work(row, std::integral_constant<int, TILE_ROWS>());
-  }
   auto rest = [&](auto self, auto rows) -> void {
     if constexpr (rows.value > 0) {
       if (count - row == rows.value) work(row, rows);
@@ -135,15 +138,17 @@ inline void product(const float* x, int64_t count, const Linear& to, OutputView 
   for (int64_t column = 0; column < to.outputs; column += TILE_COLS)
     for (int64_t k = 0; k < to.inputs; k += DEPTH) {
       int64_t depth = std::min(DEPTH, to.inputs - k), size = depth * TILE_COLS;
+      int64_t pace = 4 * TILE_COLS * TILE_ROWS / count + 1;
       auto work = [&](int64_t row, auto rows) {
+        Ahead ahead{(const char*)(panel + size) + row / TILE_ROWS * depth * pace, pace};
         const float* a = x + row * to.inputs + k;
         const float* start = k ? nullptr : to.bias + column;
         float* c = out.at(row, column);
         if (k + depth == to.inputs)
-          tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, epilogue);
-        else tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, Identity());
+          tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, epilogue, ahead);
+        else tile<rows.value>(a, to.inputs, panel, depth, start, c, out.group, Identity(), ahead);
       };
-      by_tiles(count, work, panel + size, sizeof(float) * size);
+      by_tiles(count, work);
       panel += size;
     }
 }
@@ -152,10 +157,17 @@ inline void product(Rows x, int64_t count, const Linear& to, OutputView out) {
   const int8_t* panel = (const int8_t*)to.weight;
   int64_t size = to.inputs * TILE_COLS;
   for (int64_t column = 0; column < to.outputs; column += TILE_COLS, panel += size) {
+    int64_t pace = TILE_COLS * TILE_ROWS / count + 1;
     auto work = [&](int64_t row, auto rows) {
-      tile<rows.value>(x.values + row * to.inputs, to.inputs, panel, x.scale + row, to, column,
-                       out.at(row, column), out.group);
+      Ahead ahead{(const char*)(panel + size) + row / TILE_ROWS * to.inputs * pace, pace};
+      auto epilogue = [&](F32 sum, int r, int part) {
+        int64_t at = column + part;
+        F32 y = sum * load(to.scale + at) - load(to.zero_point_correction + at);
+        return y * x.scale[row + r] + load(to.bias + at);
+      };
+      tile<rows.value>(x.values + row * to.inputs, to.inputs, panel, to.inputs,
+                       out.at(row, column), out.group, epilogue, ahead);
     };
-    by_tiles(count, work, panel + size, size);
+    by_tiles(count, work);
   }
 }

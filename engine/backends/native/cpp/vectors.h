@@ -57,6 +57,36 @@ inline float reduce_max(F32 x) {
   return x[0];
 }
 
+// Combines the lanes of each of LANES vectors; lane i of the result is of rows[i].
+template <class Combine>
+inline F32 reduce_each(F32* rows, Combine combine) {
+#pragma GCC unroll 4
+  for (int apart = LANES / 2; apart; apart /= 2) {
+    I32 upper = (LANE_INDEX & apart) != 0, other = LANE_INDEX ^ apart;
+    I32 lows = upper ? other + LANES : LANE_INDEX, highs = upper ? LANE_INDEX + LANES : other;
+#pragma GCC unroll 8
+    for (int r = 0; r < apart; r++) {
+      F32 a = rows[r], b = rows[r + apart];
+      rows[r] = combine(__builtin_shuffle(a, b, lows), __builtin_shuffle(a, b, highs));
+    }
+  }
+  return rows[0];
+}
+
+constexpr float ROUNDING = 12582912.f;  // 1.5 x 2^23: a sum has its integer in the lowest bits
+
+// The lowest byte of every lane.
+inline void store_bytes(void* to, I32 v) {
+#if defined(__AVX512BW__)
+  __m128i bytes = _mm512_cvtepi32_epi8((__m512i)v);
+#else
+  __m256i whole = (__m256i)(v & 255);
+  __m128i half = _mm256_castsi256_si128(whole), other = _mm256_extracti128_si256(whole, 1);
+  __m128i pairs = _mm_packus_epi32(half, other), bytes = _mm_packus_epi16(pairs, pairs);
+#endif
+  std::memcpy(to, &bytes, LANES);
+}
+
 // Integer parts of numbers from 0 to 255.
 inline void store(uint8_t* to, F32 v) {
 #if defined(__AVX512BW__)
@@ -110,6 +140,19 @@ inline F32 gelu(F32 x) {
   p = p * t + 0.254829592f;
   F32 tail = p * t * exp2(z * z * -LOG2E) * 0.5f;  // normal distribution's tail beyond |x|
   return maximum(x, broadcast(0.f)) - most * tail;
+}
+
+// GELU with an error of at most 2e-4, for results that are rounded to bytes: the normal
+// distribution's odd part is a polynomial, fitted from -4 to 4 with the right values at both ends.
+inline F32 coarse_gelu(F32 x) {
+  F32 z = minimum(maximum(x, broadcast(-4.f)), broadcast(4.f)), square = z * z;
+  F32 p = square * 2.25885515e-8f - 1.5888477e-6f;
+  p = p * square + 4.77643728e-5f;
+  p = p * square - 8.12193149e-4f;
+  p = p * square + 8.76372416e-3f;
+  p = p * square - 6.4554498e-2f;
+  p = p * square + 0.397870337f;
+  return x * (p * z + 0.5f);
 }
 
 // x * sigmoid(z).
