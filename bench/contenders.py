@@ -35,6 +35,8 @@ AS_CALLED = (
     external_env.OPENVINO,
     external_env.FASTEMBED,
 )
+# llama.cpp reserves a number per token and entry of the vocabulary: 1 MB a token with e5-small.
+MOST_TOKENS = {external_env.LLAMA_CPP: 1024}
 OURS, BASELINE = "xtremely packed", "transformers sdpa sorted"
 OWN = {  # name -> backend and precision
     OURS: ("torch", "fp32"),

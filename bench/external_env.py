@@ -14,7 +14,7 @@ rules that its format cannot hold. It is left out where it is not installed.
 from __future__ import annotations
 
 import ctypes
-import os
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -171,6 +171,7 @@ def sentences(folder: Path, backend: str, prompt: str) -> Peer:
 def fastembed(folder: Path, prompt: str) -> Peer:
     """``TextEmbedding.embed`` on all cores and with otherwise default settings."""
     import numpy as np
+    import torch
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
@@ -183,7 +184,7 @@ def fastembed(folder: Path, prompt: str) -> Peer:
         model_file="onnx/model.onnx",
     )
     model = TextEmbedding(
-        folder.name, threads=os.cpu_count(), cuda=False, specific_model_path=str(folder)
+        folder.name, threads=torch.get_num_threads(), cuda=False, specific_model_path=str(folder)
     )
     return Peer(lambda texts: np.array(list(model.embed([prompt + text for text in texts]))))
 
@@ -243,6 +244,7 @@ def load_gguf(file: Path) -> Any:
     """A model for ``LlamaCpp``."""
     import llama_cpp
 
+    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL)  # it prints every tensor
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(
         str(file).encode(), llama_cpp.llama_model_default_params()
@@ -263,14 +265,15 @@ class LlamaCpp:
     def __init__(self, model: Any, budget: int):
         import llama_cpp
         import numpy as np
+        import torch
 
         size = max(budget, llama_cpp.llama_model_n_ctx_train(model))
         self.api, self.width = llama_cpp, llama_cpp.llama_model_n_embd(model)
-        self.most = llama_cpp.llama_max_parallel_sequences()  # texts in a batch
+        self.most = min(size, llama_cpp.llama_max_parallel_sequences())  # texts in a batch
         wanted = llama_cpp.llama_context_default_params()
         wanted.n_ctx = wanted.n_batch = wanted.n_ubatch = size
         wanted.n_seq_max, wanted.kv_unified = self.most, True
-        wanted.n_threads = wanted.n_threads_batch = os.cpu_count()
+        wanted.n_threads = wanted.n_threads_batch = torch.get_num_threads()
         wanted.embeddings = True
         self.context = llama_cpp.llama_init_from_model(model, wanted)
         self.ids, self.positions, self.texts = np.zeros((3, size), dtype=np.int32)
