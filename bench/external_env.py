@@ -276,6 +276,8 @@ class LlamaCpp:
         wanted.n_threads = wanted.n_threads_batch = torch.get_num_threads()
         wanted.embeddings = True
         self.context = llama_cpp.llama_init_from_model(model, wanted)
+        if not self.context:
+            raise RuntimeError(f"llama.cpp has no memory for batches of {size} tokens")
         self.ids, self.positions, self.texts = np.zeros((3, size), dtype=np.int32)
         self.ones = np.ones(size, dtype=np.int32)
         self.outputs = np.ones(size, dtype=np.int8)

@@ -116,6 +116,13 @@ def test_llama_cpp_agrees(bert, sentences, tmp_path, most):
     assert (vectors * naive.embed(texts)).sum(axis=1).min() > 0.999
 
 
+@pytest.mark.skipif(ABSENT, reason="llama_cpp or gguf is not installed")
+def test_a_file_that_llama_cpp_does_not_load_is_named(tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    with pytest.raises(RuntimeError, match="llama.cpp does not load .*broken.gguf"):
+        external_env.load_gguf(tmp_path / "broken.gguf")
+
+
 def test_batches_of_ids_keep_the_callers_order():
     def tokenizer(texts, truncation):
         assert truncation
