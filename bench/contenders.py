@@ -28,7 +28,15 @@ from xtremely.kernels.guard import InputError
 Make = Callable[[int], Contender]  # a batch's token budget -> the contender
 EAGER, DEFAULT = "transformers eager unsorted", "sentence-transformers default"
 # These have no token budget, as they run the way users call them.
-AS_CALLED = (EAGER, DEFAULT, external_env.ONNX, external_env.OPENVINO)
+AS_CALLED = (
+    EAGER,
+    DEFAULT,
+    external_env.ONNX,
+    external_env.OPENVINO,
+    external_env.FASTEMBED,
+)
+# llama.cpp reserves a number per token and entry of the vocabulary: 1 MB a token with e5-small.
+MOST_TOKENS = {external_env.LLAMA_CPP: 1024}
 OURS, BASELINE = "xtremely packed", "transformers sdpa sorted"
 OWN = {  # name -> backend and precision
     OURS: ("torch", "fp32"),
@@ -69,7 +77,8 @@ def convert(engine: Engine, tuning: list[str], scratch: Path, python: str | None
             subprocess.run(command, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise InputError(
-                f"--external-python {python} does not write the models: {error}"
+                f"--external-python {python} does not write the models; it needs the packages of"
+                f" bench/external_env.txt: {error}"
             ) from error
 
 

@@ -33,6 +33,7 @@ from xtremely.bench.contenders import (
     AS_CALLED,
     BASELINE,
     EAGER,
+    MOST_TOKENS,
     OURS,
     SubprocessContender,
     convert,
@@ -107,7 +108,9 @@ def compare(
         if name in AS_CALLED:
             contenders.append(make(0))
         else:
-            contender, tuned[name] = choose(make, budgets, workload.tuning)
+            most = MOST_TOKENS.get(name, max(budgets))
+            fitting = [budget for budget in budgets if budget <= most]
+            contender, tuned[name] = choose(make, fitting, workload.tuning)
             contenders.append(contender)
             print(f"{workload.name}: {name}: {tuned[name]['budget']} tokens", file=sys.stderr)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from xtremely.bench import encoders, workloads
+from xtremely.bench.external_env import LLAMA_CPP
 from xtremely.bench.harness import Contender, Row, Spread, measure, others_share, row_json
 from xtremely.bench.machine import busy_seconds, slug
 from xtremely.engine.models import bert, modernbert
@@ -258,6 +259,15 @@ def test_last_line_is_json_and_names_the_kept_file(fake_run, capsys):
     assert (first["name"], first["peak_mb"]) == (NAMES[0], len(NAMES[0]))
     assert len(first["seconds"]) == 2
     assert set(kept["results"][0]["tuning"]) == {*NAMES[1:]}
+
+
+def test_llama_cpp_is_given_small_batches_only(fake_run, monkeypatch, capsys):
+    monkeypatch.setattr(encoders, "names", lambda scratch, engine: [*NAMES, LLAMA_CPP])
+    encoders.main(["--only", "short", "--sentences", "20", "--rounds", "1"])
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    tuning = json.loads((fake_run / last["file"]).read_text())["results"][0]["tuning"]
+    assert {*tuning["other"]["seconds"]} == {"512", "1024", "8192"}
+    assert {*tuning[LLAMA_CPP]["seconds"]} == {"512", "1024"}
 
 
 def test_contenders_are_chosen_by_name_beside_the_reference_ours_and_the_baseline(fake_run, capsys):

@@ -113,24 +113,61 @@ class ORTModelForFeatureExtraction:
 """
 
 
+# In place of fastembed: the same, one text at a time, for a model that was added before.
+FASTEMBED_STAND_IN = """
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+class TextEmbedding:
+    added = {}
+
+    @classmethod
+    def add_custom_model(cls, model, pooling, normalization, sources, dim, model_file):
+        cls.added[model] = (pooling, normalization, model_file)
+
+    def __init__(self, name, threads, cuda, specific_model_path):
+        assert self.added[name] == ("mean", True, "onnx/model.onnx") and threads >= 1 and not cuda
+        self.tokenizer = AutoTokenizer.from_pretrained(specific_model_path)
+        self.model = AutoModel.from_pretrained(specific_model_path).eval()
+
+    @torch.inference_mode()
+    def embed(self, texts):
+        for text in texts:
+            states = self.model(**self.tokenizer(text, return_tensors="pt")).last_hidden_state
+            yield torch.nn.functional.normalize(states[0].mean(0), dim=0).numpy()
+"""
+FASTEMBED_TYPES = """
+class PoolingType:
+    MEAN = "mean"
+
+class ModelSource:
+    def __init__(self, hf):
+        assert hf
+"""
+
+
 @pytest.fixture
 def other_python(tmp_path, monkeypatch):
-    """This Python with a stand-in for optimum, as if it were another one."""
-    (tmp_path / "optimum").mkdir()
-    (tmp_path / "optimum" / "onnxruntime.py").write_text(STAND_IN)
+    """This Python with stand-ins for optimum and fastembed, as if it were another one."""
+    for name, text in (
+        ("optimum/onnxruntime.py", STAND_IN),
+        ("fastembed/__init__.py", FASTEMBED_STAND_IN),
+        ("fastembed/common/model_description.py", FASTEMBED_TYPES),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return sys.executable
 
 
-def test_a_peer_in_another_python_embeds_the_same(engine, tiny_bert, texts, tmp_path, other_python):
-    shutil.copytree(tiny_bert, tmp_path / external_env.FOLDERS[external_env.OPTIMUM])
-    names = contenders.names(tmp_path, engine)
-    assert {external_env.ONNX, external_env.OPTIMUM} <= {
-        *names
-    } and external_env.OPENVINO not in names
-    contender = contenders.spawn(
-        str(tiny_bert), external_env.OPTIMUM, tmp_path, other_python, "query: "
-    )
+@pytest.mark.parametrize("name", [external_env.OPTIMUM, external_env.FASTEMBED])
+def test_a_peer_in_another_python_embeds_the_same(
+    engine, tiny_bert, texts, tmp_path, other_python, name
+):
+    shutil.copytree(tiny_bert, tmp_path / external_env.FOLDERS[name])
+    found = {*contenders.names(tmp_path, engine)} & {*external_env.FOLDERS}
+    assert found == {external_env.ONNX, external_env.OPTIMUM, external_env.FASTEMBED}
+    contender = contenders.spawn(str(tiny_bert), name, tmp_path, other_python, "query: ")
     one = contender(100)
     one.before()
     prompted = [f"query: {text}" for text in texts]
@@ -152,8 +189,12 @@ def test_batches_of_the_external_environment_are_ours():
 
 def test_a_python_that_lacks_a_peer_is_refused(engine, tmp_path, other_python, monkeypatch, capfd):
     monkeypatch.setattr(cpu_peers, "convert", lambda *_: None)
+    with pytest.raises(InputError, match="does not write the models; it needs the packages of"):
+        contenders.convert(engine, [], tmp_path, other_python)
+    (tmp_path / "fastembed" / "__init__.py").write_text("raise ImportError('no fastembed here')")
     with pytest.raises(InputError, match="does not write the models"):
         contenders.convert(engine, [], tmp_path, other_python)
+    assert "no fastembed here" in capfd.readouterr().err
     with pytest.raises(InputError, match="--external-python nowhere does not write"):
         contenders.convert(engine, [], tmp_path, "nowhere")
     contenders.convert(engine, [], tmp_path, None)
