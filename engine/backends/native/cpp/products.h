@@ -65,16 +65,20 @@ inline void tile(const float* a, int64_t stride, const float* panel, int64_t dep
 template <int rows>
 inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const float* steps,
                  const Linear& to, int64_t column, float* out, int64_t out_stride) {
-  I32 sums[rows][2];
+  I32 sums[rows][2], zeros[2] = {};  // zeros: sums of a row of zeros, which flipping makes -128
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = I32{};
   for (int64_t k = 0; k < to.inputs; k += 4) {
     I32 left = load(panel + k * TILE_COLS), right = load(panel + k * TILE_COLS + 4 * LANES);
+    if constexpr (FLIPPED) {
+      zeros[0] = dot(zeros[0], broadcast(FLIPPED), left);
+      zeros[1] = dot(zeros[1], broadcast(FLIPPED), right);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
       int32_t four;
       std::memcpy(&four, a + r * stride + k, 4);
-      I32 x = broadcast(four);
+      I32 x = broadcast(four ^ FLIPPED);
       sums[r][0] = dot(sums[r][0], x, left);
       sums[r][1] = dot(sums[r][1], x, right);
     }
@@ -83,7 +87,7 @@ inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, const fl
   for (int r = 0; r < rows; r++)
     for (int h = 0; h < 2; h++) {
       int64_t at = column + h * LANES;
-      F32 y = __builtin_convertvector(sums[r][h], F32) * load(to.scale + at) -
+      F32 y = __builtin_convertvector(sums[r][h] - zeros[h], F32) * load(to.scale + at) -
               load(to.zero_point_correction + at);
       store(out + r * out_stride + h * LANES, y * steps[r] + load(to.bias + at));
     }
