@@ -48,10 +48,10 @@ def open_backend(
     Args:
         folder: a Hugging Face model folder.
         backend: ``torch``; ``triton`` (a CUDA device, or Triton's interpreter); ``onnx``
-            (onnxruntime; ``onnx:cuda`` and the like name a provider); ``native`` (C++ for x86-64);
-            or ``auto``. ``auto`` takes triton in 16 or 8 bits on GPUs where the kernel of the
-            model's attention has been tuned (``kernels/tuned.json``), native in fp32 and int8 where
-            it runs, onnx for other int8, and torch for everything else.
+            (onnxruntime; ``onnx:cuda`` and the like name a provider); ``native`` (C++ for x86-64
+            and aarch64); or ``auto``. ``auto`` takes triton in 16 or 8 bits on GPUs where the
+            kernel of the model's attention has been tuned (``kernels/tuned.json``), native in fp32
+            and int8 where it runs, onnx for other int8, and torch for everything else.
         device: where to compute.
         precision: fp32, fp16, bf16, fp8 or int8. fp8 is for the BERT family: matrix products in
             e4m3, the rest in fp16 (torch only emulates it, slowly). int8 runs on native and onnx;

@@ -7,10 +7,10 @@ Language Models" (ICML 2023). Magnitudes are measured on ``calibration_texts``.
 
 GELU's results are never below -0.17. Shifted by that, they fill all 256 levels instead of half.
 
-A processor without VNNI adds two neighbouring products in 16 bits, where two large weights can
-overflow. Weights of an exported file therefore have 100 levels instead of 127, so that overflow is
-rare. Where it is known which products are neighbours, each row has as many levels as are possible
-without any overflow.
+An x86-64 processor without VNNI adds two neighbouring products in 16 bits, where two large weights
+can overflow. Weights of an exported file therefore have 100 levels instead of 127, so that overflow
+is rare. Where it is known which products are neighbours, each row has as many levels as are
+possible without any overflow.
 """
 
 from __future__ import annotations

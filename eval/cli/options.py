@@ -21,8 +21,8 @@ Backend = Annotated[
     str,
     typer.Option(
         help="What runs the encoder: auto (the fastest that fits), torch, triton (GPU), native"
-        " (C++ on x86-64), onnx, or onnx:PROVIDER with cpu, cuda, tensorrt or openvino as PROVIDER."
-        " A backend other than auto is used or refused, never replaced."
+        " (C++ on x86-64 or aarch64), onnx, or onnx:PROVIDER with cpu, cuda, tensorrt or openvino"
+        " as PROVIDER. A backend other than auto is used or refused, never replaced."
     ),
 ]
 Device = Annotated[

@@ -23,7 +23,9 @@ from xtremely.kernels.guard import InputError
 
 SOURCES = Path(__file__).parent / "cpp"
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
-NEEDED = ("__AVX2__", "__FMA__")
+# Instruction sets that the code needs on each line of processors, and the compiler's macros.
+NEEDED = {"x86_64": {"AVX2": "__AVX2__", "FMA": "__FMA__"}, "aarch64": {"NEON": "__ARM_NEON"}}
+OTHER_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}  # on some systems
 MAX_SECONDS = 900  # after which a compiler is stopped; it needs a few, or a minute if it is busy
 LAST_LINES = 3  # of a failed compiler's output, for the error message
 
@@ -120,14 +122,18 @@ def _compiler_for(processor: str) -> tuple[list[str], str]:
     """The compiler's command, and its description of itself and of a processor with all its
     instruction sets, for the cache key: no library is loaded on a processor that lacks some.
     """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        raise InputError(f"needs a processor of the x86-64 line, not {platform.machine()}")
+    machine = platform.machine().lower()
+    needed = NEEDED.get(OTHER_NAMES.get(machine, machine))
+    if needed is None:
+        raise InputError(
+            f"needs a processor of the x86-64 line or aarch64, not {platform.machine()}"
+        )
     compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     if shutil.which(compiler[0]) is None:
         raise InputError(f"needs a C++ compiler ($CXX, else g++); there is no {compiler[0]}")
     target = _run(*compiler, f"-march={processor}", "-dM", "-E", "-x", "c++", os.devnull)
-    if not all(f"#define {one} 1" in target for one in NEEDED):
-        raise InputError("needs a processor with AVX2 and FMA")
+    if not all(f"#define {macro} 1" in target for macro in needed.values()):
+        raise InputError(f"needs a processor with {' and '.join(needed)}")
     return compiler, target
 
 

@@ -88,8 +88,7 @@ __attribute__((noinline)) inline void attention(const float* q, const float* k, 
       tile<rows.value>(q + row * dim, dim, keys + j * dim, dim, ZEROS, scores + j, padded,
                        Identity());
     float sums[rows.value];
-    for (int64_t r = 0, t = row; r < rows.value; r++, t++)
-{
+    for (int64_t r = 0, t = row; r < rows.value; r++, t++) {
       float* score = scores + r * padded;
       sums[r] = softmax(score, from, to, std::max<int64_t>(0, t - window),
                         std::min(length, t + window + 1), scale,

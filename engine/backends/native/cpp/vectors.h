@@ -1,7 +1,11 @@
 // SIMD vectors of the processor's width, and the functions on them that encoders need.
 #pragma once
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#else
 #include <immintrin.h>
+#endif
 
 #include <cstdint>
 #include <cstring>
@@ -9,6 +13,9 @@
 #if defined(__AVX512BW__)
 constexpr int LANES = 16;      // fp32 lanes
 constexpr int TILE_ROWS = 12;  // rows of a tile: as many as the registers allow
+#elif defined(__aarch64__)
+constexpr int LANES = 4;
+constexpr int TILE_ROWS = 10;  // with more, g++ 12 spills sums
 #else
 constexpr int LANES = 8;
 constexpr int TILE_ROWS = 6;
@@ -40,6 +47,8 @@ inline F32 absolute(F32 x) { return (F32)((I32)x & 0x7fffffff); }
 
 #if defined(__AVX512BW__)
 const I32 LANE_INDEX = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif defined(__aarch64__)
+const I32 LANE_INDEX = {0, 1, 2, 3};
 #else
 const I32 LANE_INDEX = {0, 1, 2, 3, 4, 5, 6, 7};
 #endif
@@ -79,6 +88,9 @@ constexpr float ROUNDING = 12582912.f;  // 1.5 x 2^23: a sum has its integer in 
 inline void store_bytes(void* to, I32 v) {
 #if defined(__AVX512BW__)
   __m128i bytes = _mm512_cvtepi32_epi8((__m512i)v);
+#elif defined(__aarch64__)
+  uint16x4_t half = vmovn_u32((uint32x4_t)v);
+  uint8x8_t bytes = vmovn_u16(vcombine_u16(half, half));
 #else
   __m256i whole = (__m256i)(v & 255);
   __m128i half = _mm256_castsi256_si128(whole), other = _mm256_extracti128_si256(whole, 1);
@@ -91,6 +103,9 @@ inline void store_bytes(void* to, I32 v) {
 inline void store(uint8_t* to, F32 v) {
 #if defined(__AVX512BW__)
   __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32((__m512)v));
+#elif defined(__aarch64__)
+  uint16x4_t half = vmovn_u32(vcvtq_u32_f32((float32x4_t)v));
+  uint8x8_t bytes = vmovn_u16(vcombine_u16(half, half));
 #else
   __m256i whole = _mm256_cvttps_epi32((__m256)v);
   __m128i half = _mm256_castsi256_si128(whole), other = _mm256_extracti128_si256(whole, 1);
@@ -99,14 +114,30 @@ inline void store(uint8_t* to, F32 v) {
   std::memcpy(to, &bytes, LANES);
 }
 
-// Adds the products of four unsigned and four signed bytes to every sum. Without VNNI, two
-// neighbouring products are added in 16 bits; see smoothquant.quantize_in_pairs.
+// What `dot` wants flipped in four unsigned bytes. On aarch64 without i8mm it multiplies signed
+// bytes: with their top bits flipped, unsigned ones are read as 128 less.
+#if defined(__aarch64__) && !defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr int32_t FLIPPED = int32_t(0x80808080);
+#else
+constexpr int32_t FLIPPED = 0;
+#endif
+
+// Adds the products of four bytes, flipped by FLIPPED, and four signed ones to every sum. On x86-64
+// without VNNI, two neighbouring products are added in 16 bits; see smoothquant.quantize_in_pairs.
 inline I32 dot(I32 sum, I32 bytes, I32 weights) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
   return (I32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, (__m512i)weights);
 #elif defined(__AVX512BW__)
   __m512i pairs = _mm512_maddubs_epi16((__m512i)bytes, (__m512i)weights);
   return sum + (I32)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+  return (I32)vusdotq_s32((int32x4_t)sum, (uint8x16_t)bytes, (int8x16_t)weights);
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return (I32)vdotq_s32((int32x4_t)sum, (int8x16_t)bytes, (int8x16_t)weights);
+#elif defined(__aarch64__)
+  int8x16_t a = (int8x16_t)bytes, b = (int8x16_t)weights;
+  int16x8_t pairs = vpaddq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b));
+  return (I32)vpadalq_s16((int32x4_t)sum, pairs);  // two products, at most 2 x 128 x 127, fit
 #elif defined(__AVXVNNI__)
   return (I32)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)bytes, (__m256i)weights);
 #else

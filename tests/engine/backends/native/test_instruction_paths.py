@@ -6,13 +6,23 @@ whole range of GELU. Lengths around every width of a vector, tile, panel and blo
 
 import ctypes
 import re
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from instruction_paths import PATHS, executable, imitating, missing
+from emulated import emulated
+from instruction_paths import (
+    PATHS,
+    compiler_of,
+    executable,
+    imitating,
+    missing,
+    uncompilable,
+    unrunnable,
+)
 
 from xtremely.engine.backends.native import encoder as native
 from xtremely.engine.backends.native import library as native_library
@@ -33,7 +43,7 @@ from xtremely.engine.text.tokenizer import Tokens
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 CPU = torch.device("cpu")
-# Tiles have 6 or 12 rows, vectors 8 or 16 lanes, panels 16 or 32 columns, blocks 144 tokens.
+# Tiles have 6, 10 or 12 rows, vectors 4 to 16 lanes, panels 8 to 32 columns, blocks 144 tokens.
 LENGTHS = [150, 66, 48, 33, 32, 31, 18, 17, 16, 15, 13, 12, 11, 9, 8, 7, 6, 5, 4, 3, 2, 1]
 PLAIN = replace(bert.FAMILY.native.trial, intermediate=800, max_length=300)
 MODERN = replace(
@@ -49,28 +59,38 @@ MODERN = replace(
 @pytest.fixture(scope="session")
 def libraries(tmp_path_factory):
     """A path's library, compiled once."""
-    made = {}
+    with ExitStack() as emulators:
 
-    def compiled(name):
-        if name not in made and executable(name):
-            made[name] = native_library.library(name)
-        elif name not in made:
-            source, to = native_library.SOURCES / "encoder.cpp", tmp_path_factory.mktemp("paths")
-            flags = [*native_library.FLAGS, *imitating(name)]
-            native_library._run("g++", *flags, str(source), "-o", str(to / "imitated.so"))
-            made[name] = native_library.opened(to / "imitated.so")
-        return made[name]
+        @cache
+        def compiled(name):
+            if executable(name):
+                return native_library.library(name)
+            to = tmp_path_factory.mktemp("paths")
+            if PATHS[name].emulated:
+                return emulators.enter_context(emulated(name, to))
+            flags, source = [*native_library.FLAGS, *imitating(name)], native_library.SOURCES
+            native_library._run("g++", *flags, str(source / "encoder.cpp"), "-o", str(to / "it.so"))
+            return native_library.opened(to / "it.so")
 
-    return compiled
+        yield compiled
 
 
 @pytest.fixture(params=PATHS)
 def path(request, libraries, monkeypatch):
     """All that is encoded in C++ takes this path."""
+    reason = unrunnable(request.param)
+    if reason:
+        pytest.skip(reason)
     monkeypatch.setattr(native, "library", lambda: libraries(request.param))
     native._try.cache_clear()
     yield libraries(request.param)
     native._try.cache_clear()
+
+
+# For tests in fp32: later paths of aarch64 differ from the first in int8 only.
+in_fp32 = pytest.mark.parametrize(
+    "path", [name for name in PATHS if not re.search("dotprod|i8mm", name)], indirect=True
+)
 
 
 def batch_of(lengths):
@@ -146,15 +166,24 @@ def test_every_path_passes_the_self_check(path):
     assert unavailable_reason(CPU) is None
 
 
-def test_paths_are_what_they_are_called(libraries):
-    assert {name: libraries(name).columns() for name in PATHS} == {
-        "haswell": 16,
-        "skylake-avx512": 32,
-        "icelake-server": 32,
-        "alderlake": 16,
-    }
+@pytest.mark.parametrize(
+    ("path", "columns"),
+    [
+        ("haswell", 16),
+        ("skylake-avx512", 32),
+        ("icelake-server", 32),
+        ("alderlake", 16),
+        ("armv8-a", 8),
+        ("armv8.2-a+dotprod", 8),
+        ("armv8.2-a+i8mm", 8),
+    ],
+    indirect=["path"],
+)
+def test_a_path_is_what_it_is_called(path, columns):
+    assert path.columns() == columns
 
 
+@in_fp32
 @pytest.mark.parametrize("config", [PLAIN, MODERN], ids=["bert", "modernbert"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_state_is_nearly_as_exact_as_torchs(path, config, change):
@@ -181,6 +210,7 @@ def near(found, plain, exact):
     assert ours.pow(2).mean().sqrt() <= 3 * theirs.pow(2).mean().sqrt() + unit / 4
 
 
+@in_fp32
 @pytest.mark.parametrize(("hidden", "heads"), [(192, 1), (192, 2), (448, 2)])
 @pytest.mark.parametrize("eps", [1e-12, 0.5])
 def test_other_sizes(path, hidden, heads, eps):
@@ -193,6 +223,7 @@ def test_other_sizes(path, hidden, heads, eps):
     near(NativeEncoder(made)(batch_of(lengths), [1])[1], plain[1], exact[1])
 
 
+@in_fp32
 @pytest.mark.parametrize("change", [wide_gelu, nothing_left])
 @pytest.mark.parametrize("activation", ["gelu_tanh", "quick_gelu", "relu", "silu"])
 def test_other_activations(path, activation, change):
@@ -204,6 +235,7 @@ def test_other_activations(path, activation, change):
         near(NativeEncoder(made)(batch_of(lengths), [1])[1], plain[1], exact[1])
 
 
+@in_fp32
 @pytest.mark.parametrize("window", [0, 1, 7, 16, 33, 299])
 def test_windows(path, window):
     """A token sees as many others to either side, and itself; by hand, in fp64."""
@@ -303,6 +335,28 @@ def test_products_in_int8_are_exact(path, shifted, extreme):
         assert (product(path, module, rows) - exact).abs().max() <= 3e-7 * 255 * 800, count
 
 
+@pytest.mark.parametrize(
+    "path", [name for name in PATHS if name not in ("haswell", "skylake-avx512")], indirect=True
+)
+def test_products_need_no_small_pairs(path):
+    """Every byte times every weight, and sums of the largest: whole numbers, rounded once. Two
+    paths take small pairs only; see smoothquant.quantize_in_pairs.
+    """
+    every = torch.arange(256, dtype=torch.uint8)[:, None].expand(256, 4)
+    levels = torch.arange(-128, 128).clamp(min=-127).to(torch.int8)[:, None].expand(256, 4)
+    largest = torch.tensor([0, 255, 127, 128], dtype=torch.uint8)[:, None].expand(4, 800)
+    signs = torch.tensor([[127, 127], [-127, -127], [127, -127], [0, 127]], dtype=torch.int8)
+    for values, weight in ((every, levels), (largest, signs.repeat(8, 400))):
+        module = Int8Linear(torch.nn.Linear(weight.shape[1], len(weight)))
+        module.weight = weight
+        module.scale.fill_(1)
+        module.zero_point_correction.zero_()
+        module.bias.zero_()
+        found = product(path, module, Rows(values, torch.ones(len(values), 1)))
+        exact = values.numpy().astype("i8") @ weight.numpy().astype("i8").T
+        np.testing.assert_array_equal(found.numpy(), exact.astype("f4"))
+
+
 def product(library, linear, rows):
     """A product as the C++ does it, from packed weights."""
     weight = panels(linear.weight, library.columns())
@@ -323,17 +377,22 @@ PRODUCTS = {  # the instruction that multiplies bytes
     "skylake-avx512": r"vpmaddubsw\s+%zmm",
     "icelake-server": r"vpdpbusd\s+%zmm",
     "alderlake": r"\{vex\} vpdpbusd\s+%ymm",
+    "armv8-a": r"smull2\s+v\d+\.8h",
+    "armv8.2-a+dotprod": r"\bsdot\s+v\d+\.4s",
+    "armv8.2-a+i8mm": r"\busdot\s+v\d+\.4s",
 }
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_every_path_has_its_own_instructions(name, tmp_path):
     """Compiled to the end, also for a processor that is not this one: 512 bits only where they are,
-    VNNI wherever it is.
+    VNNI wherever it is; on aarch64 products of four bytes wherever they are.
     """
+    if uncompilable(name):
+        pytest.skip(uncompilable(name))
     source, out = str(native_library.SOURCES / "encoder.cpp"), tmp_path / "encoder.s"
     flags = [*native_library.FLAGS, f"-march={name}", "-O0", "-S"]
-    native_library._run("g++", *flags, source, "-o", str(out))
+    native_library._run(compiler_of(name), *flags, source, "-o", str(out))
     found = out.read_text()
     assert {one for one, pattern in PRODUCTS.items() if re.search(pattern, found)} == {name}
     assert ("%zmm" in found) == ("AVX512BW" in PATHS[name].imitated)
