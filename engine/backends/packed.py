@@ -24,7 +24,7 @@ from xtremely.engine.models.weights import encoder_tensors
 from xtremely.engine.quantization import calibration_texts, int8, smoothquant
 from xtremely.engine.quantization.calibration_texts import sample
 from xtremely.engine.quantization.fp8 import Fp8Bert
-from xtremely.engine.quantization.int8 import Int8Bert
+from xtremely.engine.quantization.int8 import Int8Encoder
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokenizer
@@ -107,7 +107,7 @@ class Packed:
     @staticmethod
     def _in_int8(
         folder: Path, encoder: Encoder, name: str, tokenizer: Callable[[int], Tokenizer]
-    ) -> Int8Bert | NativeEncoder:
+    ) -> Int8Encoder | NativeEncoder:
         """The encoder in int8, after a check of its error on sentences in many languages.
 
         Weights that have passed are kept in the cache, under the digest of the model.
@@ -120,12 +120,12 @@ class Packed:
         path = cache_folder() / "int8" / _int8_digest(folder)
         kept = recall(path)
         if kept is not None:
-            quantized = Int8Bert.restored(encoder, load(kept)).eval()
+            quantized = Int8Encoder.restored(encoder, load(kept)).eval()
             return NativeEncoder(quantized) if name == "native" else quantized
         tokens = sample(tokenizer(encoder.config.max_length))
         batch, last = collate(tokens, np.arange(len(tokens))), encoder.config.layers
         absmax, expected = activation_absmax(encoder, batch)
-        quantized = Int8Bert(encoder, absmax).eval()
+        quantized = Int8Encoder(encoder, absmax).eval()
         runs = NativeEncoder(quantized) if name == "native" else quantized
         difference = runs(batch, [last], TORCH)[last] - expected
         share = float(difference.norm() / expected.norm())

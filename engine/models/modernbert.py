@@ -270,6 +270,7 @@ FAMILY = Family(
         state=_state,
     ),
     read_form=_read_form,
+    quantized=("int8",),
     native=Native(
         modern=True,
         trial=ModernBertConfig(

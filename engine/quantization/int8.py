@@ -1,4 +1,4 @@
-"""BERT encoders with matrix products in int8: the readable reference of the C++ backend.
+"""Encoders with matrix products in int8: the readable reference of the C++ backend.
 
 Weights are quantized once per output, activations per token, so that a sentence's result does not
 depend on the rest of its batch; see ``smoothquant``. Attention is in int8 in sequences of
@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from xtremely.engine.models.bert import Bert, Layer
+from xtremely.engine.models import bert, modernbert
 from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.quantization.smoothquant import (
@@ -26,7 +27,7 @@ from xtremely.engine.quantization.smoothquant import (
     smoothing_factors,
 )
 from xtremely.engine.text.batch import Batch
-from xtremely.kernels.attention import attention_ref, near, rotated
+from xtremely.kernels.attention import attention_ref, near, rope_table, rotated
 from xtremely.kernels.packing import Layout
 
 ZERO = 128  # the byte that stands for 0
@@ -109,6 +110,10 @@ class Int8Linear(nn.Module):
         y = (rows.values.double() @ self.weight.double().T).float()
         return (y * self.scale - self.zero_point_correction) * rows.scale + self.bias
 
+    def of(self, x: Tensor) -> Tensor:
+        """Inputs [T, K] in fp32, which are quantized first, to fp32 outputs [T, N]."""
+        return self(self.quantize(x))
+
 
 def coarse_gelu(x: Tensor) -> Tensor:
     """GELU with an error of at most 2e-4, far less than the step to which it is rounded.
@@ -173,41 +178,81 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
 
 
 class Int8Layer(nn.Module):
-    """``bert.Layer`` with matrix products in int8."""
+    """An encoder layer with matrix products in int8.
 
-    def __init__(self, layer: Layer, activation_absmax: Absmax):
+    Args:
+        layer: the layer in fp32; its norms are reused.
+        activation_absmax: see ``smoothquant.activation_absmax``.
+    """
+
+    def __init__(self, layer: bert.Layer | modernbert.Layer, activation_absmax: Absmax):
         super().__init__()
+
+        def smoothed(linear: nn.Linear) -> Int8Linear:
+            return Int8Linear(linear, activation_absmax[id(linear.weight)])
+
         self.heads = layer.heads
-        self.qkv = Int8Linear(layer.qkv, activation_absmax[id(layer.qkv.weight)])
+        self.qkv = smoothed(layer.qkv)
         self.attention_out = Int8Linear(layer.attention_out)
-        self.up = Int8Linear(layer.up, activation_absmax[id(layer.up.weight)])
-        self.down = Int8Linear(layer.down, shifted=True)
+        self.up = smoothed(layer.up)
+        gated = isinstance(layer, modernbert.Layer)
+        self.down = smoothed(layer.down) if gated else Int8Linear(layer.down, shifted=True)
         self.attention_norm, self.norm = layer.attention_norm, layer.norm
+
+
+class BertLayer(Int8Layer):
+    """``bert.Layer`` with matrix products in int8."""
 
     def forward(self, x: Tensor, layout: Layout, ops: Ops) -> Tensor:
         """[T, H] to [T, H]; ``layout`` holds the sequence boundaries."""
 
-        def linear(module: Int8Linear, value: Tensor) -> Tensor:
-            return module(module.quantize(value))
-
         def norm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> Tensor:
             return ops.norm(value, residual, module.weight, module.bias, module.eps)
 
-        mixed = attention(linear(self.qkv, x), layout, self.heads)
-        x = norm(self.attention_norm, linear(self.attention_out, mixed), x)
-        return norm(self.norm, self.down(widened(linear(self.up, x))), x)
+        mixed = attention(self.qkv.of(x), layout, self.heads)
+        x = norm(self.attention_norm, self.attention_out.of(mixed), x)
+        return norm(self.norm, self.down(widened(self.up.of(x))), x)
 
 
-class Int8Bert(Encoder):
+class ModernBertLayer(Int8Layer):
+    """``modernbert.Layer`` with matrix products in int8."""
+
+    def __init__(self, layer: modernbert.Layer, activation_absmax: Absmax):
+        super().__init__(layer, activation_absmax)
+        self.rope = partial(rope_table, layer.positions, layer.dim, layer.theta)
+        self.window = layer.window
+
+    def forward(self, x: Tensor, normed: Tensor, layout: Layout, ops: Ops) -> tuple[Tensor, Tensor]:
+        """The residual stream and its norm, each [T, H], before this layer to those after it."""
+
+        def prenorm(module: nn.LayerNorm, value: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+            return ops.prenorm(value, residual, module.weight, module.bias, module.eps)
+
+        rope = self.rope(x.device)
+        mixed = attention(self.qkv.of(normed), layout, self.heads, rope, self.window)
+        x, normed = prenorm(self.attention_norm, self.attention_out.of(mixed), x)
+        value, gate = self.up.of(normed).chunk(2, dim=1)
+        return prenorm(self.norm, self.down.of(coarse_gelu(value) * gate), x)
+
+
+class Int8Encoder(Encoder):
     """Embeddings and a stack of int8 layers.
 
     Args:
-        encoder: the encoder in fp32, on the CPU; its embeddings and norms are reused.
+        encoder: a BERT or ModernBERT encoder in fp32, on the CPU; its embeddings and norms are
+            reused.
         activation_absmax: see ``smoothquant.activation_absmax``.
     """
 
+    def __init__(self, encoder: Encoder, activation_absmax: Absmax):
+        super().__init__(encoder.config)
+        self.embeddings = encoder.embeddings
+        self.modern = isinstance(encoder, modernbert.ModernBert)
+        layer = ModernBertLayer if self.modern else BertLayer
+        self.layers = nn.ModuleList(layer(one, activation_absmax) for one in encoder.layers)
+
     @classmethod
-    def restored(cls, encoder: Bert, tensors: Mapping[str, Tensor]) -> Int8Bert:
+    def restored(cls, encoder: Encoder, tensors: Mapping[str, Tensor]) -> Int8Encoder:
         """The encoder whose ``quantized_tensors`` these are, made from the same fp32 encoder."""
         with torch.device("meta"):
             skeleton = type(encoder)(encoder.config)
@@ -224,15 +269,13 @@ class Int8Bert(Encoder):
             for part, tensor in module.state_dict().items()
         }
 
-    def __init__(self, encoder: Bert, activation_absmax: Absmax):
-        super().__init__(encoder.config)
-        self.embeddings = encoder.embeddings
-        self.layers = nn.ModuleList(Int8Layer(layer, activation_absmax) for layer in encoder.layers)
-
     def states(self, batch: Batch, ops: Ops) -> Iterator[Tensor]:
-        """Hidden states 0, 1, ..., each [T, H]."""
-        x = self.embeddings(batch, ops)
+        """Hidden states 0, 1, ..., each [T, H], as those of the fp32 encoder."""
+        x = normed = self.embeddings(batch, ops)
         yield x
-        for layer in self.layers:
-            x = layer(x, batch.layout, ops)
-            yield x
+        for number, layer in enumerate(self.layers, start=1):
+            if self.modern:
+                x, normed = layer(x, normed, batch.layout, ops)
+            else:
+                x = normed = layer(x, batch.layout, ops)
+            yield x if number < len(self.layers) else normed

@@ -29,7 +29,7 @@ from xtremely.engine.models.activations import ACTIVATIONS, GELU
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.encoder import Encoder, require_fits
 from xtremely.engine.models.ops import TORCH, Ops
-from xtremely.engine.quantization.int8 import FLOOR, INT8_LENGTH, Int8Bert, Int8Linear
+from xtremely.engine.quantization.int8 import FLOOR, INT8_LENGTH, Int8Encoder, Int8Linear
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokens
@@ -98,7 +98,7 @@ def _compare(encoder: Encoder, int8: bool) -> None:
     batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
     references = {"fp32": encoder}
     if int8:
-        references["int8"] = Int8Bert(encoder, activation_absmax(encoder, batch)[0])
+        references["int8"] = Int8Encoder(encoder, activation_absmax(encoder, batch)[0])
     for precision, reference in references.items():
         expected = reference(batch, [last], TORCH)[last]
         found = NativeEncoder(reference)(batch, [last])[last]
@@ -174,7 +174,7 @@ class NativeEncoder:
         native = families.family_of(config).native
         assert native is not None, config.model_type
         sizes = (config.layers, config.hidden, config.intermediate, config.heads)
-        form = (isinstance(encoder, Int8Bert), native.modern, *_activation(config.activation))
+        form = (isinstance(encoder, Int8Encoder), native.modern, *_activation(config.activation))
         self._model = ModelStruct(layers, *sizes, config.eps, FLOOR, *form, INT8_LENGTH)
 
     @torch.inference_mode()

@@ -171,7 +171,7 @@ def test_a_sentence_has_its_own_result(make_tiny, sentences):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"family": "modernbert"}, "int8 on the torch backend is for bert.*use --backend onnx"),
+        ({"family": "distilbert"}, "int8 on the torch backend is for bert.*use --backend onnx"),
         ({"device": "cuda"}, "int8 on the torch backend computes on the CPU, --device is cuda"),
         ({"bound": 1e-6}, "in int8 its states differ by .* use fp32"),
     ],

@@ -129,6 +129,10 @@ void feed_forward(const Model& model, const float* x, int64_t count, const Layer
     return product(values, count, layer.down, out);
   }
   linear(model, x, count, layer.up, wide, space);
+  if (model.modern) {
+    gate(values, count, model.wide, CoarseGelu());
+    return linear(model, values, count, layer.down, out, space);
+  }
   Rows rows{space.bytes.data(), space.scale.data()};
   for (int64_t t = 0; t < count; t++)
     rows.scale[t] = quantize_gelu(values + t * model.wide, model.wide, model.floor,

@@ -126,6 +126,10 @@ struct Gelu {
   F32 operator()(F32 x) const { return gelu(x); }
 };
 
+struct CoarseGelu {
+  F32 operator()(F32 x) const { return coarse_gelu(x); }
+};
+
 struct Relu {
   F32 operator()(F32 x) const { return maximum(x, broadcast(0.f)); }
 };

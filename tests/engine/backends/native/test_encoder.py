@@ -72,9 +72,10 @@ def test_only_what_is_wanted(make_tiny, sentences, family):
 
 
 @runs_here
-def test_int8_is_its_reference(make_tiny, sentences):
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_int8_is_its_reference(make_tiny, sentences, family):
     """The same whole numbers but for roundings that fall the other way."""
-    folder = make_tiny("bert", **SIZES, initializer_range=0.05)
+    folder = make_tiny(family, **SIZES, initializer_range=0.05)
     batch = batch_of(folder, [*sentences, " ".join(sentences)])
     found, reference = (open_backend(folder, name, CPU, "int8") for name in ("native", "torch"))
     exact = open_backend(folder, "torch", CPU, "fp32")
@@ -150,7 +151,7 @@ def test_panels_by_hand():
         ("bert", {"num_attention_heads": 4}, "fp32", "takes multiples of .* but heads are 16 wide"),
         ("bert", {"intermediate_size": 100}, "int8", "feed-forward layers are 100 wide"),
         ("modernbert", {"num_attention_heads": 4}, "fp32", "but heads are 16 wide"),
-        ("modernbert", {}, "int8", "int8 on the native backend is for bert, .*backend onnx"),
+        ("distilbert", {}, "int8", "int8 on the native backend is for bert, .*backend onnx"),
         ("ernie", {}, "fp32", "is for bert, .*modernbert, .*, not 'ernie'"),
     ],
 )
@@ -197,6 +198,7 @@ def test_what_auto_takes(make_tiny, monkeypatch):
         (True, "fitting", "fp32"),
         (True, "fitting", "int8"),
         (True, "modern", "fp32"),
+        (True, "modern", "int8"),
     }
     for (_, _, precision), name in taken.items():
         if name != "native":

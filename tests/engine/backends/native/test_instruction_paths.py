@@ -36,7 +36,7 @@ from xtremely.engine.models import bert, modernbert
 from xtremely.engine.models.families import family_of
 from xtremely.engine.models.modernbert import ModernBert
 from xtremely.engine.models.ops import TORCH
-from xtremely.engine.quantization.int8 import Int8Bert, Int8Linear, Rows
+from xtremely.engine.quantization.int8 import Int8Encoder, Int8Linear, Rows
 from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import collate
 from xtremely.engine.text.tokenizer import Tokens
@@ -297,13 +297,14 @@ def part_of(batch, start, stop):
 
 
 def whole(made, batch):
-    return Int8Bert(made, activation_absmax(made, batch)[0])
+    return Int8Encoder(made, activation_absmax(made, batch)[0])
 
 
 @pytest.mark.parametrize("change", [*CHANGES, below_zero])
-def test_int8_takes_its_references_steps(path, change):
+@pytest.mark.parametrize("family", [PLAIN, MODERN], ids=["bert", "modernbert"])
+def test_int8_takes_its_references_steps(path, family, change):
     """A value in the middle between two steps may fall the other way; the others may not."""
-    config = replace(PLAIN, layers=1, intermediate=96)
+    config = replace(family, layers=1, intermediate=96)
     batch = batch_of([1] * 40 + [2] * 20)
     reference = whole(encoder(config, change), batch)
     found, expected = NativeEncoder(reference)(batch, [1])[1], reference(batch, [1], TORCH)[1]
