@@ -18,12 +18,15 @@ from typing import Any, NamedTuple
 # Name of a contender in results -> its name in README's chart, best first.
 SHOWN = {
     "xtremely native int8": "Xtremely int8",
+    "OpenVINO int8 (NNCF) in streams": "OpenVINO int8, one stream per core",
     "CTranslate2 int8 in streams": "CTranslate2 int8, one stream per core",
     "xtremely native": "Xtremely fp32",
     "CTranslate2 float32 in streams": "CTranslate2 fp32, one stream per core",
     "OpenVINO fp32 in streams": "OpenVINO fp32, one stream per core",
     "optimum onnxruntime": "optimum, onnxruntime fp32",
+    "llama.cpp Q8_0": "llama.cpp, Q8_0",
     "transformers sdpa sorted": "transformers, sdpa, sorted by length",
+    "fastembed": "fastembed",
 }
 WORKLOADS = {"short": "Sentences (Tatoeba)", "long": "Passages (XQuAD)"}
 WIDTH, LABEL, BAR, ROW, GAP = 860, 260, 480, 22, 46  # pixels

@@ -17,7 +17,8 @@ IN_CPP = {"xtremely native", "xtremely native int8"}
         ("bert", "cpu", SIZES, set()),
         ("bert", "cuda", SIZES, IN_CPP),
         ("bert", "cpu", {**SIZES, "num_attention_heads": 16}, IN_CPP),
-        ("modernbert", "cpu", SIZES, {"xtremely native int8"}),
+        ("modernbert", "cpu", SIZES, set()),
+        ("distilbert", "cpu", SIZES, {"xtremely native int8"}),
     ],
 )
 def test_only_what_runs_the_model_on_the_device_takes_part(

@@ -39,7 +39,7 @@ from xtremely.kernels.guard import InputError
 CHUNK_TOKENS = 288  # most tokens in a chunk, unless one sequence is longer
 MIN_CHUNK_TOKENS = 48  # fewest tokens for which it pays to read all weights
 # Largest legal relative difference of hidden states from torch's.
-MAX_RELATIVE_ERROR = {"fp32": 1e-5, "int8": 1e-2}
+MAX_RELATIVE_ERROR = {"fp32": 1e-5, "int8": 2e-3}
 
 
 def unavailable_reason(device: torch.device) -> str | None:

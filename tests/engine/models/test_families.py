@@ -127,7 +127,11 @@ def test_an_added_familys_head_is_found(added, folder, tiny_bert, batch):
     ("name", "precision", "complaint"),
     [
         ("torch", "fp8", f"'ernie' does not run in fp8; legal: {BERTS}; use bf16"),
-        ("torch", "int8", f"int8 on the torch backend is for {BERTS}; use --backend onnx"),
+        (
+            "torch",
+            "int8",
+            f"int8 on the torch backend is for {BERTS}, modernbert; use --backend onnx",
+        ),
     ],
 )
 def test_what_an_added_family_does_not_have_is_refused(added, folder, name, precision, complaint):
