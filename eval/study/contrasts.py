@@ -11,6 +11,7 @@ The verdict compares the difference with the smallest difference of interest. It
 ``smaller`` if the whole interval is, regardless of sign, and ``cannot tell`` otherwise. It is also
 ``cannot tell`` with fewer than ``MIN_SEEDS``, with unfinished tasks, or where English scores have
 not recovered from the intermediate phase: more than ``RECOVERED`` points below the control.
+An average leaves out tasks without any seed and, once others have ``MIN_SEEDS``, tasks with fewer.
 """
 
 from __future__ import annotations
@@ -281,7 +282,9 @@ def _difference(several: list[Comparison], ones: str, others: str, smallest: flo
         ``detectable`` (the difference that these seeds can detect), ``languages`` of each task,
         ``verdict``, and the ``reasons`` if no verdict is possible.
     """
-    left_out = [one for one in several if not one.seeds(ones, others)]
+    counts = [len(one.seeds(ones, others)) for one in several]
+    needed = MIN_SEEDS if max(counts, default=0) >= MIN_SEEDS else 1
+    left_out = [one for one, seeds in zip(several, counts, strict=True) if seeds < needed]
     there = [one for one in several if one not in left_out and one.languages(ones, others)]
     seeds = sorted(set.intersection(*(one.seeds(ones, others) for one in there)) if there else ())
     found: Json = {

@@ -108,9 +108,16 @@ def test_fewer_seeds_than_a_statement_needs(grid):
 def test_seeds_that_one_side_lacks_are_left_out_of_both(grid):
     some = [made(c) for c in grid.cells if (c.part, c.source, c.seed) != ("names", "zh", 2)]
     one = contrast(analysed(grid, some), "zh - en")
-    assert one["averages"]["tasks"]["seeds"] == 2
-    place = [c["task"] for c in analysed(grid, some)["all runs"]["comparisons"]].index("udpos")
-    assert one["each"][place]["seeds"] == 3
+    tasks = [c["task"] for c in analysed(grid, some)["all runs"]["comparisons"]]
+    seeds = [each["seeds"] for each in one["each"]]
+    assert (seeds[tasks.index("panx")], seeds[tasks.index("udpos")]) == (2, 3)
+
+
+def test_a_task_with_too_few_seeds_is_left_out_of_an_average_of_others(grid):
+    some = [made(c) for c in grid.cells if (c.part, c.source, c.seed) != ("names", "zh", 2)]
+    one = contrast(analysed(grid, some), "zh - en")["averages"]["tasks"]
+    assert one["seeds"] == 3 and one["left out"] == ["names: panx"] and len(one["tasks"]) == 5
+    assert one["verdict"] == "cannot tell" and one["reasons"] == ["not finished: names, panx"]
 
 
 def test_a_task_that_is_not_finished(grid):
