@@ -46,6 +46,17 @@ CASES = {
 }
 
 
+def assert_as_near_as_peft(found, adapted, folder, texts):
+    """In fp32, vectors are no further from PEFT's in fp64 than PEFT's own, but for chance.
+
+    Two calculations in fp32 differ by 6e-7 on some processors, so a fixed bound says little.
+    """
+    single = means(outputs(adapted, folder, texts))
+    exact = means(outputs(adapted.double(), folder, texts))  # the model itself becomes fp64
+    ours, theirs = (np.linalg.norm(one - exact, axis=1).max() for one in (found, single))
+    assert ours <= 1.5 * theirs < 3e-6
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("case", CASES)
 def test_vectors_equal_those_of_the_unmerged_model(case, make_tiny, tmp_path):
@@ -54,8 +65,8 @@ def test_vectors_equal_those_of_the_unmerged_model(case, make_tiny, tmp_path):
     adapted = adapt(base, tmp_path / "a", settings())
     plain = Engine.load(str(base), backend="torch").embed(TEXTS)
     engine = Engine.load(str(tmp_path / "a"), backend="torch")
-    found, expected = engine.embed(TEXTS), means(outputs(adapted, base))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    found = engine.embed(TEXTS)
+    assert_as_near_as_peft(found, adapted, base, TEXTS)
     assert np.abs(found - plain).max() > 1e-3
     assert engine.name == "a" and engine.folder.parent.name == "converted"
 
@@ -157,8 +168,7 @@ def test_added_tokens_are_those_of_the_adapter(target, make_tiny, tmp_path):
     engine = Engine.load(str(tmp_path / "a"), backend="torch")
     texts = ["Oh hello there", "x"]
     assert rows - 1 in engine.tokens(texts).ids
-    expected = means(outputs(adapted, tmp_path / "a", texts))
-    np.testing.assert_allclose(engine.embed(texts), expected, rtol=0, atol=1e-6)
+    assert_as_near_as_peft(engine.embed(texts), adapted, tmp_path / "a", texts)
     assert load_file(engine.folder / "model.safetensors")[
         "embeddings.word_embeddings.weight"
     ].shape == (2003, 48)
