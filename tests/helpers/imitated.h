@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 
 namespace imitated {
 
@@ -73,6 +75,48 @@ inline __m128i cvtepi32(__m512i x) {
   return bits<__m128i>(to);
 }
 
+// Each number less the nearest integer.
+inline __m512 reduce(__m512 x) {
+  auto numbers = bits<std::array<float, 16>>(x);
+  for (float& one : numbers) one = std::isinf(one) ? 0 : one - std::nearbyint(one);
+  return bits<__m512>(numbers);
+}
+
+// Numbers times 2 to the power of whole numbers.
+inline __m512 scalef(__m512 x, __m512 powers) {
+  auto numbers = bits<std::array<float, 16>>(x), by = bits<std::array<float, 16>>(powers);
+  for (int n = 0; n < 16; n++) numbers[n] *= std::exp2(by[n]);
+  return bits<__m512>(numbers);
+}
+
+// Tile registers of 16 rows of 64 bytes; null where they are not in use.
+struct Tile {
+  uint8_t bytes[16][64];
+};
+inline thread_local std::unique_ptr<Tile[]> tiles;
+
+inline void load_tile(int to, const void* from, int64_t stride) {
+  for (int r = 0; r < 16; r++)
+    std::memcpy(tiles.get()[to].bytes[r], (const char*)from + r * stride, 64);
+}
+
+inline void store_tile(int from, void* to, int64_t stride) {
+  for (int r = 0; r < 16; r++) std::memcpy((char*)to + r * stride, tiles.get()[from].bytes[r], 64);
+}
+
+// Adds the products of rows of unsigned bytes and columns of signed ones, four bytes a column.
+inline void multiply_tiles(int sums, int rows, int columns) {
+  for (int r = 0; r < 16; r++)
+    for (int c = 0; c < 16; c++) {
+      int32_t sum;
+      std::memcpy(&sum, &tiles.get()[sums].bytes[r][4 * c], 4);
+      for (int k = 0; k < 64; k++)
+        sum += tiles.get()[rows].bytes[r][k] *
+               (int8_t)tiles.get()[columns].bytes[k / 4][4 * c + k % 4];
+      std::memcpy(&tiles.get()[sums].bytes[r][4 * c], &sum, 4);
+    }
+}
+
 }  // namespace imitated
 
 #if defined(IMITATE_AVX512BW)
@@ -82,6 +126,9 @@ inline __m128i cvtepi32(__m512i x) {
 #define _mm512_set1_epi16 imitated::set1
 #define _mm512_cvttps_epi32 imitated::cvttps
 #define _mm512_cvtepi32_epi8 imitated::cvtepi32
+#undef _mm512_reduce_ps
+#define _mm512_reduce_ps(x, rounding) imitated::reduce(x)
+#define _mm512_scalef_ps imitated::scalef
 #endif
 #if defined(IMITATE_AVX512VNNI)
 #define __AVX512VNNI__ 1
@@ -90,4 +137,17 @@ inline __m128i cvtepi32(__m512i x) {
 #if defined(IMITATE_AVXVNNI)
 #define __AVXVNNI__ 1
 #define _mm256_dpbusd_avx_epi32 imitated::dpbusd<__m256i>
+#endif
+#if defined(IMITATE_AMX_INT8)
+#define __AMX_INT8__ 1
+#undef _tile_loadd
+#undef _tile_stored
+#undef _tile_zero
+#undef _tile_dpbusd
+#define _tile_loadconfig(layout) ((void)(layout), imitated::tiles.reset(new imitated::Tile[8]))
+#define _tile_release() imitated::tiles.reset()
+#define _tile_zero(tile) ((void)(imitated::tiles.get()[tile] = {}))
+#define _tile_loadd imitated::load_tile
+#define _tile_stored imitated::store_tile
+#define _tile_dpbusd imitated::multiply_tiles
 #endif

@@ -42,6 +42,12 @@ PATHS = {
         " avx512_vpopcntdq",
         ("AVX512BW", "AVX512VNNI"),
     ),
+    "sapphirerapids": Needs(
+        "x86_64",
+        f"{_AVX512} {_LATER} avx512_vnni avx512ifma avx512vbmi avx512_vbmi2 avx512_bitalg"
+        " avx512_vpopcntdq avx_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8",
+        ("AVX512BW", "AVX512VNNI", "AMX_INT8"),
+    ),
     "alderlake": Needs("x86_64", f"{_LATER} avx_vnni", ("AVXVNNI",)),
     "armv8-a": Needs("aarch64", "", emulated="cortex-a53"),
     "armv8.2-a+dotprod": Needs("aarch64", "atomics asimdrdm asimddp", emulated="neoverse-n1"),

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import warnings
 from collections.abc import Callable
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_long, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,8 @@ FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-w")
 # Instruction sets that the code needs on each line of processors, and the compiler's macros.
 NEEDED = {"x86_64": {"AVX2": "__AVX2__", "FMA": "__FMA__"}, "aarch64": {"NEON": "__ARM_NEON"}}
 OTHER_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}  # on some systems
+# Linux grants AMX's registers to a process that asks for them: system call and its arguments.
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18
 MAX_SECONDS = 900  # after which a compiler is stopped; it needs a few, or a minute if it is busy
 LAST_LINES = 3  # of a failed compiler's output, for the error message
 
@@ -87,7 +89,9 @@ def library(processor: str = "native") -> ctypes.CDLL:
         InputError: it cannot be compiled or stored; the message says what is missing.
     """
     compiler, target = _compiler_for(processor)
-    flags = (*FLAGS, f"-march={processor}")
+    flags = [*FLAGS, f"-march={processor}"]
+    if _has(target, "__AMX_INT8__") and not _granted_amx():
+        flags.append("-mno-amx-int8")
     sources = sorted(SOURCES.iterdir())
     content = [target, *flags, *(one.read_text() for one in sources)]
     digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
@@ -132,9 +136,22 @@ def _compiler_for(processor: str) -> tuple[list[str], str]:
     if shutil.which(compiler[0]) is None:
         raise InputError(f"needs a C++ compiler ($CXX, else g++); there is no {compiler[0]}")
     target = _run(*compiler, f"-march={processor}", "-dM", "-E", "-x", "c++", os.devnull)
-    if not all(f"#define {macro} 1" in target for macro in needed.values()):
+    if not all(_has(target, macro) for macro in needed.values()):
         raise InputError(f"needs a processor with {' and '.join(needed)}")
     return compiler, target
+
+
+def _has(target: str, macro: str) -> bool:
+    return f"#define {macro} 1" in target
+
+
+def _granted_amx() -> bool:
+    """Ask Linux for AMX's registers, for this process and those that it forks."""
+    if platform.system() != "Linux":
+        return False
+    call = ctypes.CDLL(None).syscall
+    call.argtypes, call.restype = [c_long] * 3, c_long
+    return call(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0
 
 
 def _provide(built: Path, build: Callable[[Path], None]) -> None:

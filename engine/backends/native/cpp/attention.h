@@ -1,15 +1,13 @@
 // Attention of one head in one sequence.
 #pragma once
 
-#include <vector>
-
 #include "products.h"
 
 constexpr float ZEROS[TILE_COLS] = {};
 
 // Scratch memory for attention; it grows to the longest sequence so far.
 struct AttentionBuffers {
-  std::vector<float> keys, values, scores;
+  Buffer<float> keys, values, scores;
 };
 
 // Applies RoPE to queries or keys of one head, [length, dim]. A row of `rope` [length, dim] has the
@@ -27,9 +25,11 @@ inline void apply_rope(float* x, const float* rope, int64_t length, int64_t dim)
 
 // Unnormalised softmax of one row over keys `first` to `last`; returns the sum of the weights.
 // Calls `keep` with LANES keys from `from` to `to` and their weights; other keys' weights are 0.
+// Inlined so that what `keep` updates stays in registers.
 template <class Keep>
-inline float softmax(const float* row, int64_t from, int64_t to, int64_t first, int64_t last,
-                     float scale, Keep keep) {
+__attribute__((always_inline)) inline float softmax(const float* row, int64_t from, int64_t to,
+                                                    int64_t first, int64_t last, float scale,
+                                                    Keep keep) {
   // Full vectors of visible keys, and vectors at either end that are only partly visible.
   int64_t begin = (first + LANES - 1) / LANES * LANES, end = std::max(begin, last / LANES * LANES);
   auto ends = [&](auto work) {

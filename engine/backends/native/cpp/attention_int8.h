@@ -14,9 +14,9 @@ constexpr float WEIGHT_STEPS = 255;
 
 // Scratch memory; it grows to the longest sequence so far.
 struct Int8AttentionBuffers {
-  std::vector<float> query_scale, key_scale, key_correction, value_scale, scores;
-  std::vector<uint8_t> queries, weights;
-  std::vector<int8_t> keys, values;
+  Buffer<float> query_scale, key_scale, key_correction, value_scale, scores;
+  Buffer<uint8_t> queries, weights;
+  Buffer<int8_t> keys, values;
 };
 
 // The largest absolute value of each of `count` vectors [count, width], at most LANES.

@@ -30,11 +30,20 @@ enum Activation { GELU, RELU, LOGISTIC };
 
 namespace {
 
-constexpr int64_t BLOCK = 144;  // tokens whose values stay in the L2 cache
+// Tokens whose values stay in the L2 cache. With AMX, all bytes are multiplied at once and only the
+// feed-forward layer's values in fp32 are cut into blocks: so weights stay there as well.
+constexpr int64_t BLOCK = 144;
+#if defined(HAS_AMX)
+constexpr bool INT8_AT_ONCE = true;
+constexpr int64_t WIDE_BLOCK = AMX_ROWS;
+#else
+constexpr bool INT8_AT_ONCE = false;
+constexpr int64_t WIDE_BLOCK = BLOCK;
+#endif
 
 struct Workspace {
-  std::vector<float> normed, qkv, mixed, y, wide, scale;
-  std::vector<uint8_t> bytes;
+  Buffer<float> normed, qkv, mixed, y, wide, scale, wide_scale;
+  Buffer<uint8_t> bytes, wide_bytes;
   AttentionBuffers attention;
   Int8AttentionBuffers attention_int8;
 };
@@ -114,8 +123,8 @@ void widen(const Model& model, const float* x, int64_t count, const Linear& up, 
 void feed_forward(const Model& model, const float* x, int64_t count, const Layer& layer,
                   OutputView out, Workspace& space) {
   float* values = space.wide.data();
-  OutputView wide{values, layer.up.outputs, count, 0};
   if (!model.int8) {
+    OutputView wide{values, layer.up.outputs, count, 0};
     switch (model.activation) {
       case GELU:
         widen(model, x, count, layer.up, wide, Gelu());
@@ -128,15 +137,19 @@ void feed_forward(const Model& model, const float* x, int64_t count, const Layer
     }
     return product(values, count, layer.down, out);
   }
-  linear(model, x, count, layer.up, wide, space);
-  if (model.modern) {
-    gate(values, count, model.wide, CoarseGelu());
-    return linear(model, values, count, layer.down, out, space);
+  int64_t width = model.wide, outputs = layer.up.outputs;
+  Rows rows{space.wide_bytes.data(), space.wide_scale.data()};
+  for (int64_t from = 0; from < count; from += WIDE_BLOCK) {
+    int64_t some = std::min(WIDE_BLOCK, count - from);
+    linear(model, x + from * model.hidden, some, layer.up, {values, outputs, some, 0}, space);
+    if (model.modern) gate(values, some, width, CoarseGelu());
+    for (int64_t r = 0, t = from; r < some; r++, t++) {
+      const float* row = values + r * width;
+      uint8_t* to = rows.values + t * width;
+      rows.scale[t] = model.modern ? quantize(row, layer.down.input_scale, width, to)
+                                   : quantize_gelu(row, width, model.floor, to);
+    }
   }
-  Rows rows{space.bytes.data(), space.scale.data()};
-  for (int64_t t = 0; t < count; t++)
-    rows.scale[t] = quantize_gelu(values + t * model.wide, model.wide, model.floor,
-                                  rows.values + t * model.wide);
   product(rows, count, layer.down, out);
 }
 
@@ -161,13 +174,18 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
   for (int64_t s = 0; s < sequences; s++) total += lengths[s];
   space.qkv.resize(total * 3 * hidden);
   space.mixed.resize(total * hidden);
-  int64_t blocks = std::max<int64_t>(1, (total + BLOCK - 1) / BLOCK);
+  bool at_once = model.int8 && INT8_AT_ONCE;
+  int64_t blocks = at_once ? 1 : std::max<int64_t>(1, (total + BLOCK - 1) / BLOCK);
   int64_t block =
       (total + blocks * TILE_ROWS - 1) / (blocks * TILE_ROWS) * TILE_ROWS;  // equal, in whole tiles
   space.y.resize(block * hidden);
-  space.wide.resize(block * model.wide * (model.modern ? 2 : 1));
-  space.scale.resize(block);
-  space.bytes.resize(block * std::max(model.wide, hidden));
+  space.wide.resize((at_once ? WIDE_BLOCK : block) * model.wide * (model.modern ? 2 : 1));
+  if (model.int8) {
+    space.scale.resize(block);
+    space.bytes.resize(block * hidden);
+    space.wide_scale.resize(block);
+    space.wide_bytes.resize(block * model.wide);
+  }
   float *qkv = space.qkv.data(), *mixed = space.mixed.data(), *y = space.y.data();
   float* normed = x;  // input of matrix products
   if (model.modern) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "amx.h"
 #include "vectors.h"
 
 constexpr int64_t DEPTH = 6144 / TILE_COLS;  // rows of an fp32 panel that fit into the L1 cache
@@ -162,7 +163,51 @@ inline void product(const float* x, int64_t count, const Linear& to, OutputView 
     }
 }
 
+#if defined(HAS_AMX)
+// As product(Rows, ...), with the same bits, in tile registers. `to.inputs` is a multiple of
+// AMX_DEPTH. Sums become results while the next tiles are multiplied.
+inline void product_amx(Rows x, int64_t count, const Linear& to, OutputView out) {
+  static thread_local Buffer<uint8_t> last_rows;  // the last AMX_ROWS, if there are fewer
+  int64_t whole = count / AMX_ROWS * AMX_ROWS;
+  last_rows.resize(AMX_ROWS * to.inputs);
+  std::memcpy(last_rows.data(), x.values + whole * to.inputs, (count - whole) * to.inputs);
+  alignas(64) int32_t sums[2][AMX_ROWS * TILE_COLS];
+  TileRegisters registers;
+  auto finish = [&](const int32_t* from, int64_t row, int64_t column) {
+    F32 scale[2], correction[2], bias[2];
+    for (int h = 0; h < 2; h++) {
+      int64_t at = column + h * LANES;
+      scale[h] = load(to.scale + at);
+      correction[h] = load(to.zero_point_correction + at);
+      bias[h] = load(to.bias + at);
+    }
+    float* results = out.at(row, column);
+    int64_t rows = std::min(AMX_ROWS, count - row);
+    for (int64_t r = 0; r < rows; r++, results += out.group)
+      for (int h = 0; h < 2; h++) {
+        F32 sum = __builtin_convertvector(load(from + r * TILE_COLS + h * LANES), F32);
+        F32 y = sum * scale[h] - correction[h];
+        store(results + h * LANES, y * x.scale[row + r] + bias[h]);
+      }
+  };
+  const int8_t* panel = (const int8_t*)to.weight;
+  int64_t last_row = 0, last_column = 0, turn = 0;
+  for (int64_t column = 0; column < to.outputs; column += TILE_COLS, panel += to.inputs * TILE_COLS)
+    for (int64_t row = 0; row < count; row += AMX_ROWS, turn ^= 1) {
+      const uint8_t* a = row < whole ? x.values + row * to.inputs : last_rows.data();
+      amx_products(a, to.inputs, panel, to.inputs, sums[turn]);
+      if (row || column) finish(sums[turn ^ 1], last_row, last_column);
+      last_row = row;
+      last_column = column;
+    }
+  if (count) finish(sums[turn ^ 1], last_row, last_column);
+}
+#endif
+
 inline void product(Rows x, int64_t count, const Linear& to, OutputView out) {
+#if defined(HAS_AMX)
+  if (to.inputs % AMX_DEPTH == 0) return product_amx(x, count, to, out);
+#endif
   const int8_t* panel = (const int8_t*)to.weight;
   int64_t size = to.inputs * TILE_COLS;
   for (int64_t column = 0; column < to.outputs; column += TILE_COLS, panel += size) {

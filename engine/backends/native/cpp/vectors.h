@@ -9,6 +9,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <new>
+#include <vector>
 
 #if defined(__AVX512BW__)
 constexpr int LANES = 16;      // fp32 lanes
@@ -25,6 +27,24 @@ constexpr int TILE_COLS = 2 * LANES;  // columns of a tile
 typedef float F32 __attribute__((vector_size(4 * LANES)));
 typedef int32_t I32 __attribute__((vector_size(4 * LANES)));
 
+// Allocates whole cache lines: a vector or tile row that straddles two lines takes twice as long.
+template <class T>
+struct CacheLines {
+  typedef T value_type;
+  static constexpr std::align_val_t SIZE{64};
+  CacheLines() = default;
+  template <class Other>
+  CacheLines(const CacheLines<Other>&) {}
+  T* allocate(size_t count) { return (T*)::operator new(count * sizeof(T), SIZE); }
+  void deallocate(T* memory, size_t) { ::operator delete(memory, SIZE); }
+  friend bool operator==(CacheLines, CacheLines) { return true; }
+  friend bool operator!=(CacheLines, CacheLines) { return false; }
+};
+
+// Scratch memory.
+template <class T>
+using Buffer = std::vector<T, CacheLines<T>>;
+
 inline F32 load(const float* from) {
   F32 v;
   std::memcpy(&v, from, sizeof v);
@@ -36,6 +56,8 @@ inline I32 load(const int8_t* from) {
   std::memcpy(&v, from, sizeof v);
   return v;
 }
+
+inline I32 load(const int32_t* from) { return load((const int8_t*)from); }
 
 inline void store(float* to, F32 v) { std::memcpy(to, &v, sizeof v); }
 
@@ -148,17 +170,26 @@ inline I32 dot(I32 sum, I32 bytes, I32 weights) {
 
 constexpr float LOG2E = 1.44269504f;
 
-// 2 to the power of x with a relative error of 2e-7, for x up to 127; below -126 the same as -126.
+// 2 to the power of x with a relative error of 2e-7, for x from -126 to 127; below -126, less than
+// 2e-38.
 inline F32 exp2(F32 x) {
+#if defined(__AVX512BW__)
+  F32 r = (F32)_mm512_reduce_ps((__m512)x, 0);  // beyond the nearest integer
+#else
   x = maximum(x, broadcast(-126.f));
-  F32 shifted = x + 12582912.f;  // 1.5 x 2^23: rounds to an integer, in the lowest bits
-  F32 r = x - (shifted - 12582912.f);
+  F32 shifted = x + ROUNDING;
+  F32 r = x - (shifted - ROUNDING);
+#endif
   F32 p = r * 0.00132647264f + 0.009671512699f;  // fitted on -1/2 to 1/2, error at most 9.2e-8
   p = p * r + 0.05550733746f;
   p = p * r + 0.2402224208f;
   p = p * r + 0.6931469776f;
   p = p * r + 1;
+#if defined(__AVX512BW__)
+  return (F32)_mm512_scalef_ps((__m512)p, (__m512)(x - r));
+#else
   return (F32)((I32)p + ((I32)shifted << 23));
+#endif
 }
 
 // GELU, with the error function of Abramowitz and Stegun 7.1.26, whose error is at most 1.5e-7.

@@ -14,6 +14,14 @@ import numpy as np
 import pytest
 import torch
 from emulated import emulated
+from extreme_encoders import (
+    below_zero,
+    far_means,
+    far_scores,
+    low_scores,
+    nothing_left,
+    wide_gelu,
+)
 from instruction_paths import (
     PATHS,
     compiler_of,
@@ -34,7 +42,6 @@ from xtremely.engine.backends.native.encoder import (
 )
 from xtremely.engine.models import bert, modernbert
 from xtremely.engine.models.families import family_of
-from xtremely.engine.models.modernbert import ModernBert
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.quantization.int8 import INT8_LENGTH, Int8Encoder, Int8Linear, Rows
 from xtremely.engine.quantization.smoothquant import activation_absmax
@@ -43,7 +50,7 @@ from xtremely.engine.text.tokenizer import Tokens
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 CPU = torch.device("cpu")
-# Tiles have 6, 10 or 12 rows, vectors 4 to 16 lanes, panels 8 to 32 columns, blocks 144 tokens.
+# Tiles have 6, 10, 12 or 32 rows, vectors 4 to 16 lanes, panels 8 to 32 columns, blocks 144 tokens.
 LENGTHS = [150, 66, 48, 33, 32, 31, 18, 17, 16, 15, 13, 12, 11, 9, 8, 7, 6, 5, 4, 3, 2, 1]
 PLAIN = replace(bert.FAMILY.native.trial, intermediate=800, max_length=300)
 MODERN = replace(
@@ -112,53 +119,6 @@ def encoder(config, change=None):
     return made.eval()
 
 
-def far_means(made):
-    """Whatever is normalised lies around 1,000."""
-    made.embeddings.norm.bias += 1000
-    for layer in made.layers:
-        for norm in (layer.attention_norm, layer.norm):
-            norm.bias += 1000 * (not isinstance(made, ModernBert))
-        for linear in (layer.attention_out, layer.down):
-            linear.bias += 1000
-        layer.qkv.weight -= layer.qkv.weight.mean(dim=1, keepdim=True)
-        layer.up.weight -= layer.up.weight.mean(dim=1, keepdim=True)
-
-
-def far_scores(made):
-    """Keys' scores lie hundreds apart: only the largest as reference keeps their powers finite."""
-    for layer in made.layers:
-        hidden = len(layer.qkv.weight) // 3
-        layer.qkv.weight[: 2 * hidden] *= 6
-
-
-def low_scores(made):
-    """Every score of a first layer is far below 0."""
-    hidden = len(made.layers[0].qkv.weight) // 3
-    bias = made.layers[0].qkv.bias
-    bias[:hidden], bias[hidden : 2 * hidden] = 12.0, -12.0
-
-
-def wide_gelu(made):
-    """GELU sees all from far below 0, where it is 0, to far above, where it changes nothing."""
-    for layer in made.layers:
-        layer.up.bias += torch.linspace(-15, 15, len(layer.up.bias))
-
-
-def nothing_left(made):
-    """GELU's results are all 0."""
-    for layer in made.layers:
-        layer.up.bias -= 60
-
-
-def below_zero(made):
-    """GELU sees negative values only, where it is least: its largest result is not its largest
-    input's.
-    """
-    for layer in made.layers:
-        layer.up.weight *= 0.05
-        layer.up.bias.fill_(-0.75)
-
-
 CHANGES = [None, far_means, far_scores, low_scores, wide_gelu, nothing_left]
 
 
@@ -172,6 +132,7 @@ def test_every_path_passes_the_self_check(path):
         ("haswell", 16),
         ("skylake-avx512", 32),
         ("icelake-server", 32),
+        ("sapphirerapids", 32),
         ("alderlake", 16),
         ("armv8-a", 8),
         ("armv8.2-a+dotprod", 8),
@@ -331,16 +292,19 @@ def test_attention_in_int8_takes_its_references_steps(path, config):
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("extreme", [False, True])
-def test_products_in_int8_are_exact(path, shifted, extreme):
-    """Also where every byte is at its most: nothing overflows on the way."""
+@pytest.mark.parametrize("inputs", [800, 832])
+def test_products_in_int8_are_exact(path, shifted, extreme, inputs):
+    """Also where every byte is at its most: nothing overflows on the way. AMX takes multiples of 64
+    inputs.
+    """
     torch.manual_seed(0)
-    module = Int8Linear(torch.nn.Linear(800, 64).requires_grad_(False), shifted=shifted)
+    module = Int8Linear(torch.nn.Linear(inputs, 64).requires_grad_(False), shifted=shifted)
     if extreme:
         module.weight[:8], module.weight[8:16] = 64, -64
         module.weight[16:24, ::2], module.weight[16:24, 1::2] = 127, -127
-    for count in (*range(1, 14), 23, 24, 25):
-        bits = torch.randint(0, 2, (count, 800)) * 255
-        values = bits if extreme else torch.randint(0, 256, (count, 800))
+    for count in (*range(1, 14), 23, 24, 25, 31, 32, 33, 70):
+        bits = torch.randint(0, 2, (count, inputs)) * 255
+        values = bits if extreme else torch.randint(0, 256, (count, inputs))
         values[-1] = 255
         rows = Rows(values.to(torch.uint8), torch.rand(count, 1) + 0.5)
         y = (
@@ -348,7 +312,7 @@ def test_products_in_int8_are_exact(path, shifted, extreme):
             - module.zero_point_correction
         )
         exact = y * rows.scale + module.bias
-        assert (product(path, module, rows) - exact).abs().max() <= 3e-7 * 255 * 800, count
+        assert (product(path, module, rows) - exact).abs().max() <= 3e-7 * 255 * inputs, count
 
 
 @pytest.mark.parametrize(
@@ -360,9 +324,10 @@ def test_products_need_no_small_pairs(path):
     """
     every = torch.arange(256, dtype=torch.uint8)[:, None].expand(256, 4)
     levels = torch.arange(-128, 128).clamp(min=-127).to(torch.int8)[:, None].expand(256, 4)
-    largest = torch.tensor([0, 255, 127, 128], dtype=torch.uint8)[:, None].expand(4, 800)
+    largest = torch.tensor([0, 255, 127, 128], dtype=torch.uint8)[:, None]
     signs = torch.tensor([[127, 127], [-127, -127], [127, -127], [0, 127]], dtype=torch.int8)
-    for values, weight in ((every, levels), (largest, signs.repeat(8, 400))):
+    extremes = [(largest.expand(4, n), signs.repeat(8, n // 2)) for n in (800, 832)]
+    for values, weight in ((every, levels), (every.repeat(1, 16), levels.repeat(1, 16)), *extremes):
         module = Int8Linear(torch.nn.Linear(weight.shape[1], len(weight)))
         module.weight = weight
         module.scale.fill_(1)
@@ -392,6 +357,7 @@ PRODUCTS = {  # the instruction that multiplies bytes
     "haswell": r"vpmaddubsw\s+%ymm",
     "skylake-avx512": r"vpmaddubsw\s+%zmm",
     "icelake-server": r"vpdpbusd\s+%zmm",
+    "sapphirerapids": r"tdpbusd\s+%tmm",
     "alderlake": r"\{vex\} vpdpbusd\s+%ymm",
     "armv8-a": r"smull2\s+v\d+\.8h",
     "armv8.2-a+dotprod": r"\bsdot\s+v\d+\.4s",
@@ -402,7 +368,7 @@ PRODUCTS = {  # the instruction that multiplies bytes
 @pytest.mark.parametrize("name", PATHS)
 def test_every_path_has_its_own_instructions(name, tmp_path):
     """Compiled to the end, also for a processor that is not this one: 512 bits only where they are,
-    VNNI wherever it is; on aarch64 products of four bytes wherever they are.
+    VNNI and AMX wherever they are; on aarch64 products of four bytes wherever they are.
     """
     if uncompilable(name):
         pytest.skip(uncompilable(name))
@@ -410,5 +376,6 @@ def test_every_path_has_its_own_instructions(name, tmp_path):
     flags = [*native_library.FLAGS, f"-march={name}", "-O0", "-S"]
     native_library._run(compiler_of(name), *flags, source, "-o", str(out))
     found = out.read_text()
-    assert {one for one, pattern in PRODUCTS.items() if re.search(pattern, found)} == {name}
+    also = {"icelake-server"} if name == "sapphirerapids" else set()  # for other sizes
+    assert {one for one, pattern in PRODUCTS.items() if re.search(pattern, found)} == {name} | also
     assert ("%zmm" in found) == ("AVX512BW" in PATHS[name].imitated)

@@ -331,6 +331,22 @@ def test_no_instruction_that_the_processor_lacks(fresh, monkeypatch, machine, ma
     assert seen == [["-march=native"], ["-march=native"]]
 
 
+@pytest.mark.parametrize("granted", [True, False])
+def test_amx_is_used_only_where_the_system_grants_it(fresh, monkeypatch, granted):
+    seen = []
+    changes = changes_to("x86_64", "__AVX2__", "__FMA__", "__AMX_INT8__")
+    describe = changes["_run"]
+
+    def run(*command):
+        seen.append([one for one in command if one.startswith("-m")])
+        return describe()
+
+    change(monkeypatch, {**changes, "_run": run, "_granted_amx": lambda: granted})
+    with pytest.raises(InputError):  # nothing was written
+        library()
+    assert seen[1] == (["-march=native"] if granted else ["-march=native", "-mno-amx-int8"])
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
