@@ -45,7 +45,10 @@ def list_data(
         raise UsageError(f"--data-root {data_root} is the hub, which has no list; name a folder")
     check_root(data_root)
     tasks = [task for task in training_tasks().values() if not task.packaged]
-    _print_repositories(tasks) if data_root is None else _print_presence(tasks, data_root)
+    if data_root is None:
+        _print_repositories(tasks)
+    else:
+        _print_presence(tasks, data_root)
 
 
 @app.command()
@@ -77,10 +80,11 @@ def get(
         with _progress(task.name, quiet) as watch:
             record, fetched = download(task.name, task.hub, codes, to, watch)
         if not quiet:
+            files = f"{len(record.files)} file{'s' * (len(record.files) != 1)}"
             what = f"{_size(fetched)} downloaded" if fetched else "already there"
             absent = [code for code in codes if not record.has(task.hub.configs(code))]
             note(
-                f"{task.name}: {len(record.files)} files, {_size(record.bytes)}, {what};"
+                f"{task.name}: {files}, {_size(record.bytes)}, {what};"
                 f" {record.repository} at {record.commit[:12]}; licence: {task.licence}"
                 + (f"; not on the hub: {' '.join(absent)}" if absent else "")
             )

@@ -22,6 +22,7 @@ from xtremely.eval.data.hub import (
     commit_of,
     configurations,
     open_builder,
+    reason_of,
     split_files,
 )
 from xtremely.eval.data.hub_record import (
@@ -81,13 +82,12 @@ def download(
         done = fetched = 0
         for name, file in record.files.items():
             if not _is_whole(folder / name, file):
-                before = done
-                advance = partial(_advanced, watch, name, before, record.bytes)
+                advance = partial(_advanced, watch, name, done, record.bytes)
                 fetched += _fetch(record, file, folder / name, source.columns, advance)
-                if file.sha256 is None:
-                    arrived = replace(file, sha256=file_digest(folder / name))
-                    record = replace(record, files={**record.files, name: arrived})
-                    write_record(folder, record)
+            if file.sha256 is None:
+                arrived = replace(file, sha256=file_digest(folder / name))
+                record = replace(record, files={**record.files, name: arrived})
+                write_record(folder, record)
             done += file.bytes
             watch(name, done, record.bytes)
     return record, fetched
@@ -163,15 +163,9 @@ def _fetch(
     part.parent.mkdir(exist_ok=True)
     if part.exists() and part.stat().st_size > file.bytes:
         part.unlink()
-    with part.open("ab") as local:
-        before = local.tell()
-        if before < file.bytes:
-            with closing(_opened(record, file)) as remote:
-                remote.seek(before)
-                while local.tell() < file.bytes:
-                    block = _next_block(record, file, remote, local.tell())
-                    local.write(block)
-                    advance(local.tell())
+    before = part.stat().st_size if part.exists() else 0
+    if before < file.bytes:
+        _append(record, file, part, before, advance)
     try:
         _check_arrived(file, part, str(path), wanted)
     except InputError:
@@ -181,6 +175,23 @@ def _fetch(
     part.replace(path)
     flush(path.parent)
     return file.bytes - before
+
+
+def _append(
+    record: HubRecord, file: HubFile, part: Path, there: int, advance: Callable[[int], None]
+) -> None:
+    """Append what is missing to the part of a file that is there."""
+    try:
+        with closing(_opened(record, file)) as remote, part.open("ab") as local:
+            remote.seek(there)
+            while there < file.bytes:
+                block = _next_block(record, file, remote, there)
+                local.write(block)
+                there += len(block)
+                advance(there)
+    except OSError as error:  # of the disk, as the hub's are InputErrors
+        error.filename = error.filename or str(part)
+        raise
 
 
 def _opened(record: HubRecord, file: HubFile) -> Any:
@@ -195,10 +206,9 @@ def _next_block(record: HubRecord, file: HubFile, remote: Any, there: int) -> by
     try:
         block = remote.read(BLOCK)
     except Exception as error:  # httpx raises many types
-        reason = str(error).partition("\n")[0]
         raise InputError(
             f"{HUB}{record.repository} {file.path}: stopped after {there:,} of {file.bytes:,} bytes"
-            f" ({reason}); what arrived is kept, run the same command again to continue"
+            f" ({reason_of(error)}); what arrived is kept, run the same command again to continue"
         ) from error
     require(
         bool(block),

@@ -24,6 +24,7 @@ HUB = "hub:"
 XTREME = "google/xtreme"
 XTREME_REVISION = "ec5f1f46e9af79639a90684a7a70a956c4998f04"
 ENGLISH = ("en", "eng")
+_REASON = 300  # characters of another library's message that an error message quotes
 TRANSLATIONS: Columns = {
     "source_sentence": TEXT,
     "target_sentence": TEXT,
@@ -243,8 +244,14 @@ def ask(question: Callable[[], Any], repository: str, *details: str) -> Any:
     try:
         return question()
     except Exception as error:  # datasets raises many types for absent and unreachable
-        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{' '.join((f'{HUB}{repository}', *details))}: the hub did not give it ({reason});"
-            " check the name and the connection, or pass a folder with the data"
+            f"{' '.join((f'{HUB}{repository}', *details))}: the hub did not give it"
+            f" ({reason_of(error)}); check the name and the connection, or pass a folder with the"
+            " data"
         ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """The message of another library's error in one line of a readable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _REASON else text[: _REASON - 3] + "..."

@@ -25,7 +25,7 @@ def test_every_task_has_commits_except_where_none_is_known():
         if task.hub and len(task.hub.revision) != 40
     }
     assert branches == {
-        **dict.fromkeys(("arcd", "cmrc2018", "drcd", "ocnli"), "main"),
+        **dict.fromkeys(("cmrc2018", "drcd", "ocnli"), "main"),
         "cosmosqa": "refs/convert/parquet",
     }
 
