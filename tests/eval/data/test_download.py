@@ -1,7 +1,9 @@
 """Downloads: whole, cut off and continued, of another revision, damaged, in each other's way."""
 
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -292,6 +294,22 @@ def test_two_downloads_do_not_share_a_task_and_ctrl_c_keeps_what_is_there(snli, 
     snli.gate = None
     get(tmp_path)
     assert [path for path, _ in asked(snli)] == NAMES[1:]
+
+
+def test_a_full_disk_is_named_with_the_file_and_what_is_there_is_kept(snli, tmp_path):
+    size = len(files()[TRAIN])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            get(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    part = tmp_path / "snli" / f"{TRAIN}.part"
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(part))
+    assert part.stat().st_size <= size // 2
+    get(tmp_path)
+    assert (tmp_path / "snli" / TRAIN).read_bytes() == files()[TRAIN]
 
 
 def test_a_lock_is_not_left_behind(snli, tmp_path):
