@@ -97,16 +97,11 @@ def find(task: str, language: str, root: Path, source: HubSource, split: str) ->
     if record:
         check_record(record, folder, task, source.repository, source.revision)
     for config in source.configs(language):
-        for name in names if record else ():
+        for name in names:
             missing = missing_part(folder, record, f"{config}/{name}-") if record else None
             if missing:
-                raise Incomplete(
-                    task,
-                    language,
-                    folder / RECORD,
-                    missing,
-                    f"run 'xtremely data get {task} --to {root}' again",
-                )
+                remedy = f"run 'xtremely data get {task} --to {root}' again"
+                raise Incomplete(task, language, folder / RECORD, missing, remedy)
         places = [folder / config, *[root / config] * (source.repository == XTREME)]
         for place in places:
             parts = [sorted(place.glob(f"{name}-*.parquet")) for name in names]
