@@ -22,7 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GOES_ON = "finished work is kept; run the same command again to continue"
 # Command -> what it keeps when it is stopped; the others write everything at their end.
 KEPT = {
-    **dict.fromkeys(("eval", "train", "mine", "index build", "study run"), GOES_ON),
+    **dict.fromkeys(("eval", "train", "mine", "index build", "study run", "data get"), GOES_ON),
     "kernels tune": "what was measured is kept in the table",
 }
 NOTHING_KEPT = "nothing was written, the same command starts anew"

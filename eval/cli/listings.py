@@ -11,6 +11,7 @@ from xtremely.eval.cli.terminal import console, line
 from xtremely.eval.data.readers import Incomplete
 from xtremely.eval.plain import plain
 from xtremely.eval.tasks.task import Task
+from xtremely.kernels.guard import InputError
 
 
 def print_tasks(tasks: list[Task], data_root: Path | None) -> None:
@@ -29,11 +30,14 @@ def _print_found(task: Task, data_root: Path | None) -> None:
     """Print which languages have data, which have none, and which files are missing."""
     by_splits: dict[tuple[str, ...], list[str]] = {}
     incomplete: list[Incomplete] = []
+    unusable: dict[str, None] = {}
     for code in (*task.languages, *task.more_languages):
         try:
             by_splits.setdefault(tuple(task.splits_there(data_root, code)), []).append(code)
         except Incomplete as part:
             incomplete.append(part)
+        except InputError as fault:
+            unusable[str(fault)] = None
     absent = by_splits.pop((), [])
     there = "; ".join(
         " ".join(codes) + f" ({', '.join(splits)})" * (len(task.splits) > 1)
@@ -43,6 +47,8 @@ def _print_found(task: Task, data_root: Path | None) -> None:
     line(f"  data found{where}: {there or 'none'}")
     for one in incomplete:
         line(f"  incomplete: {one.language} ({one.absent} is missing)", style="yellow")
+    for reason in unusable:
+        line(f"  unusable: {reason}", style="red")
     if absent:
         line(f"  no data: {_codes(task, absent)}", style="yellow")
 

@@ -1,5 +1,5 @@
 """The command line: ``xtremely eval``, ``train``, ``score``, ``compare``, ``check``, ``encode``,
-``export``, ``mine``, ``index``, ``tasks``, ``models``, ``kernels``, ``study``.
+``export``, ``mine``, ``index``, ``tasks``, ``data``, ``models``, ``kernels``, ``study``.
 
 Exit codes: 0 success, 1 wrong input, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM).
 Tables go to standard output, progress and notes to standard error.
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xtremely.eval.cli import checking, comparing, evaluating, retrieval, study, training
+from xtremely.eval.cli import checking, comparing, data, evaluating, retrieval, study, training
 from xtremely.eval.cli.endings import Stopped, ending, lenient_streams, stoppable
 from xtremely.eval.cli.options import (
     MODEL,
@@ -149,6 +149,9 @@ def list_tasks(data_root: DataRoot = None) -> None:
 
     check_root(data_root)
     print_tasks(list(all_tasks().values()), data_root)
+
+
+app.add_typer(data.app, name="data")
 
 
 @app.command("models")

@@ -68,8 +68,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with benchmark data ('xtremely tasks' lists the files it may hold), or"
-        " hub:google/xtreme to take them from the Hugging Face hub."
+        help="Folder with benchmark data ('xtremely tasks' lists the files it may hold), or hub: to"
+        " take each task from its repository on the Hugging Face hub, or hub:OWNER/NAME to take"
+        " them from that one."
     ),
 ]
 BenchmarkName = Annotated[
@@ -122,10 +123,8 @@ def split_names(text: str | None, option: str) -> list[str] | None:
 
 
 def check_root(data_root: Path | None) -> None:
-    """Raise UsageError unless --data-root is a folder or a dataset of the hub."""
-    from xtremely.eval.data.hub import HUB, is_hub
+    """Raise UsageError unless --data-root is a folder or the hub."""
+    from xtremely.eval.data.hub import is_hub
 
-    if str(data_root) == HUB:
-        raise UsageError(f"--data-root {HUB} names no dataset; legal: {HUB}google/xtreme")
     if data_root is not None and not is_hub(data_root) and not data_root.is_dir():
         raise UsageError(f"--data-root {data_root}: there is no such folder")

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from xtremely.eval.cli.options import AllowPickle, Backend, Precision, Quiet, Ray, TrainingDevice
+from xtremely.eval.cli.options import (
+    AllowPickle,
+    Backend,
+    Precision,
+    Quiet,
+    Ray,
+    TrainingDevice,
+    check_root,
+)
 from xtremely.files.folders import check_outputs
 from xtremely.kernels.guard import UsageError, require, require_number
 
@@ -46,7 +54,10 @@ def run(
     ],
     data_root: Annotated[
         Path | None,
-        typer.Option(help="Folder with benchmark data; needed unless a bundle brings its own."),
+        typer.Option(
+            help="Folder with benchmark data, or hub: to take each task from its repository on the"
+            " Hugging Face hub; needed unless a bundle brings its own data."
+        ),
     ] = None,
     models: Models = None,
     workers: Annotated[
@@ -97,11 +108,9 @@ def run(
             )
         unpacked = unpack(grid, out)
         grid, data_root, models = (unpacked / name for name in ("grid.toml", "data", "models"))
-    if data_root is None or not data_root.is_dir():
-        raise UsageError(
-            "a study needs --data-root"
-            + (f"; {data_root} is no folder" if data_root else ", unless it runs from a bundle")
-        )
+    if data_root is None:
+        raise UsageError("a study needs --data-root, unless it runs from a bundle")
+    check_root(data_root)
     settings = StudySettings(
         *(data_root, out, models, device, workers, ray, keep_models, results, allow_pickle),
         *(backend, precision),
@@ -168,6 +177,8 @@ def pack(
     """Pack a study with its data and models into one small file for another machine."""
     from xtremely.eval.study.pack import pack as write
 
+    if not data_root.is_dir():
+        raise UsageError(f"--data-root {data_root}: there is no such folder")
     summary = write(grid, data_root, out, models, allow_pickle)
     if not quiet:
         pieces = ", ".join(f"{name} with {n:,} pieces" for name, n in summary["pieces"].items())

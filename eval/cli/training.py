@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xtremely.eval.cli.options import MODEL, AllowPickle, Quiet, TrainingDevice
+from xtremely.eval.cli.options import MODEL, AllowPickle, Quiet, TrainingDevice, check_root
 from xtremely.kernels.guard import UsageError, require_number
 
 
@@ -20,7 +20,11 @@ def train(
         ),
     ],
     data_root: Annotated[
-        Path, typer.Option(help="Folder with training data, laid out like benchmark data.")
+        Path,
+        typer.Option(
+            help="Folder with training data, laid out like benchmark data, or hub: to take each"
+            " task from its repository on the Hugging Face hub."
+        ),
     ],
     recipe: Annotated[
         Path | None,
@@ -114,8 +118,7 @@ def train(
     if model is not None and not model.strip():
         raise UsageError("--model is empty; name a packaged model, a folder, or a hub's")
     require_number("--save-steps", save_steps, 1, MAX_SAVE_STEPS)
-    if not data_root.is_dir():
-        raise UsageError(f"--data-root {data_root}: there is no such folder")
+    check_root(data_root)
     whole = {
         "model": model or (None if recipe else "e5-small-4bit"),
         "seed": seed,

@@ -1,153 +1,137 @@
-"""Data sets of the Hugging Face Hub: a repository by name (``hub:owner/name``), or a copy on disk.
+"""Data sets of the Hugging Face hub: by name, from a repository that the task names or another one,
+or from copies on disk.
 
-A copy has the repository's layout: a folder per configuration, with one or more parquet files per
-split.
+``--data-root hub:`` takes every task from the repository that it names, ``hub:owner/name`` from
+that one. On disk a task's folder has a folder per configuration, with one or more parquet files per
+split, as ``download`` writes them. A copy of XTREME's own repository may be a data root itself.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from xtremely.eval.data.hub_record import RECORD, check_record, missing_part, read_record
 from xtremely.eval.data.readers import Incomplete, Missing
+from xtremely.eval.data.tables import TEXT, Columns, Table, absent_shard, parquet_table
 from xtremely.files.text import is_blank
 from xtremely.kernels.guard import InputError, require
 
 HUB = "hub:"
-# Splits that have another name on the hub.
-SPLITS = {"dev": "validation"}
-# A split's file as the hub names it: its number and the number of files.
-_SHARD = re.compile(r".+-([0-9]{5})-of-([0-9]{5})(-[0-9a-f]+)?\.parquet")
-# Legal types of a column; a class is a number with a name in the table.
-TEXT = ("text",)
-LABEL = ("text", "class")
-TEXTS = ("list of text",)
-LABELS = ("list of text", "list of class")
+XTREME = "google/xtreme"
+XTREME_REVISION = "ec5f1f46e9af79639a90684a7a70a956c4998f04"
 ENGLISH = ("en", "eng")
-HIDDEN = -1  # the class of a hidden label
-ANSWERS = ("answer_start: list of whole number, text: list of text",)
+_REASON = 300  # characters of another library's message that an error message quotes
+TRANSLATIONS: Columns = {
+    "source_sentence": TEXT,
+    "target_sentence": TEXT,
+    "source_lang": TEXT,
+    "target_lang": TEXT,
+}
 
 
 def is_hub(root: Path) -> bool:
-    """Whether a data root names a dataset on the hub instead of a folder."""
+    """Whether a data root is the hub instead of a folder."""
     return str(root).startswith(HUB)
 
 
 @dataclass(frozen=True)
-class Table:
-    """The rows of one configuration and split, not read yet.
+class HubSource:
+    """Where a task's data is on the hub.
 
     Attributes:
-        name: its name in error messages.
-        load: function that reads the rows.
+        repository: owner/name.
+        revision: a commit. It is a branch only where no commit is known to hold the data.
+        configs: language -> names of its configuration; the first is the repository's own, others
+            are those of other copies.
+        splits: split -> its name on the hub; names joined by '+' are read one after the other.
+        columns: the columns that are read, with their legal types, in the reader's order.
     """
 
-    name: str
-    load: Callable[[], Any]
-
-    def columns(self, **wanted: Sequence[str]) -> list[list[Any]]:
-        """The wanted columns, with classes as their names ("" for a hidden label).
-
-        Args:
-            wanted: column -> its legal types, such as ``TEXT``.
-
-        Raises:
-            InputError: the table is unreadable or empty, a column is absent or of another type, or
-                a value is null.
-        """
-        rows = self.load()
-        found = {name: _holds(feature) for name, feature in rows.features.items()}
-        absent = [name for name in wanted if name not in found]
-        needed = ", ".join(f"{name} ({' or '.join(kinds)})" for name, kinds in wanted.items())
-        has = ", ".join(f"{name} ({kind})" for name, kind in found.items())
-        require(
-            not absent,
-            f"{self.name}: no column {', '.join(absent)}; found: {has}; needed: {needed}",
-        )
-        require(len(rows) > 0, f"{self.name}: the table is empty")
-        for name, kinds in wanted.items():
-            require(
-                found[name] in kinds,
-                f"{self.name}: column {name} holds {found[name]}; needed: {' or '.join(kinds)}",
-            )
-        try:
-            values = rows.select_columns(list(wanted))[:]
-        except UnicodeDecodeError as error:
-            raise InputError(f"{self.name}: a text is not UTF-8 ({error})") from error
-        for name in wanted:
-            for number, value in enumerate(values[name]):
-                require(not _has_null(value), f"{self.place(number)} has a null in {name}")
-        return [self._named(name, values[name], rows.features[name]) for name in wanted]
-
-    def _named(self, column: str, values: list[Any], feature: Any) -> list[Any]:
-        """Replace class numbers, alone or in lists, by names; other values stay."""
-        listed = hasattr(feature, "feature")
-        names = getattr(feature.feature if listed else feature, "names", None)
-        if names is None:
-            return values
-        legible = {**dict(enumerate(names)), HIDDEN: ""}
-        for row, value in enumerate(values):
-            for number in value if listed else [value]:
-                require(
-                    number in legible,
-                    f"{self.place(row)} has class {number} in {column}; legal: 0 to"
-                    f" {len(names) - 1}, or {HIDDEN} for a hidden one",
-                )
-        if listed:
-            return [[legible[number] for number in row] for row in values]
-        return [legible[number] for number in values]
-
-    def place(self, row: int) -> str:
-        """The name of a row, counted from 0, in error messages."""
-        return f"{self.name}: row {row + 1}"
+    repository: str
+    revision: str
+    configs: Callable[[str], Sequence[str]]
+    splits: Mapping[str, str]
+    columns: Columns
 
 
-def find(task: str, language: str, root: Path, configs: Sequence[str], split: str) -> Table | None:
-    """The first existing configuration; None if the root is a folder without any.
+def xtreme(
+    configs: Callable[[str], Sequence[str]], splits: Mapping[str, str], columns: Columns
+) -> HubSource:
+    """A source in XTREME's own repository; its card, https://hf.co/datasets/google/xtreme, has the
+    columns.
+    """
+    return HubSource(XTREME, XTREME_REVISION, configs, splits, columns)
+
+
+def always(config: str) -> Callable[[str], Sequence[str]]:
+    """The configurations of a data set that has one for all languages."""
+    return lambda code: [config]
+
+
+def find(task: str, language: str, root: Path, source: HubSource, split: str) -> Table | None:
+    """The table of the first existing configuration; None if a folder has none.
 
     Args:
-        task: task name, for error messages.
-        language: language code, for error messages.
-        root: ``hub:owner/name``, or a folder.
-        configs: names of the same table in several repositories.
-        split: our name of the split or the hub's.
+        task: task name.
+        language: language code.
+        root: ``hub:``, ``hub:owner/name`` or a folder.
+        source: where the task's data is.
+        split: our name of the split.
 
     Raises:
         Missing: the hub's repository has none of them.
         Incomplete: some of the split's files are missing.
-        InputError: the hub does not answer.
+        InputError: the hub does not answer, or the files are of another revision.
     """
-    split = SPLITS.get(split, split)
     if is_hub(root):
-        return _on_hub(task, language, str(root).removeprefix(HUB), configs, split)
-    for config in configs:
-        files = sorted((root / config).glob(f"{split}-*.parquet"))
-        if files:
-            absent = _absent_shard(files)
-            if absent:
-                raise Incomplete(task, language, files[0], absent)
-            return Table(str(files[0]), partial(_from_parquet, files))
+        return _on_hub(task, language, str(root).removeprefix(HUB), source, split)
+    if split not in source.splits:
+        return None
+    names = source.splits[split].split("+")
+    folder = root / task
+    record = read_record(folder)
+    if record:
+        check_record(record, folder, task, source.repository, source.revision)
+    for config in source.configs(language):
+        for name in names:
+            missing = missing_part(folder, record, f"{config}/{name}-") if record else None
+            if missing:
+                remedy = f"run 'xtremely data get {task} --to {root}' again"
+                raise Incomplete(task, language, folder / RECORD, missing, remedy)
+        places = [folder / config, *[root / config] * (source.repository == XTREME)]
+        for place in places:
+            parts = [sorted(place.glob(f"{name}-*.parquet")) for name in names]
+            if any(parts):
+                _check_whole(task, language, place, dict(zip(names, parts, strict=True)))
+                return parquet_table(parts, source.columns)
     return None
+
+
+def _check_whole(task: str, language: str, place: Path, parts: Mapping[str, list[Path]]) -> None:
+    """Raise Incomplete unless all splits are there, with all of their files."""
+    present = next(files[0] for files in parts.values() if files)
+    for name, files in parts.items():
+        absent = absent_shard(files) if files else place / f"{name}-*.parquet"
+        if absent:
+            raise Incomplete(task, language, files[0] if files else present, absent)
 
 
 def translations(table: Table, codes: Collection[str]) -> tuple[list[str], list[str]]:
     """Foreign and English sentences of ``google/xtreme``'s tatoeba and bucc18 tables.
 
     Args:
-        table: the table.
+        table: the table, with the columns ``TRANSLATIONS``.
         codes: codes of the foreign language that it may use.
 
     Raises:
         InputError: other columns, a row in other languages, or a row without text.
     """
     texts = ("source_sentence", "target_sentence")
-    source, target, *sides = table.columns(
-        source_sentence=TEXT, target_sentence=TEXT, source_lang=TEXT, target_lang=TEXT
-    )
+    source, target, *sides = table.columns()
     for row, pair in enumerate(zip(*sides, strict=True)):
         foreign_codes = [code for code in pair if code not in ENGLISH]
         require(
@@ -167,93 +151,102 @@ def translations(table: Table, codes: Collection[str]) -> tuple[list[str], list[
     return foreign, english
 
 
-def _on_hub(task: str, language: str, name: str, configs: Sequence[str], split: str) -> Table:
-    from datasets import get_dataset_config_names, get_dataset_split_names, load_dataset
-
-    known = _ask(get_dataset_config_names, name)
+def _on_hub(task: str, language: str, name: str, source: HubSource, split: str) -> Table:
+    """The table in a repository; an empty name stands for the task's own, at its revision."""
+    repository = name or source.repository
+    wanted = source.splits.get(split)
+    if wanted is None:
+        raise Missing(task, language, [f"{HUB}{repository} has no {split} of {task}"])
+    commit = commit_of(repository, source.revision if repository == source.repository else None)
+    configs = source.configs(language)
     for config in configs:
-        if config in known and split in _ask(get_dataset_split_names, name, config):
-            load = partial(_ask, load_dataset, name, config, split=split)
-            return Table(f"{HUB}{name} {config}", load)
-    raise Missing(task, language, [f"{HUB}{name} {config}, {split}" for config in configs])
+        if config in configurations(repository, commit):
+            builder = open_builder(repository, config, commit)
+            if {*wanted.split("+")} <= {*split_files(builder)}:
+                load = partial(_rows, repository, config, commit, wanted)
+                return Table(f"{HUB}{repository} {config}", source.columns, load)
+    raise Missing(task, language, [f"{HUB}{repository} {config}, {wanted}" for config in configs])
 
 
-def _ask(question: Callable[..., Any], name: str, *config: str, **split: str) -> Any:
-    """The hub's answer to a question about a repository."""
+def _rows(repository: str, config: str, commit: str, split: str) -> Any:
+    builder = open_builder(repository, config, commit)
+    ask(builder.download_and_prepare, repository, config, split)
+    return ask(partial(builder.as_dataset, split=split), repository, config, split)
+
+
+@cache
+def commit_of(repository: str, revision: str | None) -> str:
+    """The commit of a revision; None stands for the main branch.
+
+    Raises:
+        InputError: the hub does not give it.
+    """
+    from huggingface_hub import HfApi
+
+    asked = partial(HfApi().dataset_info, repository, revision=revision)
+    return ask(asked, repository, *([revision] if revision else [])).sha
+
+
+@cache
+def configurations(repository: str, commit: str) -> tuple[str, ...]:
+    """The configurations of a repository on the hub.
+
+    Raises:
+        InputError: the hub does not give them.
+    """
+    from datasets import get_dataset_config_names
+
+    asked = partial(get_dataset_config_names, _address(repository), revision=commit)
+    return tuple(ask(asked, repository, commit))
+
+
+@cache
+def open_builder(repository: str, config: str, commit: str) -> Any:
+    """The ``DatasetBuilder`` of a configuration, which downloads nothing yet.
+
+    Raises:
+        InputError: the hub does not give it, or gives another commit.
+    """
+    from datasets import load_dataset_builder
+
+    asked = partial(load_dataset_builder, _address(repository), config, revision=commit)
+    builder = ask(asked, repository, config, commit)
+    # Where a connection breaks, datasets takes whatever commit its cache holds.
+    require(
+        builder.hash == commit,
+        f"{HUB}{repository} {config}: the hub did not give commit {commit}, and the cache holds"
+        f" {builder.hash}; check the connection, or pass a folder with the data",
+    )
+    return builder
+
+
+def _address(repository: str) -> str:
+    """The name by which datasets takes no folder of the same name on disk instead."""
+    return f"hf://datasets/{repository}"
+
+
+def split_files(builder: Any) -> dict[str, list[str]]:
+    """Split -> addresses of its files."""
+    return {str(split): list(files) for split, files in (builder.config.data_files or {}).items()}
+
+
+def ask(question: Callable[[], Any], repository: str, *details: str) -> Any:
+    """The hub's answer to a question about a repository.
+
+    Raises:
+        InputError: it gives none; ``details`` are in the message.
+    """
     try:
-        return question(name, *config, **split)
+        return question()
     except Exception as error:  # datasets raises many types for absent and unreachable
-        what = " ".join((f"{HUB}{name}", *config, *split.values()))
         raise InputError(
-            f"{what}: the hub did not give it ({error}); check the name and the connection, or"
-            " pass a folder with the data"
+            f"{' '.join((f'{HUB}{repository}', *details))}: the hub did not give it"
+            f" ({reason_of(error)}); check the name and the connection, or pass a folder with the"
+            " data"
         ) from error
 
 
-def _absent_shard(files: Sequence[Path]) -> Path | None:
-    """The first missing file, where files are numbered ``-00000-of-00002``."""
-    found = [match for match in (_SHARD.fullmatch(path.name) for path in files) if match]
-    there = {(int(match[1]), int(match[2])) for match in found}
-    for total in sorted({total for _, total in there}):
-        for number in range(total):
-            if (number, total) not in there:
-                first = next(path for path in files if f"-of-{total:05d}" in path.name)
-                part = f"-{number:05d}-of-{total:05d}"
-                return first.with_name(
-                    re.sub(r"-[0-9]{5}-of-[0-9]{5}.*", f"{part}.parquet", first.name)
-                )
-    return None
-
-
-def _check_shards(files: Sequence[Path]) -> None:
-    """Raise InputError if a split exists twice, as its rows would count double."""
-    found = [_SHARD.fullmatch(path.name) for path in files]
-    if not any(found):
-        return
-    totals = {match[2] for match in found if match}
-    alike = all(found) and len(totals) == 1 and len(files) == int(min(totals))
-    require(
-        alike,
-        f"{files[0].parent}: {', '.join(path.name for path in files[:4])} are not the files of one"
-        " split; remove those of another version",
-    )
-
-
-def _from_parquet(files: Sequence[Path]) -> Any:
-    from datasets import Dataset, concatenate_datasets
-    from pyarrow.parquet import ParquetFile
-
-    _check_shards(files)
-    tables = []
-    for path in files:
-        require(not path.is_dir(), f"{path}: is a folder; a file is needed")
-        try:
-            tables.append(Dataset(ParquetFile(path).read()))
-        except Exception as error:  # column readers raise many types
-            reason = str(error).partition("\n")[0]
-            raise InputError(f"{path}: not readable as parquet ({reason})") from error
-        require(
-            tables[-1].features == tables[0].features,
-            f"{path}: other columns than {files[0].name} has",
-        )
-    return concatenate_datasets(tables)
-
-
-def _holds(feature: Any) -> str:
-    """The type of a column in the words of ``TEXT`` and its like; else the type's own name."""
-    if isinstance(feature, dict):
-        return ", ".join(f"{name}: {_holds(one)}" for name, one in sorted(feature.items()))
-    if hasattr(feature, "names"):
-        return "class"
-    if hasattr(feature, "feature"):
-        return f"list of {_holds(feature.feature)}"
-    kind = str(getattr(feature, "dtype", feature))
-    if kind in ("string", "large_string", "string_view"):
-        return "text"
-    return "whole number" if kind.startswith(("int", "uint")) else kind
-
-
-def _has_null(value: Any) -> bool:
-    if isinstance(value, (list, dict)):
-        return any(map(_has_null, value.values() if isinstance(value, dict) else value))
-    return value is None
+def reason_of(error: Exception) -> str:
+    """The message of another library's error in one line of a readable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _REASON else text[: _REASON - 3] + "..."

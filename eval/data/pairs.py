@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.eval.data.examples import TextPairs
-from xtremely.eval.data.hub import LABEL, Table
 from xtremely.eval.data.readers import read_lines
+from xtremely.eval.data.tables import Table
 from xtremely.kernels.guard import InputError, require
 
 # File and line of a row, for error messages, and its fields.
@@ -52,9 +52,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
     return [(where, [row[place] for place in places]) for where, row in rows]
 
 
-def table_rows(table: Table, columns: Sequence[str]) -> list[Row]:
-    """The text rows of a Hugging Face table."""
-    rows = list(zip(*table.columns(**dict.fromkeys(columns, LABEL)), strict=True))
+def table_rows(table: Table) -> list[Row]:
+    """The rows of a Hugging Face table, all of whose columns are texts."""
+    rows = zip(*table.columns(), strict=True)
     return [(table.place(number), list(row)) for number, row in enumerate(rows)]
 
 

@@ -64,11 +64,18 @@ class Incomplete(InputError):
         absent: the file that is missing.
     """
 
-    def __init__(self, task: str, language: str, present: Path | str, absent: Path | str):
+    def __init__(
+        self,
+        task: str,
+        language: str,
+        present: Path | str,
+        absent: Path | str,
+        remedy: str = "they belong together",
+    ):
         self.task, self.language, self.absent = task, language, str(absent)
         super().__init__(
             f"task {task!r}, language {language!r}: {present} is there but {absent} is missing;"
-            " they belong together"
+            f" {remedy}"
         )
 
 

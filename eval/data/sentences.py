@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-from xtremely.eval.data.examples import Pool, Queries
-from xtremely.eval.data.squad import occurs_at, read_squad
+from xtremely.eval.data.examples import Examples, Pool, Queries, Questions
+from xtremely.eval.data.squad import occurs_at
 
 # A sentence ends after its stop and closing signs, where white space follows and then a capital, a
 # digit or an opening sign. An abbreviation before a name ends one, too.
@@ -23,13 +22,14 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
             yield start + len(sentence) - len(sentence.lstrip()), start + len(sentence.rstrip())
 
 
-def from_squad(path: Path) -> Queries:
+def from_squad(read: Callable[[], Examples]) -> Queries:
     """SQuAD's questions, each with the sentence in which its first answer starts.
 
     A candidate is a sentence before its paragraph, as in ``xquad_r``. Questions whose answer is not
     at its stated offset are left out and counted in the notes.
     """
-    data = read_squad(path)
+    data = read()
+    assert isinstance(data, Questions)
     spans = [list(sentence_spans(context)) for context in data.contexts]
     ids = [f"en_{n}_{place}" for n, some in enumerate(spans, 1) for place in range(len(some))]
     texts = [
@@ -55,5 +55,5 @@ def from_squad(path: Path) -> Queries:
         [text for text, _ in queries.values()],
         [(row,) for _, row in queries.values()],
         Pool(ids, texts, needed),
-        {"layout": path.name, **({"left_out": left_out} if left_out else {})},
+        {"layout": data.notes["layout"], **({"left_out": left_out} if left_out else {})},
     )

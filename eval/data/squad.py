@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.eval.data.examples import Question, Questions
-from xtremely.eval.data.hub import ANSWERS, TEXT, Table
 from xtremely.eval.data.readers import check_id, read_json
+from xtremely.eval.data.tables import ANSWERS, TEXT, Columns, Table
 from xtremely.files.documents import fit
 from xtremely.kernels.guard import InputError, require
+
+QUESTIONS: Columns = {"id": TEXT, "question": TEXT, "context": TEXT, "answers": ANSWERS}
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,15 @@ def read_articles(path: Path) -> list[Article]:
         ) from error
 
 
-def squad_rows(table: Table, prefix: str = "", **notes: Any) -> Questions:
-    """The questions of a Hugging Face table; see ``read_squad``."""
-    columns = table.columns(id=TEXT, question=TEXT, context=TEXT, answers=ANSWERS)
+def squad_rows(
+    table: Table, prefix: str = "", unanswerable: bool = False, **notes: Any
+) -> Questions:
+    """The questions of a Hugging Face table with the columns ``QUESTIONS``; see ``read_squad``."""
     rows = (
         (*row, answers["text"], answers["answer_start"])
-        for *row, answers in zip(*columns, strict=True)
+        for *row, answers in zip(*table.columns(), strict=True)
     )
-    return _questions(rows, table.name, prefix, notes)
+    return _questions(rows, table.name, prefix, notes, unanswerable)
 
 
 def _rows(articles: list[Article]) -> Iterator[Row]:

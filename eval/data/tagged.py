@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from xtremely.eval.data.examples import Tagged
-from xtremely.eval.data.hub import LABELS, TEXTS, Table
 from xtremely.eval.data.readers import read_lines
+from xtremely.eval.data.tables import Table
 from xtremely.kernels.guard import InputError, require
 
 
@@ -60,14 +60,14 @@ def read_tagged(path: Path, legal: Sequence[str], prefix: str = "", **notes: Any
     return _remarked(tagged(sentences, _cut(tags, lengths) if tabs else None, **notes), path)
 
 
-def tagged_rows(table: Table, words: str, tags: str, legal: Sequence[str], **notes: Any) -> Tagged:
-    """The sentences of a Hugging Face table, from its columns of words and of tags.
+def tagged_rows(table: Table, legal: Sequence[str], **notes: Any) -> Tagged:
+    """The sentences of a Hugging Face table with two columns, words and tags.
 
     Raises:
         InputError: other columns, unequal numbers of words and tags, or a tag that the task does
             not have. The message names the row.
     """
-    sentences, labels = table.columns(**{words: TEXTS, tags: LABELS})
+    sentences, labels = table.columns()
     require(any(sentences), f"{table.name}: no sentence has a word")
     if not any(map(any, labels)):
         return tagged(sentences, None, **notes)

@@ -34,6 +34,7 @@ from xtremely.files.writing import check_file, written_whole
 from xtremely.kernels.guard import InputError, require
 
 SUFFIX = ".tar.xz"
+TABLE = ".parquet"
 
 
 def pack(
@@ -72,7 +73,7 @@ def pack(
         files = _files(planned, data_root)
         check_outputs({"--out": bundle}, {str(file): file for file in files})
         for file in files:
-            _copy_plain(file, root / "data" / file.relative_to(data_root))
+            _copy(file, root / "data" / file.relative_to(data_root))
         names = {name: folder_name(name) for name in grid.models}
         pieces = {}
         for name in grid.models:
@@ -107,7 +108,7 @@ def _check_arrival(planned: list[Planned], root: Path, data_root: Path) -> None:
     except InputError as error:
         raise InputError(
             f"{data_root}: not all of its data can be put into a bundle ({error}); only text files"
-            " can, not tables of the hub"
+            " and parquet files can"
         ) from error
     require(same, f"{data_root}: in a bundle its data would make other cells than here")
 
@@ -120,11 +121,14 @@ def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _copy_plain(source: Path, target: Path) -> None:
-    """Copy a text file, decompressed."""
+def _copy(source: Path, target: Path) -> None:
+    """Copy a table as it is, or a text file decompressed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.suffix == TABLE:
+        shutil.copyfile(source, target)
+        return
     name = target.name.removesuffix(".gz").removesuffix(".bz2")
     lines = read_lines(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
     target.with_name(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from xtremely.eval.data import readers
+from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.readers import Missing
-from xtremely.eval.data.squad import read_squad
+from xtremely.eval.data.squad import read_squad, squad_rows
 from xtremely.eval.tasks.task import ExtractiveQARules, Task
 
 
@@ -21,6 +21,7 @@ def extractive(
     files: Mapping[str, tuple[str, ...]],
     licence: str,
     source: str,
+    on_hub: hub.HubSource,
     unanswerable: bool = False,
 ) -> Task:
     """A task in one language that shares SQuAD's head.
@@ -33,12 +34,16 @@ def extractive(
             that exists is read.
         licence: of the data.
         source: where the data comes from.
+        on_hub: where it is on the hub.
         unanswerable: whether some questions have no answer in their context.
     """
 
     def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
         if code != language:
             raise Missing(name, code, [f"{name} has {language} alone"])
+        table = hub.find(name, code, root, on_hub, split)
+        if table:
+            return partial(squad_rows, table, unanswerable=unanswerable, layout="hub")
         places = [
             root / file[1:] if file.startswith("/") else root / folder / name / file
             for file in files[split]
@@ -60,6 +65,7 @@ def extractive(
         licence=licence,
         source=source,
         layouts=tuple(f"{{,qa/}}{name}/{options[0]}" for options in files.values()),
+        hub=on_hub,
         checkpoint="squad",
         more_splits=tuple(files),
         max_length=384,

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from xtremely.eval.data import readers
+from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Choices
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.readers import Missing
+from xtremely.eval.data.tables import Table
 from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import InputError, require
 
@@ -25,6 +26,8 @@ def choosing(
     splits: tuple[str, ...],
     licence: str,
     source: str,
+    on_hub: hub.HubSource,
+    read_table: Callable[[Table], list[Item]],
     max_length: int = 128,
 ) -> Task:
     """A task in English.
@@ -37,15 +40,20 @@ def choosing(
         splits: the splits to train on.
         licence: of the data.
         source: where the data comes from.
+        on_hub: where it is on the hub.
+        read_table: function from a table of the hub to its items.
         max_length: most tokens of a text with one option; longer ones are truncated.
     """
 
     def find(root: Path, code: str, split: str) -> Callable[[], Choices]:
         if code != "en":
             raise Missing(name, code, [f"{name} has en alone"])
+        table = hub.find(name, code, root, on_hub, split)
+        if table:
+            return partial(_from_hub, table, read_table)
         places = [[root / name / file] for file in files(split)]
         _, (path,) = readers.locate(name, code, places)
-        return partial(_choices, path, read)
+        return partial(_from_file, path, read)
 
     return Task(
         name=name,
@@ -60,6 +68,7 @@ def choosing(
         licence=licence,
         source=source,
         layouts=tuple(f"{name}/{file}" for split in splits for file in files(split)),
+        hub=on_hub,
         more_splits=splits,
         max_length=max_length,
     )
@@ -71,9 +80,17 @@ def chosen_option(text: str) -> int | str:
     return text if number is None else number
 
 
-def _choices(path: Path, read: Callable[[Path], list[Item]]) -> Choices:
+def _from_file(path: Path, read: Callable[[Path], list[Item]]) -> Choices:
     items = read(path)
     require(bool(items), f"{path}: the file is empty")
+    return _choices(items, path.name)
+
+
+def _from_hub(table: Table, read_table: Callable[[Table], list[Item]]) -> Choices:
+    return _choices(read_table(table), "hub")
+
+
+def _choices(items: list[Item], layout: str) -> Choices:
     width = len(items[0][2])
     answers: list[int] = []
     for where, _, options, answer in items:
@@ -85,5 +102,5 @@ def _choices(path: Path, read: Callable[[Path], list[Item]]) -> Choices:
         [text for _, text, _, _ in items],
         [tuple(options) for _, _, options, _ in items],
         answers,
-        {"layout": path.name},
+        {"layout": layout},
     )

@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xtremely.eval.data import readers
+from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import TextPairs
 from xtremely.eval.data.languages import codes
-from xtremely.eval.data.pairs import Row, text_pairs
+from xtremely.eval.data.pairs import Row, table_rows, text_pairs
 from xtremely.eval.data.readers import Missing
+from xtremely.eval.data.tables import Table
 from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import require
 
@@ -32,6 +33,7 @@ def nli_task(
     licence: str,
     source: str,
     layout_names: tuple[str, ...],
+    on_hub: hub.HubSource,
 ) -> Task:
     """A task in one language.
 
@@ -46,11 +48,15 @@ def nli_task(
         licence: of the data.
         source: where the data comes from.
         layout_names: the layouts, as shown to users.
+        on_hub: where it is on the hub: premise, hypothesis, and the class of their label.
     """
 
     def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
         if code != language:
             raise Missing(name, code, [f"{name} has {language} alone"])
+        table = hub.find(name, code, root, on_hub, split)
+        if table:
+            return partial(_from_hub, table)
         _, files = readers.locate(name, code, layouts(root, split))
         return partial(read, files)
 
@@ -67,10 +73,17 @@ def nli_task(
         licence=licence,
         source=source,
         layouts=layout_names,
+        hub=on_hub,
         checkpoint="xnli",
         more_splits=splits,
         max_length=128,
     )
+
+
+def _from_hub(table: Table) -> TextPairs:
+    """A table's pairs; a label that is hidden there is one on which the annotators disagreed."""
+    rows = [(where, [*texts, label or UNDECIDED]) for where, (*texts, label) in table_rows(table)]
+    return decided(rows)
 
 
 def decided(rows: Sequence[Row], renamed: Mapping[str, str] | None = None) -> TextPairs:

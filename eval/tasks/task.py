@@ -10,15 +10,16 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from xtremely.eval.data.examples import Examples
+from xtremely.eval.data.hub import HUB, HubSource, is_hub
 from xtremely.eval.data.readers import Missing
+from xtremely.eval.data.tables import Table
 from xtremely.kernels.guard import UsageError, require, unknown
 
 
@@ -154,6 +155,7 @@ class Task:
         licence: of the data.
         source: where the data comes from.
         layouts: the file layouts that ``find`` knows, as shown to users.
+        hub: where the data is on the Hugging Face hub; None if it is not there.
         checkpoint: the fine-tuned checkpoint whose head answers, e.g. ``squad``; None for
             retrieval, which takes the encoder as it is.
         more_languages: those that XTREME-R adds; evaluated where there is data, not averaged.
@@ -179,6 +181,7 @@ class Task:
     licence: str
     source: str
     layouts: tuple[str, ...]
+    hub: HubSource | None = None
     checkpoint: str | None = None
     more_languages: tuple[str, ...] = ()
     more_splits: tuple[str, ...] = ()
@@ -209,16 +212,12 @@ class Task:
         return replace(examples, notes=notes)
 
     def files(self, root: Path, language: str, split: str) -> list[Path]:
-        """The text files that ``read`` reads; empty for data that comes with the package.
+        """The files that ``read`` reads; empty for data of the package and on the hub.
 
         Raises:
             Missing: there are none.
         """
-        reader = self._find(root, language, split)
-        assert isinstance(reader, partial)
-        given = (*reader.args, *reader.keywords.values())
-        every = chain.from_iterable(one if isinstance(one, list) else [one] for one in given)
-        return [one for one in every if isinstance(one, Path)]
+        return list(_files_in(self._find(root, language, split)))
 
     def size_remark(self, language: str, split: str, count: int) -> str | None:
         """A note if ``count`` examples are more or fewer than the benchmark has; else None."""
@@ -284,7 +283,27 @@ class Task:
         legal = (*self.splits, *self.more_splits)
         if split not in legal:
             raise unknown(f"split of {self.name}", split, legal)
-        return self.find(root or Path(), language, split)
+        try:
+            return self.find(root or Path(), language, split)
+        except Missing as missing:
+            if root is None or not is_hub(root) or self.hub is not None:
+                raise
+            places = [f"{HUB} no repository with {self.name} is known"]
+            raise Missing(self.name, language, places) from missing
+
+
+def _files_in(value: object) -> Iterator[Path]:
+    """The files among the arguments of a reader, and of readers among its arguments."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, Table):
+        yield from value.files
+    elif isinstance(value, partial):
+        for one in (*value.args, *value.keywords.values()):
+            yield from _files_in(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _files_in(one)
 
 
 def sizes_of(table: str) -> dict[str, int]:

@@ -54,6 +54,16 @@ def parquet(tmp_path):
     return parquet
 
 
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch):
+    """A hub on this machine, which this process takes for the real one."""
+    from hub_server import reached, served
+
+    folder = tmp_path_factory.mktemp("hub")
+    with served() as there, reached(there, folder, monkeypatch):
+        yield there
+
+
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory, make_tiny):
     """A study's folder: ``grid.toml``, ``data`` in three languages, a model in ``models/tiny``."""

@@ -6,6 +6,7 @@ the long one and prints how the cases ended.
 """
 
 import contextlib
+import hashlib
 import io
 import shutil
 import sys
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_schemas import repository
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from mutations import OPTIONS, damage_file, fresh_copy
 from score_cases import CASES, put
 
 from xtremely.eval.cli.main import main
+from xtremely.eval.data.hub_record import HubFile, HubRecord, write_record
 from xtremely.eval.tasks.task import find_task
 
 QUICK, LONG = 12, 400
@@ -59,6 +62,8 @@ GERMAN = ["Der Bäcker öffnet um sechs.", "Unsere Katze schläft.", "Der Zug f�
 COMMANDS = {
     "score predictions labels": ("predictions", "labels"),
     "tasks --data-root data": ("data",),
+    "data --data-root data": ("data", "data/xcopa", "data/xcopa/hub.json"),
+    "data get xcopa --to data": ("data/xcopa",),
     "eval --model models/tiny --tasks tatoeba --data-root data --limit 4 --layers 1 --out o": (
         "data/tatoeba",
         "models/tiny",
@@ -94,6 +99,7 @@ def template(tmp_path_factory, small_study, tiny_bert):
         for code in find_task(name).languages:
             put(root / "labels", name, code, CASES[name][0])
             put(root / "predictions", name, code, CASES[name][1])
+    _downloaded("xcopa", root / "data" / "xcopa")
     (root / "s.txt").write_text("".join(f"{line}\n" for line in GERMAN))
     (root / "t.txt").write_text("".join(f"{line}\n" for line in ENGLISH))
     vectors = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
@@ -114,6 +120,17 @@ def template(tmp_path_factory, small_study, tiny_bert):
         code, trouble = run(line.split(), root)
         assert code == 0, trouble
     return root
+
+
+def _downloaded(name: str, folder: Path) -> None:
+    """A task's folder as a download leaves it."""
+    source, files = find_task(name).hub, {}
+    for path, content in repository(name).items():
+        if path.endswith(".parquet"):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+            files[path] = HubFile(path, len(content), hashlib.sha256(content).hexdigest())
+    write_record(folder, HubRecord(source.repository, source.revision, source.revision, files))
 
 
 def run(arguments: list[str], folder: Path) -> tuple[int, str]:

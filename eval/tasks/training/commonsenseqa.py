@@ -1,7 +1,7 @@
 """CommonsenseQA: multiple choice; commonsense questions with five options.
 
 Source: https://www.tau-nlp.org/commonsenseqa, the random split, as released or in the form of the
-Hugging Face copy.
+Hugging Face copy. Columns on the hub: the card of https://hf.co/datasets/tau/commonsense_qa.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xtremely.eval.data import readers
+from xtremely.eval.data.hub import HubSource, always
+from xtremely.eval.data.tables import OPTIONS, TEXT, Table
 from xtremely.eval.tasks.multiple_choice import Item, choosing
 from xtremely.files.documents import fit
 from xtremely.kernels.guard import require
@@ -61,6 +63,14 @@ def _read(path: Path) -> list[Item]:
     return [_item(f"{path}:{number}", row) for number, row in enumerate(rows, start=1)]
 
 
+def _read_table(table: Table) -> list[Item]:
+    rows = enumerate(zip(*table.columns(), strict=True))
+    return [
+        _item(table.place(number), dict(zip(table.wanted, row, strict=True)))
+        for number, row in rows
+    ]
+
+
 def _item(where: str, row: dict[str, object]) -> Item:
     if isinstance(row.get("question"), dict):
         released = fit(row, Released, where)
@@ -89,4 +99,12 @@ TASK = choosing(
     splits=("train", "dev"),
     licence="MIT",
     source="https://www.tau-nlp.org/commonsenseqa",
+    on_hub=HubSource(
+        repository="tau/commonsense_qa",
+        revision="94630fe30dad47192a8546eb75f094926d47e155",
+        configs=always("default"),
+        splits={"train": "train", "dev": "validation"},
+        columns={"question": TEXT, "choices": OPTIONS, "answerKey": TEXT},
+    ),
+    read_table=_read_table,
 )

@@ -1,7 +1,8 @@
 """HellaSwag: multiple choice; which of four endings continues a text?
 
 Source: https://github.com/rowanz/hellaswag (MIT). A text form with six lines per item is read, too:
-the activity and the context, the right ending's number, and the four endings.
+the activity and the context, the right ending's number, and the four endings. Columns on the hub:
+the card of https://hf.co/datasets/Rowan/hellaswag.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xtremely.eval.data import readers
+from xtremely.eval.data.hub import HubSource, always
+from xtremely.eval.data.tables import TEXT, TEXTS, Table
 from xtremely.eval.tasks.multiple_choice import Item, choosing, chosen_option
 from xtremely.kernels.guard import require
 
@@ -48,6 +51,14 @@ def _read_text(path: Path) -> list[Item]:
     return items
 
 
+def _read_table(table: Table) -> list[Item]:
+    rows = enumerate(zip(*table.columns(), strict=True))
+    return [
+        (table.place(number), text, endings, chosen_option(label))
+        for number, (text, endings, label) in rows
+    ]
+
+
 TASK = choosing(
     name="hellaswag",
     title="the most likely continuation, of four",
@@ -59,4 +70,12 @@ TASK = choosing(
     splits=("train", "dev"),
     licence="MIT",
     source="https://github.com/rowanz/hellaswag (data)",
+    on_hub=HubSource(
+        repository="Rowan/hellaswag",
+        revision="218ec52e09a7e7462a5400043bb9a69a41d06b76",
+        configs=always("default"),
+        splits={"train": "train", "dev": "validation"},
+        columns={"ctx": TEXT, "endings": TEXTS, "label": TEXT},
+    ),
+    read_table=_read_table,
 )

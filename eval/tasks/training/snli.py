@@ -1,13 +1,16 @@
 """SNLI: natural language inference on descriptions of images.
 
 Source: https://nlp.stanford.edu/projects/snli (CC BY-SA 4.0), release 1.0, or a table with
-numeric labels.
+numeric labels. Columns on the hub: the card of https://hf.co/datasets/stanfordnlp/snli, where the
+class of an undecided pair is -1.
 """
 
 from pathlib import Path
 
 from xtremely.eval.data.examples import TextPairs
+from xtremely.eval.data.hub import HubSource, always
 from xtremely.eval.data.pairs import read_table
+from xtremely.eval.data.tables import CLASS, TEXT
 from xtremely.eval.tasks.nli import decided, json_rows, nli_task
 
 COLUMNS = ("sentence1", "sentence2", "gold_label")
@@ -40,5 +43,12 @@ TASK = nli_task(
     layout_names=(
         "{,snli/,nli/snli/}snli_1.0/snli_1.0_{train,dev,test}.jsonl",
         "nli/snli/{train,validation,test}.tsv",
+    ),
+    on_hub=HubSource(
+        repository="stanfordnlp/snli",
+        revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
+        configs=always("plain_text"),
+        splits={"train": "train", "dev": "validation", "test": "test"},
+        columns={"premise": TEXT, "hypothesis": TEXT, "label": CLASS},
     ),
 )

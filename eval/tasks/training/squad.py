@@ -1,9 +1,12 @@
 """SQuAD v1.1: extractive question answering on English Wikipedia.
 
 Source: https://rajpurkar.github.io/SQuAD-explorer (CC BY-SA 4.0). Where its training file is
-absent, a subset of it is read.
+absent, a subset of it is read. Columns on the hub: the card of
+https://hf.co/datasets/rajpurkar/squad.
 """
 
+from xtremely.eval.data.hub import HubSource, always
+from xtremely.eval.data.squad import QUESTIONS
 from xtremely.eval.tasks.extractive_qa import extractive
 
 TASK = extractive(
@@ -16,4 +19,11 @@ TASK = extractive(
     },
     licence="CC BY-SA 4.0",
     source="https://rajpurkar.github.io/SQuAD-explorer",
+    on_hub=HubSource(
+        repository="rajpurkar/squad",
+        revision="7b6d24c440a36b6815f21b70d25016731768db1f",
+        configs=always("plain_text"),
+        splits={"train": "train", "dev": "validation"},
+        columns=QUESTIONS,
+    ),
 )

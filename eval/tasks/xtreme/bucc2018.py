@@ -13,16 +13,20 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Comparable, Side
 from xtremely.eval.data.languages import language
+from xtremely.eval.data.tables import Table
 from xtremely.eval.tasks.task import MiningRules, Setting, Task, sizes_of
 from xtremely.kernels.guard import require
 
 NAME = "bucc2018"
 RELEASE_NAMES = {"dev": "sample", "test": "training"}
+HUB = hub.xtreme(
+    lambda code: [f"bucc18.{code}"], {"dev": "validation", "test": "test"}, hub.TRANSLATIONS
+)
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Comparable]:
     """A split, from XTREME's download folder, BUCC's release or the Hugging Face copy."""
-    table = hub.find(NAME, code, root, [f"bucc18.{code}"], split)
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
         return partial(_from_hub, table, code)
     release = f"{code}-en.{RELEASE_NAMES[split]}"
@@ -54,7 +58,7 @@ def _from_files(code: str, x_file: Path, en_file: Path, gold_file: Path | None) 
     return Comparable(x, en, gold, {"layout": "BUCC files"})
 
 
-def _from_hub(table: hub.Table, code: str) -> Comparable:
+def _from_hub(table: Table, code: str) -> Comparable:
     """The Hugging Face copy. It has only gold pairs, so its scores do not compare with XTREME's."""
     foreign, english = hub.translations(table, {code, language(code).iso3})
     readers.check_sides(foreign, english, table.name)
@@ -93,7 +97,8 @@ TASK = Task(
     layouts=(
         "bucc2018/LL-en.{dev,test}.{LL,en,gold}",
         "bucc2018/LL-en/LL-en.{sample,training}.{LL,en,gold}",
-        "bucc18.LL/{validation,test}-*.parquet",
+        "{bucc2018/,}bucc18.LL/{validation,test}-*.parquet",
     ),
+    hub=HUB,
     sizes={"dev": sizes_of("zh 8624")},  # sentences of the foreign side
 )

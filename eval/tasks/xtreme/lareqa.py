@@ -30,7 +30,7 @@ def find(root: Path, code: str, split: str) -> Callable[[], Queries]:
     Train and dev are SQuAD's, in English.
     """
     if split != "test":
-        return partial(from_squad, *SQUAD.files(root, code, split))
+        return partial(from_squad, SQUAD.find(root, code, split))
     folders = (root / NAME / "xquad-r", root / "xquad-r")
     layout, _ = readers.locate(NAME, code, [[folder / f"{code}.json"] for folder in folders])
     found = {one: readers.existing(folders[layout] / f"{one}.json") for one in LANGUAGES}

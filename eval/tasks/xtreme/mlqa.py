@@ -13,16 +13,20 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes
-from xtremely.eval.data.squad import read_squad, squad_rows
+from xtremely.eval.data.squad import QUESTIONS, read_squad, squad_rows
 from xtremely.eval.tasks.task import ExtractiveQARules, Task, sizes_of
 
 NAME = "mlqa"
+HUB = hub.xtreme(
+    lambda code: [f"{name}.{code}.{code}" for name in ("MLQA", "mlqa")],
+    {"dev": "validation", "test": "test"},
+    QUESTIONS,
+)
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
     """A split, from the release's files or the Hugging Face copy."""
-    configs = [f"{name}.{code}.{code}" for name in ("MLQA", "mlqa")]
-    table = hub.find(NAME, code, root, configs, split)
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
         return partial(squad_rows, table, layout="hub")
     file = Path("MLQA_V1", split, f"{split}-context-{code}-question-{code}.json")
@@ -44,8 +48,9 @@ TASK = Task(
     source="https://github.com/facebookresearch/MLQA (MLQA_V1.zip)",
     layouts=(
         "mlqa/MLQA_V1/{test,dev}/{test,dev}-context-LL-question-LL.json",
-        "{MLQA,mlqa}.LL.LL/{test,validation}-*.parquet",
+        "{mlqa/,}{MLQA,mlqa}.LL.LL/{test,validation}-*.parquet",
     ),
+    hub=HUB,
     checkpoint="squad",
     max_length=384,
     sizes={

@@ -13,18 +13,24 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Tagged
 from xtremely.eval.data.languages import codes
+from xtremely.eval.data.tables import TAGS, TEXTS
 from xtremely.eval.data.tagged import read_tagged, tagged_rows
 from xtremely.eval.tasks.task import LabelRules, Task, sizes_of
 
 NAME = "panx"
 LABELS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
+HUB = hub.xtreme(
+    lambda code: [f"PAN-X.{code}"],
+    {"train": "train", "dev": "validation", "test": "test"},
+    {"tokens": TEXTS, "ner_tags": TAGS},
+)
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Tagged]:
     """A split, from WikiANN's files (all tagged), XTREME's download folder or Hugging Face."""
-    table = hub.find(NAME, code, root, [f"PAN-X.{code}"], split)
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
-        return partial(tagged_rows, table, "tokens", "ner_tags", LABELS, layout="hub")
+        return partial(tagged_rows, table, LABELS, layout="hub")
     wikiann = [root / folder / code / split for folder in (f"{NAME}/original", "panx_dataset")]
     download = root / NAME / f"{split}-{code}.tsv"
     layout, (path,) = readers.locate(NAME, code, [[file] for file in (*wikiann, download)])
@@ -52,8 +58,9 @@ TASK = Task(
         "panx/original/LL/{test,dev,train}",
         "panx_dataset/LL/{test,dev,train}",
         "panx/{test,dev,train}-LL.tsv",
-        "PAN-X.LL/{test,validation,train}-*.parquet",
+        "{panx/,}PAN-X.LL/{test,validation,train}-*.parquet",
     ),
+    hub=HUB,
     checkpoint="panx",
     more_languages=codes("az gu lt pa pl qu ro uk"),
     more_splits=("train",),

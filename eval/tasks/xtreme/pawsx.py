@@ -14,18 +14,24 @@ from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import TextPairs
 from xtremely.eval.data.languages import codes
 from xtremely.eval.data.pairs import read_pairs, table_rows, text_pairs, with_labels
+from xtremely.eval.data.tables import LABEL, Table
 from xtremely.eval.tasks.task import LabelRules, Task
 
 NAME = "pawsx"
 LABELS = ("0", "1")
 COLUMNS = ("sentence1", "sentence2", "label")
+HUB = hub.xtreme(
+    lambda code: [f"PAWS-X.{code}"],
+    {"train": "train", "dev": "validation", "test": "test"},
+    dict.fromkeys(COLUMNS, LABEL),
+)
 RELEASE_NAMES = {"dev": "dev_2k", "test": "test_2k", "train": "translated_train"}
 MAJORITY = "labels by majority of other languages: on dev 99 % are the language's own"
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
     """A split, from the release's files, XTREME's download folder or the Hugging Face copy."""
-    table = hub.find(NAME, code, root, [f"PAWS-X.{code}"], split)
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
         return partial(_from_hub, table)
     file = "train" if (code, split) == ("en", "train") else RELEASE_NAMES[split]
@@ -40,8 +46,8 @@ def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
     return partial(_from_download, path, own or majority, by_majority=own is None)
 
 
-def _from_hub(table: hub.Table) -> TextPairs:
-    return text_pairs(table_rows(table, COLUMNS), LABELS, layout="hub")
+def _from_hub(table: Table) -> TextPairs:
+    return text_pairs(table_rows(table), LABELS, layout="hub")
 
 
 def _from_download(path: Path, labels: Path | None, by_majority: bool) -> TextPairs:
@@ -69,8 +75,9 @@ TASK = Task(
         "{x-final,pawsx/original}/LL/{dev_2k,test_2k,train,translated_train}.tsv",
         "pawsx/{test,dev,train}-LL.tsv, labels also in pawsx/test-LL.labels.txt or"
         " pawsx/test.labels.majority.txt",
-        "PAWS-X.LL/{test,validation,train}-*.parquet",
+        "{pawsx/,}PAWS-X.LL/{test,validation,train}-*.parquet",
     ),
+    hub=HUB,
     checkpoint="pawsx",
     more_splits=("train",),
     parallel=True,

@@ -14,6 +14,7 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Parallel
 from xtremely.eval.data.languages import codes, language
+from xtremely.eval.data.tables import Table
 from xtremely.eval.tasks.task import RetrievalRules, Setting, Task, sizes_of
 
 NAME = "tatoeba"
@@ -30,10 +31,15 @@ def file_code(code: str) -> str:
     return FILE_CODES.get(code, language(code).iso3)
 
 
+HUB = hub.xtreme(
+    lambda code: [f"tatoeba.{file_code(code)}"], {"test": "validation"}, hub.TRANSLATIONS
+)
+
+
 def find(root: Path, code: str, split: str) -> Callable[[], Parallel]:
     """The test set (the only split), from LASER's files, XTREME's folder or Hugging Face."""
     long = file_code(code)
-    table = hub.find(NAME, code, root, [f"tatoeba.{long}"], "validation")
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
         return partial(_from_hub, table, {code, long, language(code).iso3})
     stem = f"tatoeba.{long}-eng"
@@ -44,7 +50,7 @@ def find(root: Path, code: str, split: str) -> Callable[[], Parallel]:
     return partial(_from_files, x_file, en_file, aligned=layout < len(laser))
 
 
-def _from_hub(table: hub.Table, names: set[str]) -> Parallel:
+def _from_hub(table: Table, names: set[str]) -> Parallel:
     x, en = hub.translations(table, names)
     readers.check_sides(x, en, table.name)
     return Parallel(x, en, list(range(len(x))), {"layout": "hub"})
@@ -81,8 +87,9 @@ TASK = Task(
     layouts=(
         "tatoeba/tatoeba.XXX-eng.{XXX,eng}",
         "tatoeba/LL-en.{LL,en}",
-        "tatoeba.XXX/validation-*.parquet",
+        "{tatoeba/,}tatoeba.XXX/validation-*.parquet",
     ),
+    hub=HUB,
     more_languages=codes("az lt pl ro uk"),
     sizes={
         "test": dict.fromkeys(LANGUAGES, 1000)

@@ -13,18 +13,23 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes, language
-from xtremely.eval.data.squad import read_squad, squad_rows
+from xtremely.eval.data.squad import QUESTIONS, read_squad, squad_rows
 from xtremely.eval.tasks.task import ExtractiveQARules, Task, sizes_of
 from xtremely.kernels.guard import require
 
 NAME = "tydiqa"
+HUB = hub.xtreme(
+    lambda code: ["tydiqa", "secondary_task"],
+    {"dev": "validation", "train": "train"},
+    QUESTIONS,
+)
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
     """A split, from the release's files, XTREME's download folder or the Hugging Face copy."""
     name = language(code).name.lower()
     own = f"{name}-"  # prefix of the language's question ids
-    table = hub.find(NAME, code, root, ["tydiqa", "secondary_task"], split)
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
         return partial(squad_rows, table, own, layout="hub")
     stem = f"tydiqa-goldp-v1.1-{split}"
@@ -71,8 +76,9 @@ TASK = Task(
         "tydiqa/tydiqa-goldp-v1.1-{dev,train}.json",
         "tydiqa/tydiqa-goldp-v1.1-{dev,train}/tydiqa.goldp.LL.{dev,train}.json",
         "tydiqa/tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-LANGUAGE.json",
-        "{tydiqa,secondary_task}/{validation,train}-*.parquet",
+        "{tydiqa/,}{tydiqa,secondary_task}/{validation,train}-*.parquet",
     ),
+    hub=HUB,
     checkpoint="tydiqa",
     more_splits=("train",),
     max_length=384,

@@ -15,6 +15,7 @@ from xtremely.eval.data import hub, readers
 from xtremely.eval.data.conllu import read_treebanks
 from xtremely.eval.data.examples import Tagged
 from xtremely.eval.data.languages import codes, language
+from xtremely.eval.data.tables import TAGS, TEXTS
 from xtremely.eval.data.tagged import read_tagged, tagged_rows
 from xtremely.eval.tasks.task import LabelRules, Task, sizes_of
 
@@ -25,17 +26,21 @@ LABELS = (
 )  # fmt: skip
 MORE_LANGUAGES = codes("lt pl ro uk wo")
 HUB_NAMES = {"zh": "Chinese"}
+HUB = hub.xtreme(
+    lambda code: [f"udpos.{HUB_NAMES.get(code, language(code).name)}"],
+    {"train": "train", "dev": "validation", "test": "test"},
+    {"tokens": TEXTS, "pos_tags": TAGS},
+)
 SYNTACTIC_WORDS = "syntactic words, where XTREME has fused forms"
 SOME_TREEBANKS = "from CoNLL-U files: XTREME's only if all treebanks of the language are there"
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Tagged]:
     """A split, from XTREME's download folder, a release's treebanks or the Hugging Face copy."""
-    config = f"udpos.{HUB_NAMES.get(code, language(code).name)}"
-    table = hub.find(NAME, code, root, [config], split)
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
         notes = {"layout": "hub", "not_comparable": SYNTACTIC_WORDS}
-        return partial(tagged_rows, table, "tokens", "pos_tags", LABELS, **notes)
+        return partial(tagged_rows, table, LABELS, **notes)
     download = root / NAME / f"{split}-{code}.tsv"
     layouts = [[download], *_treebanks(root, code, split)]
     layout, files = readers.locate(NAME, code, layouts)
@@ -76,8 +81,9 @@ TASK = Task(
     layouts=(
         "udpos/{test,dev,train}-LL.tsv",
         "{udpos_conllu,ud-treebanks-v2.5}/UD_*/LL_*-ud-{test,dev,train}.conllu",
-        "udpos.LANGUAGE/{test,validation,train}-*.parquet",
+        "{udpos/,}udpos.LANGUAGE/{test,validation,train}-*.parquet",
     ),
+    hub=HUB,
     checkpoint="udpos",
     more_languages=MORE_LANGUAGES,
     more_splits=("train",),

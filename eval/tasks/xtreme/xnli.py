@@ -21,6 +21,7 @@ from xtremely.eval.data.pairs import (
     text_pairs,
     with_labels,
 )
+from xtremely.eval.data.tables import LABEL, Table
 from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.kernels.guard import require
 
@@ -29,11 +30,14 @@ LABELS = ("contradiction", "entailment", "neutral")
 COLUMNS = ("sentence1", "sentence2", "gold_label", "language")
 TRAINING_COLUMNS = ("premise", "hypo", "label")
 RENAMED = {"contradictory": "contradiction"}  # in the training files
+HUB = hub.xtreme(
+    hub.always("XNLI"), {"dev": "validation", "test": "test"}, dict.fromkeys(COLUMNS, LABEL)
+)
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
     """A split, from the releases' files, XTREME's download folder or the Hugging Face copy."""
-    table = hub.find(NAME, code, root, ["XNLI"], split)
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
         return partial(_from_hub, table, code)
     release = (
@@ -54,8 +58,8 @@ def find(root: Path, code: str, split: str) -> Callable[[], TextPairs]:
     return partial(_from_release, path, code)
 
 
-def _from_hub(table: hub.Table, code: str) -> TextPairs:
-    rows = _of_language(table_rows(table, COLUMNS), code, table.name)
+def _from_hub(table: Table, code: str) -> TextPairs:
+    rows = _of_language(table_rows(table), code, table.name)
     return text_pairs(rows, LABELS, layout="hub")
 
 
@@ -91,8 +95,9 @@ TASK = Task(
         "XNLI-1.0/xnli.{test,dev}.tsv",
         "XNLI-MT-1.0/multinli/multinli.train.LL.tsv",
         "xnli/{test,dev,train}-LL.tsv, labels also in xnli/test.labels.txt",
-        "XNLI/{test,validation}-*.parquet",
+        "{xnli/,}XNLI/{test,validation}-*.parquet",
     ),
+    hub=HUB,
     checkpoint="xnli",
     more_splits=("train",),
     parallel=True,

@@ -13,15 +13,16 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Questions
 from xtremely.eval.data.languages import codes
-from xtremely.eval.data.squad import read_squad, squad_rows
+from xtremely.eval.data.squad import QUESTIONS, read_squad, squad_rows
 from xtremely.eval.tasks.task import ExtractiveQARules, Task
 
 NAME = "xquad"
+HUB = hub.xtreme(lambda code: [f"XQuAD.{code}", f"xquad.{code}"], {"test": "validation"}, QUESTIONS)
 
 
 def find(root: Path, code: str, split: str) -> Callable[[], Questions]:
     """The test set (the only split), from the release's files or the Hugging Face copy."""
-    table = hub.find(NAME, code, root, [f"XQuAD.{code}", f"xquad.{code}"], "validation")
+    table = hub.find(NAME, code, root, HUB, split)
     if table:
         return partial(squad_rows, table, layout="hub")
     file = f"xquad.{code}.json"
@@ -41,7 +42,8 @@ TASK = Task(
     benchmark="XTREME",
     licence="CC BY-SA 4.0",
     source="https://github.com/google-deepmind/xquad",
-    layouts=("xquad/xquad.LL.json", "{XQuAD,xquad}.LL/validation-*.parquet"),
+    layouts=("xquad/xquad.LL.json", "{xquad/,}{XQuAD,xquad}.LL/validation-*.parquet"),
+    hub=HUB,
     checkpoint="squad",
     more_languages=codes("ro"),
     parallel=True,

@@ -207,7 +207,7 @@ def test_bad_data_ends_in_one_line_and_exit_code_1(xtremely, tiny_bert, data, ou
         (["--layers", "1,,2"], 2, "layer '' does not exist"),
         (["--layers", ""], 2, "--layers is empty; give it a value"),
         (["--layers", "\u0661"], 2, "layer '\u0661' does not exist"),
-        (["--tasks", "tatoeba", "--data-root", "hub:"], 2, "legal: hub:google/xtreme"),
+        (["--tasks", "tatoeba", "--data-root", "hub:"], 1, "hub:google/xtreme ec5f1f46e9af"),
         (["--limit", "-3"], 2, "--limit is -3; legal: a finite number, 2 or more"),
         (["--limit", str(10**30)], 2, "at most 1,000,000,000"),
         (["--tasks", ","], 2, "--tasks names nothing"),

@@ -5,6 +5,7 @@ import gzip
 from pathlib import Path
 
 import pytest
+from hub_schemas import parquet_bytes
 
 from xtremely.eval.data import readers
 from xtremely.eval.tasks.task import find_task
@@ -228,14 +229,18 @@ def test_bucc_in_the_hubs_schema_is_marked_as_not_the_benchmark(parquet, tmp_pat
     assert "not XTREME" in splits["dev"].notes["not_comparable"]
 
 
-def test_the_hub_is_read_by_name_configuration_and_split(parquet, tmp_path, monkeypatch):
-    """A dataset repository on disk goes through the same calls as one on the hub."""
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    repository = tmp_path / "xtreme"
-    repository.mkdir()
-    for config, x, code in (("tatoeba.afr", "een", "afr"), ("bucc18.de", "eins", "de")):
-        parquet(config, "validation", [hub_row(x, "one", code, "eng")], root=repository)
-    (repository / "README.md").write_text(
+@pytest.mark.parametrize("name", ["google/xtreme", "someone/copy"])
+def test_the_hub_is_read_by_name_configuration_and_split(hub, tmp_path, monkeypatch, name):
+    """A folder of the repository's name, in the current one, is not taken for it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    files = {
+        f"{config}/validation-00000-of-00001.parquet": parquet_bytes(
+            [hub_row(x, "one", code, "eng")]
+        )
+        for config, x, code in (("tatoeba.afr", "een", "afr"), ("bucc18.de", "eins", "de"))
+    }
+    files["README.md"] = (
         "---\nconfigs:\n"
         + "".join(
             f"- config_name: {config}\n  data_files:\n"
@@ -243,8 +248,10 @@ def test_the_hub_is_read_by_name_configuration_and_split(parquet, tmp_path, monk
             for config in ("tatoeba.afr", "bucc18.de")
         )
         + "---\n"
-    )
-    root = Path(f"hub:{repository}")
+    ).encode()
+    revision = TATOEBA.hub.revision if name == TATOEBA.hub.repository else None
+    hub.add(name, files, commit=revision)
+    root = Path(f"hub:{name}")
     data = TATOEBA.load(root, "af")["test"]
     assert (data.x, data.en) == (["een"], ["one"])
     assert list(BUCC.load(root, "de")) == ["dev"]

@@ -9,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from hub_schemas import parquet_bytes
 from safetensors import SafetensorError
 
 from xtremely.engine.hub.compact import (
@@ -215,6 +216,27 @@ def test_the_same_content_makes_the_same_bundle(small_study, bundle, tmp_path):
         assert {(one.uname, one.uid, one.mtime) for one in members} == {("", 0, 0)}
 
 
+def test_tables_of_the_hub_travel_too(small_study, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(small_study / "data", data)
+    config = data / "tatoeba" / "tatoeba.deu"
+    config.mkdir()
+    sides = [read_lines(data / "tatoeba" / f"tatoeba.deu-eng.{side}") for side in ("deu", "eng")]
+    names = ("source_sentence", "target_sentence", "source_lang", "target_lang")
+    rows = [
+        dict(zip(names, (*pair, "deu", "eng"), strict=True)) for pair in zip(*sides, strict=True)
+    ]
+    for side in ("deu", "eng"):
+        (data / "tatoeba" / f"tatoeba.deu-eng.{side}").unlink()
+    (config / "validation-00000-of-00001.parquet").write_bytes(parquet_bytes(rows))
+    models, path = small_study / "models", tmp_path / "b.tar.xz"
+    pack(small_study / "grid.toml", data, path, models)
+    there = unpack(path, tmp_path / "run")
+    found = plan(read_grid(there / "grid.toml"), there / "data", there / "models")
+    expected = plan(read_grid(small_study / "grid.toml"), small_study / "data", models)
+    assert [one.name for one in found] == [one.name for one in expected]
+
+
 def test_models_by_path_and_by_hub_name(small_study, tmp_path, write, monkeypatch):
     """They lie under plain names in the bundle, and their cells keep their own."""
     absolute, hub = str(small_study / "models" / "tiny"), "owner/tiny.v1"
@@ -290,7 +312,7 @@ def test_a_pack_that_fails_leaves_nothing(small_study, tmp_path, monkeypatch):
 
 
 def test_data_that_cannot_be_put_into_a_bundle(small_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_pack, "_copy_plain", lambda source, target: None)
+    monkeypatch.setattr(study_pack, "_copy", lambda source, target: None)
     given = small_study / "grid.toml", small_study / "data", tmp_path / "b.tar.xz"
     with pytest.raises(InputError, match="not all of its data can be put into a bundle"):
         pack(*given, small_study / "models")

@@ -1,6 +1,7 @@
 """Dual encoders: what they learn from, that they learn, resume, and can be evaluated."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from xtremely.engine.runtime import Engine
 from xtremely.engine.training import dual_encoder
 from xtremely.eval.data.sentences import from_squad, sentence_spans
+from xtremely.eval.data.squad import read_squad
 from xtremely.eval.run.evaluation import Evaluation
 from xtremely.eval.run.folder import run_folder
 from xtremely.eval.run.planning import EvaluationSettings
@@ -240,7 +242,8 @@ def test_squad_becomes_questions_and_sentences_with_their_paragraph(write):
     content = json.loads(squad(["rivers", "dogs"]))
     content["data"][0]["paragraphs"][1]["qas"][0]["answers"][0]["answer_start"] = 3
     with pytest.warns(UserWarning, match="1 answers do not stand"):
-        data = from_squad(write("train.json", json.dumps(content)))
+        path = write("train.json", json.dumps(content))
+        data = from_squad(partial(read_squad, path, layout=path.name))
     assert (data.texts, data.answers) == (["Which rivers are old?"], [(1,)])
     assert data.pool.ids == ["en_1_0", "en_1_1", "en_2_0", "en_2_1"]
     assert data.pool.texts[1] == ("Some rivers are old.There are many rivers. Some rivers are old.")
