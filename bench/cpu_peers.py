@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
@@ -30,7 +30,11 @@ from xtremely.engine.text.batch import plan
 Batch = tuple[np.ndarray, np.ndarray]  # ids and mask, each [B, L] int64
 Run = Callable[[Iterable[Batch]], Iterable[np.ndarray]]  # batches to [B, H] of length 1, in order
 CALIBRATION = 200  # texts
-OPENVINO = {"OpenVINO fp32": f"onnx/{FILE}", "OpenVINO int8 (NNCF)": "int8.xml"}
+OPENVINO = {  # name -> file, and precision of what is not in int8
+    "OpenVINO fp32": (f"onnx/{FILE}", "f32"),
+    "OpenVINO bf16": (f"onnx/{FILE}", "bf16"),
+    "OpenVINO int8 (NNCF)": ("int8.xml", "f32"),
+}
 CT2 = "ct2"
 
 
@@ -81,9 +85,9 @@ def openers(scratch: Path) -> dict[str, Callable[[], Run]]:
     """Name of a contender -> function that loads the model that ``convert`` wrote."""
     found: dict[str, Callable[[], Run]] = {}
     for suffix, streams in (("", 1), (" in streams", torch.get_num_threads())):
-        for name, file in OPENVINO.items():
-            if (scratch / file).exists():
-                found[name + suffix] = partial(_openvino, scratch / file, streams)
+        for name, (file, precision) in OPENVINO.items():
+            if (scratch / file).exists() and (precision == "f32" or _multiplies_bf16()):
+                found[name + suffix] = partial(_openvino, scratch / file, precision, streams)
         if (scratch / CT2).exists():
             for precision in ("float32", "int8"):
                 name = f"CTranslate2 {precision}{suffix}"
@@ -114,12 +118,19 @@ def _for_openvino(engine: Engine, tuning: list[str], scratch: Path) -> None:
     openvino.save_model(quantised, scratch / "int8.xml", compress_to_fp16=False)
 
 
-def _openvino(file: Path, streams: int) -> Run:
+@cache
+def _multiplies_bf16() -> bool:
+    """Whether the processor has instructions for bf16; OpenVINO then uses them by default."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _openvino(file: Path, precision: str, streams: int) -> Run:
     import openvino
 
     hint = "LATENCY" if streams == 1 else "THROUGHPUT"
-    # By default, OpenVINO computes fp32 models in a lower precision where it can.
-    settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": precision}
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(file), "CPU", settings)
 
