@@ -91,9 +91,12 @@ inline __m512 scalef(__m512 x, __m512 powers) {
 
 // Tile registers of 16 rows of 64 bytes; null where they are not in use.
 struct Tile {
-  uint8_t bytes[16][64];
+  alignas(64) uint8_t bytes[16][64];
 };
 inline thread_local std::unique_ptr<Tile[]> tiles;
+
+// The rest is compiled without optimisation, which takes too long here.
+#define FAST __attribute__((optimize("O2", "no-strict-aliasing")))
 
 inline void load_tile(int to, const void* from, int64_t stride) {
   for (int r = 0; r < 16; r++)
@@ -105,16 +108,52 @@ inline void store_tile(int from, void* to, int64_t stride) {
 }
 
 // Adds the products of rows of unsigned bytes and columns of signed ones, four bytes a column.
-inline void multiply_tiles(int sums, int rows, int columns) {
+FAST inline void multiply_tiles(int sums, int rows, int columns) {
+  auto* to = (int32_t(*)[16])tiles.get()[sums].bytes;
+  const auto& from = tiles.get()[rows].bytes;
+  auto* by = (int8_t(*)[64])tiles.get()[columns].bytes;
+  for (int r = 0; r < 16; r++)
+    for (int c = 0; c < 16; c++)
+      for (int k = 0; k < 64; k++) to[r][c] += from[r][k] * by[k / 4][4 * c + k % 4];
+}
+
+// Adds the products of bf16 in rows and in columns, in pairs: first the sum of all even ones and the
+// sum of all odd ones, in fp32, then both to what there is.
+FAST inline void multiply_bf16(int sums, int rows, int columns) {
+  float from[16][32], by[16][32];
+  for (int r = 0; r < 16; r++)
+    for (int k = 0; k < 32; k++) {
+      uint16_t halves[2];
+      std::memcpy(&halves[0], &tiles.get()[rows].bytes[r][2 * k], 2);
+      std::memcpy(&halves[1], &tiles.get()[columns].bytes[r][2 * k], 2);
+      uint32_t wide[2] = {uint32_t(halves[0]) << 16, uint32_t(halves[1]) << 16};
+      std::memcpy(&from[r][k], &wide[0], 4);
+      std::memcpy(&by[r][k], &wide[1], 4);
+    }
+  auto* to = (float(*)[16])tiles.get()[sums].bytes;
   for (int r = 0; r < 16; r++)
     for (int c = 0; c < 16; c++) {
-      int32_t sum;
-      std::memcpy(&sum, &tiles.get()[sums].bytes[r][4 * c], 4);
-      for (int k = 0; k < 64; k++)
-        sum += tiles.get()[rows].bytes[r][k] *
-               (int8_t)tiles.get()[columns].bytes[k / 4][4 * c + k % 4];
-      std::memcpy(&tiles.get()[sums].bytes[r][4 * c], &sum, 4);
+      float even = 0, odd = 0;
+      for (int k = 0; k < 16; k++) {
+        even += from[r][2 * k] * by[k][2 * c];
+        odd += from[r][2 * k + 1] * by[k][2 * c + 1];
+      }
+      to[r][c] += even + odd;
     }
+}
+
+inline __m512i shift_right(__m512i x, int by) {
+  auto numbers = bits<std::array<uint32_t, 16>>(x);
+  for (uint32_t& one : numbers) one >>= by;
+  return bits<__m512i>(numbers);
+}
+
+// The lower half of every 32 bits.
+inline __m256i halves(__m512i x) {
+  auto from = bits<std::array<uint32_t, 16>>(x);
+  std::array<uint16_t, 16> to;
+  for (int n = 0; n < 16; n++) to[n] = uint16_t(from[n]);
+  return bits<__m256i>(to);
 }
 
 }  // namespace imitated
@@ -138,16 +177,21 @@ inline void multiply_tiles(int sums, int rows, int columns) {
 #define __AVXVNNI__ 1
 #define _mm256_dpbusd_avx_epi32 imitated::dpbusd<__m256i>
 #endif
-#if defined(IMITATE_AMX_INT8)
+#if defined(IMITATE_AMX)
 #define __AMX_INT8__ 1
+#define __AMX_BF16__ 1
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_zero
 #undef _tile_dpbusd
+#undef _tile_dpbf16ps
 #define _tile_loadconfig(layout) ((void)(layout), imitated::tiles.reset(new imitated::Tile[8]))
 #define _tile_release() imitated::tiles.reset()
 #define _tile_zero(tile) ((void)(imitated::tiles.get()[tile] = {}))
 #define _tile_loadd imitated::load_tile
 #define _tile_stored imitated::store_tile
 #define _tile_dpbusd imitated::multiply_tiles
+#define _tile_dpbf16ps imitated::multiply_bf16
+#define _mm512_srli_epi32 imitated::shift_right
+#define _mm512_cvtepi32_epi16 imitated::halves
 #endif

@@ -45,8 +45,8 @@ PATHS = {
     "sapphirerapids": Needs(
         "x86_64",
         f"{_AVX512} {_LATER} avx512_vnni avx512ifma avx512vbmi avx512_vbmi2 avx512_bitalg"
-        " avx512_vpopcntdq avx_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8",
-        ("AVX512BW", "AVX512VNNI", "AMX_INT8"),
+        " avx512_vpopcntdq avx_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16",
+        ("AVX512BW", "AVX512VNNI", "AMX"),
     ),
     "alderlake": Needs("x86_64", f"{_LATER} avx_vnni", ("AVXVNNI",)),
     "armv8-a": Needs("aarch64", "", emulated="cortex-a53"),

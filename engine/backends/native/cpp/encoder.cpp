@@ -30,15 +30,13 @@ enum Activation { GELU, RELU, LOGISTIC };
 
 namespace {
 
-// Tokens whose values stay in the L2 cache. With AMX, all bytes are multiplied at once and only the
-// feed-forward layer's values in fp32 are cut into blocks: so weights stay there as well.
-constexpr int64_t BLOCK = 144;
+// Tokens whose values stay in the L2 cache. With AMX, which is fast enough to wait for weights, all
+// tokens are multiplied at once, and only the feed-forward layer's values in fp32 that become bytes
+// are cut into blocks.
 #if defined(HAS_AMX)
-constexpr bool INT8_AT_ONCE = true;
-constexpr int64_t WIDE_BLOCK = AMX_ROWS;
+constexpr int64_t BLOCK = 288, WIDE_BLOCK = AMX_ROWS, ROUND = AMX_ROWS;
 #else
-constexpr bool INT8_AT_ONCE = false;
-constexpr int64_t WIDE_BLOCK = BLOCK;
+constexpr int64_t BLOCK = 144, WIDE_BLOCK = BLOCK, ROUND = TILE_ROWS;
 #endif
 
 struct Workspace {
@@ -174,12 +172,10 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
   for (int64_t s = 0; s < sequences; s++) total += lengths[s];
   space.qkv.resize(total * 3 * hidden);
   space.mixed.resize(total * hidden);
-  bool at_once = model.int8 && INT8_AT_ONCE;
-  int64_t blocks = at_once ? 1 : std::max<int64_t>(1, (total + BLOCK - 1) / BLOCK);
-  int64_t block =
-      (total + blocks * TILE_ROWS - 1) / (blocks * TILE_ROWS) * TILE_ROWS;  // equal, in whole tiles
+  int64_t blocks = std::max<int64_t>(1, (total + BLOCK - 1) / BLOCK);
+  int64_t block = (total + blocks * ROUND - 1) / (blocks * ROUND) * ROUND;  // equal, in whole tiles
   space.y.resize(block * hidden);
-  space.wide.resize((at_once ? WIDE_BLOCK : block) * model.wide * (model.modern ? 2 : 1));
+  space.wide.resize((model.int8 ? WIDE_BLOCK : block) * model.wide * (model.modern ? 2 : 1));
   if (model.int8) {
     space.scale.resize(block);
     space.bytes.resize(block * hidden);

@@ -5,40 +5,13 @@
 // whatever other tokens there are.
 #pragma once
 
-#include <algorithm>
 #include <type_traits>
 
 #include "amx.h"
+#include "amx_fp32.h"
 #include "vectors.h"
 
 constexpr int64_t DEPTH = 6144 / TILE_COLS;  // rows of an fp32 panel that fit into the L1 cache
-
-// A linear layer. Weights in fp32 are [outputs / TILE_COLS, inputs, TILE_COLS], in int8 [outputs /
-// TILE_COLS, inputs / 4, TILE_COLS, 4].
-struct Linear {
-  const void* weight;
-  const float* bias;                   // [outputs]
-  const float* scale;                  // [outputs], int8 only: step size of each output's weights
-  const float* zero_point_correction;  // [outputs], int8 only: the zero point's share of a product
-  const float* input_scale;  // [inputs], int8 only: multiplies inputs before they are quantized
-  int64_t inputs, outputs;
-};
-
-// Tokens quantized to unsigned bytes, with one step size per token.
-struct Rows {
-  uint8_t* values;
-  float* scale;
-};
-
-// The output of a product, [outputs / group, tokens, group], from row `token` on.
-struct OutputView {
-  float* values;
-  int64_t group, tokens, token;
-
-  float* at(int64_t row, int64_t column) const {
-    return values + (column / group * tokens + token + row) * group + column % group;
-  }
-};
 
 // Memory to prefetch into the L2 cache meanwhile: `pace` bytes a step.
 struct Ahead {
@@ -144,6 +117,9 @@ struct Logistic {
 template <class Epilogue = Identity>
 inline void product(const float* x, int64_t count, const Linear& to, OutputView out,
                     Epilogue epilogue = {}) {
+#if defined(HAS_AMX)
+  return product_amx(x, count, to, out, epilogue);
+#endif
   const float* panel = (const float*)to.weight;
   for (int64_t column = 0; column < to.outputs; column += TILE_COLS)
     for (int64_t k = 0; k < to.inputs; k += DEPTH) {
@@ -162,47 +138,6 @@ inline void product(const float* x, int64_t count, const Linear& to, OutputView 
       panel += size;
     }
 }
-
-#if defined(HAS_AMX)
-// As product(Rows, ...), with the same bits, in tile registers. `to.inputs` is a multiple of
-// AMX_DEPTH. Sums become results while the next tiles are multiplied.
-inline void product_amx(Rows x, int64_t count, const Linear& to, OutputView out) {
-  static thread_local Buffer<uint8_t> last_rows;  // the last AMX_ROWS, if there are fewer
-  int64_t whole = count / AMX_ROWS * AMX_ROWS;
-  last_rows.resize(AMX_ROWS * to.inputs);
-  std::memcpy(last_rows.data(), x.values + whole * to.inputs, (count - whole) * to.inputs);
-  alignas(64) int32_t sums[2][AMX_ROWS * TILE_COLS];
-  TileRegisters registers;
-  auto finish = [&](const int32_t* from, int64_t row, int64_t column) {
-    F32 scale[2], correction[2], bias[2];
-    for (int h = 0; h < 2; h++) {
-      int64_t at = column + h * LANES;
-      scale[h] = load(to.scale + at);
-      correction[h] = load(to.zero_point_correction + at);
-      bias[h] = load(to.bias + at);
-    }
-    float* results = out.at(row, column);
-    int64_t rows = std::min(AMX_ROWS, count - row);
-    for (int64_t r = 0; r < rows; r++, results += out.group)
-      for (int h = 0; h < 2; h++) {
-        F32 sum = __builtin_convertvector(load(from + r * TILE_COLS + h * LANES), F32);
-        F32 y = sum * scale[h] - correction[h];
-        store(results + h * LANES, y * x.scale[row + r] + bias[h]);
-      }
-  };
-  const int8_t* panel = (const int8_t*)to.weight;
-  int64_t last_row = 0, last_column = 0, turn = 0;
-  for (int64_t column = 0; column < to.outputs; column += TILE_COLS, panel += to.inputs * TILE_COLS)
-    for (int64_t row = 0; row < count; row += AMX_ROWS, turn ^= 1) {
-      const uint8_t* a = row < whole ? x.values + row * to.inputs : last_rows.data();
-      amx_products(a, to.inputs, panel, to.inputs, sums[turn]);
-      if (row || column) finish(sums[turn ^ 1], last_row, last_column);
-      last_row = row;
-      last_column = column;
-    }
-  if (count) finish(sums[turn ^ 1], last_row, last_column);
-}
-#endif
 
 inline void product(Rows x, int64_t count, const Linear& to, OutputView out) {
 #if defined(HAS_AMX)

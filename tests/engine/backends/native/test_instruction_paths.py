@@ -197,6 +197,15 @@ def test_other_activations(path, activation, change):
 
 
 @in_fp32
+@pytest.mark.parametrize("bits", [0x7F800001, 0x7FC00000, 0x7FFFFFFF, 0x7FFF8000, -1])
+def test_no_nan_is_lost(path, bits):
+    """Some would be 0 after rounding to bf16 in whole numbers."""
+    made = encoder(replace(PLAIN, layers=1, intermediate=96))
+    made.layers[0].up.weight[0, 0] = torch.tensor([bits], dtype=torch.int32).view(torch.float32)[0]
+    assert NativeEncoder(made)(batch_of([40, 3]), [1])[1].isnan().all()
+
+
+@in_fp32
 @pytest.mark.parametrize("window", [0, 1, 7, 16, 33, 299])
 def test_windows(path, window):
     """A token sees as many others to either side, and itself; by hand, in fp64."""
