@@ -150,8 +150,9 @@ def test_the_commands_of_a_page_run(page, place, tmp_path, capsys):
 def test_the_snippets_of_a_page_run(page, place, tmp_path, e5):
     with contextlib.chdir(tmp_path):
         if page.name == "onnx.md":
-            with contextlib.suppress(SystemExit):
-                main(["export", str(place / "tiny"), "--out", "onnx-model"])
+            for out, options in (("onnx-model", []), ("onnx-packed", ["--packed"])):
+                with contextlib.suppress(SystemExit):
+                    main(["export", str(place / "tiny"), "--out", out, *options])
         for text in blocks(page, "python"):
             exec(compile(text, page.name, "exec"), {})
 

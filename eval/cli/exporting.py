@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from xtremely.engine.backends.onnx.export import BOUNDS, export
@@ -32,6 +33,7 @@ def export_model(
     head: str | None = None,
     layer: int | None = None,
     pooling: str | None = None,
+    packed: bool = False,
     allow_pickle: bool = False,
 ) -> str:
     """Export a model.
@@ -43,13 +45,15 @@ def export_model(
         head: one of ``HEADS``; None for sentence embeddings.
         layer: hidden state of embeddings; None for the last.
         pooling: of embeddings; None for the model's own.
+        packed: whether the graph takes packed inputs instead of padded ones.
         allow_pickle: whether pickled weights may be read.
 
     Returns:
         A sentence about what was written.
 
     Raises:
-        UsageError: a name that does not exist, or settings of embeddings for a head.
+        UsageError: a name that does not exist, settings of embeddings for a head, or a packed
+            graph in fp16.
         InputError: a model that is not exported, or whose export failed its trial.
     """
     if head is not None and head not in HEADS:
@@ -63,12 +67,14 @@ def export_model(
     exportable(read_config(folder), folder)
     engine = Engine.load(model, backend="torch", device="cpu", allow_pickle=allow_pickle)
     assert isinstance(engine.backend, Packed)
-    product = _product(engine, head, layer, pooling)
+    product = replace(_product(engine, head, layer, pooling), packed=packed)
     kept = export(engine.folder, engine.backend, product, precision, out, engine.name)
+    form = "packed, " if packed else ""
     size = sum(path.stat().st_size for path in out.glob("model.onnx*"))
     return (
-        f"{engine.name}, {product.task}, {precision}: {size / 1e6:,.1f} MB -> {out}; differs from"
-        f" torch in fp32 by {kept.difference:.2g} of its size, {kept.worst:.2g} at most"
+        f"{engine.name}, {product.task}, {form}{precision}: {size / 1e6:,.1f} MB -> {out};"
+        f" differs from torch in fp32 by {kept.difference:.2g} of its size, {kept.worst:.2g} at"
+        " most"
     )
 
 

@@ -132,13 +132,21 @@ def export(
     ] = None,
     layer: Layer = None,
     pooling: Pooling = None,
+    packed: Annotated[
+        bool,
+        typer.Option(
+            "--packed",
+            help="Export a model that takes sequences one after the other, without padding, and"
+            " their boundaries (input_ids, position_ids, cu_seqlens); fp32 and int8 only.",
+        ),
+    ] = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
     """Export a model to ONNX and compare it with torch before it is kept."""
     from xtremely.eval.cli.exporting import export_model
     from xtremely.eval.cli.terminal import note
 
-    note(export_model(model, out, precision, head, layer, pooling, allow_pickle))
+    note(export_model(model, out, precision, head, layer, pooling, packed, allow_pickle))
 
 
 @app.command("tasks")

@@ -59,12 +59,17 @@ def export(
         The difference between the file and torch.
 
     Raises:
-        UsageError: no such precision.
+        UsageError: no such precision, or a packed graph in fp16.
         InputError: ``out`` exists, or the file differs too much from torch.
     """
     if precision not in BOUNDS:
         legal = ", ".join(BOUNDS)
         raise UsageError(f"precision {precision!r} is not known to ONNX; legal: {legal}")
+    if product.packed and precision == "fp16":
+        raise UsageError(
+            "packed models are exported in fp32 and int8, got fp16, which is for GPUs; export it"
+            " without --packed"
+        )
     kind = reference.encoder.config.model_type
     known = family_of(reference.encoder.config).exported
     require(

@@ -1,7 +1,8 @@
 """Writes an encoder as an ONNX graph, by operations that add nodes instead of computing.
 
 Each encoder is written once, on an ``Ops`` value. Run on the value from ``writing``, it writes its
-own graph in ONNX's standard operators. Tensors are [batch, length, ...] with padding and a mask.
+own graph in ONNX's standard operators. Tensors are [batch, length, ...] with padding and a mask, or
+[tokens, ...] without padding (see ``sequences``).
 In int8, linear layers multiply integers. There is one scale per output for weights, one per token
 for activations, so that a sentence's result does not depend on its batch, and one per row for the
 word table. ``smoothquant`` describes how the quantization error is kept small.
@@ -9,7 +10,7 @@ word table. ``smoothquant`` describes how the quantization error is kept small.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,17 +51,23 @@ class Graph:
 
     Attributes:
         names: id of a parameter -> name of its constant.
+        prefix: what the names of its nodes begin with.
     """
 
     names: dict[int, str] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    prefix: str = ""
+
+    def body(self) -> Graph:
+        """A graph for the body of the next node, which reads this graph's values and constants."""
+        return replace(self, nodes=[], prefix=f"{self.prefix}body_{len(self.nodes)}_")
 
     def op(self, kind: str, *inputs: Input, outputs: int = 1, **attributes: Any) -> Any:
         """Add a node of a standard operator; returns its output, or a list if there are several."""
-        number = len(self.nodes)
-        made = [Value(f"{kind}_{number}" + f"_{n}" * bool(n)) for n in range(outputs)]
-        given = [self._name(one, f"{kind}_{number}_in{n}") for n, one in enumerate(inputs)]
+        name = f"{self.prefix}{kind}_{len(self.nodes)}"
+        made = [Value(name + f"_{n}" * bool(n)) for n in range(outputs)]
+        given = [self._name(one, f"{name}_in{n}") for n, one in enumerate(inputs)]
         node = helper.make_node(kind, given, [v.name for v in made], made[0].name, **attributes)
         self.nodes.append(node)
         return made if outputs > 1 else made[0]
@@ -108,30 +115,35 @@ class Layout:
 
     Attributes:
         graph: the graph.
-        mask: [batch, length] int64, 1 for a token and 0 for padding.
+        mask: [batch, length] int64, 1 for a token and 0 for padding; None without padding.
         length: [1], the padded length in tokens.
         width: width of a hidden state.
     """
 
     graph: Graph
-    mask: Value
+    mask: Value | None
     length: Value
     width: int
-    _bias: dict[int | None, Value] = field(default_factory=dict)
+    _bias: dict[int | None, Value | None] = field(default_factory=dict)
 
-    def bias(self, window: int | None) -> Value:
-        """The mask that is added to attention scores, [batch, 1, 1 or length, length]."""
+    def bias(self, window: int | None) -> Value | None:
+        """The mask that is added to attention scores.
+
+        It is [batch, 1, 1 or length, length], or None where every token sees every other one.
+        """
         if window not in self._bias:
             op = self.graph.op
-            absent = op("Sub", real(1), op("Cast", self.mask, to=FLOAT))
-            unseen = op("Unsqueeze", absent, whole(1, 2))
+            unseen = []
+            if self.mask is not None:
+                absent = op("Sub", real(1), op("Cast", self.mask, to=FLOAT))
+                unseen.append(op("Unsqueeze", absent, whole(1, 2)))
             if window is not None:
                 scalar = op("Squeeze", self.length, whole(0))
                 at = op("Range", np.array(0), scalar, np.array(1))
                 apart = op("Abs", op("Sub", op("Unsqueeze", at, whole(1)), at))
-                far = op("Cast", op("Greater", apart, np.array(window)), to=FLOAT)
-                unseen = op("Add", unseen, far)
-            self._bias[window] = op("Mul", unseen, real(MASKED))
+                unseen.append(op("Cast", op("Greater", apart, np.array(window)), to=FLOAT))
+            total = op("Add", *unseen) if len(unseen) > 1 else next(iter(unseen), None)
+            self._bias[window] = None if total is None else op("Mul", total, real(MASKED))
         return self._bias[window]
 
     def rows(self, table: Input) -> Value:
@@ -341,9 +353,11 @@ def by_head(graph: Graph, qkv: Value, heads: int) -> list[Value]:
     return [graph.op("Transpose", one, perm=[0, 2, 1, 3]) for one in apart]
 
 
-def mixed(graph: Graph, scores: Value, mask: Value, v: Value) -> Value:
+def mixed(graph: Graph, scores: Value, mask: Value | None, v: Value) -> Value:
     """Values mixed by the softmax of scores [batch, heads, length, length]."""
-    weights = graph.op("Softmax", graph.op("Add", scores, mask), axis=-1)
+    if mask is not None:
+        scores = graph.op("Add", scores, mask)
+    weights = graph.op("Softmax", scores, axis=-1)
     together = graph.op("Transpose", graph.op("MatMul", weights, v), perm=[0, 2, 1, 3])
     return graph.op("Reshape", together, whole(0, 0, -1))
 

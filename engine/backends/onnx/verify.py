@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xtremely.engine.backends.onnx.outputs import CHOICE, IDS, MASK, TYPES, Product
+from xtremely.engine.backends.onnx.outputs import (
+    BOUNDARIES,
+    CHOICE,
+    IDS,
+    MASK,
+    POSITIONS,
+    TYPES,
+    Product,
+)
 from xtremely.engine.backends.onnx.session import check_file, open_session
 from xtremely.engine.backends.packed import Packed
 from xtremely.engine.foreign import foreign
@@ -81,14 +89,17 @@ class ReferenceOutputs:
         check_file(path)
         session = open_session(path, "cpu", CPU)
         if inputs is None:
-            inputs = padded(self.batch, self.product)
+            make = packed if self.product.packed else padded
+            inputs = make(self.batch, self.product)
         names = [*self.product.outputs]
         found = session.run(names, inputs)
-        there = inputs[MASK].astype(bool)
         if self.product.task == "question answering":
             found = [np.stack(found, axis=-1)]
         if self.product.task == CHOICE:
             found = [one.reshape(-1, 1) for one in found]
+        if self.product.packed:
+            return found
+        there = inputs[MASK].astype(bool)
         return [one[there] if one.ndim == 3 else one for one in found]
 
     def agreement_as_shown(self, path: Path) -> Agreement:
@@ -110,6 +121,12 @@ class ReferenceOutputs:
             np.array_equal(tokens, self.tokens.ids),
             f"{path.parent}: the tokenizer beside the model gives other tokens than the model's",
         )
+        if self.product.packed:
+            lengths = made[MASK].sum(axis=1)
+            positions = np.concatenate([np.arange(length) for length in lengths])
+            given = {IDS: tokens, POSITIONS: positions, BOUNDARIES: np.cumsum([0, *lengths])}
+            types = {TYPES: np.zeros_like(tokens)} if self.product.typed else {}
+            return self.agreement(path, given | types)
         types = np.zeros_like(made[IDS])  # for graphs with types that the tokenizer does not make
         inputs = {name: made.data.get(name, types) for name in self.product.inputs}
         if self.product.task == CHOICE:
@@ -145,6 +162,16 @@ def padded(batch: Batch, product: Product) -> dict[str, np.ndarray]:
     if product.task == CHOICE:
         return {name: value.reshape(-1, 2, batch.max_seqlen) for name, value in inputs.items()}
     return inputs
+
+
+def packed(batch: Batch, product: Product) -> dict[str, np.ndarray]:
+    """A packed batch as the inputs of a packed graph."""
+    inputs = {
+        IDS: batch.input_ids.numpy(),
+        POSITIONS: batch.position_ids.numpy(),
+        BOUNDARIES: batch.cu_seqlens.long().numpy(),
+    }
+    return inputs | ({TYPES: batch.type_ids.numpy()} if product.typed else {})
 
 
 def compare(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Agreement:

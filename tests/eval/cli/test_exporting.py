@@ -49,6 +49,24 @@ def test_an_exported_model_embeds_as_the_engine_does(xtremely, tiny_bert, tmp_pa
         np.testing.assert_allclose(embedded(out, texts), expected, atol=1e-5)
 
 
+def test_a_packed_model_embeds_as_the_engine_does(xtremely, tiny_bert, tmp_path):
+    texts = ["Ein Satz.", "一个句子。", "", "one two three " * 9]
+    code, _, said = xtremely("export", tiny_bert, "--out", tmp_path / "out", "--packed")
+    assert code == 0 and "embedding, packed, fp32" in said
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    tokens = tokenizer(texts, truncation=True)["input_ids"]
+    lengths = [len(one) for one in tokens]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    assert session.get_modelmeta().custom_metadata_map["inputs"] == "packed"
+    given = {
+        "input_ids": np.concatenate(tokens),
+        "position_ids": np.concatenate([np.arange(length) for length in lengths]),
+        "cu_seqlens": np.cumsum([0, *lengths]),
+    }
+    expected = Engine.load(str(tiny_bert)).embed(texts, prompt="")
+    np.testing.assert_allclose(session.run(None, given)[0], expected, atol=1e-5)
+
+
 def characters():
     return sorted({c for path in MINI.glob("*.txt") for c in path.read_text("utf-8") if c.strip()})
 
@@ -145,6 +163,7 @@ def test_an_exported_head(xtremely, make_tiny, tmp_path):
         (("--layer", "9"), 2, "layer 9 does not exist; bert has layers 0 to 3"),
         (("--pooling", "max"), 2, "unknown pooling 'max'; did you mean 'mean'? legal: cls"),
         (("--precision", "int4"), 2, "precision 'int4' is not known to ONNX; legal: fp32, fp16"),
+        (("--packed", "--precision", "fp16"), 2, "exported in fp32 and int8, got fp16"),
     ],
 )
 def test_what_cannot_be_exported(xtremely, tiny_bert, tmp_path, options, code, complaint):
