@@ -131,7 +131,7 @@ class RayWorkers:
         waiting, left = deque(items), len(items)
         if not left:
             return
-        ear = importlib.import_module("ray.util.queue").Queue(actor_options={"num_cpus": 0})
+        ear = _ear()
         actor_class = ray.remote(
             num_cpus=1, num_gpus=self._gpus(), max_restarts=-1, max_task_retries=LOSSES - 1
         )(_Actor)
@@ -156,8 +156,10 @@ class RayWorkers:
                         following = len(items) - len(waiting)
                         begun[following] = waiting.popleft()
                         running[actor.do.remote(following, begun[following])] = actor, following
-                    else:
+                    else:  # nothing is left for it, nor for those that have not begun
                         ray.kill(actor)
+                        for idle in [one for one in running if running[one][1] is None]:
+                            ray.kill(running.pop(idle)[0])
                     if number is not None:
                         left -= 1
                         yield begun.pop(number), found
@@ -174,6 +176,16 @@ class RayWorkers:
             f"the Ray cluster has no GPU for --device {self.device}; legal: cpu",
         )
         return 1 / self.sharing if there and self.device != "cpu" else 0
+
+
+def _ear() -> Any:
+    """A queue for what workers tell, on this machine: it is lost with nobody else."""
+    ray = _ray()
+    here = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    options = {"num_cpus": 0, "scheduling_strategy": here}
+    return importlib.import_module("ray.util.queue").Queue(actor_options=options)
 
 
 def _said(ear: Any) -> list[tuple[int | None, Any]]:
