@@ -214,7 +214,7 @@ def test_a_study_whose_worker_is_killed_goes_on_to_the_same_scores(
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and marked.exists(), done.stderr
     assert done.stderr.count("was killed by signal 9; ") == 1
-    assert scores(collected(tmp_path / "out" / "small.json")) == scores(results)
+    assert scores(collected(tmp_path / "out" / "after.json")) == scores(results)
     assert not (tmp_path / "out" / "phases").exists()
 
 
