@@ -221,20 +221,25 @@ class _Actor:
         choose(self.device)
 
     def do(self, number: int, item: Any) -> Any:
-        """Do the item with a number."""
+        """Do the item with a number; what it tells is in the queue when it returns."""
+        sent: Any = None
 
         def tell(*event: Any) -> None:
-            self.ear.actor.put_nowait.remote((number, event))
+            nonlocal sent
+            sent = self.ear.actor.put_nowait.remote((number, event))
 
         def warn(text: str) -> None:  # waits, as this process may end at once
             self.ear.put((None, text))
 
         with warnings_told(warn):
             try:
-                return self.work(self.device, item, tell)
+                result = self.work(self.device, item, tell)
             except Exception as error:
                 end_if_device_lost(error, self.device)
                 raise portable(error) from None
+        if sent is not None:
+            _ray().get(sent)
+        return result
 
 
 def map_function(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iterator[Any]:
