@@ -35,8 +35,8 @@ Device = Annotated[
 Devices = Annotated[
     str,
     typer.Option(
-        help="Where to compute: auto (a GPU if there is one), cpu, cuda, cuda:N for the GPU of that"
-        " number, several GPUs separated by commas, e.g. cuda:0,cuda:1, or all for all GPUs."
+        help="Where to compute: auto (a GPU if there is one), cpu, cuda, or cuda:N for the GPU of"
+        " that number; several GPUs separated by commas, e.g. cuda:0,cuda:1, or all GPUs: all."
     ),
 ]
 TrainingDevice = Annotated[
