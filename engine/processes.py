@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from xtremely.engine.backends.select import named
+from xtremely.engine.devices import usable_device
 from xtremely.engine.hub.conventions import OWN, Conventions
-from xtremely.engine.runtime import Engine, Progress, usable_device
+from xtremely.engine.runtime import Engine, Progress
 from xtremely.engine.transfer import Finish
 from xtremely.kernels.guard import InputError, require
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from xtremely.engine.backends.padded import PaddedTransformers
 from xtremely.engine.backends.select import open_backend
+from xtremely.engine.devices import usable_device
 from xtremely.engine.hub.conventions import OWN, Conventions, conventions, reading
 from xtremely.engine.hub.locate import display_name, folder_hash, locate
 from xtremely.engine.hub.stack import load_stack
@@ -386,15 +386,3 @@ class Engine:
             torch.cuda.empty_cache()
         smaller = f"batches now have {self.token_budget} tokens"
         warnings.warn(f"out of device memory; {smaller}", stacklevel=3)
-
-
-def usable_device(name: str) -> torch.device:
-    """A device by its name; UsageError unless this machine has it."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(f"device {name!r} is not known; legal: auto, cpu, cuda, cuda:N")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r} was asked for, but this machine has no such usable GPU")
-    return device

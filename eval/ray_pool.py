@@ -1,24 +1,38 @@
-"""Distributed work on Ray: actors encode shards; tasks search parts of an index or run study cells.
+"""Distributed work on Ray: actors that share a list of items, and tasks for parts of a search.
 
 Workers see the same files as the process that starts them (one machine, or a shared file system).
-A shard gets its final name when it is complete, and the result of a part depends on that part
-alone. So the work of a lost worker is done again and the result does not change.
+See ``workers`` for what is asked of their work.
 """
 
 from __future__ import annotations
 
 import importlib
-import platform
-from collections.abc import Callable, Iterable, Iterator
+import signal
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from xtremely.engine.backends.select import named
-from xtremely.engine.runtime import Engine, Progress, Work
-from xtremely.eval.mining.corpus import Corpus
-from xtremely.eval.mining.embed import Encoding, encode_shards, missing_shards
+from xtremely.eval.workers import (
+    AGAIN,
+    LOSSES,
+    Heard,
+    Work,
+    choose,
+    deaf,
+    end_if_device_lost,
+    portable,
+    show_warning,
+    warnings_told,
+)
 from xtremely.kernels.guard import InputError, UsageError, require
-from xtremely.retrieval.store import Store
+
+LEGAL = "legal: local, auto, HOST:PORT"
+ANSWER_SECONDS = 10.0  # within which a cluster's port must answer; Ray itself tries for minutes
+HEARD_SECONDS = 0.5  # between looks at what the workers tell
 
 
 def connect(address: str) -> None:
@@ -28,22 +42,41 @@ def connect(address: str) -> None:
         InputError: Ray is not installed, or there is no such cluster.
     """
     if not address.strip():
-        raise UsageError("--ray is empty; legal: local, auto, HOST:PORT")
+        raise UsageError(f"--ray is empty; {LEGAL}")
     ray = _ray()
     if ray.is_initialized():
         return
     try:
-        ray.init(
-            address=None if address == "local" else address,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="warning",
-        )
+        if address not in ("local", "auto"):
+            _require_answer(address)
+        with _own_signals():
+            ray.init(
+                address=None if address == "local" else address,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="warning",
+            )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"no Ray cluster at {address!r} ({reason}); legal: local, auto, HOST:PORT"
-        ) from error
+        raise InputError(f"no Ray cluster at {address!r} ({reason}); {LEGAL}") from error
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError or ValueError unless something listens at HOST:PORT."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS):
+        pass
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM, which Ray takes for itself."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _ray() -> Any:
@@ -72,89 +105,141 @@ def _complaints() -> Iterator[None]:
         raise
 
 
-class _Encoder:
-    """An engine in a worker: encodes shards by number and writes their vectors to the store.
+@dataclass(frozen=True)
+class RayWorkers:
+    """Actors on a cluster, each on a processor, and on a GPU or a share of one.
 
-    Raises:
-        InputError: the worker's model or encoder is another one than the store's, ``about``.
+    Attributes:
+        most: most actors at the same time; None for as many as the cluster has room for.
+        device: the device of their work: cpu, cuda, or auto for a GPU where the cluster has them.
+        sharing: actors that share a GPU.
     """
 
-    def __init__(
+    most: int | None = None
+    device: str = "auto"
+    sharing: int = 1
+
+    def as_done(
         self,
-        load: dict[str, Any],
-        corpus: Corpus,
-        store: Store,
-        encoding: Encoding,
-        about: dict[str, Any],
-    ):
-        self.engine = Engine.load(**load)
-        self.corpus, self.store, self.encoding = corpus, store, encoding
-        here = encoding.about(self.engine)
-        other = [
-            f"{name} {here[name]!r}, not {about[name]!r}"
-            for name in about
-            if here[name] != about[name]
-        ]
+        work: Work,
+        items: Sequence[Any],
+        heard: Heard = deaf,
+        title: Callable[[Any], str] = str,
+    ) -> Generator[tuple[Any, Any], None, None]:
+        """See ``workers.Workers.as_done``."""
+        ray = _ray()
+        waiting, left = deque(items), len(items)
+        if not left:
+            return
+        ear = _ear()
+        actor_class = ray.remote(
+            num_cpus=1, num_gpus=self._gpus(), max_restarts=-1, max_task_retries=LOSSES - 1
+        )(_Actor)
+        count = left if self.most is None else min(self.most, left)
+        shared = ray.put(work)
+        actors = [actor_class.remote(shared, self.device, ear) for _ in range(count)]
+        running: dict[Any, tuple[Any, Any]] = {one.ready.remote(): (one, None) for one in actors}
+        begun: dict[int, Any] = {}
+        try:
+            while left:
+                done, _ = ray.wait([*running], timeout=HEARD_SECONDS)
+                for number, event in _said(ear):
+                    if number is None:
+                        show_warning(event)
+                    elif number in begun:
+                        heard(begun[number], *event)
+                for each in done:
+                    actor, number = running.pop(each)
+                    with _complaints(), _losses(number, begun, title):
+                        found = ray.get(each)
+                    if waiting:
+                        following = len(items) - len(waiting)
+                        begun[following] = waiting.popleft()
+                        running[actor.do.remote(following, begun[following])] = actor, following
+                    else:  # nothing is left for it, nor for those that have not begun
+                        ray.kill(actor)
+                        for idle in [one for one in running if running[one][1] is None]:
+                            ray.kill(running.pop(idle)[0])
+                    if number is not None:
+                        left -= 1
+                        yield begun.pop(number), found
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+            ear.shutdown(force=True)
+
+    def _gpus(self) -> float:
+        """The share of a GPU that an actor asks for."""
+        there = _ray().cluster_resources().get("GPU", 0)
         require(
-            not other,
-            f"worker on {platform.node()}: it has {'; '.join(other)}; give all machines the same"
-            " files, libraries and devices",
+            there > 0 or not self.device.startswith("cuda"),
+            f"the Ray cluster has no GPU for --device {self.device}; legal: cpu",
         )
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        shards = [int(shard) for shard in batch["id"]]
-        encode_shards(
-            self.engine, self.corpus, self.store, self.encoding, shards, lambda *done: None
-        )
-        return batch
+        return 1 / self.sharing if there and self.device != "cpu" else 0
 
 
-def fill(
-    engine: Engine,
-    corpus: Corpus,
-    store: Store,
-    encoding: Encoding,
-    progress: Progress,
-    *,
-    load: dict[str, Any],
-    workers: int,
-) -> Work:
-    """``embed.encode`` on a pool of actors.
-
-    Args:
-        engine: as for ``embed.encode``; every worker has one with the same backend and precision.
-        corpus: likewise.
-        store: likewise.
-        encoding: likewise.
-        progress: likewise.
-        load: the arguments that ``engine`` was loaded with.
-        workers: most actors at the same time.
-    """
-    data = importlib.import_module(f"{_ray().__name__}.data")
-    work, missing = missing_shards(store, progress)
-    require(workers >= 1, f"{workers} workers; at least 1 is needed")
-    if not missing:
-        return work
-    context = data.DataContext.get_current()
-    context.enable_progress_bars = False
-    backend = engine.backend
-    load = {**load, "backend": named(backend), "device": backend.device.type}
-    numbers = data.from_items(
-        [{"id": shard} for shard in missing], override_num_blocks=len(missing)
+def _ear() -> Any:
+    """A queue for what workers tell, on this machine: it is lost with nobody else."""
+    ray = _ray()
+    here = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
     )
-    done = numbers.map_batches(
-        _Encoder,
-        fn_constructor_args=(load, corpus, store, encoding, encoding.about(engine)),
-        batch_size=1,
-        compute=data.ActorPoolStrategy(min_size=1, max_size=min(workers, len(missing))),
-        num_gpus=1 if backend.device.type == "cuda" else 0,
-    )
-    rows = store.shards()
-    with _complaints():
-        for row in done.iter_rows():
-            place = rows[int(row["id"])]
-            progress(place.stop - place.start, 0)
-    return missing_shards(store, lambda *done: None)[0]
+    options = {"num_cpus": 0, "scheduling_strategy": here}
+    return importlib.import_module("ray.util.queue").Queue(actor_options=options)
+
+
+def _said(ear: Any) -> list[tuple[int | None, Any]]:
+    """The events that have come: the number of their item, None for a warning, and the event."""
+    count = ear.qsize()
+    return ear.get_nowait_batch(count) if count else []
+
+
+@contextmanager
+def _losses(
+    number: int | None, begun: dict[int, Any], title: Callable[[Any], str]
+) -> Iterator[None]:
+    """Turn the loss of an item's actors into an InputError."""
+    ray = _ray()
+    try:
+        yield
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+        name = "a worker" if number is None else title(begun[number])
+        raise InputError(
+            f"{name}: its worker on Ray was lost {LOSSES} times; the system may have ended it for"
+            f" its memory. {AGAIN.capitalize()}"
+        ) from error
+
+
+class _Actor:
+    """A worker on Ray; arguments as of ``workers.Work``, and the queue for events."""
+
+    def __init__(self, work: Work, device: str, ear: Any):
+        self.work, self.device, self.ear = work, device, ear
+
+    def ready(self) -> None:
+        """Be there."""
+        choose(self.device)
+
+    def do(self, number: int, item: Any) -> Any:
+        """Do the item with a number; what it tells is in the queue when it returns."""
+        sent: Any = None
+
+        def tell(*event: Any) -> None:
+            nonlocal sent
+            sent = self.ear.actor.put_nowait.remote((number, event))
+
+        def warn(text: str) -> None:  # waits, as this process may end at once
+            self.ear.put((None, text))
+
+        with warnings_told(warn):
+            try:
+                result = self.work(self.device, item, tell)
+            except Exception as error:
+                end_if_device_lost(error, self.device)
+                raise portable(error) from None
+        if sent is not None:
+            _ray().get(sent)
+        return result
 
 
 def map_function(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iterator[Any]:
@@ -166,28 +251,6 @@ def map_function(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iter
         with _complaints():
             found = ray.get(running)
         yield found
-
-
-def as_done(
-    call: Callable[[Any], Any], items: Iterable[Any], sharing: int | None
-) -> Iterator[tuple[Any, Any]]:
-    """Pairs of an item and its result, in the order in which Ray's workers finish.
-
-    Args:
-        call: the function to run; repeated where its worker dies.
-        items: one per call.
-        sharing: number of calls that share a GPU, if the cluster has GPUs; None to use none.
-    """
-    ray = _ray()
-    gpus = 1 / sharing if sharing and ray.cluster_resources().get("GPU") else 0
-    task = ray.remote(max_retries=-1, num_gpus=gpus)(_call)
-    shared = ray.put(call)
-    running = {task.remote(shared, item): item for item in items}
-    while running:
-        (done,), _ = ray.wait([*running])
-        with _complaints():
-            found = ray.get(done)
-        yield running.pop(done), found
 
 
 def _call(call: Callable[[Any], Any], item: Any) -> Any:

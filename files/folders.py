@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 from xtremely.files.documents import read_json
 from xtremely.files.writing import (
@@ -220,14 +221,35 @@ def in_turn(lock: Path) -> Iterator[None]:
     Raises:
         InputError: the file cannot be made.
     """
+    claim = claimed(lock, wait=True)
+    assert claim is not None
+    with claim:
+        yield
+
+
+def claimed(lock: Path, wait: bool) -> TextIO | None:
+    """Hold a lock file, as ``in_turn`` does, until the returned file is closed.
+
+    Args:
+        lock: the file.
+        wait: whether to wait where another process holds it; otherwise the result is None.
+
+    Raises:
+        InputError: the file cannot be made.
+    """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         opened = lock.open("w")
     except OSError as error:
         raise InputError(f"{lock.parent}: cannot be written to ({error.strerror})") from error
-    with opened as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException as error:
+        opened.close()
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return opened
 
 
 def remove_whole(path: Path) -> None:

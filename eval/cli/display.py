@@ -13,6 +13,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -28,12 +29,14 @@ from xtremely.eval.compare.comparison import Comparison
 from xtremely.eval.compare.tables import bounds, differences, scores, signed, titles
 from xtremely.eval.plain import plain
 from xtremely.eval.report.overview import Overview, overviews
+from xtremely.eval.run.estimate import Estimate
 from xtremely.eval.run.planning import Cell
 from xtremely.eval.run.results import Record, remarks, summarise
 from xtremely.eval.run.runner import Watcher
 from xtremely.eval.run.score import AVERAGE
 from xtremely.eval.scoring.benchmarks import BENCHMARKS
 from xtremely.eval.scoring.metrics import RANKING, headline
+from xtremely.eval.workers import Workers
 
 MAX_ROWS = 40
 WIDE = 100  # terminal columns that a bar with all its figures needs
@@ -116,12 +119,12 @@ def print_mined(report: dict[str, Any], out: Path) -> None:
 
 
 class ProgressWatcher(Watcher):
-    """Two bars: cells of the run, sentences of the cell being encoded."""
+    """A bar for the cells of the run, and one for the sentences of each cell at work."""
 
     def __init__(self, quiet: bool):
         self._quiet, self._bars = quiet, _bars(quiet)
         self._run = self._bars.add_task("all tasks and languages", total=0, tokens=0)
-        self._cell = self._bars.add_task("", total=None, tokens=0, visible=False)
+        self._cells: dict[str, TaskID] = {}  # title of a cell at work -> its bar
 
     def __enter__(self) -> ProgressWatcher:
         return self
@@ -132,7 +135,8 @@ class ProgressWatcher(Watcher):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.update(self._cell, visible=False)
+        for bar in self._cells.values():
+            self._bars.remove_task(bar)
         if self._bars.live.is_started:
             self._bars.stop()
 
@@ -144,27 +148,62 @@ class ProgressWatcher(Watcher):
     def plan(self, cells: list[Cell]) -> None:
         """Count more cells to come; the bars appear with the first."""
         self._bars.start()
-        self._bars.update(self._run, total=(self._bars.tasks[self._run].total or 0) + len(cells))
+        self._bars.update(self._run, total=(self._bars.tasks[0].total or 0) + len(cells))
 
     def begin(self, cell: Cell, sentences: int) -> None:
         """Show a fresh bar for the cell."""
-        self._bars.reset(
-            self._cell,
-            description=f"{cell.task.name} {cell.language}",
-            total=sentences,
-            tokens=0,
-            visible=True,
-        )
+        self._remove(cell)
+        title = _title(cell)
+        self._cells[title] = self._bars.add_task(title, total=sentences, tokens=0)
 
-    def encoded(self, sentences: int, tokens: int) -> None:
-        """Advance both token counters."""
-        for bar, step in ((self._cell, sentences), (self._run, 0)):
-            so_far = self._bars.tasks[bar].fields["tokens"]
-            self._bars.update(bar, advance=step, tokens=so_far + tokens)
+    def encoded(self, cell: Cell, sentences: int, tokens: int) -> None:
+        """Advance the token counters of the cell and of the run."""
+        own = self._cells[_title(cell)]
+        for bar in self._bars.tasks:
+            if bar.id in (self._run, own):
+                step = sentences if bar.id == own else 0
+                self._bars.update(bar.id, advance=step, tokens=bar.fields["tokens"] + tokens)
 
     def end(self, cell: Cell, records: list[Record], resumed: bool) -> None:
         """Count the cell."""
+        self._remove(cell)
         self._bars.update(self._run, advance=1)
+
+    def _remove(self, cell: Cell) -> None:
+        bar = self._cells.pop(_title(cell), None)
+        if bar is not None:
+            self._bars.remove_task(bar)
+
+
+def _title(cell: Cell) -> str:
+    return f"{cell.task.name} {cell.language}"
+
+
+def print_estimates(
+    model: str, found: list[Estimate], notes: list[str], workers: Workers | None
+) -> None:
+    """Print what a run would evaluate, its tokens and its expected seconds."""
+    rows = table(model, "task", "language", "state")
+    figures(rows, "tokens", "seconds")
+    for one in found:
+        rows.add_row(
+            one.task,
+            one.language,
+            "finished" if one.finished else "to do",
+            f"{one.tokens:,}",
+            "" if one.finished else f"{one.seconds:.1f}",
+        )
+    show(rows)
+    left = [one for one in found if not one.finished]
+    count = workers.most if workers else 1
+    seconds, tokens = sum(one.seconds for one in left), sum(one.tokens for one in left)
+    how = f"on {count} workers" if count and count > 1 else "one after the other"
+    line(
+        f"{len(left)} of {len(found)} to do, {tokens:,} tokens: about"
+        f" {seconds / (count or 1):,.0f} s {how}, without loading, search and scoring"
+    )
+    for remark in notes:
+        line(remark)
 
 
 def print_summary(records: list[Record], notes: list[str], out: Path) -> None:

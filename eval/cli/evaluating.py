@@ -14,20 +14,23 @@ from xtremely.eval.cli.options import (
     AllowPickle,
     Backend,
     DataRoot,
-    Device,
+    Devices,
     Precision,
     Prompt,
     Quiet,
+    Ray,
     check_root,
     split_names,
 )
 from xtremely.files.folders import own_folder
-from xtremely.kernels.guard import UsageError
+from xtremely.kernels.guard import UsageError, require_number
 
 if TYPE_CHECKING:
     from xtremely.eval.run.evaluation import Evaluation
+    from xtremely.eval.workers import Workers
 
 COMPARISON = "comparison.html"
+MAX_WORKERS = 1024
 SEVERAL = "eval --model A,B"  # the owner of a folder with a folder for each model
 
 
@@ -106,7 +109,15 @@ def evaluate(
         ),
     ] = None,
     backend: Backend = "auto",
-    device: Device = "auto",
+    device: Devices = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that share the tasks and languages: on each device (default: 1), or on"
+            " the cluster of --ray (default: one for each GPU, without GPUs for each processor)."
+        ),
+    ] = None,
+    ray: Ray = None,
     precision: Precision = "fp32",
     checked: Annotated[
         bool,
@@ -116,6 +127,14 @@ def evaluate(
             " anything is computed ('xtremely check' is the long form).",
         ),
     ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="List tasks and languages with their tokens and the expected seconds, and evaluate"
+            " nothing. Speed is measured on a few texts of each task.",
+        ),
+    ] = False,
     allow_pickle: AllowPickle = False,
     quiet: Quiet = False,
 ) -> None:
@@ -137,10 +156,11 @@ def evaluate(
         prompt=prompt,
         limit=limit,
     )
+    first, shared = _workers(device, workers, ray, dry_run)
     load = partial(
         Engine.load,
         backend=backend,
-        device=device,
+        device=first,
         precision=precision,
         allow_pickle=allow_pickle,
     )
@@ -148,14 +168,52 @@ def evaluate(
     # A folder's name may have a comma.
     models = [model] if Path(model).is_dir() else split_names(model, "--model") or []
     whole = Evaluation(
-        models[0], load, chosen, data_root, settings, checkpoints, asked, named, checked
+        models[0], load, chosen, data_root, settings, checkpoints, asked, named, checked, shared
     )
-    if len(models) == 1:
+    runs = {out: whole} if len(models) == 1 else _several(whole, models, out)
+    if dry_run:
+        for folder, one in runs.items():
+            _estimate(one, folder)
+    elif len(models) == 1:
         _run(whole, out, quiet)
-        return
-    for one in models:  # before the first is evaluated
-        locate(one, allow_pickle)
-    _run_several(whole, models, out, quiet)
+    else:
+        for name in models:  # before the first is evaluated
+            locate(name, allow_pickle)
+        _run_several(runs, out, quiet)
+
+
+def _workers(
+    devices: str, count: int | None, ray: str | None, dry_run: bool
+) -> tuple[str, Workers | None]:
+    """The device to plan on, and the workers; None where this process does everything."""
+    from xtremely.engine.devices import usable_devices
+
+    if count is not None:
+        require_number("--workers", count, 1, MAX_WORKERS)
+    found = usable_devices(devices)
+    if ray is not None:
+        from xtremely.eval.ray_pool import RayWorkers, connect
+
+        if len(found) > 1 or found[0].index is not None:
+            raise UsageError(
+                f"--ray chooses GPUs itself, --device names {devices}; legal with it: auto, cpu,"
+                " cuda"
+            )
+        if not dry_run:
+            connect(ray)
+        return str(found[0]), RayWorkers(count, found[0].type)
+    from xtremely.eval.workers import LocalWorkers
+
+    names = tuple(str(device) for _ in range(count or 1) for device in found)
+    return names[0], LocalWorkers(names) if len(names) > 1 else None
+
+
+def _estimate(evaluation: Evaluation, out: Path) -> None:
+    """Show what evaluating a model into a folder would do."""
+    from xtremely.eval.cli.display import print_estimates
+
+    found, notes = evaluation.dry_run(out)
+    print_estimates(evaluation.model, found, notes, evaluation.workers)
 
 
 def _run(evaluation: Evaluation, out: Path, quiet: bool) -> None:
@@ -184,13 +242,9 @@ def _run(evaluation: Evaluation, out: Path, quiet: bool) -> None:
         print_summary(records, notes, out)
 
 
-def _run_several(evaluation: Evaluation, models: list[str], out: Path, quiet: bool) -> None:
-    """Evaluate models into a folder each, and compare them with the first."""
+def _several(evaluation: Evaluation, models: list[str], out: Path) -> dict[Path, Evaluation]:
+    """The evaluations of several models, by the folder of each."""
     from xtremely.engine.hub.locate import display_name
-    from xtremely.eval.cli.display import print_comparison
-    from xtremely.eval.compare.comparison import compare
-    from xtremely.eval.compare.page import write_page
-    from xtremely.eval.compare.runs import read_runs
 
     if evaluation.checkpoints is not None:
         raise UsageError(
@@ -203,12 +257,26 @@ def _run_several(evaluation: Evaluation, models: list[str], out: Path, quiet: bo
             f"--model: the models' folders would be called {', '.join(names)}; evaluate models of"
             " one name by themselves, then 'xtremely compare' the folders"
         )
-    folder = own_folder(out, SEVERAL)
-    folder.add(*names, COMPARISON)
-    folder.check_places(files=[COMPARISON], folders=names)
-    for model, name in zip(models, names, strict=True):
-        _run(replace(evaluation, model=model), out / name, quiet)
-    found = compare(read_runs([out / name for name in names]))
+    return {
+        out / name: replace(evaluation, model=model)
+        for name, model in zip(names, models, strict=True)
+    }
+
+
+def _run_several(runs: dict[Path, Evaluation], out: Path, quiet: bool) -> None:
+    """Evaluate models into a folder each, and compare them with the first."""
+    from xtremely.eval.cli.display import print_comparison
+    from xtremely.eval.compare.comparison import compare
+    from xtremely.eval.compare.page import write_page
+    from xtremely.eval.compare.runs import read_runs
+
+    names = [folder.name for folder in runs]
+    own = own_folder(out, SEVERAL)
+    own.add(*names, COMPARISON)
+    own.check_places(files=[COMPARISON], folders=names)
+    for folder, evaluation in runs.items():
+        _run(evaluation, folder, quiet)
+    found = compare(read_runs([*runs]))
     write_page(out / COMPARISON, found)
     if not quiet:
         print_comparison(found)

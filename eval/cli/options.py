@@ -32,6 +32,13 @@ Device = Annotated[
         " that number."
     ),
 ]
+Devices = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: auto (a GPU if there is one), cpu, cuda, or cuda:N for the GPU of"
+        " that number; several GPUs separated by commas, e.g. cuda:0,cuda:1, or all GPUs: all."
+    ),
+]
 TrainingDevice = Annotated[
     str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu or cuda.")
 ]

@@ -212,11 +212,14 @@ def mine(
     map_function: MapFunction = map
     fill: Callable = encode
     if ray is not None:
+        from xtremely.engine.devices import usable_device
         from xtremely.eval import ray_pool
+        from xtremely.eval.mining.spread import fill as fill_spread
 
         ray_pool.connect(ray)
         map_function = ray_pool.map_function
-        fill = partial(ray_pool.fill, load=load, workers=workers)
+        actors = ray_pool.RayWorkers(workers, usable_device(device).type)
+        fill = partial(fill_spread, load=load, workers=actors)
     with _interruptible(KEPT.format(work)), search_watch(quiet) as watch:
         context = MiningContext(
             _loader(**load, encoding=settings.encoding, quiet=quiet),

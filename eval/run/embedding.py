@@ -6,10 +6,11 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from xtremely.engine.transfer import prepared
 from xtremely.eval.methods.spaces import Space, Spaces, TextSet, Vectors
 from xtremely.eval.run.planning import Cell
 from xtremely.eval.run.results import library_versions
+from xtremely.files.folders import claimed
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval.store import Store
 
@@ -44,7 +46,7 @@ def shared_folder(engine: Engine, cell: Cell, one: TextSet, folder: Path) -> Pat
         "texts": [one.shared, one.prompt, one.max_length],
         "model": engine.model_hash,
         "backend": [backend.name, backend.implementation, backend.device.type, backend.precision],
-        "vectors": _layers_and_poolings(cell.how),
+        "vectors": layers_and_poolings(cell.how),
         "modules": str(engine.conventions.modules),
         "batches": [cell.token_budget, SHARD_ROWS],
         "versions": library_versions(),
@@ -73,31 +75,63 @@ def encoded(
         progress: called with sentences and tokens done, 0 tokens for shards that were there.
         work: what the store cost, in earlier runs too, is added to it.
     """
-    layers, poolings = _layers_and_poolings(spaces)
+    layers, poolings = layers_and_poolings(spaces)
     texts = one.texts
     store = Store(folder, len(texts), SHARD_ROWS)
-    missing: dict[int, slice] = {}
-    for number, rows in enumerate(store.shards()):
+    rows = store.shards()
+    tokenise = partial(engine.tokens, prompt=one.prompt, max_length=one.max_length)
+    claims: dict[int, TextIO] = {}
+    others: list[int] = []  # shards that other workers are encoding
+
+    def is_done(number: int) -> bool:
+        """Whether a shard is there; its cost is added."""
         note = store.note(number)
         if note is None:
-            missing[number] = rows
-        else:
-            progress(rows.stop - rows.start, 0)
-            work.add(Work(**note["work"]))
-    tokenise = partial(engine.tokens, prompt=one.prompt, max_length=one.max_length)
-    parts = (texts[rows] for rows in missing.values())
-    start = time.perf_counter()
-    for number, tokens in zip(missing, prepared(tokenise, parts), strict=True):
-        values, cost = engine.pooled(tokens, layers=layers, poolings=poolings, progress=progress)
-        _require_finite(values, texts[missing[number]], layers, poolings)
-        now = time.perf_counter()
-        cost.seconds, start = now - start, now
-        store.write(number, values, work=asdict(cost))
-        work.add(cost)
+            return False
+        progress(rows[number].stop - rows[number].start, 0)
+        work.add(Work(**note["work"]))
+        return True
+
+    def taken(numbers: Iterable[int], wait: bool) -> Iterator[int]:
+        """Those of the shards that are left to this worker, each claimed before it is given."""
+        for number in numbers:
+            if is_done(number):
+                continue
+            claim = claimed(folder / f".{number:06d}.lock", wait)
+            if claim is None:
+                others.append(number)
+                continue
+            claims[number] = claim
+            if is_done(number):  # by the one that held the claim
+                claims.pop(number).close()
+            else:
+                yield number
+
+    def encode(numbers: Iterable[int]) -> None:
+        start = time.perf_counter()
+        for tokens in prepared(tokenise, (texts[rows[number]] for number in numbers)):
+            number = next(iter(claims))  # a later one is being prepared
+            values, cost = engine.pooled(
+                tokens, layers=layers, poolings=poolings, progress=progress
+            )
+            _require_finite(values, texts[rows[number]], layers, poolings)
+            now = time.perf_counter()
+            cost.seconds, start = now - start, now
+            store.write(number, values, work=asdict(cost))
+            work.add(cost)
+            claims.pop(number).close()
+
+    try:
+        encode(taken(range(len(rows)), wait=False))
+        for number in others:
+            encode(taken([number], wait=True))
+    finally:
+        for claim in claims.values():
+            claim.close()
     return store
 
 
-def _layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
+def layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
     """The layers and poolings that the store holds of every text, in this order."""
     layers = sorted({space.layer for space in spaces.every})
     return layers, sorted({space.pooling for space in spaces.every})
@@ -105,7 +139,7 @@ def _layers_and_poolings(spaces: Spaces) -> tuple[list[int], list[str]]:
 
 def columns(stores: list[Store], sets: list[TextSet], spaces: Spaces) -> Vectors:
     """A function from an embedding space to the vectors of all sides of the sets, in order."""
-    layers, poolings = _layers_and_poolings(spaces)
+    layers, poolings = layers_and_poolings(spaces)
 
     def vectors(space: Space) -> tuple[np.ndarray, ...]:
         place = layers.index(space.layer), poolings.index(space.pooling)

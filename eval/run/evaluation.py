@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xtremely.engine.hub.locate import display_name
+import torch
+
 from xtremely.engine.models.heads import NoHead
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.windows import TooShort
 from xtremely.eval.check.quick import NOT_RUN
 from xtremely.eval.data.readers import Damaged, Missing
 from xtremely.eval.methods.spaces import Spaces
+from xtremely.eval.run import spread
 from xtremely.eval.run.embedding import remove_shared
+from xtremely.eval.run.estimate import Estimate, estimates
+from xtremely.eval.run.models import Load, Models
 from xtremely.eval.run.planning import (
     Absent,
     Cell,
@@ -31,12 +35,12 @@ from xtremely.eval.run.planning import (
 )
 from xtremely.eval.run.predictions import submission_names
 from xtremely.eval.run.runner import Watcher, check_place, run_cell
+from xtremely.eval.run.spread import CellWorker, Order, order_of
 from xtremely.eval.run.verdicts import verdict_of
 from xtremely.eval.tasks.task import Task
+from xtremely.eval.workers import Workers
 from xtremely.files.documents import check_value
 from xtremely.kernels.guard import UsageError, require
-
-Load = Callable[[str], Engine]  # a model's name or folder -> the engine
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Evaluation:
         named: whether the user named the tasks; a named task that cannot run is an error.
         checked: whether every model is compared with transformers before anything is computed, see
             ``check.quick``; records hold the verdict.
+        workers: they share the cells; None to evaluate all cells in this process, one by one.
     """
 
     model: str
@@ -66,6 +71,7 @@ class Evaluation:
     languages: list[str] | None = None
     named: bool = True
     checked: bool = False
+    workers: Workers | None = None
 
     def check(self) -> str:
         """Check the request as far as possible without loading the model or the data.
@@ -114,35 +120,95 @@ class Evaluation:
         notes: list[str] = []
         absent: list[Absent] = []
         planned: dict[str | None, list[Cell]] = {}
+        orders: list[Order] = []
         verdicts: dict[str | None, dict[str, Any]] = {}
         engine: Engine | None = None
-        for checkpoint, tasks in self._by_checkpoint(notes):
-            engine = self._engine(checkpoint, engine)
-            planned[checkpoint], gone = self._plan(engine, tasks, notes)
-            absent += gone
-            how = described(engine, planned[checkpoint])
+        for checkpoint, engine, cells in self._plans(notes, absent):
+            planned[checkpoint] = cells
+            how = described(engine, cells)
             if how:
                 watcher.embedding(how)
-            for cell in planned[checkpoint]:
+            for cell in cells:
                 check_place(engine, cell, self.settings, out)
                 check_names(submission_names(cell))
-            if self.checked and planned[checkpoint]:
+            orders += [order_of(engine, cell, self.settings) for cell in cells]
+            if self.checked and cells:
                 verdicts[checkpoint] = verdict_of(
-                    engine, _layers(planned[checkpoint], engine.backend.layers), out
+                    engine, _layers(cells, engine.backend.layers), out
                 )
+        self._require_cells(planned, notes, absent)
+        every = [cell for cells in planned.values() for cell in cells]
+        watcher.plan(every)
+        if self.workers is None:
+            results = []
+            for checkpoint, cells in planned.items():
+                engine = self._models.engine(checkpoint, engine)
+                results += [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
+                remove_shared(out, {cell.task.name for cell in cells})
+        else:
+            engine = None  # the workers need the memory
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            worker = CellWorker(self._models, self.data_root, self.settings, out)
+            pairs = [*zip(every, orders, strict=True)]
+            results = spread.evaluate(pairs, worker, self.workers, watcher)
+            remove_shared(out, {cell.task.name for cell in every})
+        judged = [
+            _with_verdict(result, verdicts.get(order.checkpoint, asdict(NOT_RUN)))
+            for result, order in zip(results, orders, strict=True)
+        ]
+        return judged, [*notes, *self._unknown(), *_lacking(absent)]
+
+    def dry_run(self, out: Path) -> tuple[list[Estimate], list[str]]:
+        """What ``run`` would do, and sentences about what it would leave out.
+
+        Args:
+            out: the run's folder, which may be missing; nothing is written.
+
+        Raises:
+            UsageError: see ``check``.
+            InputError: data or a head cannot be used, or no task can be evaluated.
+        """
+        remark = self.check()
+        notes: list[str] = [remark] if remark else []
+        absent: list[Absent] = []
+        planned: dict[str | None, list[Cell]] = {}
+        found: list[Estimate] = []
+        for checkpoint, engine, cells in self._plans(notes, absent):
+            planned[checkpoint] = cells
+            found += estimates(engine, cells, self.settings, out)
+        self._require_cells(planned, notes, absent)
+        return found, [*notes, *self._unknown(), *_lacking(absent)]
+
+    def _plans(
+        self, notes: list[str], absent: list[Absent]
+    ) -> Iterator[tuple[str | None, Engine, list[Cell]]]:
+        """Every checkpoint with its engine and its cells.
+
+        Args:
+            notes: receives sentences about what is left out.
+            absent: receives the data that is left out.
+        """
+        engine: Engine | None = None
+        for checkpoint, tasks in self._by_checkpoint(notes):
+            engine = self._models.engine(checkpoint, engine)
+            cells, gone = self._plan(engine, tasks, notes)
+            absent += gone
+            yield checkpoint, engine, cells
+
+    def _require_cells(
+        self, planned: dict[str | None, list[Cell]], notes: list[str], absent: list[Absent]
+    ) -> None:
+        """Raise InputError if there is nothing to evaluate."""
         if absent and not any(planned.values()):
             raise next((one for one in absent if not isinstance(one, Missing)), absent[0])
         reasons = f" ({'; '.join(notes)})" if notes else ""
         require(any(planned.values()), f"nothing to do: no task has these languages{reasons}")
-        watcher.plan([cell for cells in planned.values() for cell in cells])
-        results: list[dict[str, Any]] = []
-        for checkpoint, cells in planned.items():
-            engine = self._engine(checkpoint, engine)
-            finished = [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
-            remove_shared(out, {cell.task.name for cell in cells})
-            verdict = verdicts.get(checkpoint, asdict(NOT_RUN))
-            results += [_with_verdict(one, verdict) for one in finished]
-        return results, [*notes, *self._unknown(), *_lacking(absent)]
+
+    @property
+    def _models(self) -> Models:
+        """The models that answer the tasks."""
+        return Models(self.model, self.load, self.checkpoints)
 
     def _unknown(self) -> Iterator[str]:
         """Sentences about requested languages that a task does not have."""
@@ -167,15 +233,6 @@ class Evaluation:
                 raise UsageError(f"{complaint}; train one and put it there")
             notes.append(complaint)
         return sorted(groups.items(), key=lambda group: group[0] or "")
-
-    def _engine(self, checkpoint: str | None, loaded: Engine | None) -> Engine:
-        """The engine of the model or a checkpoint; ``loaded`` is reused if it is the one."""
-        if loaded is not None and loaded.checkpoint == checkpoint:
-            return loaded
-        if checkpoint is None or self.checkpoints is None:
-            return self.load(self.model)
-        engine = self.load(str(self.checkpoints / checkpoint))
-        return replace(engine, name=display_name(self.model), checkpoint=checkpoint)
 
     def _plan(
         self, engine: Engine, tasks: list[Task], notes: list[str]

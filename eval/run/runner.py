@@ -44,7 +44,10 @@ REPEATED = ("backend", "device", "precision", "versions", "model_hash", "data_ha
 
 
 class Watcher:
-    """Callbacks for the progress of a run; the command line shows it."""
+    """Callbacks for the progress of a run; the command line shows it.
+
+    Several cells may be at work at a time. A cell begins anew where its worker was lost.
+    """
 
     def embedding(self, how: str) -> None:
         """A model was loaded that makes embeddings in this way (see ``planning.described``)."""
@@ -55,8 +58,8 @@ class Watcher:
     def begin(self, cell: Cell, sentences: int) -> None:
         """A cell starts, with this number of sentences (questions, pairs) to encode."""
 
-    def encoded(self, sentences: int, tokens: int) -> None:
-        """More sentences and tokens are done; 0 tokens for sentences of an earlier run."""
+    def encoded(self, cell: Cell, sentences: int, tokens: int) -> None:
+        """More of a cell's sentences and tokens are done; 0 tokens for those of an earlier run."""
 
     def end(self, cell: Cell, records: list[Record], resumed: bool) -> None:
         """A cell is finished."""
@@ -74,15 +77,27 @@ def run_cell(
     Raises:
         InputError: the model gives numbers that cannot be scored (NaN, infinity, zero vectors).
     """
-    identity = _identity(engine, cell, settings)
-    name = _name(cell, identity)
-    path = out / "cells" / f"{name}.json"
-    finished = kept(path, CellFile, partial(_check_belongs, path, cell, identity))
-    if finished is not None:
-        shutil.rmtree(out / "work" / name, ignore_errors=True)
-        watcher.end(cell, finished["records"], resumed=True)
-        return finished
-    work, folder = Work(), out / "work" / name
+    identity = identity_of(engine, cell, settings)
+    result = finished(cell, identity, out)
+    resumed = result is not None
+    if result is None:
+        result = compute_cell(engine, cell, identity, out, watcher)
+    remove_work(cell, identity, out)
+    watcher.end(cell, result["records"], resumed)
+    return result
+
+
+def finished(cell: Cell, identity: dict[str, Any], out: Path) -> dict[str, Any] | None:
+    """A cell's result, if an earlier run finished it; see ``run_cell``."""
+    path = _path(cell, identity, out)
+    return kept(path, CellFile, partial(_check_belongs, path, cell, identity))
+
+
+def compute_cell(
+    engine: Engine, cell: Cell, identity: dict[str, Any], out: Path, watcher: Watcher
+) -> dict[str, Any]:
+    """Evaluate a cell and keep its result; see ``run_cell``."""
+    work, folder = Work(), _work_folder(cell, identity, out)
     run = _matched if isinstance(cell.how, Spaces) else _answered
     try:
         scored, seconds = run(engine, cell, folder, watcher, work)
@@ -96,15 +111,22 @@ def run_cell(
         "submission": submission_of(cell, scored),
         "outcomes": outcomes_of(cell, scored),
     }
-    keep(path, result)
-    shutil.rmtree(folder, ignore_errors=True)
-    watcher.end(cell, result["records"], resumed=False)
+    keep(_path(cell, identity, out), result)
     return result
+
+
+def remove_work(cell: Cell, identity: dict[str, Any], out: Path) -> None:
+    """Remove the shards and parts of a finished cell.
+
+    Only the process that runs the cells does this, never a worker: another one, of a run that was
+    killed a moment ago or behind a broken network, may still be at the same cell.
+    """
+    shutil.rmtree(_work_folder(cell, identity, out), ignore_errors=True)
 
 
 def check_place(engine: Engine, cell: Cell, settings: EvaluationSettings, out: Path) -> None:
     """Raise InputError if the file of a finished cell could not be written."""
-    path = out / "cells" / f"{_name(cell, _identity(engine, cell, settings))}.json"
+    path = _path(cell, identity_of(engine, cell, settings), out)
     if os.path.lexists(path):
         check_file(path, "--out")
 
@@ -128,7 +150,7 @@ def _matched(
                 one,
                 spaces,
                 shared_folder(engine, cell, one, folder) or folder / f"{split}{number or ''}",
-                watcher.encoded,
+                partial(watcher.encoded, cell),
                 work if not one.shared or cell.first else Work(),
             )
             for number, one in enumerate(some)
@@ -151,8 +173,9 @@ def _answered(
     scored, seconds = [], 0.0
     watcher.begin(cell, sum(map(len, cell.splits.values())))
     for split, data in cell.splits.items():
+        progress = partial(watcher.encoded, cell)
         predictions, cost = predict(
-            engine, cell.how, task, data, cell.max_length, folder / split, watcher.encoded
+            engine, cell.how, task, data, cell.max_length, folder / split, progress
         )
         work.add(cost)
         start = time.perf_counter()
@@ -191,7 +214,7 @@ def _require_finite_scores(one: ScoredVariant) -> None:
         )
 
 
-def _identity(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
+def identity_of(engine: Engine, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
     """Everything that affects a cell's content."""
     backend, task = engine.backend, cell.task
     own = _matching(engine, cell) if isinstance(cell.how, Spaces) else _answering(cell)
@@ -261,6 +284,14 @@ def _name(cell: Cell, identity: dict[str, Any]) -> str:
     """The name of a cell's file and working folder; it depends on every key of the identity."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return f"{cell.task.name}.{cell.language}.{digest[:16]}"
+
+
+def _path(cell: Cell, identity: dict[str, Any], out: Path) -> Path:
+    return out / "cells" / f"{_name(cell, identity)}.json"
+
+
+def _work_folder(cell: Cell, identity: dict[str, Any], out: Path) -> Path:
+    return out / "work" / _name(cell, identity)
 
 
 def _record(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +16,6 @@ import torch
 
 from xtremely.engine.hub.conventions import conventions
 from xtremely.engine.runtime import Engine
-from xtremely.eval.plain import warn_in_notes
 from xtremely.eval.run.planning import EvaluationSettings, plan_cells
 from xtremely.eval.run.results import Record, library_versions
 from xtremely.eval.run.runner import Watcher, run_cell
@@ -41,7 +36,8 @@ from xtremely.eval.study.grid import Grid, Test
 from xtremely.eval.study.phases import FOLDER, Phases
 from xtremely.eval.tasks.task import EmbeddingRules, find_task
 from xtremely.eval.training.phases import train
-from xtremely.kernels.guard import InputError, require
+from xtremely.eval.workers import LocalWorkers, Tell, Workers
+from xtremely.kernels.guard import require
 
 # The keys of a phase's training record that a result keeps; its identity has recipe and data.
 KEPT = (
@@ -134,14 +130,15 @@ def run_study(grid: Grid, settings: StudySettings, say: Callable[[str], None]) -
             there = [done[one.name] for one in planned if one.name in done]
             collect(path, [*there, *beside], grid.name)
 
-        for number, (one, result) in enumerate(_computed(left, settings), start=1):
-            done[one.name] = result
-            keep()
-            if not settings.keep_models:
-                phases.tidy(done)
-            seconds = time.perf_counter() - start
-            to_go = seconds / number * (len(left) - number)
-            say(f"[{len(done)}/{len(planned)}] {_line(one, result)}; {to_go:.0f} s to go")
+        with closing(_computed(left, settings)) as computed:
+            for number, (one, result) in enumerate(computed, start=1):
+                done[one.name] = result
+                keep()
+                if not settings.keep_models:
+                    phases.tidy(done)
+                seconds = time.perf_counter() - start
+                to_go = seconds / number * (len(left) - number)
+                say(f"[{len(done)}/{len(planned)}] {_line(one, result)}; {to_go:.0f} s to go")
         if not path.exists() or done.keys() - {one["name"] for one in collected(path)}:
             keep()
     return [done[one.name] for one in planned]
@@ -155,58 +152,30 @@ def _line(planned: Planned, result: Result) -> str:
     )
 
 
-def _computed(left: list[Planned], settings: StudySettings) -> Iterable[tuple[Planned, Result]]:
+def _computed(
+    left: list[Planned], settings: StudySettings
+) -> Generator[tuple[Planned, Result], None, None]:
     """The cells with their results, as they finish."""
+    workers: Workers
     if settings.ray is not None:
         from xtremely.eval import ray_pool
 
         ray_pool.connect(settings.ray)
-        sharing = None if settings.device == "cpu" else settings.workers
-        yield from ray_pool.as_done(partial(compute, settings=settings), left, sharing)
-        return
-    if settings.workers == 1:
+        workers = ray_pool.RayWorkers(None, settings.device, settings.workers)
+    elif settings.workers == 1:
         for one in left:
             yield one, compute(one, settings)
         return
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA again
-    threads = max(1, (os.cpu_count() or 1) // settings.workers)
-    with ProcessPoolExecutor(
-        min(settings.workers, max(1, len(left))), context, _begin_worker, (threads,)
-    ) as pool:
-        running = {pool.submit(compute, one, settings): one for one in left}
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"a worker was ended from outside (out of memory, say); finished cells are kept in"
-                f" {settings.out}: run the same command again, with fewer --workers if it recurs"
-            ) from error
-        except Exception:
-            pool.shutdown(cancel_futures=True)
-            raise
-        except BaseException:  # end the run now; started cells are resumed another time
-            for worker in multiprocessing.active_children():
-                worker.kill()
-            pool.shutdown(cancel_futures=True)
-            raise
+    else:
+        workers = LocalWorkers((settings.device,) * settings.workers)
+    work = partial(_work, settings)
+    with closing(workers.as_done(work, left, title=lambda one: one.cell.title)) as done:
+        yield from done
 
 
-def _begin_worker(threads: int) -> None:
-    """Set up a worker: its number of threads, and that it ends with the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run receives it and ends its workers
-    warn_in_notes()
-    threading.Thread(target=_die_with_the_run, daemon=True).start()
-    os.environ["RAYON_NUM_THREADS"] = str(threads)
-    torch.set_num_threads(threads)
-
-
-def _die_with_the_run() -> None:
-    """End this worker when the run dies; otherwise it would finish its cell and wait for ever."""
-    run = multiprocessing.parent_process()
-    if run is not None:
-        run.join()
-        os.kill(os.getpid(), signal.SIGKILL)
+def _work(settings: StudySettings, device: str, planned: Planned, tell: Tell) -> Result:
+    """A worker's part: train and test one cell on the study's device."""
+    return compute(planned, settings)
 
 
 def compute(planned: Planned, settings: StudySettings) -> Result:

@@ -13,7 +13,7 @@ from xtremely.engine.backends.native.library import library
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import read_sentences
 from xtremely.eval.mining.embed import Encoding
-from xtremely.eval.ray_pool import _Encoder
+from xtremely.eval.mining.spread import Encoder
 from xtremely.eval.tasks.xtreme.mini import FOLDER
 from xtremely.kernels.guard import InputError
 
@@ -118,8 +118,8 @@ def test_a_worker_that_would_encode_otherwise_is_refused(model):
     """A machine of a cluster whose engine is not that of the store's other vectors."""
     encoding, load = Encoding(), {"model": str(model), "backend": "native"}
     about = encoding.about(Engine.load(**load))
-    assert _Encoder(load, None, None, encoding, about).engine.backend.name == "native"
+    assert Encoder(load, None, None, encoding, about).engine("cpu").backend.name == "native"
     with pytest.raises(InputError, match="it has backend 'torch', not 'native'; give all machines"):
-        _Encoder({**load, "backend": "torch"}, None, None, encoding, about)
+        Encoder({**load, "backend": "torch"}, None, None, encoding, about).engine("cpu")
     with pytest.raises(InputError, match="precision 'int8', not 'fp32'; give all machines"):
-        _Encoder({**load, "precision": "int8"}, None, None, encoding, about)
+        Encoder({**load, "precision": "int8"}, None, None, encoding, about).engine("cpu")

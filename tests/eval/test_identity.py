@@ -191,7 +191,7 @@ def described(monkeypatch):
                 change.get("cell", base()),
                 change.get("settings", EvaluationSettings()),
             )
-            identity = runner._identity(change.get("engine", engine()), cell, settings)
+            identity = runner.identity_of(change.get("engine", engine()), cell, settings)
             return identity, runner._name(cell, identity)
 
     return described

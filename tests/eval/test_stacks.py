@@ -81,7 +81,7 @@ def test_a_model_without_such_modules_keeps_its_digests(tiny_bert, poolings):
     for chosen in (("mean",), poolings):
         settings = EvaluationSettings(poolings=chosen)
         cells, _ = plan_cells(engine, [MINI], None, settings, ["de"])
-        identity = runner._identity(engine, cells[0], settings)
+        identity = runner.identity_of(engine, cells[0], settings)
         assert "modules" not in identity["settings"]
         names.append(runner._name(cells[0], identity))
     assert names[0] == names[1]

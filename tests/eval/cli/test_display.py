@@ -126,5 +126,5 @@ def test_settings_of_the_protocol_are_no_remarks_on_the_data(tiny_bert, make_tin
         data = Tagged([["a"]], [["O"]]) if task is PANX else Parallel(["a"], ["b"], [0])
         task = replace(task, find=lambda *place, data=data: lambda: data)
         cells, _ = plan_cells(engine, [task], Path(), EvaluationSettings(), [task.languages[0]])
-        settings = runner._identity(engine, cells[0], EvaluationSettings())["settings"]
+        settings = runner.identity_of(engine, cells[0], EvaluationSettings())["settings"]
         assert set(settings) <= set(PROTOCOL)

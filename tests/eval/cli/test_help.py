@@ -75,10 +75,11 @@ def test_a_help_text_names_every_legal_value(name):
 
 
 def test_commands_that_run_a_model_take_and_describe_the_same_options():
-    for option in ("--backend", "--device", "--precision", "--prompt", "--quiet"):
+    for option in ("--backend", "--precision", "--prompt", "--quiet"):
         assert len({TEXTS[f"{command} {option}"] for command in ENCODING}) == 1, option
-    (one,) = {TEXTS[f"{command} --model"] for command in ENCODING if command != "eval"}
-    assert TEXTS["eval --model"].startswith(one.rstrip("."))  # eval takes several, too
+    for option in ("--model", "--device"):
+        (one,) = {TEXTS[f"{command} {option}"] for command in ENCODING if command != "eval"}
+        assert TEXTS[f"eval {option}"].startswith(one.rstrip("."))  # eval takes several, too
     for option in ("--layer", "--pooling"):
         shared = {TEXTS[f"{name} {option}"] for name in (*ENCODING, "export") if name != "eval"}
         assert len(shared) == 1, option

@@ -58,7 +58,7 @@ class Counter(Watcher):
     def begin(self, cell, sentences):
         self.expected += sentences
 
-    def encoded(self, sentences, tokens):
+    def encoded(self, cell, sentences, tokens):
         self.sentences += sentences
         self.tokens += tokens
 

@@ -46,7 +46,7 @@ class Counter(Watcher):
     def __init__(self):
         self.texts = 0
 
-    def encoded(self, sentences, tokens):
+    def encoded(self, cell, sentences, tokens):
         self.texts += sentences if tokens else 0
 
 
@@ -176,8 +176,8 @@ def test_an_interrupted_run_keeps_the_pools_shards(engine, root, tmp_path, monke
     cells, _ = plan_cells(engine, [LAREQA], root, EvaluationSettings())
 
     class Killed(Counter):
-        def encoded(self, sentences, tokens):
-            super().encoded(sentences, tokens)
+        def encoded(self, cell, sentences, tokens):
+            super().encoded(cell, sentences, tokens)
             if self.texts > 40:
                 raise Stop
 

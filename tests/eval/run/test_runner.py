@@ -35,7 +35,7 @@ class Counter(Watcher):
     def __init__(self):
         self.tokens, self.sentences, self.resumed = 0, 0, []
 
-    def encoded(self, sentences, tokens):
+    def encoded(self, cell, sentences, tokens):
         self.sentences += sentences
         self.tokens += tokens
 

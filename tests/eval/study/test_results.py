@@ -136,18 +136,3 @@ def test_lengths_are_checked_before_anything_is_trained(small_study, tmp_path):
         plan(read_grid(path), data, models)
     with pytest.raises(InputError, match="test 'xquad': windows of 130 .* parts of a context"):
         check_lengths([], models / "tiny", [find_task("xquad")])
-
-
-class Alarming:
-    """Warns where it is unpickled."""
-
-    def __reduce__(self):
-        return warnings.warn, ("a shared phase\nis damaged",)
-
-
-def test_a_worker_warns_in_one_line_as_the_command_line_does(small_study, tmp_path, capfd):
-    data, models = small_study / "data", small_study / "models"
-    workers = StudySettings(data, tmp_path, models, device="cpu", workers=2)
-    with pytest.raises(AttributeError):  # what is unpickled is no cell
-        list(study_run._computed([Alarming()], workers))
-    assert "note: a shared phase is damaged\n" in capfd.readouterr().err.replace("\x1b[0m", "")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -323,19 +322,6 @@ def test_killed_before_anything_is_finished_it_goes_on(run, small_study, started
     grid = read_grid(small_study / "grid.toml")
     found = run_study(grid, place(small_study, out), lambda text: None)
     assert scores(found) == scores(results)
-
-
-class Deadly:
-    """Ends the process that unpickles it."""
-
-    def __reduce__(self):
-        return os._exit, (1,)
-
-
-def test_a_worker_ended_from_outside_is_said_with_what_to_do(small_study, tmp_path):
-    workers = replace(place(small_study, tmp_path), workers=2)
-    with pytest.raises(InputError, match="ended from outside.*run the same command again"):
-        list(study_run._computed([Deadly(), Deadly()], workers))
 
 
 def test_two_runs_do_not_share_a_folder(run, small_study):
