@@ -50,7 +50,8 @@ CASES = {
 
 def assert_equals_peft(engine, adapted, folder, texts):
     """In fp64, whose rounding is far below that of merged weights to fp32, on any processor."""
-    encoder, exact = engine.backend.encoder.double(), means(outputs(adapted.double(), folder, texts))
+    exact = means(outputs(adapted.double(), folder, texts))
+    encoder = engine.backend.encoder.double()
     batch, last = collate(engine.tokens(texts), np.arange(len(texts))), encoder.config.layers
     states = encoder(batch, [last], TORCH)[last].split(list(batch.layout.lengths))
     assert np.linalg.norm(means(states) - exact, axis=1).max() < 5e-7
