@@ -58,7 +58,9 @@ def _put_back_environment(before: dict[str, str]) -> None:
 
 
 def _path() -> list[str]:
-    return [one for one in sys.path if "onnxruntime" not in one]  # which adds itself at import
+    """The search path without onnxruntime and setuptools, which add to it at import."""
+    added = ("onnxruntime", "setuptools")
+    return [one for one in sys.path if not any(name in one for name in added)]
 
 
 def _put_back_path(before: list[str]) -> None:
