@@ -19,20 +19,20 @@ from typing import Any
 from xtremely.eval.workers import (
     AGAIN,
     LOSSES,
-    Heard,
+    OnEvent,
     Work,
     choose,
-    deaf,
     end_if_device_lost,
+    forwarded_warnings,
+    ignore_event,
     portable,
     show_warning,
-    warnings_told,
 )
 from xtremely.kernels.guard import InputError, UsageError, require
 
 LEGAL = "legal: local, auto, HOST:PORT"
 ANSWER_SECONDS = 10.0  # within which a cluster's port must answer; Ray itself tries for minutes
-HEARD_SECONDS = 0.5  # between looks at what the workers tell
+HEARD_SECONDS = 0.5  # between looks at what the workers send_event
 
 
 def connect(address: str) -> None:
@@ -123,7 +123,7 @@ class RayWorkers:
         self,
         work: Work,
         items: Sequence[Any],
-        heard: Heard = deaf,
+        on_event: OnEvent = ignore_event,
         title: Callable[[Any], str] = str,
     ) -> Generator[tuple[Any, Any], None, None]:
         """See ``workers.Workers.as_done``."""
@@ -131,23 +131,23 @@ class RayWorkers:
         waiting, left = deque(items), len(items)
         if not left:
             return
-        ear = _ear()
+        events = _event_queue()
         actor_class = ray.remote(
             num_cpus=1, num_gpus=self._gpus(), max_restarts=-1, max_task_retries=LOSSES - 1
         )(_Actor)
         count = left if self.most is None else min(self.most, left)
         shared = ray.put(work)
-        actors = [actor_class.remote(shared, self.device, ear) for _ in range(count)]
+        actors = [actor_class.remote(shared, self.device, events) for _ in range(count)]
         running: dict[Any, tuple[Any, Any]] = {one.ready.remote(): (one, None) for one in actors}
         begun: dict[int, Any] = {}
         try:
             while left:
                 done, _ = ray.wait([*running], timeout=HEARD_SECONDS)
-                for number, event in _said(ear):
+                for number, event in _new_events(events):
                     if number is None:
                         show_warning(event)
                     elif number in begun:
-                        heard(begun[number], *event)
+                        on_event(begun[number], *event)
                 for each in done:
                     actor, number = running.pop(each)
                     with _complaints(), _losses(number, begun, title):
@@ -166,7 +166,7 @@ class RayWorkers:
         finally:
             for actor in actors:
                 ray.kill(actor)
-            ear.shutdown(force=True)
+            events.shutdown(force=True)
 
     def _gpus(self) -> float:
         """The share of a GPU that an actor asks for."""
@@ -178,8 +178,8 @@ class RayWorkers:
         return 1 / self.sharing if there and self.device != "cpu" else 0
 
 
-def _ear() -> Any:
-    """A queue for what workers tell, on this machine: it is lost with nobody else."""
+def _event_queue() -> Any:
+    """A queue for what workers send_event, on this machine: it is lost with nobody else."""
     ray = _ray()
     here = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
@@ -188,10 +188,10 @@ def _ear() -> Any:
     return importlib.import_module("ray.util.queue").Queue(actor_options=options)
 
 
-def _said(ear: Any) -> list[tuple[int | None, Any]]:
+def _new_events(events: Any) -> list[tuple[int | None, Any]]:
     """The events that have come: the number of their item, None for a warning, and the event."""
-    count = ear.qsize()
-    return ear.get_nowait_batch(count) if count else []
+    count = events.qsize()
+    return events.get_nowait_batch(count) if count else []
 
 
 @contextmanager
@@ -213,8 +213,8 @@ def _losses(
 class _Actor:
     """A worker on Ray; arguments as of ``workers.Work``, and the queue for events."""
 
-    def __init__(self, work: Work, device: str, ear: Any):
-        self.work, self.device, self.ear = work, device, ear
+    def __init__(self, work: Work, device: str, events: Any):
+        self.work, self.device, self.events = work, device, events
 
     def ready(self) -> None:
         """Be there."""
@@ -224,16 +224,16 @@ class _Actor:
         """Do the item with a number; what it tells is in the queue when it returns."""
         sent: Any = None
 
-        def tell(*event: Any) -> None:
+        def send_event(*event: Any) -> None:
             nonlocal sent
-            sent = self.ear.actor.put_nowait.remote((number, event))
+            sent = self.events.actor.put_nowait.remote((number, event))
 
         def warn(text: str) -> None:  # waits, as this process may end at once
-            self.ear.put((None, text))
+            self.events.put((None, text))
 
-        with warnings_told(warn):
+        with forwarded_warnings(warn):
             try:
-                result = self.work(self.device, item, tell)
+                result = self.work(self.device, item, send_event)
             except Exception as error:
                 end_if_device_lost(error, self.device)
                 raise portable(error) from None

@@ -33,13 +33,13 @@ AGAIN = "finished work is kept: run the same command again, with fewer --workers
 # What CUDA and Triton say where the device, or the process's use of it, is lost for good.
 _DEVICE_ERRORS = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "HIP error")
 
-Tell = Callable[..., None]  # sends an event of the item at work to the process that runs the pool
-Work = Callable[[str, Any, Tell], Any]  # (device, item, tell) -> the item's result
-Heard = Callable[..., None]  # receives an item and an event's parts
+SendEvent = Callable[..., None]  # sends an event of the item to the process that runs the pool
+Work = Callable[[str, Any, SendEvent], Any]  # (device, item, send_event) -> the item's result
+OnEvent = Callable[..., None]  # receives an item and an event's parts
 
 
-def deaf(item: Any, *event: Any) -> None:
-    """Hear no events."""
+def ignore_event(item: Any, *event: Any) -> None:
+    """Do nothing with an event."""
 
 
 class Workers(Protocol):
@@ -56,7 +56,7 @@ class Workers(Protocol):
         self,
         work: Work,
         items: Sequence[Any],
-        heard: Heard = deaf,
+        on_event: OnEvent = ignore_event,
         title: Callable[[Any], str] = str,
     ) -> Generator[tuple[Any, Any], None, None]:
         """Pairs of an item and its result, in the order in which they are finished.
@@ -66,7 +66,7 @@ class Workers(Protocol):
         Args:
             work: does an item; it is pickled, once for each worker.
             items: what is to be done, in this order as far as possible.
-            heard: called here with the events that ``work`` tells.
+            on_event: called here with the events that ``work`` tells.
             title: names an item in messages.
 
         Raises:
@@ -126,7 +126,7 @@ class LocalWorkers:
         self,
         work: Work,
         items: Sequence[Any],
-        heard: Heard = deaf,
+        on_event: OnEvent = ignore_event,
         title: Callable[[Any], str] = str,
     ) -> Generator[tuple[Any, Any], None, None]:
         """See ``Workers.as_done``."""
@@ -139,9 +139,9 @@ class LocalWorkers:
             while left:
                 crew.hand_out()
                 for worker, kind, value in crew.messages():
-                    if kind == "told":
+                    if kind == "event":
                         assert worker.item is not None
-                        heard(worker.item.value, *value)
+                        on_event(worker.item.value, *value)
                     elif kind == "done":
                         assert worker.item is not None
                         item, worker.item, worker.ready = worker.item, None, True
@@ -271,7 +271,7 @@ def _ended(lost: _Worker) -> str:
 @contextmanager
 def _inherited(threads: int) -> Iterator[None]:
     """What a process that is started inside has from its first moment: its share of the threads,
-    for libraries that read it once, and no ear for Ctrl-C, which the run hears.
+    for libraries that read it once, and no answer to Ctrl-C, which is the run's.
     """
     names = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
@@ -293,10 +293,10 @@ def _serve(work: Work, device: str, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_the_run, daemon=True).start()
 
-    def tell(*event: Any) -> None:
-        pipe.send(("told", event))
+    def send_event(*event: Any) -> None:
+        pipe.send(("event", event))
 
-    with warnings_told(lambda text: pipe.send(("warning", text))):
+    with forwarded_warnings(lambda text: pipe.send(("warning", text))):
         try:
             choose(device)
         except Exception as error:
@@ -312,7 +312,7 @@ def _serve(work: Work, device: str, pipe: Connection) -> None:
                 pipe.send(("failed", portable(error)))
                 continue
             try:
-                answer = "done", work(device, item, tell)
+                answer = "done", work(device, item, send_event)
             except Exception as error:
                 end_if_device_lost(error, device)
                 answer = "failed", portable(error)
@@ -333,12 +333,12 @@ def show_warning(text: str) -> None:
 
 
 @contextmanager
-def warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
+def forwarded_warnings(send_event: Callable[[str], None]) -> Iterator[None]:
     """Send this process's warnings to the run, which shows them as its own."""
 
     def show(message, category, filename, lineno, file=None, line=None):  # noqa: ANN001
         if category is not DeprecationWarning and category is not FutureWarning:
-            tell(str(message))
+            send_event(str(message))
 
     before, warnings.showwarning = warnings.showwarning, show
     try:

@@ -11,7 +11,7 @@ from xtremely.engine.backends.select import named
 from xtremely.engine.runtime import Engine, Progress, Work
 from xtremely.eval.mining.corpus import Corpus
 from xtremely.eval.mining.embed import Encoding, encode_shards, missing_shards
-from xtremely.eval.workers import Tell, Workers
+from xtremely.eval.workers import SendEvent, Workers
 from xtremely.kernels.guard import require
 from xtremely.retrieval.store import Store
 
@@ -35,7 +35,7 @@ class Encoder:
     about: dict[str, Any]
     _engine: Engine | None = field(default=None, init=False, repr=False)
 
-    def __call__(self, device: str, shard: int, tell: Tell) -> None:
+    def __call__(self, device: str, shard: int, send_event: SendEvent) -> None:
         """Encode a shard on a device."""
         if self._engine is None:
             self._engine = self.engine(device)

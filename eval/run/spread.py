@@ -21,7 +21,7 @@ from xtremely.eval.run.models import Models
 from xtremely.eval.run.planning import Cell, EvaluationSettings, plan_cells
 from xtremely.eval.run.runner import Watcher, compute_cell, finished, identity_of, remove_work
 from xtremely.eval.tasks.task import find_task
-from xtremely.eval.workers import Tell, Workers
+from xtremely.eval.workers import SendEvent, Workers
 from xtremely.kernels.guard import require
 
 
@@ -56,17 +56,17 @@ def order_of(engine: Engine, cell: Cell, settings: EvaluationSettings) -> Order:
     return Order(*where, cell.task.name, cell.language, cell.first, identity)
 
 
-class _Told(Watcher):
+class _EventSender(Watcher):
     """Tells the run what a worker does."""
 
-    def __init__(self, tell: Tell):
-        self._tell = tell
+    def __init__(self, send_event: SendEvent):
+        self._send_event = send_event
 
     def begin(self, cell: Cell, sentences: int) -> None:
-        self._tell("begin", sentences)
+        self._send_event("begin", sentences)
 
     def encoded(self, cell: Cell, sentences: int, tokens: int) -> None:
-        self._tell("encoded", sentences, tokens)
+        self._send_event("encoded", sentences, tokens)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class CellWorker:
     out: Path
     _engine: Engine | None = field(default=None, init=False, repr=False)
 
-    def __call__(self, device: str, order: Order, tell: Tell) -> dict[str, Any]:
+    def __call__(self, device: str, order: Order, send_event: SendEvent) -> dict[str, Any]:
         """The result of a cell, see ``runner.run_cell``.
 
         Raises:
@@ -107,7 +107,7 @@ class CellWorker:
             " plan; give all machines the same files and libraries, and leave them as they are"
             " during a run",
         )
-        return compute_cell(engine, cell, identity, self.out, _Told(tell))
+        return compute_cell(engine, cell, identity, self.out, _EventSender(send_event))
 
     def _loaded(self, device: str, order: Order) -> Engine:
         """The engine for an order; the one before is dropped first where it is another."""
@@ -145,10 +145,10 @@ def evaluate(
     checkpoints = [*dict.fromkeys(order.checkpoint for order in left)]
     left.sort(key=lambda one: (checkpoints.index(one.checkpoint), -_size(cells[str(one)])))
 
-    def heard(order: Order, name: str, *values: int) -> None:
+    def on_event(order: Order, name: str, *values: int) -> None:
         getattr(watcher, name)(cells[str(order)], *values)
 
-    with closing(workers.as_done(worker, left, heard)) as done:
+    with closing(workers.as_done(worker, left, on_event)) as done:
         for order, result in done:
             _end(cells[str(order)], order, result, worker, watcher, resumed=False)
             results[str(order)] = result

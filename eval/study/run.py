@@ -36,7 +36,7 @@ from xtremely.eval.study.grid import Grid, Test
 from xtremely.eval.study.phases import FOLDER, Phases
 from xtremely.eval.tasks.task import EmbeddingRules, find_task
 from xtremely.eval.training.phases import train
-from xtremely.eval.workers import LocalWorkers, Tell, Workers
+from xtremely.eval.workers import LocalWorkers, SendEvent, Workers
 from xtremely.kernels.guard import require
 
 # The keys of a phase's training record that a result keeps; its identity has recipe and data.
@@ -173,7 +173,7 @@ def _computed(
         yield from done
 
 
-def _work(settings: StudySettings, device: str, planned: Planned, tell: Tell) -> Result:
+def _work(settings: StudySettings, device: str, planned: Planned, send_event: SendEvent) -> Result:
     """A worker's part: train and test one cell on the study's device."""
     return compute(planned, settings)
 

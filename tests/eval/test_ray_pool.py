@@ -22,7 +22,7 @@ from xtremely.eval.study import cells, run
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.run import StudySettings, run_study
 from xtremely.eval.tasks.xtreme.mini import FOLDER
-from xtremely.eval.workers import deaf
+from xtremely.eval.workers import ignore_event
 from xtremely.kernels.guard import InputError
 from xtremely.retrieval import approximate, index
 from xtremely.retrieval.approximate import mutual
@@ -156,8 +156,8 @@ def test_what_a_worker_complains_about_is_said_here():
         done(complaining, [5])
 
 
-def done(work, items, heard=deaf, most=2):
-    with closing(RayWorkers(most, "cpu").as_done(work, items, heard)) as results:
+def done(work, items, on_event=ignore_event, most=2):
+    with closing(RayWorkers(most, "cpu").as_done(work, items, on_event)) as results:
         return dict(results)
 
 

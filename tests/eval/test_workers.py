@@ -33,8 +33,8 @@ from xtremely.kernels.guard import InputError
 TWO = LocalWorkers(("cpu", "cpu"))
 
 
-def done(workers, work, items, heard=pool.deaf, title=str):
-    with closing(workers.as_done(work, items, heard, title)) as results:
+def done(workers, work, items, on_event=pool.ignore_event, title=str):
+    with closing(workers.as_done(work, items, on_event, title)) as results:
         found = dict(results)
     assert not multiprocessing.active_children()
     return found

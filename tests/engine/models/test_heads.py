@@ -330,22 +330,6 @@ def test_a_head_that_nobody_knows_is_refused(make_tiny):
         load(folder, "multiple choice", ())
 
 
-@pytest.mark.parametrize(
-    ("setting", "complaint"),
-    [
-        ({"classifier_pooling": "max"}, "classifier_pooling 'max' is not known; legal: mean, cls"),
-        ({"classifier_activation": "glu"}, "unknown activation 'glu'"),
-    ],
-    ids=str,
-)
-def test_a_modernbert_head_that_nobody_knows_is_refused(make_tiny, tmp_path, setting, complaint):
-    source = headed(make_tiny, "modernbert-cls", "sequence classification")
-    folder = shutil.copytree(source, tmp_path / "model")
-    declare(folder, **setting)
-    with pytest.raises(InputError, match=complaint):
-        load(folder)
-
-
 @pytest.mark.parametrize("kind", ["sequence classification", "multiple choice"])
 def test_distilberts_own_dense_layer_cuts_off_below_zero(make_tiny, kind):
     folder = headed(make_tiny, "distilbert", kind)
@@ -388,13 +372,25 @@ def test_an_electra_head_of_multiple_choice_is_the_configurations(make_tiny, sen
             "config.json: classifier_pooling 'cls' is not known; legal: bos, mean, late",
         ),
         (
+            "modernbert-cls",
+            "sequence classification",
+            {"classifier_pooling": "max"},
+            "classifier_pooling 'max' is not known; legal: mean, cls",
+        ),
+        (
+            "modernbert-cls",
+            "sequence classification",
+            {"classifier_activation": "glu"},
+            "unknown activation 'glu'",
+        ),
+        (
             "gte",
             "sequence classification",
             {"architectures": ["GteForQuestionAnswering"]},
             "the question answering head of model type 'gte' is not known; those of .* are",
         ),
     ],
-    ids=["summary", "pooling", "kind"],
+    ids=["summary", "pooling", "modernbert pooling", "activation", "kind"],
 )
 def test_a_head_of_another_form_is_refused(make_tiny, tmp_path, family, kind, setting, complaint):
     folder = shutil.copytree(headed(make_tiny, family, kind), tmp_path / "model")

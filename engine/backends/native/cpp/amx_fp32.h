@@ -1,7 +1,8 @@
 // Products of fp32 matrices in AMX's tile registers, which multiply bf16 and add in fp32.
 //
 // A number in fp32 is the sum of three parts in bf16. Of the nine products of two numbers' parts,
-// the six largest are added, the smallest first. What is left out is less than fp32's rounding.
+// the six largest are added, 32 inputs after 32 inputs. What is left out is less than fp32's
+// rounding. Infinity becomes NaN: neither is a legal state.
 #pragma once
 
 #include "amx.h"
