@@ -24,7 +24,7 @@ check: lint test
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror engine/backends/native/cpp/*
+	$(BIN)/clang-format --dry-run --Werror engine/backends/native/cpp/* bench/*.c
 	@$(MAKE) --no-print-directory types
 
 types: $(READY)

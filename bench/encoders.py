@@ -2,6 +2,7 @@
 
     python -m xtremely.bench.encoders --data-root data
     python -m xtremely.bench.encoders --only short --rounds 9 --contenders "xtremely onnx int8"
+    python -m xtremely.bench.encoders --data-root data --instructions avx2
 
 Every contender has a process of its own, which waits while another runs. The two workloads are
 unsorted sentences of many languages, and passages. Token counts include special tokens and prompt,
@@ -41,6 +42,7 @@ from xtremely.bench.contenders import (
     spawn,
 )
 from xtremely.bench.harness import MIN_ROUNDS, Contender, Row, Spread, measure, row_json
+from xtremely.bench.hide_instructions import LEVELS, start_again
 from xtremely.bench.pictures import encoder_speeds, named
 from xtremely.bench.workloads import Workload
 from xtremely.engine.config_json import read_json
@@ -202,7 +204,9 @@ def table(result: dict[str, Any]) -> Table:
 def write(document: dict[str, Any], folder: Path) -> str:
     """Write a document under an unused name; returns the file's name."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"encoders-{machine.slug(document['machine']['processor'])}-{document['date']}"
+    processor, level = document["machine"]["processor"], document["instructions"]
+    about = processor if level == "all" else f"{processor} {level}"
+    stem = f"encoders-{machine.slug(about)}-{document['date']}"
     name, number = f"{stem}.json", 2
     while (folder / name).exists():
         name, number = f"{stem}-{number}.json", number + 1
@@ -258,7 +262,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=("short", "long"), help="one workload instead of both")
     parser.add_argument("--contenders", help="names, separated by commas; all by default")
     parser.add_argument("--external-python", metavar="PYTHON", help="for peers of older libraries")
+    parser.add_argument(
+        "--instructions",
+        choices=LEVELS,
+        help="hide newer instruction sets of this processor from all contenders",
+    )
     given = parser.parse_args(arguments)
+    if given.instructions:
+        line = sys.argv[1:] if arguments is None else arguments
+        start_again(given.instructions, "xtremely.bench.encoders", line)
     start = time.perf_counter()
 
     engine = Engine.load(given.model, backend="torch")
@@ -303,6 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "model": {"name": engine.name, "hash": engine.model_hash},
         "machine": machine.describe(engine.backend.device),
+        "instructions": given.instructions or "all",
         "precision": engine.backend.precision,
         "results": results,
     }

@@ -23,7 +23,7 @@ from xtremely.engine.models.ops import Ops
 from xtremely.engine.quantization.smoothquant import (
     GELU_FLOOR,
     Absmax,
-    quantize_in_pairs,
+    quantize_in_fours,
     smoothing_factors,
 )
 from xtremely.engine.text.batch import Batch
@@ -84,7 +84,7 @@ class Int8Linear(nn.Module):
             self._lay_out(*weight.shape)
             return
         factor = torch.ones(weight.shape[1]) if peak is None else smoothing_factors(peak, weight)
-        values, scale = quantize_in_pairs((weight * factor).numpy())
+        values, scale = quantize_in_fours((weight * factor).numpy())
         sums = torch.from_numpy((values.astype("f8").sum(axis=1) * scale[:, 0]).astype("f4"))
         self.register_buffer("weight", torch.from_numpy(values))
         self.register_buffer("input_scale", 1 / factor)

@@ -75,6 +75,19 @@ inline __m128i cvtepi32(__m512i x) {
   return bits<__m128i>(to);
 }
 
+// The larger numbers; the second where neither is larger.
+inline __m512 maximum(__m512 a, __m512 b) {
+  auto left = bits<std::array<float, 16>>(a), right = bits<std::array<float, 16>>(b);
+  for (int n = 0; n < 16; n++) left[n] = left[n] > right[n] ? left[n] : right[n];
+  return bits<__m512>(left);
+}
+
+inline __m512 minimum(__m512 a, __m512 b) {
+  auto left = bits<std::array<float, 16>>(a), right = bits<std::array<float, 16>>(b);
+  for (int n = 0; n < 16; n++) left[n] = left[n] < right[n] ? left[n] : right[n];
+  return bits<__m512>(left);
+}
+
 // Each number less the nearest integer.
 inline __m512 reduce(__m512 x) {
   auto numbers = bits<std::array<float, 16>>(x);
@@ -163,6 +176,8 @@ inline __m256i halves(__m512i x) {
 #define _mm512_maddubs_epi16 imitated::maddubs
 #define _mm512_madd_epi16 imitated::madd
 #define _mm512_set1_epi16 imitated::set1
+#define _mm512_max_ps imitated::maximum
+#define _mm512_min_ps imitated::minimum
 #define _mm512_cvttps_epi32 imitated::cvttps
 #define _mm512_cvtepi32_epi8 imitated::cvtepi32
 #undef _mm512_reduce_ps

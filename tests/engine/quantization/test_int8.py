@@ -21,7 +21,7 @@ from xtremely.engine.quantization.int8 import (
     coarse_gelu,
     widened,
 )
-from xtremely.engine.quantization.smoothquant import quantize_in_pairs
+from xtremely.engine.quantization.smoothquant import quantize_in_fours
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import collate
 from xtremely.engine.text.tokenizer import Tokenizer
@@ -37,30 +37,38 @@ def linear(outputs, inputs, seed=0):
     return torch.nn.Linear(inputs, outputs).requires_grad_(False)
 
 
-def test_as_many_steps_as_no_two_neighbours_overflow():
+def test_as_many_steps_as_no_four_products_overflow():
     rng = np.random.default_rng(0)
     weights = np.concatenate(
         [
             rng.normal(size=(50, 96)),
-            np.ones((1, 96)),  # every pair at its most: half of 127
-            np.tile([1.0, -1.0], (1, 48)),  # neighbours of two signs take each other off
+            np.ones((1, 96)),  # every four at their most: a quarter of 126 each, 31.5, rounded
+            np.tile([1.0, -1.0], (1, 48)),  # two of four have one sign
+            np.eye(1, 96),  # one weight alone
+            np.tile([[1.0, 0, 0, 0, 0, 1, 0, 0]], (1, 12)),  # columns 0 and 5 are of one four,
+            np.tile([[1.0, 0, 1, 0, 0, 0, 0, 0]], (1, 12)),  # columns 0 and 2 are not
             np.zeros((1, 96)),
         ]
     ).astype("f4")
-    values, scale = quantize_in_pairs(weights)
+    values, scale = quantize_in_fours(weights)
     assert (np.abs(values * scale - weights) <= scale / 2 + 1e-6).all()
-    wide = values.astype(int).reshape(len(values), -1, 2)
-    reach = np.maximum(np.maximum(wide, 0).sum(axis=2), -np.minimum(wide, 0).sum(axis=2))
-    assert (255 * reach < 2**15).all() and values.dtype == np.int8
-    assert np.abs(values).max(axis=1)[50:].tolist() == [64, 127, 0]
-    assert np.abs(values).max(axis=1)[:50].mean() > 85  # ordinary rows lose little
-    assert quantize_in_pairs(weights[:, :5])[0].shape == (len(weights), 5)
+    assert values[50].max() in (31, 32)
+    assert np.abs(values).max(axis=1)[51:].tolist() == [63, 126, 63, 126, 0]
+    assert np.abs(values).max(axis=1)[:50].mean() > 65  # ordinary rows lose little
+    assert values.dtype == np.int8
+    for row in values.astype(int):
+        for eight in range(0, 96, 8):
+            for first in (0, 2):
+                four = row[eight + first + np.array([0, 1, 4, 5])]
+                assert 255 * four[four > 0].sum() < 2**15
+                assert 255 * four[four < 0].sum() >= -(2**15)
+    assert quantize_in_fours(weights[:, :5])[0].shape == (len(weights), 5)
 
 
 def test_products_are_sums_of_whole_numbers():
     module = Int8Linear(linear(40, 96))
     values = torch.randint(0, 256, (33, 96))
-    weights, scale = quantize_in_pairs(linear(40, 96).weight.numpy())
+    weights, scale = quantize_in_fours(linear(40, 96).weight.numpy())
     whole = values.numpy() @ weights.astype("i8").T
     expected = (whole - 128 * weights.astype("i8").sum(axis=1)) * scale[:, 0].astype("f8") * 0.5
     found = module(Rows(values.to(torch.uint8), torch.full((33, 1), 0.5)))
@@ -133,7 +141,7 @@ def test_a_linear_layer_is_that_of_the_rounded_tokens(shifted):
     inexact = 2e-4 if shifted else 0  # see coarse_gelu
     assert ((seen - x).abs() <= 0.501 * rows.scale / module.input_scale + inexact).all()
     # what is left is the rounding of weights, at most half a step each
-    step = quantize_in_pairs((plain.weight / module.input_scale).numpy())[1][:, 0]
+    step = quantize_in_fours((plain.weight / module.input_scale).numpy())[1][:, 0]
     bound = (seen * module.input_scale).abs().sum(dim=1, keepdim=True) * torch.from_numpy(step) / 2
     found = module(rows)
     assert ((found - plain(seen)).abs() <= bound + 1e-3).all()

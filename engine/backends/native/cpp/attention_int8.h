@@ -9,7 +9,7 @@
 
 constexpr int64_t ZERO = 128;       // zero point: the byte that stands for 0
 constexpr float QUERY_STEPS = 127;  // on either side of ZERO
-constexpr float KEY_STEPS = 63;     // on either side of 0, of values too: see smoothquant.IN_PAIRS
+constexpr float KEY_STEPS = 63;     // on either side of 0, of values too: see STEPS
 constexpr float WEIGHT_STEPS = 255;
 
 // Scratch memory; it grows to the longest sequence so far.
@@ -20,7 +20,7 @@ struct Int8AttentionBuffers {
 };
 
 // The largest absolute value of each of `count` vectors [count, width], at most LANES.
-inline F32 largest(const float* x, int64_t width, int64_t count) {
+inline F32 largest_each(const float* x, int64_t width, int64_t count) {
   F32 most[LANES];
   for (int t = 0; t < LANES; t++) {
     most[t] = broadcast(1e-12f);
@@ -33,7 +33,7 @@ inline F32 largest(const float* x, int64_t width, int64_t count) {
 // Quantizes up to LANES queries [count, dim]; writes their step sizes times `factor` to `scale`.
 inline void quantize_queries(const float* q, int64_t dim, int64_t count, float factor, uint8_t* to,
                              float* scale) {
-  F32 top = largest(q, dim, count), steps = QUERY_STEPS / top;
+  F32 top = largest_each(q, dim, count), steps = QUERY_STEPS / top;
   store(scale, top * (factor / QUERY_STEPS));
   for (int64_t t = 0; t < count; t++)
     for (int64_t c = t * dim; c < (t + 1) * dim; c += LANES)
@@ -44,7 +44,7 @@ inline void quantize_queries(const float* q, int64_t dim, int64_t count, float f
 // step sizes and the zero point's share of their products.
 inline void quantize_keys(const float* k, int64_t dim, int64_t count, int8_t* panel, float* scale,
                           float* correction) {
-  F32 top = largest(k, dim, count), steps = KEY_STEPS / top, sums[LANES] = {};
+  F32 top = largest_each(k, dim, count), steps = KEY_STEPS / top, sums[LANES] = {};
   for (int64_t t = 0; t < count; t++)
     for (int64_t c = 0; c < dim; c += LANES) {
       int8_t bytes[LANES];
@@ -63,7 +63,7 @@ inline void quantize_keys(const float* k, int64_t dim, int64_t count, int8_t* pa
 // writes their step sizes.
 inline void quantize_values(const float* v, int64_t dim, int64_t count, int64_t rows, int8_t* panel,
                             float* scale) {
-  F32 top = largest(v, dim, count), steps = KEY_STEPS / top;
+  F32 top = largest_each(v, dim, count), steps = KEY_STEPS / top;
   store(scale, top * (1 / KEY_STEPS));
   for (int64_t t = 0; t < count; t += 4)
     for (int64_t c = 0; c < dim; c += LANES) {
@@ -108,11 +108,11 @@ __attribute__((noinline)) inline void attention_int8(const float* q, const float
     int64_t from = std::max<int64_t>(0, row - window) / TILE_COLS * TILE_COLS;
     int64_t to = std::min(length, row + rows.value + window);
     for (int64_t j = from; j < to; j += TILE_COLS)
-      tile<rows.value>(queries + row * dim, dim, keys + j * dim, dim, scores + j, padded,
-                       [&](F32 sum, int, int column) {
-                         int64_t key = j + column;
-                         return sum * load(key_scale + key) - load(key_correction + key);
-                       });
+      tile<rows.value, 1>(queries + row * dim, dim, keys + j * dim, dim, scores + j, padded,
+                          [&](F32 sum, int, int column) {
+                            int64_t key = j + column;
+                            return sum * load(key_scale + key) - load(key_correction + key);
+                          });
     float factor[rows.value];  // from a row's sums of bytes to results
     for (int64_t r = 0, t = row; r < rows.value; r++, t++) {
       float* score = scores + r * padded;
@@ -131,8 +131,8 @@ __attribute__((noinline)) inline void attention_int8(const float* q, const float
       factor[r] = top / (WEIGHT_STEPS * sum);
     }
     for (int64_t c = 0; c < dim; c += TILE_COLS)
-      tile<rows.value>(weights + from, padded, values + c * padded + from * TILE_COLS,
-                       (to - from + 3) / 4 * 4, out + row * stride + c, stride,
-                       [&](F32 sum, int r, int) { return sum * factor[r]; });
+      tile<rows.value, 1>(weights + from, padded, values + c * padded + from * TILE_COLS,
+                          (to - from + 3) / 4 * 4, out + row * stride + c, stride,
+                          [&](F32 sum, int r, int) { return sum * factor[r]; });
   });
 }

@@ -66,10 +66,8 @@ void norm(float* x, const float* y, float* to, int64_t width, const Norm& by, fl
 
 // Quantizes a token times `input_scale` to 127 steps on either side of ZERO; returns the step size.
 float quantize(const float* x, const float* input_scale, int64_t width, uint8_t* to) {
-  F32 most = broadcast(1e-12f);
-  for (int64_t k = 0; k < width; k += LANES)
-    most = maximum(most, absolute(load(x + k) * load(input_scale + k)));
-  float top = reduce_max(most);
+  auto size = [&](int64_t k) { return absolute(load(x + k) * load(input_scale + k)); };
+  float top = largest(width, 1e-12f, size);
   F32 steps = broadcast(127 / top);
   for (int64_t k = 0; k < width; k += LANES)
     store(to + k, load(x + k) * load(input_scale + k) * steps + (ZERO + 0.5f));
@@ -78,10 +76,9 @@ float quantize(const float* x, const float* input_scale, int64_t width, uint8_t*
 
 // Applies GELU to a token, shifts it above zero, quantizes it to 255 steps; returns the step size.
 float quantize_gelu(const float* x, int64_t width, float floor, uint8_t* to) {
-  F32 most = broadcast(0.f);
-  for (int64_t k = 0; k < width; k += LANES) most = maximum(most, load(x + k));
+  float most = largest(width, 0, [&](int64_t k) { return load(x + k); });
   // the largest positive result of GELU is that of the largest input
-  float top = coarse_gelu(broadcast(reduce_max(most)))[0] + floor;
+  float top = coarse_gelu(broadcast(most))[0] + floor;
   F32 steps = broadcast(255 / top);
   for (int64_t k = 0; k < width; k += LANES)
     store(to + k, (coarse_gelu(load(x + k)) + floor) * steps + 0.5f);

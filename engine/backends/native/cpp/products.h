@@ -44,28 +44,37 @@ inline void tile(const float* a, int64_t stride, const float* panel, int64_t dep
     for (int h = 0; h < 2; h++) store(out + r * out_stride + h * LANES, epilogue(sums[r][h]));
 }
 
-// A tile of quantized tokens [rows, depth] times an int8 panel. `epilogue` gets the sums of a row
-// and of the panel's LANES columns from `column` on.
-template <int rows, class Epilogue>
+// A tile of quantized tokens [rows, depth] times an int8 panel, `steps` times four bytes at once;
+// see `dot`. `epilogue` gets the sums of a row and of the panel's LANES columns from `column` on.
+template <int rows, int steps, class Epilogue>
 inline void tile(const uint8_t* a, int64_t stride, const int8_t* panel, int64_t depth, float* out,
                  int64_t out_stride, Epilogue epilogue, Ahead ahead = {}) {
   I32 sums[rows][2], zeros[2] = {};  // zeros: sums of a row of zeros, which flipping makes -128
 #pragma GCC unroll 16
   for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = I32{};
-  for (int64_t k = 0; k < depth; k += 4) {
+  for (int64_t k = 0; k < depth; k += 4 * steps) {
     __builtin_prefetch(ahead.from + k * ahead.pace, 0, 2);
-    I32 left = load(panel + k * TILE_COLS), right = load(panel + k * TILE_COLS + 4 * LANES);
+    I32 left[steps], right[steps];
+    for (int s = 0; s < steps; s++) {
+      const int8_t* four = panel + (k + 4 * s) * TILE_COLS;
+      left[s] = load(four);
+      right[s] = load(four + 4 * LANES);
+    }
     if constexpr (FLIPPED) {
-      zeros[0] = dot(zeros[0], broadcast(FLIPPED), left);
-      zeros[1] = dot(zeros[1], broadcast(FLIPPED), right);
+      I32 zero = broadcast(FLIPPED);
+      zeros[0] = dot<steps>(zeros[0], &zero, left);
+      zeros[1] = dot<steps>(zeros[1], &zero, right);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
-      int32_t four;
-      std::memcpy(&four, a + r * stride + k, 4);
-      I32 x = broadcast(four ^ FLIPPED);
-      sums[r][0] = dot(sums[r][0], x, left);
-      sums[r][1] = dot(sums[r][1], x, right);
+      I32 x[steps];
+      for (int s = 0; s < steps; s++) {
+        int32_t four;
+        std::memcpy(&four, a + r * stride + k + 4 * s, 4);
+        x[s] = broadcast(four ^ FLIPPED);
+      }
+      sums[r][0] = dot<steps>(sums[r][0], x, left);
+      sums[r][1] = dot<steps>(sums[r][1], x, right);
     }
   }
 #pragma GCC unroll 16
@@ -154,8 +163,8 @@ inline void product(Rows x, int64_t count, const Linear& to, OutputView out) {
         F32 y = sum * load(to.scale + at) - load(to.zero_point_correction + at);
         return y * x.scale[row + r] + load(to.bias + at);
       };
-      tile<rows.value>(x.values + row * to.inputs, to.inputs, panel, to.inputs, out.at(row, column),
-                       out.group, epilogue, ahead);
+      tile<rows.value, STEPS>(x.values + row * to.inputs, to.inputs, panel, to.inputs,
+                              out.at(row, column), out.group, epilogue, ahead);
     };
     by_tiles(count, work);
   }

@@ -26,6 +26,7 @@ constexpr int TILE_COLS = 2 * LANES;  // columns of a tile
 
 typedef float F32 __attribute__((vector_size(4 * LANES)));
 typedef int32_t I32 __attribute__((vector_size(4 * LANES)));
+typedef int16_t I16 __attribute__((vector_size(4 * LANES)));
 
 // Allocates whole cache lines: a vector or tile row that straddles two lines takes twice as long.
 template <class T>
@@ -63,8 +64,30 @@ inline void store(float* to, F32 v) { std::memcpy(to, &v, sizeof v); }
 
 inline F32 broadcast(float x) { return x - F32{}; }
 inline I32 broadcast(int32_t x) { return x - I32{}; }
-inline F32 maximum(F32 a, F32 b) { return a > b ? a : b; }
-inline F32 minimum(F32 a, F32 b) { return a < b ? a : b; }
+
+// a > b ? a : b in every lane. g++ 12 compiles that to a comparison and a blend, four operations on
+// some processors instead of one.
+inline F32 maximum(F32 a, F32 b) {
+#if defined(__AVX512BW__)
+  return (F32)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__aarch64__)
+  return a > b ? a : b;
+#else
+  return (F32)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
+}
+
+// a < b ? a : b in every lane.
+inline F32 minimum(F32 a, F32 b) {
+#if defined(__AVX512BW__)
+  return (F32)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__aarch64__)
+  return a < b ? a : b;
+#else
+  return (F32)_mm256_min_ps((__m256)a, (__m256)b);
+#endif
+}
+
 inline F32 absolute(F32 x) { return (F32)((I32)x & 0x7fffffff); }
 
 #if defined(__AVX512BW__)
@@ -86,6 +109,19 @@ inline float reduce_max(F32 x) {
   for (int apart = LANES / 2; apart; apart /= 2)
     x = maximum(x, __builtin_shuffle(x, LANE_INDEX ^ apart));
   return x[0];
+}
+
+// The largest lane of `least` and of value(k) for k = 0, LANES, ... below `width`. Compared in four
+// chains: in one, each comparison would wait for the one before.
+template <class Value>
+inline float largest(int64_t width, float least, Value value) {
+  F32 most[4];
+  for (F32& one : most) one = broadcast(least);
+  int64_t k = 0;
+  for (; k + 4 * LANES <= width; k += 4 * LANES)
+    for (int i = 0; i < 4; i++) most[i] = maximum(most[i], value(k + i * LANES));
+  for (; k < width; k += LANES) most[0] = maximum(most[0], value(k));
+  return reduce_max(maximum(maximum(most[0], most[1]), maximum(most[2], most[3])));
 }
 
 // Combines the lanes of each of LANES vectors; lane i of the result is of rows[i].
@@ -144,27 +180,43 @@ constexpr int32_t FLIPPED = int32_t(0x80808080);
 constexpr int32_t FLIPPED = 0;
 #endif
 
-// Adds the products of four bytes, flipped by FLIPPED, and four signed ones to every sum. On x86-64
-// without VNNI, two neighbouring products are added in 16 bits; see smoothquant.quantize_in_pairs.
-inline I32 dot(I32 sum, I32 bytes, I32 weights) {
+// On x86-64 without VNNI, products of bytes are added in 16 bits before they are added in 32. Of
+// the weights of linear layers, two times four fit, see smoothquant.quantize_in_fours; of
+// attention's keys and values, four.
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__aarch64__)
+constexpr int STEPS = 1;
+#else
+constexpr int STEPS = 2;
+#endif
+
+// Adds the products of `steps` times four bytes, flipped by FLIPPED, and as many signed ones to
+// every sum.
+template <int steps>
+inline I32 dot(I32 sum, const I32* bytes, const I32* weights) {
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
-  return (I32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, (__m512i)weights);
-#elif defined(__AVX512BW__)
-  __m512i pairs = _mm512_maddubs_epi16((__m512i)bytes, (__m512i)weights);
-  return sum + (I32)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+  return (I32)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)*bytes, (__m512i)*weights);
 #elif defined(__ARM_FEATURE_MATMUL_INT8)
-  return (I32)vusdotq_s32((int32x4_t)sum, (uint8x16_t)bytes, (int8x16_t)weights);
+  return (I32)vusdotq_s32((int32x4_t)sum, (uint8x16_t)*bytes, (int8x16_t)*weights);
 #elif defined(__ARM_FEATURE_DOTPROD)
-  return (I32)vdotq_s32((int32x4_t)sum, (int8x16_t)bytes, (int8x16_t)weights);
+  return (I32)vdotq_s32((int32x4_t)sum, (int8x16_t)*bytes, (int8x16_t)*weights);
 #elif defined(__aarch64__)
-  int8x16_t a = (int8x16_t)bytes, b = (int8x16_t)weights;
+  int8x16_t a = (int8x16_t)*bytes, b = (int8x16_t)*weights;
   int16x8_t pairs = vpaddq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b));
   return (I32)vpadalq_s16((int32x4_t)sum, pairs);  // two products, at most 2 x 128 x 127, fit
 #elif defined(__AVXVNNI__)
-  return (I32)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)bytes, (__m256i)weights);
+  return (I32)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)*bytes, (__m256i)*weights);
 #else
-  __m256i pairs = _mm256_maddubs_epi16((__m256i)bytes, (__m256i)weights);
-  return sum + (I32)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  I16 pairs{};
+  for (int s = 0; s < steps; s++) {
+#if defined(__AVX512BW__)
+    pairs += (I16)_mm512_maddubs_epi16((__m512i)bytes[s], (__m512i)weights[s]);
+  }
+  return sum + (I32)_mm512_madd_epi16((__m512i)pairs, _mm512_set1_epi16(1));
+#else
+    pairs += (I16)_mm256_maddubs_epi16((__m256i)bytes[s], (__m256i)weights[s]);
+  }
+  return sum + (I32)_mm256_madd_epi16((__m256i)pairs, _mm256_set1_epi16(1));
+#endif
 #endif
 }
 

@@ -309,8 +309,9 @@ def test_products_in_int8_are_exact(path, shifted, extreme, inputs):
     torch.manual_seed(0)
     module = Int8Linear(torch.nn.Linear(inputs, 64).requires_grad_(False), shifted=shifted)
     if extreme:
-        module.weight[:8], module.weight[8:16] = 64, -64
-        module.weight[16:24, ::2], module.weight[16:24, 1::2] = 127, -127
+        module.weight[:8], module.weight[8:16] = 32, -32
+        module.weight[16:24, ::2], module.weight[16:24, 1::2] = 64, -64
+        module.weight[24:32] = torch.tensor([126, 0, 0, 126, 0, 0, 0, 0]).repeat(inputs // 8)
     for count in (*range(1, 14), 23, 24, 25, 31, 32, 33, 70):
         bits = torch.randint(0, 2, (count, inputs)) * 255
         values = bits if extreme else torch.randint(0, 256, (count, inputs))
@@ -327,9 +328,9 @@ def test_products_in_int8_are_exact(path, shifted, extreme, inputs):
 @pytest.mark.parametrize(
     "path", [name for name in PATHS if name not in ("haswell", "skylake-avx512")], indirect=True
 )
-def test_products_need_no_small_pairs(path):
+def test_products_need_no_small_weights(path):
     """Every byte times every weight, and sums of the largest: whole numbers, rounded once. Two
-    paths take small pairs only; see smoothquant.quantize_in_pairs.
+    paths take small weights only; see smoothquant.quantize_in_fours.
     """
     every = torch.arange(256, dtype=torch.uint8)[:, None].expand(256, 4)
     levels = torch.arange(-128, 128).clamp(min=-127).to(torch.int8)[:, None].expand(256, 4)
