@@ -49,12 +49,15 @@ import subprocess, numpy, torch
 command = ["g++", "-march=native", "-dM", "-E", "-x", "c++", "/dev/null"]
 print(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 print("torch:", torch.backends.cpu.get_cpu_capability())
+from xtremely.engine.backends.native.encoder import unavailable_reason
+print("C++:", unavailable_reason(torch.device("cpu")))
 """
     done = hidden(level, tmp_path, program)
     assert done.returncode == 0, done.stderr
     macros = set(re.findall(r"#define __(\w+)__ 1", done.stdout))
     expected = {one for one in LEFT[level] if NEWER[one] in processor_flags()}
     assert macros & {*NEWER} == expected and {"AVX2", "FMA"} <= macros
+    assert "C++: None\n" in done.stdout
     if level == "avx2":
         assert "torch: AVX2\n" in done.stdout
 

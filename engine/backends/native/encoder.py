@@ -39,7 +39,8 @@ from xtremely.kernels.guard import InputError
 CHUNK_TOKENS = 288  # most tokens in a chunk, unless one sequence is longer
 MIN_CHUNK_TOKENS = 48  # fewest tokens for which it pays to read all weights
 # Largest legal relative difference of hidden states from torch's.
-MAX_RELATIVE_ERROR = {"fp32": 1e-5, "int8": 2e-3}
+MAX_RELATIVE_ERROR = {"fp32": 1e-5, "int8": 1e-3}
+TRIALS = {"fp32": 1, "int8": 5}  # encoders of which one must be within it
 
 
 def unavailable_reason(device: torch.device) -> str | None:
@@ -75,39 +76,48 @@ def unsupported_reason(config: EncoderConfig, precision: str) -> str | None:
 def _try() -> None:
     """Compare the library with plain torch on small encoders, once per process.
 
+    A number near the border of two bytes may be rounded to either, which shows in a small encoder.
+    So in int8 one of several encoders must agree: a fault shows in all of them.
+
     Raises:
         InputError: it does not run on this machine, or its results differ.
     """
-    rng = torch.Generator().manual_seed(0)
     for family in families.FAMILIES:
         if family.native is None:
             continue
         for activation in ACTIVATIONS:
             config = replace(family.native.trial, activation=activation)
-            encoder = family.encoder(config).requires_grad_(False)
-            for parameter in encoder.parameters():
-                parameter.normal_(std=0.2, generator=rng)
-            _compare(encoder, activation == GELU and "int8" in family.quantized)
+            int8 = activation == GELU and "int8" in family.quantized
+            for precision in ("fp32", "int8") if int8 else ("fp32",):
+                differences = []
+                for seed in range(TRIALS[precision]):
+                    encoder = family.encoder(config).requires_grad_(False)
+                    rng = torch.Generator().manual_seed(seed)
+                    for parameter in encoder.parameters():
+                        parameter.normal_(std=0.2, generator=rng)
+                    differences.append(_difference(encoder, precision))
+                    if differences[-1] <= MAX_RELATIVE_ERROR[precision]:
+                        break
+                else:
+                    raise InputError(
+                        f"is compiled, but differs from torch in {precision} by"
+                        f" {min(differences):.2g} of the states' size; try another compiler ($CXX)"
+                    )
 
 
-def _compare(encoder: Encoder, int8: bool) -> None:
-    """Compare an encoder in C++ with torch in fp32, and if ``int8`` also in int8."""
+def _difference(encoder: Encoder, precision: str) -> float:
+    """How far an encoder in C++ is from torch, as a share of its states' size; in int8 from torch
+    in int8.
+    """
     lengths, last = np.array([40, 17, 17, 3, 1]), encoder.config.layers
     offsets = np.concatenate([[0], lengths.cumsum()])
     ids = np.arange(lengths.sum()) % encoder.config.vocabulary
     batch = collate(Tokens(ids, ids % 2, offsets, 0), np.arange(len(lengths)))
-    references = {"fp32": encoder}
-    if int8:
-        references["int8"] = Int8Encoder(encoder, activation_absmax(encoder, batch)[0])
-    for precision, reference in references.items():
-        expected = reference(batch, [last], TORCH)[last]
-        found = NativeEncoder(reference)(batch, [last])[last]
-        share = float((found - expected).norm() / expected.norm())
-        if not share <= MAX_RELATIVE_ERROR[precision]:
-            raise InputError(
-                f"is compiled, but differs from torch in {precision} by {share:.2g} of the states'"
-                " size; try another compiler ($CXX)"
-            )
+    if precision == "int8":
+        encoder = Int8Encoder(encoder, activation_absmax(encoder, batch)[0])
+    expected = encoder(batch, [last], TORCH)[last]
+    found = NativeEncoder(encoder)(batch, [last])[last]
+    return float((found - expected).norm() / expected.norm())
 
 
 @dataclass(frozen=True)
