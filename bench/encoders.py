@@ -42,7 +42,7 @@ from xtremely.bench.contenders import (
     spawn,
 )
 from xtremely.bench.harness import MIN_ROUNDS, Contender, Row, Spread, measure, row_json
-from xtremely.bench.hide_instructions import LEVELS, start_again
+from xtremely.bench.hide_instructions import BY_CPUINFO, LEVELS, start_again
 from xtremely.bench.pictures import encoder_speeds, named
 from xtremely.bench.workloads import Workload
 from xtremely.engine.config_json import read_json
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--instructions",
         choices=LEVELS,
-        help="hide newer instruction sets of this processor from all contenders",
+        help="hide newer instruction sets of this processor from all contenders (Linux, x86-64)",
     )
     given = parser.parse_args(arguments)
     if given.instructions:
@@ -294,6 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if on_cpu:
             convert(engine, tuning, Path(scratch), given.external_python)
         wanted = names(Path(scratch), engine)
+        if given.instructions:
+            wanted = [name for name in wanted if name != BY_CPUINFO]
         if given.contenders:
             asked = given.contenders.split(",")
             unknown = sorted(set(asked) - set(wanted))

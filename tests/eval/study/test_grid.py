@@ -2,7 +2,10 @@
 
 import pytest
 
+from xtremely.eval.study.cells import locate_model
 from xtremely.eval.study.grid import StudyPhase, Test, read_grid
+from xtremely.eval.tasks.task import find_task
+from xtremely.eval.training.lengths import check_lengths
 from xtremely.kernels.guard import InputError, UsageError
 
 GRID = """
@@ -164,3 +167,14 @@ def test_the_shipped_grids_can_be_read(request):
     folder = request.config.rootpath / "studies"
     names = [read_grid(path).name for path in sorted(folder.glob("*.toml"))]
     assert len(set(names)) == len(names) >= 2
+
+
+def test_the_shipped_grids_fit_their_models(request):
+    """Their sequences are neither longer than a model takes nor too short for a phase's tasks."""
+    for path in sorted((request.config.rootpath / "studies").glob("*.toml")):
+        grid = read_grid(path)
+        for name in grid.models:
+            base = locate_model(name, None)
+            cells = [one for one in grid.cells if one.model == name and one.phases]
+            tests = [find_task(task) for task in {test.task for one in cells for test in one.tests}]
+            check_lengths([one.recipe(base) for one in cells], base, tests)

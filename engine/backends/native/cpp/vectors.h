@@ -189,6 +189,18 @@ constexpr int STEPS = 1;
 constexpr int STEPS = 2;
 #endif
 
+#if defined(__AVX512BW__)
+inline I16 products_in_pairs(I32 bytes, I32 weights) {
+  return (I16)_mm512_maddubs_epi16((__m512i)bytes, (__m512i)weights);
+}
+inline I32 sums_of_pairs(I16 x) { return (I32)_mm512_madd_epi16((__m512i)x, _mm512_set1_epi16(1)); }
+#elif !defined(__aarch64__)
+inline I16 products_in_pairs(I32 bytes, I32 weights) {
+  return (I16)_mm256_maddubs_epi16((__m256i)bytes, (__m256i)weights);
+}
+inline I32 sums_of_pairs(I16 x) { return (I32)_mm256_madd_epi16((__m256i)x, _mm256_set1_epi16(1)); }
+#endif
+
 // Adds the products of `steps` times four bytes, flipped by FLIPPED, and as many signed ones to
 // every sum.
 template <int steps>
@@ -206,17 +218,9 @@ inline I32 dot(I32 sum, const I32* bytes, const I32* weights) {
 #elif defined(__AVXVNNI__)
   return (I32)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)*bytes, (__m256i)*weights);
 #else
-  I16 pairs{};
-  for (int s = 0; s < steps; s++) {
-#if defined(__AVX512BW__)
-    pairs += (I16)_mm512_maddubs_epi16((__m512i)bytes[s], (__m512i)weights[s]);
-  }
-  return sum + (I32)_mm512_madd_epi16((__m512i)pairs, _mm512_set1_epi16(1));
-#else
-    pairs += (I16)_mm256_maddubs_epi16((__m256i)bytes[s], (__m256i)weights[s]);
-  }
-  return sum + (I32)_mm256_madd_epi16((__m256i)pairs, _mm256_set1_epi16(1));
-#endif
+  I16 sums{};
+  for (int s = 0; s < steps; s++) sums += products_in_pairs(bytes[s], weights[s]);
+  return sum + sums_of_pairs(sums);
 #endif
 }
 
