@@ -106,7 +106,7 @@ def sequences(
     Args:
         graph: the graph.
         ids: [T] int64.
-        positions: [T] int64, counted from 0 in every sequence; their sum is checked.
+        positions: [T] int64, counted from 0 in every sequence.
         cu_seqlens: [B + 1] int64, rising strictly from 0 to T.
         width: width of a hidden state.
     """
@@ -117,10 +117,23 @@ def sequences(
     first = op("Slice", cu_seqlens, whole(0), whole(1), whole(0))
     tokens = op("ReduceSum", op("Max", lengths, whole(1)), keepdims=1)
     ids = _checked(graph, ids, tokens, first, BOUNDARY_CHECK)
-    pairs = op("ReduceSum", op("Mul", lengths, op("Sub", lengths, whole(1))), keepdims=1)
-    twice = op("Mul", op("ReduceSum", positions, keepdims=1), whole(2))
-    ids = _checked(graph, ids, tokens, op("Sub", twice, pairs), POSITION_CHECK)
+    off = op("Abs", op("Sub", positions, _positions(graph, ids, starts)))
+    ids = _checked(graph, ids, tokens, op("ReduceSum", off, keepdims=1), POSITION_CHECK)
     return Sequences(graph, positions, starts, ends, width), ids
+
+
+def _positions(graph: Graph, ids: Value, starts: Value) -> Value:
+    """The position of every token in its sequence, [T]; ``starts`` are known to be rows of ids."""
+    op = graph.op
+
+    def filled(number: int, like: Value) -> Value:
+        value = helper.make_tensor("value", INT64, [1], [number])
+        return op("ConstantOfShape", op("Shape", like), value=value)
+
+    first = op("ScatterElements", filled(0, ids), starts, filled(1, starts), axis=0)
+    sequence = op("Sub", op("CumSum", first, np.array(0)), whole(1))
+    row = op("CumSum", filled(1, ids), np.array(0), exclusive=1)
+    return op("Sub", row, op("Gather", starts, sequence))
 
 
 def _checked(graph: Graph, ids: Value, tokens: Value, zero: Value, name: str) -> Value:

@@ -171,7 +171,19 @@ def test_wrong_boundaries_are_an_error_of_the_graph(family, wrong):
             session.run(None, inputs)
 
 
-@pytest.mark.parametrize("wrong", [[2, 3, 4, 2, 3, 4, 5], [*range(7)], [0] * 7], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [2, 3, 4, 2, 3, 4, 5],
+        [*range(7)],
+        [0] * 7,
+        [0, 2, 1, 0, 1, 2, 3],  # their sum is right
+        [0, 1, 2, 3, 2, 1, 0],
+        [1, 1, 1, 0, 1, 2, 3],
+        [0, 1, 2, 0, 1, 2, 4],
+    ],
+    ids=str,
+)
 def test_wrong_positions_are_an_error_of_the_graph(family, wrong):
     """Nothing is added to them in the RoBERTa line either."""
     _, product, sessions = family
