@@ -25,8 +25,10 @@ class Soundness:
 
     def __init__(self, precision: str, values: Mapping[str, Tensor]):
         self._precision, self._names = precision, [*values]
-        # NaN and infinity stay in a row's maximum, which takes a tenth of isfinite's time on a CPU
-        finite = [one.flatten(1).abs().amax(1).isfinite() for one in values.values()]
+        # Of NaN and infinity, one stays in a row's maximum or minimum. On a CPU the two take much
+        # less time than isfinite.
+        rows = [one.flatten(1) for one in values.values()]
+        finite = [row.amax(1).isfinite() & row.amin(1).isfinite() for row in rows]
         self._arrived = to_host(torch.stack(finite))
 
     @classmethod

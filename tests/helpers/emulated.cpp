@@ -62,6 +62,22 @@ void call_encode() {
   for (auto& state : states) give(state);
 }
 
+void call_embed() {
+  auto sizes = take<int64_t>(5);
+  int64_t tokens = sizes[0], width = sizes[1];
+  std::vector<int64_t> ids[3];
+  for (auto& one : ids) one = take<int64_t>(tokens);
+  std::vector<float> tables[3];
+  for (int i = 0; i < 3; i++) tables[i] = take<float>(sizes[2 + i] * width);
+  auto table = [&](int i) { return sizes[2 + i] ? tables[i].data() : nullptr; };
+  std::vector<float> weight = take<float>(width), bias = take<float>(width), out(tokens * width);
+  float eps = take<float>(1)[0];
+  Norm norm{weight.data(), bias.data()};
+  embed(tokens, width, ids[0].data(), ids[1].data(), ids[2].data(), table(0), table(1), table(2),
+        &norm, eps, out.data());
+  give(out);
+}
+
 void call_product_int8() {
   Linear linear = take<Linear>(1)[0];
   copy(linear, true);
@@ -78,6 +94,7 @@ int main() {
   for (char function; std::fread(&function, 1, 1, stdin); std::fflush(stdout)) {
     if (function == 'c') give(std::vector<int64_t>{columns()});
     if (function == 'e') call_encode();
+    if (function == 'b') call_embed();
     if (function == 'p') call_product_int8();
   }
 }

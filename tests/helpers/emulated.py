@@ -12,7 +12,13 @@ from threading import Lock
 
 from instruction_paths import EMULATOR, PATHS, compiler_of
 
-from xtremely.engine.backends.native.library import FLAGS, SOURCES, LinearStruct, ModelStruct
+from xtremely.engine.backends.native.library import (
+    FLAGS,
+    SOURCES,
+    LinearStruct,
+    ModelStruct,
+    NormStruct,
+)
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -61,6 +67,40 @@ class Emulated:
         for n, to in enumerate([x, *out]):
             if to:
                 ctypes.memmove(to, found[n * size : (n + 1) * size], size)
+
+    def embed(
+        self,
+        tokens: int,
+        width: int,
+        word_ids: int,
+        position_ids: int,
+        type_ids: int,
+        words: int,
+        positions: int | None,
+        types: int | None,
+        norm: NormStruct,
+        eps: float,
+        out: int,
+    ) -> None:
+        """As in encoder.cpp, with addresses for pointers; of tables, the rows that are needed."""
+        ids = [
+            (ctypes.c_int64 * tokens).from_address(one)
+            for one in (word_ids, position_ids, type_ids)
+        ]
+        tables = (words, positions, types)
+        rows = [max(one) + 1 if table else 0 for one, table in zip(ids, tables, strict=True)]
+        size = 4 * width
+        found = self._call(
+            b"b",
+            size * tokens,
+            bytes((ctypes.c_int64 * 5)(tokens, width, *rows)),
+            *map(bytes, ids),
+            *(string_at(table, size * n) for table, n in zip(tables, rows, strict=True) if n),
+            string_at(norm.weight, size),
+            string_at(norm.bias, size),
+            bytes(ctypes.c_float(eps)),
+        )
+        ctypes.memmove(out, found, len(found))
 
     def product_int8(self, values: int, scale: int, count: int, linear: object, out: int) -> None:
         """As in encoder.cpp, with addresses for pointers, and a reference to the layer."""

@@ -8,10 +8,11 @@ the same bits whatever else is in the batch.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ from xtremely.engine.quantization.smoothquant import activation_absmax
 from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.tokenizer import Tokens
 from xtremely.kernels.attention import rope_table
-from xtremely.kernels.guard import InputError
+from xtremely.kernels.embedding import embedding_ref
+from xtremely.kernels.guard import InputError, require
 
 CHUNK_TOKENS = 288  # most tokens in a chunk, unless one sequence is longer
 MIN_CHUNK_TOKENS = 48  # fewest tokens for which it pays to read all weights
@@ -169,8 +171,7 @@ class NativeEncoder:
     """An encoder that runs in C++.
 
     Args:
-        encoder: an encoder in fp32 or int8 for which ``unsupported_reason`` is None. Its
-            embeddings run in torch.
+        encoder: an encoder in fp32 or int8 for which ``unsupported_reason`` is None.
     """
 
     def __init__(self, encoder: Encoder):
@@ -201,7 +202,17 @@ class NativeEncoder:
             InputError: a sequence is longer than the model's maximum.
         """
         require_fits(batch, self.config.max_length)
-        x, last = self._embeddings(batch, ops), max(layers)
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            embedding = partial(self._embedding, pool, threads)
+            x = self._embeddings(batch, replace(ops, embedding=embedding))
+            return self._encode(pool, threads, batch, x, layers)
+
+    def _encode(
+        self, pool: Executor, threads: int, batch: Batch, x: Tensor, layers: Collection[int]
+    ) -> dict[int, Tensor]:
+        """The requested hidden states from state 0, ``x``, which is overwritten."""
+        last = max(layers)
         out = {layer: torch.empty_like(x) for layer in {*layers} - {last}}
         lengths = torch.tensor(batch.layout.lengths, dtype=torch.int64)
 
@@ -212,10 +223,47 @@ class NativeEncoder:
             start, sequences = x[part.token :].data_ptr(), lengths[part.first :].data_ptr()
             self._library.encode(self._model, start, sequences, part.count, last, states)
 
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(encode, chunks(batch.layout.lengths, threads)))
+        list(pool.map(encode, chunks(batch.layout.lengths, threads)))
         return {**out, last: x}
+
+    def _embedding(
+        self,
+        pool: Executor,
+        threads: int,
+        word_ids: Tensor,
+        position_ids: Tensor,
+        type_ids: Tensor,
+        words: Tensor,
+        positions: Tensor | None,
+        types: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+    ) -> Tensor:
+        """``kernels.embedding`` on the threads of a pool, each with its share of the tokens."""
+        ids, tables = (word_ids, position_ids, type_ids), (words, positions, types)
+        tokens, width = len(word_ids), words.shape[1]
+        if width % self._library.columns():  # possible where they are projected
+            return embedding_ref(*ids, *tables, weight, bias, eps)
+        for rows, table in zip(ids, tables, strict=True):
+            if table is not None and tokens:
+                first, last = map(int, rows.aminmax())
+                require(
+                    0 <= first <= last < len(table),
+                    f"ids from {first} to {last} do not fit a table of {len(table)} embeddings",
+                )
+        out = torch.empty(tokens, width)
+        addresses = [None if table is None else table.data_ptr() for table in tables]
+        norm = NormStruct(weight.data_ptr(), bias.data_ptr())
+
+        def embed(start: int) -> None:
+            of_ids = [rows[start:].data_ptr() for rows in ids]
+            count, to = min(share, tokens - start), out[start:].data_ptr()
+            self._library.embed(count, width, *of_ids, *addresses, norm, eps, to)
+
+        share = max(1, math.ceil(tokens / threads))
+        list(pool.map(embed, range(0, tokens, share)))
+        return out
 
     def _see(self, layers: Iterable[LayerStruct], config: EncoderConfig) -> None:
         """Set the RoPE table and the attention window of every layer that has them."""

@@ -116,6 +116,9 @@ def opened(path: Path) -> ctypes.CDLL:
     states = POINTER(c_void_p)
     loaded.encode.argtypes = [POINTER(ModelStruct), c_void_p, c_void_p, c_int64, c_int64, states]
     loaded.encode.restype = None
+    norm = POINTER(NormStruct)
+    loaded.embed.argtypes = [c_int64, c_int64, *[c_void_p] * 6, norm, c_float, c_void_p]
+    loaded.embed.restype = None
     linear = POINTER(LinearStruct)
     loaded.product_int8.argtypes = [c_void_p, c_void_p, c_int64, linear, c_void_p]
     loaded.product_int8.restype = None

@@ -39,6 +39,8 @@ constexpr int64_t BLOCK = 288, WIDE_BLOCK = AMX_ROWS, ROUND = AMX_ROWS;
 constexpr int64_t BLOCK = 144, WIDE_BLOCK = BLOCK, ROUND = TILE_ROWS;
 #endif
 
+constexpr int64_t PREFETCHED = 4;  // tokens
+
 struct Workspace {
   Buffer<float> normed, qkv, mixed, y, wide, scale, wide_scale;
   Buffer<uint8_t> bytes, wide_bytes;
@@ -46,11 +48,12 @@ struct Workspace {
   Int8AttentionBuffers attention_int8;
 };
 
-// Adds y to x and writes the LayerNorm of x to `to`, which may be x.
-void norm(float* x, const float* y, float* to, int64_t width, const Norm& by, float eps) {
+// Stores sum(k), for k = 0, LANES, ..., in x, and the LayerNorm of x in `to`, which may be x.
+template <class Sum>
+void norm(float* x, float* to, int64_t width, const Norm& by, float eps, Sum sum) {
   F32 total = broadcast(0.f);
   for (int64_t k = 0; k < width; k += LANES) {
-    F32 v = load(x + k) + load(y + k);
+    F32 v = sum(k);
     store(x + k, v);
     total += v;
   }
@@ -62,6 +65,10 @@ void norm(float* x, const float* y, float* to, int64_t width, const Norm& by, fl
   F32 part = broadcast(1 / __builtin_sqrtf(reduce_sum(squares) / width + eps));
   for (int64_t k = 0; k < width; k += LANES)
     store(to + k, (load(x + k) - mean) * part * load(by.weight + k) + load(by.bias + k));
+}
+
+void prefetch(const float* row, int64_t width) {
+  for (int64_t k = 0; k < width; k += 16) __builtin_prefetch(row + k);  // a cache line each
 }
 
 // Quantizes a token times `input_scale` to 127 steps on either side of ZERO; returns the step size.
@@ -159,6 +166,26 @@ void product_int8(uint8_t* values, float* scale, int64_t count, const Linear* to
   product({values, scale}, count, *to, {out, to->outputs, count, 0});
 }
 
+// Writes the LayerNorm of each token's sum of a row of `words`, of `types` and of `positions`; the
+// latter two may be null.
+void embed(int64_t tokens, int64_t width, const int64_t* word_ids, const int64_t* position_ids,
+           const int64_t* type_ids, const float* words, const float* positions, const float* types,
+           const Norm* by, float eps, float* out) {
+  for (int64_t t = 0; t < tokens; t++, out += width) {
+    // rows of a large table come from memory, which takes as long as a few tokens
+    if (t + PREFETCHED < tokens) prefetch(words + word_ids[t + PREFETCHED] * width, width);
+    const float* word = words + word_ids[t] * width;
+    const float* type = types ? types + type_ids[t] * width : nullptr;
+    const float* position = positions ? positions + position_ids[t] * width : nullptr;
+    norm(out, out, width, *by, eps, [&](int64_t k) {
+      F32 v = load(word + k);
+      if (type) v += load(type + k);
+      if (position) v += load(position + k);
+      return v;
+    });
+  }
+}
+
 // Runs packed sequences of `lengths` tokens from hidden state 0, in x, to hidden state `last`,
 // which replaces it in x. Hidden state n is also written to out[n] unless that is null.
 void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequences, int64_t last,
@@ -216,7 +243,8 @@ void encode(const Model* given, float* x, const int64_t* lengths, int64_t sequen
       float *part = x + t * hidden, *read = normed + t * hidden;
       auto add = [&](const Norm& by) {
         for (int64_t r = 0; r < count * hidden; r += hidden)
-          norm(part + r, y + r, read + r, hidden, by, model.eps);
+          norm(part + r, read + r, hidden, by, model.eps,
+               [&](int64_t k) { return load(part + r + k) + load(y + r + k); });
       };
       linear(model, mixed + t * hidden, count, layer.attention_out, {y, hidden, count, 0}, space);
       add(layer.attention_norm);

@@ -15,7 +15,7 @@ from xtremely.engine.backends.select import open_backend
 from xtremely.engine.models.ops import TORCH
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import collate
-from xtremely.engine.text.tokenizer import Tokenizer
+from xtremely.engine.text.tokenizer import Tokenizer, Tokens
 from xtremely.kernels.guard import InputError, UsageError
 
 CPU = torch.device("cpu")
@@ -78,14 +78,33 @@ def test_int8_is_its_reference(make_tiny, sentences, family):
     folder = make_tiny(family, **SIZES, initializer_range=0.05)
     batch = batch_of(folder, [*sentences, " ".join(sentences)])
     found, reference = (open_backend(folder, name, CPU, "int8") for name in ("native", "torch"))
-    exact = open_backend(folder, "torch", CPU, "fp32")
+    plain, exact = (open_backend(folder, name, CPU, "fp32") for name in ("native", "torch"))
     layers = range(reference.layers + 1)
     found, reference, exact = (one.hidden(batch, layers) for one in (found, reference, exact))
-    assert torch.equal(found[0], exact[0])
+    assert torch.equal(found[0], plain.hidden(batch, [0])[0])
+    assert torch.equal(reference[0], exact[0])
     for layer in layers[1:]:
         apart = (found[layer] - reference[layer]).norm() / (reference[layer] - exact[layer]).norm()
         assert apart < 0.3  # of what rounding costs
         assert F.cosine_similarity(found[layer], exact[layer], dim=1).min() > 0.999
+
+
+@runs_here
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"ids": [2, 60, 3]}, "ids from 2 to 60 do not fit a table of 60"),
+        ({"ids": [2, -1, 3]}, "ids from -1 to 3"),
+        ({"types": [0, 1, 2]}, "ids from 0 to 2 do not fit a table of 2"),
+    ],
+)
+def test_ids_beyond_a_table_are_refused(make_tiny, wrong, complaint):
+    """They would be read from other memory."""
+    backend = open_backend(make_tiny("bert", **SIZES, vocab_size=60), "native", CPU, "fp32")
+    ids, types = (np.array(wrong.get(name, [0, 0, 0])) for name in ("ids", "types"))
+    batch = collate(Tokens(ids, types, np.array([0, 3]), 0), np.arange(1))
+    with pytest.raises(InputError, match=complaint):
+        backend.hidden(batch, [0])
 
 
 @runs_here
