@@ -89,17 +89,25 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """Resolve a precision; ``auto`` takes bf16 on GPUs that have it, else fp32."""
+    """Resolve a precision; ``auto`` takes bf16 where ``has_fast_bf16``, else fp32."""
     legal = ("auto", "fp32", "bf16", "fp16")
     if precision not in legal:
         raise unknown("precision", precision, legal)
     if precision == "auto":
-        return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if has_fast_bf16(device) else "fp32"
     require(
         precision != "fp16" or device == "cuda",
-        "fp16 training needs a GPU; on a CPU, fp32 is fastest",
+        "fp16 training needs a GPU; legal on a CPU: auto, fp32, bf16",
     )
     return precision
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether a GPU multiplies in bf16, or a CPU does with AMX; others only emulate it."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch has it since 2.12
+    return bool(capabilities.get("amx_bf16"))
 
 
 def fit(

@@ -99,8 +99,8 @@ def train(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="Number format to train in: fp32, bf16, fp16 or auto (bf16 on a GPU that has it,"
-            " else fp32) (default: auto)."
+            help="Number format to train in: fp32, bf16, fp16 or auto (bf16 on a GPU that has it"
+            " and on a CPU with AMX, else fp32) (default: auto)."
         ),
     ] = None,
     device: TrainingDevice = "auto",

@@ -169,7 +169,8 @@ class Recipe:
         seed: seed for choice and order of examples, fresh heads, dropout and masking.
         freeze_embeddings: do not train the word embeddings.
         prune_vocabulary: train with the occurring vocabulary only; the whole one is saved.
-        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a GPU that has it, else fp32.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 on a GPU that has it and
+            on a CPU with AMX, else fp32.
     """
 
     __pydantic_config__ = NO_OTHER_KEYS  # also for the tables inside

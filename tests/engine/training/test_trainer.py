@@ -308,9 +308,22 @@ def test_predictions_come_in_the_order_of_the_features(trained, base):
     assert all(right), "learnt by heart"
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"amx_bf16": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "fp32"),
+        ({}, "fp32"),
+    ],
+)
+def test_auto_trains_in_bf16_where_amx_multiplies_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_precision("auto", "cpu") == expected
+    assert choose_precision("fp32", "cpu") == "fp32"
+
+
 def test_devices_and_precisions():
     assert choose_device("cpu") == "cpu"
-    assert choose_precision("auto", "cpu") == "fp32"
     with pytest.raises(UsageError, match="legal: auto, cpu, cuda"):
         choose_device("gpu")
     with pytest.raises(InputError, match="needs a GPU"):
