@@ -36,7 +36,7 @@ from xtremely.files.writing import temporary_name
 from xtremely.kernels import packing
 from xtremely.kernels.guard import InputError, UsageError, require
 
-FORMAT = 2  # version of the files in the cache; raise it when the graph changes
+FORMAT = 3  # version of the files in the cache; raise it when the graph changes
 # Largest share of padding in a group, and the step of its length. A GPU is fastest with large
 # groups of few shapes, a CPU with little padding.
 PADDING = {"cpu": 1 / 16, "cuda": 1 / 4}

@@ -118,12 +118,14 @@ class Layout:
         mask: [batch, length] int64, 1 for a token and 0 for padding; None without padding.
         length: [1], the padded length in tokens.
         width: width of a hidden state.
+        places: rows of the table of positions that tokens can have; None for all.
     """
 
     graph: Graph
     mask: Value | None
     length: Value
     width: int
+    places: int | None = None
     _bias: dict[int | None, Value | None] = field(default_factory=dict)
 
     def bias(self, window: int | None) -> Value | None:
@@ -179,8 +181,11 @@ class _Writer:
         )
 
     def placed(self, batch: Any, padding: int, row: int) -> Layout:
-        """Positions in the graph count every token; the backend refuses padding inside texts."""
-        return batch.layout
+        """Positions in the graph count every token; the backend refuses padding inside texts.
+
+        The row for padding is left out, so that no text longer than the model takes can reach it.
+        """
+        return replace(batch.layout, places=row)
 
     def embedding(
         self,
@@ -208,9 +213,9 @@ class _Writer:
         if types is not None and type_ids is not None:
             x = self.op("Add", x, self.op("Gather", types, type_ids))
         if positions is not None:
-            table, name = positions, "embeddings.positions"
+            table, name = positions.detach()[: layout.places], "embeddings.positions"
             if types is not None and type_ids is None:  # every token is of type 0
-                table, name = positions.detach() + types.detach()[0], f"{name}_of_type_0"
+                table, name = table + types.detach()[0], f"{name}_of_type_0"
             x = self.op("Add", x, layout.rows(self.graph.constant(table, name)))
         elif types is not None and type_ids is None:
             x = self.op("Add", x, self.graph.constant(types[0], "embeddings.type_0"))

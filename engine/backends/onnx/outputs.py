@@ -102,7 +102,9 @@ def build(
     pool: Pool
     if product.packed:
         ids, positions, boundaries = (Value(name) for name in (IDS, POSITIONS, BOUNDARIES))
-        layout, ids = sequences(graph, ids, positions, boundaries, encoder.config.hidden)
+        layout, ids, types = sequences(
+            graph, ids, positions, boundaries, types, width=encoder.config.hidden
+        )
         pool = layout.pool
         ops = replace(
             ops,

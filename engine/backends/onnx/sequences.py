@@ -27,6 +27,8 @@ from xtremely.engine.backends.onnx.modules import pooled
 # Names of nodes that fail on wrong inputs; the error messages of runtimes show them.
 BOUNDARY_CHECK = "cu_seqlens_must_rise_from_0_to_the_number_of_tokens"
 POSITION_CHECK = "position_ids_must_count_from_0_in_every_sequence"
+TOKEN_CHECK = "input_ids_must_not_be_negative"
+TYPE_CHECK = "token_type_ids_must_be_one_for_every_token_and_not_negative"
 END = 2**31 - 1
 
 # Writes what it makes of one sequence, [1, length, ...], as rows [n, ...].
@@ -43,6 +45,7 @@ class Sequences:
         starts: [B] int64, the first row of every sequence.
         ends: [B] int64, the row after its last one.
         width: width of a hidden state.
+        places: rows of the table of positions that tokens can have; None for all.
     """
 
     graph: Graph
@@ -50,6 +53,7 @@ class Sequences:
     starts: Value
     ends: Value
     width: int
+    places: int | None = None
 
     def rows(self, table: Input) -> Value:
         """The row of every token in a table indexed by position: [T, ...]."""
@@ -99,15 +103,22 @@ class Sequences:
 
 
 def sequences(
-    graph: Graph, ids: Value, positions: Value, cu_seqlens: Value, width: int
-) -> tuple[Sequences, Value]:
-    """The sequences of a packed batch, and its token ids behind a check of the other inputs.
+    graph: Graph,
+    ids: Value,
+    positions: Value,
+    cu_seqlens: Value,
+    types: Value | None = None,
+    *,
+    width: int,
+) -> tuple[Sequences, Value, Value | None]:
+    """The sequences of a packed batch, and its token ids and types behind checks of all inputs.
 
     Args:
         graph: the graph.
-        ids: [T] int64.
+        ids: [T] int64, from 0.
         positions: [T] int64, counted from 0 in every sequence.
         cu_seqlens: [B + 1] int64, rising strictly from 0 to T.
+        types: [T] int64, from 0; None where the graph does not take them.
         width: width of a hidden state.
     """
     op = graph.op
@@ -119,7 +130,15 @@ def sequences(
     ids = _checked(graph, ids, tokens, first, BOUNDARY_CHECK)
     off = op("Abs", op("Sub", positions, _positions(graph, ids, starts)))
     ids = _checked(graph, ids, tokens, op("ReduceSum", off, keepdims=1), POSITION_CHECK)
-    return Sequences(graph, positions, starts, ends, width), ids
+    ids = _checked(graph, ids, tokens, _below_zero(graph, ids), TOKEN_CHECK)
+    if types is not None:  # the size of checked ids, so that wrong boundaries are named first
+        types = _checked(graph, types, op("Shape", ids), _below_zero(graph, types), TYPE_CHECK)
+    return Sequences(graph, positions, starts, ends, width), ids, types
+
+
+def _below_zero(graph: Graph, values: Value) -> Value:
+    """The lowest of some values if it is negative, else 0: [1]. Gather takes negative indices."""
+    return graph.op("Min", graph.op("ReduceMin", values, keepdims=1), whole(0))
 
 
 def _positions(graph: Graph, ids: Value, starts: Value) -> Value:
@@ -137,7 +156,7 @@ def _positions(graph: Graph, ids: Value, starts: Value) -> Value:
 
 
 def _checked(graph: Graph, ids: Value, tokens: Value, zero: Value, name: str) -> Value:
-    """Token ids [T] from a node that fails unless ``tokens`` is T and ``zero`` is 0, each [1].
+    """Ids [T] from a node that fails unless ``tokens`` is T and ``zero`` is 0, each [1].
 
     ONNX has no operator for checks: the node is a Reshape to a size that is else impossible.
     """

@@ -1,5 +1,7 @@
 """Packed graphs: the states of torch's packed encoder for any lengths, and no others' company."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -11,6 +13,8 @@ from xtremely.engine.backends.onnx.outputs import Product, build
 from xtremely.engine.backends.onnx.sequences import (
     BOUNDARY_CHECK,
     POSITION_CHECK,
+    TOKEN_CHECK,
+    TYPE_CHECK,
     sequences,
 )
 from xtremely.engine.backends.onnx.verify import ReferenceOutputs, compare, packed
@@ -134,7 +138,7 @@ def test_every_pooling_is_torchs(mode):
     states = np.random.default_rng(0).integers(-9, 9, (9, 4))
     graph = Graph()
     names = (Value("ids"), Value("positions"), Value("cu_seqlens"))
-    layout, _ = sequences(graph, *names, width=4)
+    layout, *_ = sequences(graph, *names, width=4)
     found = layout.pool(graph.op("Cast", Value("x"), to=FLOAT), mode)
     graph.op("Identity", found)
     graph.nodes[-1].output[0] = "out"
@@ -193,14 +197,46 @@ def test_wrong_positions_are_an_error_of_the_graph(family, wrong):
             session.run(None, inputs)
 
 
-def test_a_sequence_longer_than_the_model_takes_is_an_error(make_tiny, tmp_path):
-    folder = make_tiny("bert")
-    reference = open_backend(folder, "torch", CPU, "fp32")
-    product = Product("hidden states", (3,), packed=True)
+def test_a_negative_token_is_an_error_of_the_graph(family):
+    """It would be counted from the end of the table of words."""
+    _, product, sessions = family
+    inputs = packed(made([3, 4]), product)
+    for wrong in ([5, 6, 7, -1, 8, 9, 10], [-40] * 7):
+        for session in sessions:
+            with pytest.raises(Exception, match=TOKEN_CHECK):
+                session.run(None, inputs | {"input_ids": np.array(wrong)})
+
+
+@pytest.mark.parametrize("wrong", [[-1] * 7, [0, 0, 0, 0, 1, -2, 1], [1], [0, 1], [0] * 8], ids=str)
+def test_wrong_token_types_are_an_error_of_the_graph(make_tiny, wrong):
+    """One alone would hold for all tokens, a negative one be counted from the end of the table."""
+    reference = open_backend(make_tiny("bert"), "torch", CPU, "fp32")
+    product = Product("hidden states", (3,), typed=True, packed=True)
     session = opened(build(reference.encoder, product))
-    session.run(None, packed(made([reference.max_length]), product))
-    with pytest.raises(Exception, match="indices element out of data bounds"):
-        session.run(None, packed(made([reference.max_length + 1]), product))
+    inputs = packed(made([3, 4]), product)
+    session.run(None, inputs)
+    with pytest.raises(Exception, match=TYPE_CHECK):
+        session.run(None, inputs | {"token_type_ids": np.array(wrong)})
+
+
+@pytest.mark.parametrize("form", ["packed", "padded"])
+def test_a_sequence_longer_than_the_model_takes_is_an_error(family, form):
+    """In the RoBERTa line, the row behind the last position is that of padding."""
+    reference, product, _ = family
+    product = replace(product, packed=form == "packed", typed=False)
+    session = opened(build(reference.encoder, product))
+
+    def run(length):
+        batch = made([length])
+        if product.packed:
+            return session.run(None, packed(batch, product))
+        ids = batch.input_ids[None].numpy()
+        return session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+
+    run(reference.max_length)
+    for length in (1, 2, 9):
+        with pytest.raises(Exception, match="out of data bounds|[Bb]roadcast"):
+            run(reference.max_length + length)
 
 
 def test_packed_fp16_is_refused(make_tiny, tmp_path):
