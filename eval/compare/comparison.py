@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -174,11 +175,14 @@ def _reservations(run: Run, keys: Sequence[Key], benchmark: Benchmark) -> Iterat
 
 
 def _ordered(runs: Sequence[Run], against: str | None) -> list[Run]:
-    """The runs, that which others are compared with first."""
+    """The runs, that which others are compared with first; a name comes before a folder."""
     if against is None:
         return [*runs]
-    found = [run for run in runs if against in (run.name, str(run.folder))]
-    if len(found) != 1:
+    place = Path(against).resolve()
+    found = [run for run in runs if run.name == against] or [
+        run for run in runs if run.folder.resolve() == place
+    ]
+    if not found:
         raise unknown("run", against, [run.name for run in runs])
     return [*found, *(run for run in runs if run is not found[0])]
 

@@ -45,8 +45,10 @@ class Difference:
     freedom: int
 
     def interval(self, level: float = LEVEL) -> Interval | None:
-        """The confidence interval; None without a standard error."""
-        if self.error is None:
+        """The confidence interval; None without a standard error, or where it is 0 although the
+        scores differ: all draws are alike, as of a run that is always right and one that never is.
+        """
+        if self.error is None or (self.value and not self.error):
             return None
         half = t_quantile(1 - (1 - level) / 2, self.freedom) * self.error
         return Interval(max(-100.0, self.value - half), min(100.0, self.value + half), level)
@@ -61,7 +63,7 @@ class Difference:
     def verdict(self, level: float = LEVEL) -> str:
         """Whether the interval is above 0, below it, or neither."""
         found = self.interval(level)
-        if found is None or not self.error:
+        if found is None:
             return CANNOT_TELL
         return HIGHER if found.low > 0 else LOWER if found.high < 0 else CANNOT_TELL
 

@@ -84,6 +84,7 @@ def _matching(run: Run) -> list[Record]:
         one["language"]: one
         for one in run.every
         if (one["task"], one["direction"], one["scoring"]) == (TASK.name, "x->en", "cosine")
+        and one["language"] in main  # the alignment of others is hidden
         and all(one[key] == main[one["language"]][key] for key in space)
     }
     for code, record in found.items():

@@ -157,8 +157,12 @@ def write_parquet(path: Path, comparison: Comparison) -> None:
     kinds = {"examples": pyarrow.int64()}
     kinds |= dict.fromkeys(("score", "difference", "low", "high"), pyarrow.float64())
     schema = pyarrow.schema((name, kinds.get(name, pyarrow.string())) for name in COLUMNS)
+    written = [
+        {key: _encoded(v).decode() if isinstance(v, str) else v for key, v in row.items()}
+        for row in rows(comparison)
+    ]
     with written_whole(path) as temporary:
-        parquet.write_table(pyarrow.Table.from_pylist([*rows(comparison)], schema), temporary)
+        parquet.write_table(pyarrow.Table.from_pylist(written, schema), temporary)
 
 
 def write_markdown(path: Path, comparison: Comparison) -> None:
@@ -172,4 +176,8 @@ def write_latex(path: Path, comparison: Comparison) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    write_atomic(path, text.encode("utf-8", "backslashreplace"))  # paths may hold any bytes
+    write_atomic(path, _encoded(text))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # paths may hold any bytes

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -161,6 +162,33 @@ def test_another_run_can_be_the_first(xtremely, run):
         assert code == 0 and f"differences to {read_runs([a, b])[1].name}" in shown
     code, _, notes = xtremely("compare", a, b, "--against", "c")
     assert code == 2 and "unknown run 'c'" in notes
+
+
+def test_a_folder_may_be_typed_in_any_way(run, tmp_path, monkeypatch):
+    """Shells complete the name of a folder with a slash."""
+    runs = read_runs([run(0, "a"), run(1, "b")])
+    monkeypatch.chdir(tmp_path)
+    for against in ("b", "b/", "./b", "a/../b", f"{tmp_path}/b/"):
+        assert compare(runs, against).against is runs[1]
+
+
+def test_a_name_in_the_table_comes_before_a_folder(run, tmp_path, monkeypatch):
+    """The model of each run is called like the folder of the other."""
+    a, b = run(0, "bert-64"), run(1, "bert-32")
+    monkeypatch.chdir(tmp_path)
+    assert [one.name for one in read_runs([a, b])] == ["bert-32", "bert-64"]
+    assert compare(read_runs([a, b]), "bert-64").against.folder == b
+
+
+def test_folders_whose_names_are_no_text_are_in_every_format(xtremely, run, tmp_path):
+    a = run(0, "a")
+    odd = tmp_path / os.fsdecode(b"\xff|")
+    shutil.copytree(a, odd)
+    for suffix in (".html", ".md", ".tex", ".csv", ".parquet"):
+        path = tmp_path / f"c{suffix}"
+        assert xtremely("compare", odd, a, "--save", path)[0] == 0
+    (first, *_) = parquet.read_table(tmp_path / "c.parquet").to_pylist()
+    assert first["run"] == f"bert-32 ({tmp_path}/\\udcff|)"
 
 
 def test_languages_that_one_run_lacks_are_left_out_and_named(xtremely, run, labelled):

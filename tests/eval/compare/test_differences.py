@@ -53,6 +53,13 @@ def test_runs_with_equal_outcomes_do_not_differ():
     assert found.p == 1 and found.verdict() == CANNOT_TELL
 
 
+def test_without_any_spread_there_is_no_interval():
+    """Every draw of examples gives the same difference, which says nothing about others."""
+    found = difference(alone(np.zeros(8), np.ones(8)), 1, 0)
+    assert (found.value, found.error) == (100, 0)
+    assert found.interval() is None and found.verdict() == CANNOT_TELL
+
+
 def test_examples_of_a_cluster_are_drawn_together():
     rng = np.random.default_rng(3)
     passages = rights(rng, 0.5, 50) - rights(rng, 0.5, 50)

@@ -1,6 +1,7 @@
 """Results in MTEB's form: read by mteb itself, with the scores that sklearn gives."""
 
 import json
+import shutil
 
 import mteb
 import numpy as np
@@ -76,6 +77,26 @@ def test_mteb_reads_the_results(xtremely, run, tmp_path):
     assert result.get_score() == pytest.approx(record["details"]["weighted_f1"] / 100)
     meta = json.loads((path.parent / "model_meta.json").read_text())
     assert meta["revision"] == path.parent.name and meta["name"] == path.parent.parent.name
+
+
+def test_a_language_with_a_hidden_alignment_is_left_out(xtremely, run, root, tmp_path):
+    """XTREME's download of Tatoeba hides it; LASER's files have it."""
+    folder = root / "tatoeba"
+    folder.mkdir()
+    try:
+        for side in ("te", "en"):
+            lines = "".join(f"{side} {number}\n" for number in range(234))
+            (folder / f"te-en.{side}").write_text(lines)
+        out = run("a")
+    finally:
+        shutil.rmtree(folder)
+    records = json.loads((out / "results.json").read_text())["records"]
+    assert {one["language"] for one in records if one["score"] is None} == {"te"}
+    code, _, notes = xtremely("compare", out, "--mteb", tmp_path / "mteb")
+    assert code == 0, notes
+    (path,) = (tmp_path / "mteb").rglob("Tatoeba.json")
+    (scores,) = json.loads(path.read_text())["scores"]["test"]
+    assert scores["hf_subset"] == "swh-eng"
 
 
 def test_a_part_of_a_test_set_is_refused(xtremely, run, tmp_path):
