@@ -139,6 +139,8 @@ def _read(path: Path, code: str) -> _Language:
             " pool twice and only once as answers; remove one",
         )
         _check_sentences(paragraph, where)
+        if not paragraph.qas:
+            continue  # XTREME-R's script counts it, and takes no candidates from it
         first = len(made.ids)
         for place, sentence in enumerate(paragraph.sentences):
             made.ids.append(f"{code}_{number}_{place}")

@@ -9,7 +9,8 @@ are trained for it on mentions in English Wikipedia.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -32,6 +33,21 @@ LANGUAGES = codes("ar de en es fa ja pl ro ta tr uk")
 CANDIDATES = "candidate_set_entities.jsonl"
 
 
+@dataclass(frozen=True)
+class _Mentions:
+    """A file of mentions.
+
+    Attributes:
+        path: its path.
+        language: code of its only language; empty for a file of all languages.
+        labels: the file of their entities, if there is one.
+    """
+
+    path: Path
+    language: str = ""
+    labels: Path | None = None
+
+
 def find(root: Path, code: str, split: str) -> Callable[[], Queries]:
     """A split, from XTREME-R's download folder or Mewsli-X's own files."""
     folder = root / NAME
@@ -48,46 +64,49 @@ def find(root: Path, code: str, split: str) -> Callable[[], Queries]:
     if pool is None:
         raise Incomplete(NAME, code, mentions, candidates)
     if layout:
-        return partial(_read, code, pool, [mentions], [])
-    every = [divided.with_name(f"{split}-{one}.jsonl") for one in LANGUAGES]
-    labels = [folder / "wikinews_labels" / path.with_suffix(".json").name for path in every]
-    return partial(_read, code, pool, _existing(every), _existing(labels))
+        return partial(_read, code, pool, [_Mentions(mentions)], [mentions])
+    every = []
+    for one in LANGUAGES:
+        there = readers.existing(divided.with_name(f"{split}-{one}.jsonl"))
+        if there:
+            labels = readers.existing(folder / "wikinews_labels" / f"{split}-{one}.json")
+            every.append(_Mentions(there, one, labels))
+    files = [path for one in every for path in (one.path, one.labels) if path]
+    return partial(_read, code, pool, every, files)
 
 
-def _existing(paths: Sequence[Path]) -> list[Path]:
-    return [found for path in paths if (found := readers.existing(path))]
-
-
-def _read(code: str, pool: Path, mentions: list[Path], labels: list[Path]) -> Queries:
-    files = (pool, *mentions, *labels)
-    stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in files)
-    made = _read_all(pool, tuple(mentions), tuple(labels), stamps)
+def _read(code: str, pool: Path, every: list[_Mentions], files: list[Path]) -> Queries:
+    """A language's queries; ``files`` are all of ``every``, for the list of a task's files."""
+    stamps = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in (pool, *files))
+    made = _read_all(pool, tuple(every), stamps)
     if code not in made:
-        raise Missing(NAME, code, [f"{mentions[0]}: mentions in {code}"])
+        raise Missing(NAME, code, [f"{files[0]}: mentions in {code}"])
     return made[code]
 
 
 @lru_cache(maxsize=1)
 def _read_all(
-    pool: Path,
-    mentions: tuple[Path, ...],
-    labels: tuple[Path, ...],
-    stamps: tuple[tuple[int, int], ...],
+    pool: Path, files: tuple[_Mentions, ...], stamps: tuple[tuple[int, int], ...]
 ) -> dict[str, Queries]:
     """All languages, which share the pool and ask for the same files, one after the other."""
     entities = read_entities(pool)
-    known = {name: entity for path in labels for name, entity in read_labels(path).items()}
     every: dict[str, dict[str, Query]] = {}
-    for path in mentions:
-        for one in read_mentions(path):
+    for file in files:
+        known = read_labels(file.labels) if file.labels else {}
+        for one in read_mentions(file.path):
+            require(
+                one.language == (file.language or one.language),
+                f"{file.path}: mention {one.id!r} is in {one.language}; legal here:"
+                f" {file.language}",
+            )
             asked = every.setdefault(one.language, {})
-            require(one.id not in asked, f"{path}: mention {one.id!r} occurs twice")
-            asked[one.id] = one
+            require(one.id not in asked, f"{file.path}: mention {one.id!r} occurs twice")
+            asked[one.id] = replace(one, entity=known.get(one.id) or one.entity)
     rows = {name: row for row, name in enumerate(entities)}
     needed = [-1] * len(rows)
     answers: dict[str, list[tuple[int, ...]]] = {}
     for code, asked in every.items():
-        right = [known.get(one.id) or one.entity for one in asked.values()]
+        right = [one.entity for one in asked.values()]
         if not any(right):
             continue  # they are hidden
         for number, (name, entity) in enumerate(zip(asked, right, strict=True)):

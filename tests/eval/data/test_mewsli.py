@@ -134,6 +134,27 @@ def test_xtreme_rs_download_has_labels_in_files_of_their_own(write, tmp_path):
     assert splits["test"].answers is None and splits["dev"].answers == [(1,)]
 
 
+@pytest.mark.filterwarnings("ignore:mewslix")
+def test_a_label_is_of_its_own_language(write, tmp_path):
+    """Mentions of two languages may have one id, such as a number."""
+    write("mewslix/candidate_set_entities.jsonl", POOL)
+    for code, entity_id in (("de", "Q1"), ("es", "Q2")):
+        one = article(TEXT, {**ELBE, "entity_id": ""}, sentences=SENTENCES, language=code)
+        write(f"mewslix/wikinews_mentions/dev-{code}.jsonl", lines(one))
+        write(f"mewslix/wikinews_labels/dev-{code}.json", json.dumps({"m1": [entity_id]}))
+    assert MEWSLIX.read(tmp_path, "de", "dev").answers == [(0,)]
+    assert MEWSLIX.read(tmp_path, "es", "dev").answers == [(1,)]
+
+
+def test_a_mention_in_the_file_of_another_language_is_refused(write, tmp_path):
+    """It would be asked in the wrong language, and counted in that one's mean."""
+    write("mewslix/candidate_set_entities.jsonl", POOL)
+    one = article(TEXT, ELBE, sentences=SENTENCES, language="de")
+    path = write("mewslix/wikinews_mentions/dev-es.jsonl", lines(one))
+    with pytest.raises(InputError, match=f"{path}: mention 'm1' is in de; legal here: es"):
+        MEWSLIX.read(tmp_path, "es", "dev")
+
+
 def test_an_entity_outside_the_pool_is_named(released, write, tmp_path):
     write("mewslix/candidate_set_entities.jsonl", lines(entity("Q1", "Ein Fluss.")))
     with pytest.raises(InputError, match="'m2' in de has no answer in the pool.*'Q2'"):

@@ -27,6 +27,12 @@ def test_the_pool_has_every_sentence_before_its_paragraph(both):
     assert pool.texts[2] == "一二。一二。三四。五六。"
 
 
+def test_a_paragraph_without_questions_is_counted_but_not_in_the_pool(write):
+    """XTREME-R's script takes candidates from the paragraphs of questions."""
+    path = write("de.json", document({**DE, "qas": []}, paragraph(("Fünf.",), [("c", "Was?", 0)])))
+    assert read_xquad_r({"de": path})["de"].pool.ids == ["de_2_0"]
+
+
 def test_a_question_is_answered_in_every_language(both):
     found = read_xquad_r(both)
     assert found["de"].pool is found["zh"].pool
