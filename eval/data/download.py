@@ -158,10 +158,13 @@ def _some(names: Iterable[str]) -> str:
 def _fetch(
     record: HubRecord, file: HubFile, path: Path, wanted: Columns, advance: Callable[[int], None]
 ) -> int:
-    """Fetch a file, or the rest of it; gives the number of bytes fetched."""
+    """Fetch a file, or the rest of it; gives the number of bytes fetched.
+
+    Without a hash, nothing shows whether a beginning is of this file, so all of it is fetched.
+    """
     part = path.with_name(path.name + PART)
     part.parent.mkdir(exist_ok=True)
-    if part.exists() and part.stat().st_size > file.bytes:
+    if part.exists() and (file.sha256 is None or part.stat().st_size > file.bytes):
         part.unlink()
     before = part.stat().st_size if part.exists() else 0
     if before < file.bytes:

@@ -229,6 +229,16 @@ def test_a_small_file_without_a_hash_on_the_hub_gets_one(snli, tmp_path, monkeyp
     assert kept["sha256"] == file_digest(tmp_path / "snli" / TRAIN)
 
 
+def test_without_a_hash_the_rest_of_another_file_is_not_continued(snli, tmp_path, monkeypatch):
+    """Its beginning would be of one revision and its end of another, with nothing to show it."""
+    monkeypatch.setattr(hub_server, "LFS", 10**9)
+    part = tmp_path / "snli" / f"{TRAIN}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(files("z")[TRAIN][:1000])
+    get(tmp_path)
+    assert (tmp_path / "snli" / TRAIN).read_bytes() == files()[TRAIN]
+
+
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/data"])
 def test_a_folder_that_cannot_be_written_is_named_before_the_hub_is_asked(snli, tmp_path, place):
     (tmp_path / "file").write_text("")
