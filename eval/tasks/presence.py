@@ -57,6 +57,10 @@ def presence(task: Task, root: Path) -> Presence:
             except InputError as fault:
                 found.unusable[str(fault)] = None
                 continue
+            broken = [path for path in files if not path.exists()]
+            if broken:
+                found.unusable |= {f"{path}: a link to nothing": None for path in broken}
+                continue
             found.languages[code] = found.splits[split] = None
             found.files.update(dict.fromkeys(files))
     return found

@@ -69,6 +69,17 @@ def test_data_of_another_revision_is_listed_as_unusable(xtremely, hub, tmp_path)
     assert code == 0 and "  unusable: " in out and "xnli needs google/xtreme, revision ec" in out
 
 
+def test_a_link_to_nothing_does_not_hide_the_other_data(xtremely, tmp_path):
+    """As caches and git-annex leave them whose content is elsewhere."""
+    for name in ("swh-eng.eng", "deu-eng.eng", "deu-eng.deu"):
+        (tmp_path / f"tatoeba.{name}").write_text(f"{name}\n")
+    link = tmp_path / "tatoeba.swh-eng.swh"
+    link.symlink_to(tmp_path / "gone")
+    code, out, _ = xtremely("data", "--data-root", tmp_path)
+    assert (code, rows(out)["tatoeba"][:4]) == (0, ["unusable", "1", "of", "41"])
+    assert f"tatoeba: unusable: {link}: a link to nothing" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
