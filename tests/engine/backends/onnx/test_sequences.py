@@ -164,6 +164,8 @@ def test_every_pooling_is_torchs(mode):
         [-1, 6],
         [0, 0],
         [0],
+        [0, 3, 3, 6],  # counting the empty sequence as one token, as many as there are
+        [0, 4, 3, 6],
     ],
     ids=str,
 )
@@ -173,6 +175,18 @@ def test_wrong_boundaries_are_an_error_of_the_graph(family, wrong):
     for session in sessions:
         with pytest.raises(Exception, match=BOUNDARY_CHECK):
             session.run(None, inputs)
+
+
+@pytest.mark.parametrize("wrong", [[0, 1, 1], [0, 1, 0], [0, 2, 2]], ids=str)
+def test_an_empty_text_is_no_text_of_zeros(make_tiny, wrong):
+    """Without attention, nothing else would fail on it, and a token would be in no text."""
+    reference = open_backend(make_tiny("bert"), "torch", CPU, "fp32")
+    product = Product("embedding", (0,), "mean", packed=True)
+    session = opened(build(reference.encoder, product))
+    inputs = packed(made([1, 1]), product)
+    assert session.run(None, inputs)[0].shape == (2, reference.width)
+    with pytest.raises(Exception, match=BOUNDARY_CHECK):
+        session.run(None, inputs | {"cu_seqlens": np.array(wrong)})
 
 
 @pytest.mark.parametrize(
