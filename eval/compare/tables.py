@@ -22,6 +22,9 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",  # the font has other signs in the places of these three
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
 }
 
 
@@ -114,7 +117,7 @@ def latex(comparison: Comparison) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(sign, sign) for sign in _plain(text))
 
 
 def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -158,7 +161,7 @@ def write_parquet(path: Path, comparison: Comparison) -> None:
     kinds |= dict.fromkeys(("score", "difference", "low", "high"), pyarrow.float64())
     schema = pyarrow.schema((name, kinds.get(name, pyarrow.string())) for name in COLUMNS)
     written = [
-        {key: _encoded(v).decode() if isinstance(v, str) else v for key, v in row.items()}
+        {key: _plain(value) if isinstance(value, str) else value for key, value in row.items()}
         for row in rows(comparison)
     ]
     with written_whole(path) as temporary:
@@ -176,8 +179,9 @@ def write_latex(path: Path, comparison: Comparison) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    write_atomic(path, _encoded(text))
+    write_atomic(path, _plain(text).encode("utf-8"))
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")  # paths may hold any bytes
+def _plain(text: str) -> str:
+    """A text with escapes for what is no character, as paths may hold any bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()

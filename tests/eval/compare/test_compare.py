@@ -187,6 +187,8 @@ def test_folders_whose_names_are_no_text_are_in_every_format(xtremely, run, tmp_
     for suffix in (".html", ".md", ".tex", ".csv", ".parquet"):
         path = tmp_path / f"c{suffix}"
         assert xtremely("compare", odd, a, "--save", path)[0] == 0
+    latex = (tmp_path / "c.tex").read_text()
+    assert r"\textbackslash{}udcff\textbar{})" in latex  # the fonts of LaTeX have a dash for a bar
     (first, *_) = parquet.read_table(tmp_path / "c.parquet").to_pylist()
     assert first["run"] == f"bert-32 ({tmp_path}/\\udcff|)"
 
