@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,8 +106,8 @@ def has_fast_bf16(device: str) -> bool:
     """Whether a GPU multiplies in bf16, or a CPU does with AMX; others only emulate it."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch has it since 2.12
-    return bool(capabilities.get("amx_bf16"))
+    told: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return bool(told().get("amx_bf16"))  # older versions of torch do not tell
 
 
 def fit(
