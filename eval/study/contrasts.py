@@ -16,7 +16,6 @@ An average leaves out tasks without any seed and, once others have ``MIN_SEEDS``
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 
 from xtremely.eval.scoring.intervals import holm
 from xtremely.eval.study.cells import Result
+from xtremely.eval.study.comparable import by_cell, declaration_key
 from xtremely.eval.study.failed import is_oracle, names_of_failed, shuffled
 from xtremely.eval.study.findings import shown_metrics
 from xtremely.eval.study.grid import UNTRAINED, Grid, StudyCell, StudyPhase, Test
@@ -106,13 +106,15 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
         ``failed`` (cell -> title, for runs that learnt nothing in the target or intermediate
         phase), ``all runs`` and, where some failed, ``runs that learnt``; see ``_analysis``.
     """
-    known = {_key(result["identity"]): result for result in results}
+    known = by_cell(results)
     found = []
     for grid in (grid for grid in grids if grid.contrasts):
         for model in grid.models:
             cells = [cell for cell in grid.cells if cell.model == model]
             runs = [
-                (cell, known[key]) for cell in cells if (key := _key(cell.declaration)) in known
+                (cell, known[key])
+                for cell in cells
+                if (key := declaration_key(cell.declaration)) in known
             ]
             failed = names_of_failed(runs)
             about: Json = {
@@ -129,11 +131,6 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
                 about["runs that learnt"] = _analysis(grid, cells, learnt)
             found.append(about)
     return found
-
-
-def _key(declared: Json) -> str:
-    key = [declared[key] for key in ("model", "source", "seed", "train", "test")]
-    return json.dumps(key, sort_keys=True)
 
 
 def arm_of(cell: StudyCell) -> str:

@@ -6,8 +6,6 @@ names the cells of these runs.
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 from xtremely.eval.data.languages import LANGUAGES, language
 from xtremely.eval.methods.kinds import kind_of
 from xtremely.eval.study.cells import Result
+from xtremely.eval.study.comparable import by_cell, declaration_key, require_comparable
 from xtremely.eval.study.failed import names_of_failed
 from xtremely.eval.study.grid import UNTRAINED, Grid, GridPart, StudyCell
 from xtremely.eval.study.published import compared, published
@@ -28,7 +27,6 @@ from xtremely.eval.study.statistics import (
     groups_of,
 )
 from xtremely.eval.tasks.task import EmbeddingRules, Task, find_task
-from xtremely.kernels.guard import require
 
 # Metrics of tasks that differ from their kind's; the first is compared with published scores.
 SHOWN = {"udpos": ("accuracy", "f1")}
@@ -51,28 +49,17 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         fine-tuning on little data fails now and then in any language (Mosbach et al., ICLR 2021).
 
     Raises:
-        InputError: cells were tested in different precisions.
+        InputError: cells cannot be compared, see ``require_comparable``.
     """
-    by_declaration: dict[str, Result] = {}
-    for result in results:
-        before = by_declaration.setdefault(_key(_declared(result)), result)
-        if before["name"] != result["name"]:
-            warnings.warn(
-                f"{before['name']} and {result['name']} are one cell of the grid, made from other"
-                " data, another model or other settings; the first one is reported",
-                stacklevel=2,
-            )
+    by_declaration = by_cell(results)
     every = [cell for grid in grids for cell in grid.cells]
-    _require_one_precision(
-        [by_declaration[key] for cell in every if (key := _key(cell.declaration)) in by_declaration]
-    )
-    failures = names_of_failed(
-        [
-            (cell, by_declaration[key])
-            for cell in every
-            if (key := _key(cell.declaration)) in by_declaration
-        ]
-    )
+    runs = [
+        (cell, by_declaration[key])
+        for cell in every
+        if (key := declaration_key(cell.declaration)) in by_declaration
+    ]
+    require_comparable([result for _, result in runs])
+    failures = names_of_failed(runs)
     tables: list[Json] = []
     cells: dict[str, Json] = {}
     failed: dict[str, str] = {}
@@ -83,7 +70,7 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
             part = replace(part, title=f"{part.title} ({grid.name})")
         found: list[tuple[StudyCell, Result]] = []
         for cell in part.cells:
-            of_cell = by_declaration.get(_key(cell.declaration))
+            of_cell = by_declaration.get(declaration_key(cell.declaration))
             if of_cell is None:
                 missing.append(cell.title)
                 continue
@@ -106,17 +93,6 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         "failed": failed,
         "missing": missing,
     }
-
-
-def _require_one_precision(results: list[Result]) -> None:
-    """Raise InputError unless all cells were tested in the same precision."""
-    names = {one["evaluation"]["precision"]: one["name"] for one in results}
-    examples = ", ".join(f"{name} in {precision}" for precision, name in sorted(names.items()))
-    require(
-        len(names) <= 1,
-        f"cells were tested in different precisions, which cannot be compared ({examples}); report"
-        " on them apart, each with its own --run",
-    )
 
 
 def overview(tables: list[Json]) -> Json:
@@ -154,15 +130,6 @@ def overview(tables: list[Json]) -> Json:
             "compared": len(less),
         }
     return {"tasks": [*first], "rows": rows}
-
-
-def _declared(result: Result) -> Json:
-    keys = ("model", "source", "seed", "train", "test")
-    return {key: result["identity"][key] for key in keys}
-
-
-def _key(declaration: Json) -> str:
-    return json.dumps(declaration, sort_keys=True)
 
 
 def _described(cell: StudyCell, result: Result) -> Json:

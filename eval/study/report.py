@@ -10,6 +10,7 @@ from xtremely.eval.data.languages import language
 from xtremely.eval.run.results import dumps
 from xtremely.eval.study.answer import answer_lines, answer_picture, begun
 from xtremely.eval.study.cells import Result
+from xtremely.eval.study.comparable import warn_of_others
 from xtremely.eval.study.contrast_tables import number
 from xtremely.eval.study.contrasts import contrasts
 from xtremely.eval.study.failed import LEARNT
@@ -86,6 +87,7 @@ def write_study_report(
     folder = own_folder(out, MADE_BY, recognise=_left_by_earlier_versions)
     folder.add(*sorted(files))
     folder.check_places(files=sorted(files))
+    warn_of_others(results)
     found = {**findings(grids, results), "contrasts": contrasts(grids, results)}
     require(
         bool(found["tables"]),

@@ -9,6 +9,7 @@ import pytest
 from study_results import made
 
 from xtremely.eval.study.cells import cell_name, collected
+from xtremely.eval.study.contrasts import contrasts
 from xtremely.eval.study.failed import has_learnt
 from xtremely.eval.study.figures import maps
 from xtremely.eval.study.findings import findings
@@ -63,6 +64,48 @@ def test_two_results_of_one_cell_are_told_apart(study, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_study_report([grid], [*results, results[0]], tmp_path)
+
+
+def changed(result, points=0.0, **identity):
+    """A copy of a result with another identity, and other scores."""
+    other = json.loads(json.dumps(result))
+    other["identity"] |= identity
+    other["name"] = cell_name(other["identity"])
+    for score in other["scores"]:
+        for layers in score["metrics"].values():
+            for values in layers.values():
+                values |= {code: value + points for code, value in values.items()}
+    return other
+
+
+def test_tables_and_contrasts_take_the_same_result_of_a_cell():
+    """A file of results holds the current cells first, and those of earlier data after them."""
+    grid = read_grid(ROOT / "studies" / "intermediate.toml")
+    now = [changed(made(cell), data_hash={"train": [], "test": []}) for cell in grid.cells]
+    before = [changed(one, points=-20, data_hash={"train": [], "test": ["0"]}) for one in now]
+    (alone,), (both,) = contrasts([grid], now), contrasts([grid], [*now, *before])
+    assert both == alone
+    assert findings([grid], [*now, *before])["overview"] == findings([grid], now)["overview"]
+
+
+@pytest.mark.parametrize("what", ["model", "training data", "test data"])
+def test_cells_of_another_model_or_of_other_data_are_not_compared(study, tmp_path, what):
+    grid, results = study
+    about = results[-1]["identity"]
+    other = {
+        "model": {"model_hash": "0"},
+        "training data": {"data_hash": {**about["data_hash"], "train": ["0"]}},
+        "test data": {"data_hash": {**about["data_hash"], "test": ["0"]}},
+    }[what]
+    named = {
+        "model": "model 'e5-small-4bit'",
+        "training data": "the train split of panx in 'zh'",
+        "test data": "the test set of panx",
+    }[what]
+    assert about["source"] == "zh" and about["train"][0]["task"] == "panx"
+    mixed = [*results[:-1], changed(results[-1], **other)]
+    with pytest.raises(InputError, match=f"{named}.* has other content in .* be compared"):
+        write_study_report([grid], mixed, tmp_path / "out")
 
 
 def test_a_grid_is_reported_on_once(study, tmp_path):
