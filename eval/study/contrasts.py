@@ -211,7 +211,10 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
     """The comparisons that some runs allow, in the order of the cells."""
     results = {id(cell): result for cell, result in runs}
     found: dict[tuple[str, Test], Comparison] = {}
-    places: dict[str, tuple[str, Test]] = {}
+    places: dict[str, tuple[str, Test]] = {}  # of runs on true labels with the last checkpoint
+    for cell in (cell for cell in cells if arm_of(cell) == cell.source):
+        for test in cell.tests:
+            places.setdefault(_alike(cell, test), (cell.part, test))
     for cell in cells:
         result = results.get(id(cell))
         for place, test in enumerate(cell.tests):
@@ -219,11 +222,10 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
             matched = isinstance(task.rules, EmbeddingRules)
             if cell.target is None and not matched:
                 continue  # a test of the intermediate task itself
-            key, alike = (cell.part, test), repr((_trained_alike(cell.target), test))
-            if arm_of(cell) != cell.source:  # compared with runs on true labels, last checkpoint
-                key = places.get(alike, key)
-            places.setdefault(alike, key)
-            one = found.setdefault(key, Comparison(cell.part, task.name, "", "", not matched))
+            key = (cell.part, test)
+            if arm_of(cell) != cell.source:  # compared with those runs
+                key = places.setdefault(_alike(cell, test), key)
+            one = found.setdefault(key, Comparison(key[0], task.name, "", "", not matched))
             arm, seed = arm_of(cell), cell.seed if cell.phases else None
             sources = [source for phase in cell.phases for source in phase.all_sources]
             one.trained[arm] = frozenset(code for each in sources for code in each.languages)
@@ -236,6 +238,11 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
                 one.layer = [*by_layer][-1]
                 one.scores.setdefault(arm, {})[seed] = by_layer[one.layer]
     yield from found.values()
+
+
+def _alike(cell: StudyCell, test: Test) -> str:
+    """A key of cells that differ only before the target, or in how a checkpoint is chosen."""
+    return repr((_trained_alike(cell.target), test))
 
 
 def _trained_alike(phase: StudyPhase | None) -> StudyPhase | None:

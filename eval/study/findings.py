@@ -216,7 +216,12 @@ def _matrix(
         cells.setdefault(cell.source, []).append(name)
     arrays = {source: np.array(rows, dtype=float) for source, rows in runs.items()}
     named = {source: tuple(names) for source, names in cells.items()}
-    return Matrix(targets, arrays, named, _fixed([cell for cell, _, _ in scored]))
+    trained = {
+        cell.source: tuple(code for one in phases for code in one.languages)
+        for cell, _, _ in scored
+        for phases in [[one for phase in cell.phases for one in phase.all_sources]]
+    }
+    return Matrix(targets, arrays, named, _fixed([cell for cell, _, _ in scored]), trained)
 
 
 def _fixed(cells: list[StudyCell]) -> tuple[str, ...]:
@@ -238,7 +243,7 @@ def own_languages(source: str) -> tuple[str, ...]:
 
 def _row(matrix: Matrix, source: str) -> Json:
     """A source's row: its means, gaps, differences and layers."""
-    own = {*own_languages(source), *matrix.fixed}
+    own = {*matrix.trained[source], *matrix.fixed}
     away = [code for code in matrix.targets if code not in own]
     european, others = european_and_others(away)
     return {
@@ -279,7 +284,7 @@ def _spread(runs: np.ndarray) -> np.ndarray:
 
 def _against(matrix: Matrix, source: str, other: str) -> Json:
     """How a source differs from another on languages that neither was trained on."""
-    own = {*own_languages(source), *own_languages(other), *matrix.fixed}
+    own = {*matrix.trained[source], *matrix.trained[other], *matrix.fixed}
     away = [code for code in matrix.targets if code not in own]
     european, others = european_and_others(away)
     return {
@@ -294,12 +299,11 @@ def _against(matrix: Matrix, source: str, other: str) -> Json:
 
 
 def shared_targets(matrix: Matrix) -> list[str]:
-    """The languages that are not a source, over which all sources can be compared; all languages
-    where each is a source.
+    """The languages that no source was trained on, over which all sources can be compared; all
+    languages where there is none.
     """
-    sources = {code for source in matrix.runs for code in own_languages(source)}
-    sources |= {*matrix.fixed}
-    return [code for code in matrix.targets if code not in sources] or list(matrix.targets)
+    trained = {*matrix.fixed, *(code for codes in matrix.trained.values() for code in codes)}
+    return [code for code in matrix.targets if code not in trained] or list(matrix.targets)
 
 
 def _means(matrix: Matrix) -> Json:

@@ -165,6 +165,8 @@ class _Reader:
                 self.codes(source, "sources")
         tests = tuple(self.test(one) for one in self.take(raw, "test", list))
         self.check(bool(tests), "test", "at least one [[part.test]]")
+        twice = [test.task for test in tests if [one.task for one in tests].count(test.task) > 1]
+        self.check(not twice, "task", "each task in one [[part.test]] of a part", *twice[:1])
         phases = self.take(raw, "train", list, [])
         cells = []
         for source in sources:

@@ -10,7 +10,7 @@ seeds' share of an interval is too narrow by a factor of about 0.8 (the square r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -50,12 +50,14 @@ class Matrix:
         runs: source -> [runs, targets] scores, NaN where a language was not scored.
         cells: source -> the name of each run's cell.
         fixed: languages of the target phase, if sources vary in the phases before it.
+        trained: source -> the languages of all its phases.
     """
 
     targets: tuple[str, ...]
     runs: dict[str, np.ndarray]
     cells: dict[str, tuple[str, ...]]
     fixed: tuple[str, ...] = ()
+    trained: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def means(self) -> dict[str, np.ndarray]:
@@ -92,16 +94,20 @@ class Matrix:
 
     def in_language(self, source: str) -> Estimate | None:
         """How much better a source is than training in the target language itself, over the
-        languages that are also a source.
+        languages that are also a source and whose own runs were scored on them.
         """
         others = [code for code in self.targets if code in self.runs and code != source]
-        columns = self._shared(others, source)
+        columns = [c for c in self._shared(others, source) if self._has_own(self.targets[c])]
         value, drawn = self.means[source].copy(), self._drawn[source].copy()
         for column in columns:
             own = self.targets[column]
             value[column] -= self.means[own][column]
             drawn[:, column] -= self._drawn[own][:, column]
         return self._estimate(value, drawn, columns, source, *(self.targets[c] for c in columns))
+
+    def _has_own(self, code: str) -> bool:
+        """Whether training in a language was scored on that language."""
+        return self.value(code, code) is not None
 
     def contrast(self, source: str, ones: Iterable[str], others: Iterable[str]) -> Estimate | None:
         """How much better a source is on some languages than on others."""

@@ -1,6 +1,7 @@
 """What an intermediate phase changes, from made-up results of the shipped grid."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from study_results import GAIN, made, value
@@ -80,6 +81,17 @@ def test_shuffled_labels_are_an_arm_of_the_same_comparison(found):
     assert set(pos["arms"]) == {*GAIN, "en shuffled", "zh shuffled", "ar shuffled"}
     place = found["all runs"]["comparisons"].index(pos)
     assert contrast(found, "zh - zh shuffled")["each"][place]["value"] == pytest.approx(5, abs=0.2)
+
+
+def test_the_order_of_parts_changes_no_comparison_of_shuffled_labels(grid, found):
+    parts = sorted(grid.parts, key=lambda part: not part.name.endswith("shuffled"))
+    assert parts[0].name.endswith("shuffled") and not grid.parts[0].name.endswith("shuffled")
+    turned = replace(grid, parts=tuple(parts))
+    again = analysed(turned, [made(cell) for cell in turned.cells])
+    for name in ("zh - en", "zh - zh shuffled"):
+        one, before = contrast(again, name), contrast(found, name)
+        assert one["averages"]["tasks"]["tasks"] == before["averages"]["tasks"]["tasks"]
+        assert one["averages"]["tasks"]["value"] == before["averages"]["tasks"]["value"]
 
 
 def test_averages_of_every_source(found):

@@ -178,3 +178,12 @@ def test_the_shipped_grids_fit_their_models(request):
             cells = [one for one in grid.cells if one.model == name and one.phases]
             tests = [find_task(task) for task in {test.task for one in cells for test in one.tests}]
             check_lengths([one.recipe(base) for one in cells], base, tests)
+
+
+def test_a_part_tests_a_task_once(grid):
+    """Tables have one row a run and task: two tests of one task would count as two runs."""
+    twice = '[[part.test]]\ntask = "udpos"\nlanguages = ["fi"]\n\n[[part]]\nname = "nli"'
+    text = GRID.replace('[[part]]\nname = "nli"', twice)
+    complaint = r"'task' is 'udpos'; legal: each task in one \[\[part.test\]\] of a part"
+    with pytest.raises(InputError, match=complaint):
+        grid(text)

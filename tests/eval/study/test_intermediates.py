@@ -1,9 +1,11 @@
 """Named intermediate phases: what a grid says of them, and a run of phases with several tasks."""
 
 import pytest
+from study_results import made
 
 from xtremely.eval.study.cells import plan
 from xtremely.eval.study.data import barred, data_hashes
+from xtremely.eval.study.findings import findings
 from xtremely.eval.study.grid import StudyPhase, Test, read_grid
 from xtremely.eval.study.phases import shared_phases
 from xtremely.eval.study.run import StudySettings, run_study
@@ -120,6 +122,22 @@ def test_all_tasks_of_a_phase_count_as_trained_on(grid, small_study):
     text = GRID.replace('source = "zh", examples = 8', 'source = "zh", examples = 80')
     with pytest.raises(UsageError, match="udpos has 12 train examples in 'zh', 80 are asked for"):
         plan(grid(text), small_study / "data", small_study / "models")
+
+
+def test_a_named_phases_languages_are_not_zero_shot_in_tables(grid):
+    """As in the contrasts: languages that some phase was trained on are left out."""
+    small = grid()
+    found = findings([small], [made(one, lambda *about: 50.0) for one in small.cells])
+    table = next(one for one in found["tables"] if one["task"] == "udpos")
+    away = {source: row["mean"]["zero-shot"]["languages"] for source, row in table["rows"].items()}
+    every = {"ar", "de", "en", "fi", "fr", "ko", "ru", "te", "zh"}
+    assert {*away["none"]} == every - {"en"}
+    assert {*away["nli-de"]} == every - {"en", "de"}
+    assert {*away["joint"]} == every - {"en", "zh"}
+    assert {*away["chain"]} == every - {"en", "de", "zh"}
+    assert {*table["rows"]["none"]["mean"]["shared"]["languages"]} == every - {"en", "de", "zh"}
+    less = table["rows"]["nli-de"]["against"]["none"]["all"]
+    assert {*less["languages"]} == every - {"en", "de"}
 
 
 def test_it_runs_and_shares_what_begins_alike(grid, small_study, tmp_path):

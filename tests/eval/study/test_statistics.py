@@ -71,6 +71,14 @@ def test_the_gap_to_training_in_the_target_language():
     assert matrix("en de", en=[[90, 80]]).in_language("en") is None
 
 
+def test_a_source_that_was_not_scored_in_its_own_language_is_no_reference():
+    """Its split was trained on, say, or one of its runs lacks the language."""
+    one = matrix("de en zh", en=[[70, 90, 60]], zh=[[65, 80, NAN]], de=[[75, 85, 50]])
+    found = one.in_language("en")
+    assert (found.value, found.low, found.high, found.languages) == (-5, -5, -5, ("de",))
+    assert matrix("en zh", en=[[90, 60]], zh=[[80, NAN]]).in_language("en") is None
+
+
 def test_the_contrast_of_two_groups_of_languages():
     one = matrix("de fr zh ja", zh=[[50, 40, NAN, 70]])
     found = one.contrast("zh", ["de", "fr"], ["zh", "ja"])
