@@ -101,8 +101,9 @@ def check_source(phase: StudyPhase, root: Path) -> None:
     """Raise UsageError unless a phase's languages have enough examples."""
     task = find_training_task(phase.task)
     there = task.languages_there(root, phase.split)
-    share = phase.examples // len(phase.languages)
-    for code in phase.languages:
+    shares = Source(phase.task, phase.languages, budget=phase.examples).sizes()
+    for code, share in shares.items():
+        assert share is not None  # there is a budget
         if code not in there:
             raise UsageError(
                 f"{phase.task} has no {phase.split} examples in {code!r} below {root}; there are"
@@ -146,10 +147,11 @@ def data_hashes(cell: StudyCell, root: Path) -> dict[str, list[str]]:
 
 def _oracle_hashes(phase: StudyPhase, root: Path) -> Iterator[str]:
     wanted = dict(phase.settings).get("dev_languages", ())
-    for one in phase.all_sources if wanted else ():
-        split, codes = dev_of(Source(one.task, one.languages, split=one.split), root, wanted)
+    sources = [Source(one.task, one.languages, split=one.split) for one in phase.all_sources]
+    for source in sources if wanted else ():
+        split, codes = dev_of(source, sources, root, wanted)
         for code in codes:
-            yield _training_hash(one.task, root, code, split)
+            yield _training_hash(source.task, root, code, split)
 
 
 def _hash(data: Examples) -> str:

@@ -6,6 +6,7 @@ names the cells of these runs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,8 @@ from xtremely.eval.tasks.task import EmbeddingRules, Task, find_task
 SHOWN = {"udpos": ("accuracy", "f1")}
 REFERENCES = ("en", UNTRAINED)  # baselines for all other sources
 
+UNRECORDED = "not recorded"  # the precision of training in results of earlier versions
+
 Json = dict[str, Any]
 
 
@@ -44,9 +47,10 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
 
     Returns:
         ``overview`` (see there), ``tables``, ``cells`` (name -> description and cost),
-        ``failed`` (name of a cell that learnt nothing -> its title) and ``missing`` (titles of
-        cells). A part with failed runs has all its tables a second time without them, because
-        fine-tuning on little data fails now and then in any language (Mosbach et al., ICLR 2021).
+        ``failed`` (name of a cell that learnt nothing -> its title), ``missing`` (titles of
+        cells) and ``precisions`` (precision of training -> number of trained cells). A part
+        with failed runs has all its tables a second time without them, because fine-tuning on
+        little data fails now and then in any language (Mosbach et al., ICLR 2021).
 
     Raises:
         InputError: cells cannot be compared, see ``require_comparable``.
@@ -92,6 +96,9 @@ def findings(grids: list[Grid], results: list[Result]) -> Json:
         "cells": cells,
         "failed": failed,
         "missing": missing,
+        "precisions": dict(
+            Counter(one["training_precision"] for one in cells.values() if one["steps"])
+        ),
     }
 
 
@@ -144,6 +151,9 @@ def _described(cell: StudyCell, result: Result) -> Json:
             phase["seconds"] for phase in result["training"] if not phase.get("reused")
         ),
         "steps": sum(phase["steps"] for phase in result["training"]),
+        "training_precision": " and ".join(
+            dict.fromkeys(phase.get("precision", UNRECORDED) for phase in result["training"])
+        ),
         "testing_seconds": tested["seconds"],
         **{key: tested[key] for key in ("tokens", "device", "backend", "precision", "versions")},
     }

@@ -139,7 +139,7 @@ def _files(planned: list[Planned], root: Path) -> set[Path]:
         phases = one.recipe.phases if one.recipe else ()
         for phase, source in ((of, source) for of in phases for source in of.sources):
             task = find_training_task(source.task)
-            dev, looked_at = dev_of(source, root, phase.dev_languages)
+            dev, looked_at = dev_of(source, phase.sources, root, phase.dev_languages)
             sets = [(code, source.split) for code in source.languages]
             for code, split in (*sets, *((code, dev) for code in looked_at)):
                 found.update(task.files(root, code, split))

@@ -42,7 +42,7 @@ from xtremely.kernels.guard import require
 # The keys of a phase's training record that a result keeps; its identity has recipe and data.
 KEPT = (
     *("digest", "steps", "seconds", "examples_per_second"),
-    *("sizes", "dev", "pieces", "device", "versions"),
+    *("sizes", "dev", "pieces", "device", "precision", "versions"),
 )
 CHOSEN = ("best_step",)  # kept too where a dev score chose the weights
 

@@ -135,10 +135,18 @@ def _overview(found: Json) -> Iterator[str]:
     if found["failed"]:
         yield f"Runs that learnt nothing (less than {LEARNT:g} points above guessing in their own"
         yield "language): " + "; ".join(found["failed"].values()) + ".\n"
+    if mixture := precisions(found):
+        yield f"Cells by the precision of their training: {mixture}.\n"
     if found["missing"]:
         by_part = Counter(title.partition(", ")[0] for title in found["missing"])
         counts = "; ".join(f"{part}: {count}" for part, count in by_part.items())
         yield f"Not finished, by part: {counts}.\n"
+
+
+def precisions(found: Json) -> str:
+    """How many cells were trained in which precision; empty if all were in one."""
+    counts = found["precisions"]
+    return ", ".join(f"{one}: {n}" for one, n in counts.items()) if len(counts) > 1 else ""
 
 
 def compared(row: Json) -> str:

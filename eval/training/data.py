@@ -161,7 +161,7 @@ class Reader:
         found: dict[str, TaskExamples] = {}
         for source in phase.sources:
             task = find_training_task(source.task)
-            split, codes = dev_of(source, self._root, phase.dev_languages)
+            split, codes = dev_of(source, phase.sources, self._root, phase.dev_languages)
             for code in codes:
                 examples = self._examples(task, code, split, phase)
                 rows = range(min(len(examples), max(1, phase.dev_examples // len(codes))))
@@ -170,11 +170,15 @@ class Reader:
         return list(found.values())
 
 
-def dev_of(source: Source, root: Path, wanted: Sequence[str] = ()) -> tuple[str, list[str]]:
+def dev_of(
+    source: Source, sources: Sequence[Source], root: Path, wanted: Sequence[str] = ()
+) -> tuple[str, list[str]]:
     """The dev split for training on a source, and the languages that have it.
 
     Args:
         source: what is trained on.
+        sources: all sources of its phase. A split that one of them has is no dev split of its task
+            in any language, as translated data has the same content in all of them.
         root: folder with the data.
         wanted: the dev languages; empty for the source's, as far as they have a dev split.
 
@@ -182,7 +186,8 @@ def dev_of(source: Source, root: Path, wanted: Sequence[str] = ()) -> tuple[str,
         UsageError: a wanted language has no dev split.
     """
     task = find_training_task(source.task)
-    legal = {*task.splits[1:], *task.more_splits} - {source.split}
+    trained = {one.split for one in sources if one.task == source.task}
+    legal = {*task.splits[1:], *task.more_splits} - trained
     split = next((name for name in DEV if name in legal), None)
     there = task.languages_there(root, split) if split else []
     missing = [code for code in wanted if code not in there]

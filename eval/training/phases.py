@@ -57,6 +57,18 @@ LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "safetensors",
 # with two moments per weight.
 DISK_FACTOR = 7
 MAX_SAVE_STEPS = 10**9
+# Part of a phase's identity -> its name in messages.
+NAMES = {
+    "model": "model",
+    "model_hash": "model's content",
+    "after": "phase before it",
+    "seed": "seed",
+    "freeze": "freeze_embeddings",
+    "prune": "prune_vocabulary",
+    "precision": "precision",
+    "phase": "recipe",
+    "data_hash": "data",
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,8 @@ def train(
         quiet: show no progress.
         save_steps: steps between checkpoints, from which a killed run resumes.
         shared: folder for the phases before the target, each named by its digest. Concurrent runs
-            share them: one trains a phase, the others wait for it.
+            share them: one trains a phase, the others wait for it. Another training in ``out`` is
+            then replaced, not refused.
         allow_pickle: whether the model's pickled weights may be read.
 
     Raises:
@@ -145,6 +158,8 @@ def train(
         }
         if shared is None or material.phase.kind == "target":
             stage = _Stage(material, base, out / material.phase.name, identity)
+            if shared is not None:  # a cell's own folder, left by a run on another device
+                stage.clear()
             done.append(stage.run(settings, device, save_steps, quiet))
         else:
             stage = _Stage(material, base, shared / text_hash(identity), identity)
@@ -204,8 +219,8 @@ class _Stage:
             return Trained(phase.name, self.folder, kept, reused=True)
         require(
             kept is None,
-            f"{self.folder} holds another training (its recipe, data or model differ); name"
-            " another --out, or remove it",
+            f"{self.folder} holds another training ({self._differences(kept or {})}); name another"
+            " --out, or remove it",
         )
         if self.folder.exists():
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
@@ -231,8 +246,20 @@ class _Stage:
         mechanics.meet()
         return Trained(phase.name, self.folder, record, reused=False)
 
+    def _differences(self, kept: dict[str, Any]) -> str:
+        """In what the identity of a finished phase differs from this one's."""
+        wanted = json.loads(dumps(self.identity))
+        names = [name for name in wanted if kept.get(name) != wanted[name]]
+        short = ("seed", "precision")
+        return ", ".join(
+            f"its {NAMES[name]} is {kept.get(name)}, here {wanted[name]}"
+            if name in short and name in kept
+            else f"its {NAMES[name]} differs"
+            for name in names
+        )
+
     def clear(self) -> None:
-        """Remove an incomplete or damaged folder from a shared phase's path."""
+        """Remove an incomplete or damaged folder, or another phase, from this phase's path."""
         if not (self.folder.exists() or self.folder.is_symlink()):
             return
         wanted, kept = json.loads(dumps(self.identity)), _record(self.folder)

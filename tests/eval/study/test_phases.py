@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from training_cases import two_phases
 
+from xtremely.engine.training import trainer as mechanics
 from xtremely.eval.study import run as study_run
 from xtremely.eval.study.cells import collect, collected, plan, run_folder
 from xtremely.eval.study.estimate import dry_run
@@ -152,6 +153,23 @@ def test_phases_that_are_not_needed_any_longer_go_when_a_stopped_run_goes_on(run
     run_study(grid, place(root, tmp_path), lambda text: seen.append(phases(tmp_path)))
     assert len(both) == 2 and len(seen[0]) == 1 and seen[0][0] in both
     assert not (tmp_path / "phases").exists()
+
+
+def test_a_cell_goes_on_where_auto_is_another_precision(root, tmp_path, write, monkeypatch):
+    """It was killed between its training and its tests; then the machine changed."""
+    settings = place(root, tmp_path)
+    cells = plan(read_grid(write("g.toml", GRID)), settings.data_root, settings.models)
+    one = next(one for one in cells if (one.cell.part, one.cell.source) == ("pos", "de"))
+    with monkeypatch.context() as before:
+        before.setattr(mechanics, "has_fast_bf16", lambda device: False)
+        before.setattr(study_run, "_tested", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            study_run.compute(one, settings)
+    monkeypatch.setattr(mechanics, "has_fast_bf16", lambda device: True)
+    with pytest.warns(UserWarning, match="is damaged or another phase; it is trained anew"):
+        result = study_run.compute(one, settings)
+    assert [phase["precision"] for phase in result["training"]] == ["bf16", "bf16"]
+    assert [phase["reused"] for phase in result["training"]] == [False, False]
 
 
 # A worker that is killed while others wait

@@ -108,6 +108,19 @@ def test_cells_of_another_model_or_of_other_data_are_not_compared(study, tmp_pat
         write_study_report([grid], mixed, tmp_path / "out")
 
 
+def test_a_report_says_that_cells_were_trained_in_several_precisions(study, tmp_path):
+    """Where ``auto`` takes another precision, a cell has the same name."""
+    grid, results = study
+    note = f"Cells by the precision of their training: bf16: 1, not recorded: {len(results) - 1}"
+    for count, noted in ((0, False), (1, True)):
+        some = json.loads(json.dumps(results))
+        for phase in (phase for one in some[:count] for phase in one["training"]):
+            phase["precision"] = "bf16"
+        write_study_report([grid], some, tmp_path)
+        for name in ("tables.md", "report.html"):
+            assert (note in (tmp_path / name).read_text()) is noted
+
+
 def test_a_grid_is_reported_on_once(study, tmp_path):
     grid, results = study
     with pytest.raises(InputError, match="two grids are called ner; name each grid once"):

@@ -119,6 +119,9 @@ def test_more_examples_than_there_are_is_refused_before_anything_runs(small_stud
     text = (small_study / "grid.toml").read_text().replace("examples = 6", "examples = 10")
     with pytest.raises(UsageError, match="xnli has 9 dev examples in 'de', 10 are asked for"):
         plan(read_grid(write("g.toml", text)), small_study / "data", small_study / "models")
+    text = text.replace('["none", "de"]', '["none", "en+de"]').replace("= 10", "= 19")
+    with pytest.raises(UsageError, match="xnli has 9 dev examples in 'en', 10 are asked for"):
+        plan(read_grid(write("g.toml", text)), small_study / "data", small_study / "models")
 
 
 def test_a_split_that_was_trained_on_is_no_test(small_study):
