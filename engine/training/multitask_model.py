@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from xtremely.engine.config_json import about, configuration, read_config
 from xtremely.engine.foreign import one_line
 from xtremely.engine.models.heads import HEAD_KINDS
-from xtremely.engine.models.loading import POOLER, load, quiet
+from xtremely.engine.models.loading import POOLER, described_model, load, quiet
 from xtremely.engine.training.dataset import Vocabulary
 from xtremely.kernels.guard import InputError, require
 
@@ -144,6 +144,7 @@ def _config(folder: Path, plan: HeadPlan) -> Any:
     config = configuration(folder)
     config.id2label = dict(enumerate(plan.labels)) or {0: "LABEL_0", 1: "LABEL_1"}
     config.label2id = {label: number for number, label in config.id2label.items()}
+    config.problem_type = None  # of the folder's own head
     return config
 
 
@@ -228,28 +229,39 @@ def _restore(model: Any, base: Path, vocabulary: Vocabulary) -> None:
         rows[kept] = words.weight.detach().to(rows.device)
         words.weight = nn.Parameter(rows, requires_grad=False)
         words.num_embeddings = size
-    output = model.get_output_embeddings()
-    if output is not None and output.bias is not None and len(output.bias) < size:
-        bias = _output_bias(base, size).to(output.bias.dtype)
-        bias[kept] = output.bias.detach().to(bias.device)
-        _replace_bias(model, output.bias, nn.Parameter(bias, requires_grad=False))
-        output.weight = words.weight
-        output.out_features = size
     model.config.vocab_size = size
+    output = model.get_output_embeddings()
+    if output is not None:
+        if model.config.tie_word_embeddings:
+            output.weight = words.weight
+        _restore_output(model, base, vocabulary)
+        output.out_features = size
 
 
-def _output_bias(base: Path, size: int) -> Tensor:
-    """Output bias [size] of a folder's masked language model; zeros if it has no such head."""
-    if not _holds(base, "masked language"):
-        return torch.zeros(size)
-    with quiet():
-        whole = load(CLASSES["masked language"], base, torch.float32)
-    return whole.get_output_embeddings().bias.detach().clone()
-
-
-def _replace_bias(model: Any, old: nn.Parameter, new: nn.Parameter) -> None:
-    """Replace a parameter by another wherever the model holds it."""
-    for module in model.modules():
-        for name, held in list(module._parameters.items()):
-            if held is old:
-                setattr(module, name, new)
+def _restore_output(model: Any, base: Path, vocabulary: Vocabulary) -> None:
+    """Restore the rows of a masked language model's output: kept ones from the model, pruned ones
+    from the base; zeros if that has no such head.
+    """
+    auto = CLASSES["masked language"]
+    shapes = {
+        name: one.shape
+        for name, one in described_model(auto, base, model.config).named_parameters(
+            remove_duplicate=False
+        )
+    }
+    pruned = [
+        (name, one)
+        for name, one in model.named_parameters(remove_duplicate=False)
+        if one.shape != shapes[name]
+    ]
+    before: dict[str, Tensor] = {}
+    if pruned and _holds(base, "masked language"):
+        with quiet():
+            before = load(auto, base, torch.float32).state_dict()
+    made: dict[int, nn.Parameter] = {}  # by the parameter that it replaces, which may be shared
+    for name, old in pruned:
+        rows = before[name].clone() if name in before else torch.zeros(shapes[name])
+        rows[vocabulary.kept] = old.detach().to(rows)
+        new = nn.Parameter(rows.to(old), requires_grad=False)
+        place, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(place), attribute, made.setdefault(id(old), new))
