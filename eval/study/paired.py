@@ -9,7 +9,9 @@ languages in that draw.
 With the few seeds that a study can afford, a plain bootstrap gives too narrow intervals. So a
 draw's deviation from the mean over seeds is stretched by the ratio of Student's t to the normal
 distribution at the interval's level, and by the square root of n / (n - 1). Where languages do not
-differ, the interval is close to Student's.
+differ, the interval is close to Student's. A bootstrap of n seeds has no draw beyond that of one
+seed n times, whose probability is n ** -n. From there on, its percentiles no longer grow as the
+normal distribution's do, and the stretch is that of Student's t alone.
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ class Paired:
     def interval(self, level: float = LEVEL) -> Interval:
         """The bootstrap interval of the difference."""
         tail = (1 - level) / 2
-        t, z = t_quantile(1 - tail, self.seeds - 1), NormalDist().inv_cdf(1 - tail)
+        reached = max(tail, min((1 - LEVEL) / 2, self.seeds**-self.seeds))
+        t, z = t_quantile(1 - tail, self.seeds - 1), NormalDist().inv_cdf(1 - reached)
         stretch = t / z * math.sqrt(self.seeds / (self.seeds - 1))
         middle, deviation = self._drawn
         low, high = np.percentile(middle + stretch * deviation, (100 * tail, 100 * (1 - tail)))

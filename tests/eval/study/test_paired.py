@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from xtremely.eval.scoring.intervals import t_quantile
+from xtremely.eval.scoring.intervals import t_quantile, t_tails
 from xtremely.eval.study.paired import Differences, Paired
 
 EUROPEAN = ("de", "fr", "hi")  # a family
@@ -30,15 +30,19 @@ def test_a_constant_difference_has_an_interval_of_no_width():
     assert (interval.low, interval.high) == (pytest.approx(2), pytest.approx(2))
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 8, 20])
-def test_where_languages_do_not_differ_the_interval_is_about_students(seeds):
+# The levels of Holm's correction of 2, 5 and 25 contrasts are 0.975, 0.99 and 0.998.
+@pytest.mark.parametrize(
+    ("seeds", "level"),
+    [(3, 0.95), (5, 0.95), (8, 0.95), (20, 0.95), (3, 0.975), (3, 0.99), (3, 0.998), (8, 0.99)],
+)
+def test_where_languages_do_not_differ_the_interval_is_about_students(seeds, level):
     """Over many samples, as wide on average; a plain bootstrap of 3 is 0.37 times as wide."""
     rng = np.random.default_rng(seeds)
     ratios = []
     for _ in range(30):
         values = rng.normal(size=(seeds, 1)) @ np.ones((1, 3))
-        interval = Paired([task(values, *OTHERS)]).interval()
-        half = t_quantile(0.975, seeds - 1) * values[:, 0].std(ddof=1) / math.sqrt(seeds)
+        interval = Paired([task(values, *OTHERS)]).interval(level)
+        half = t_quantile((1 + level) / 2, seeds - 1) * values[:, 0].std(ddof=1) / math.sqrt(seeds)
         ratios.append((interval.high - interval.low) / (2 * half))
     assert 0.93 < np.mean(ratios) < 1.13
 
@@ -94,6 +98,14 @@ def test_what_is_detectable():
     values = np.array([[-0.99], [0.0], [0.99]])
     found = Paired([task(values, "zh")])
     assert found.detectable == pytest.approx((4.3027 + 1.0607) * 0.99 / math.sqrt(3), rel=1e-3)
+
+
+def test_p_of_three_seeds_is_about_students():
+    """A t of 21.6 with two degrees of freedom; a percentile of 4,000 draws knows no such thing."""
+    values = np.array([[3.0], [3.5], [4.0]]) + 0.1
+    t = 3.6 / (0.5 / math.sqrt(3))
+    p = Paired([task(values, "zh")]).p
+    assert t_tails(t / 1.1, 2) > p > t_tails(t * 1.1, 2)
 
 
 def test_p_is_where_the_interval_begins_to_leave_zero_out():
