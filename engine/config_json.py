@@ -22,6 +22,13 @@ REFUSED = {
     "xlnet": "it pads texts on the left and puts its classification token last, which pooling and"
     " heads do not follow here",
 }
+# Settings of calls of transformers' models, which change no result -> the value relied on here.
+CALLS = {
+    "return_dict": True,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "chunk_size_feed_forward": 0,
+}
 MAX_LAYERS, MAX_LENGTH = 1000, 2**20
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
@@ -174,4 +181,7 @@ def configuration(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         facts = {one.name: getattr(config, one.name, None) for one in fields(_Loaded)}
     documents.fit(facts, _Loaded, str(folder / CONFIG))
+    for name, value in CALLS.items():
+        if hasattr(config, name):
+            setattr(config, name, value)
     return config

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -198,53 +197,7 @@ def test_masked_words_are_learnt_and_the_output_is_whole_again(make_tiny, traine
     assert torch.equal(after.get_output_embeddings().weight, after.get_input_embeddings().weight)
 
 
-@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "rembert", "electra", "modernbert"])
-@pytest.mark.parametrize("holds", [True, False])
-def test_an_output_of_its_own_is_whole_again(make_tiny, tokenizer, tmp_path, kind, holds):
-    """A masked language model whose output is not its word table: RemBERT's never is."""
-    auto = "AutoModelForMaskedLM" if holds else "AutoModel"
-    folder = make_tiny(kind, auto, initializer_range=0.05, tie_word_embeddings=False)
-    masking = transformers.AutoTokenizer.from_pretrained(folder, mask_token="<unk>")
-    texts = [TrainSet("mlm", [feature(12, None, seed=n) for n in range(6)])]
-    plans = [HeadPlan("mlm", "masked language")]
-    both = changed(freeze=False, learning_rate=1e-2)
-    fitted = fit(folder, masking, plans, texts, [], *both, tmp_path / "work", quiet=True)
-    model = fitted.multitask_model.models["mlm"].eval()
-    kept = fitted.multitask_model.vocabulary.kept.tolist()
-    row = [kept[n] for n in (2, 9, 11, 7, 3)]
-    with torch.no_grad():
-        expected = model(input_ids=torch.tensor([[kept.index(one) for one in row]])).logits
-    models.save(fitted.multitask_model, "mlm", folder, masking, tmp_path / "out")
-    mlm = transformers.AutoModelForMaskedLM
-    after, loading = mlm.from_pretrained(tmp_path / "out", output_loading_info=True)
-    assert not loading["missing_keys"] and not loading["mismatched_keys"]
-    with torch.no_grad():
-        found = after.eval()(input_ids=torch.tensor([row])).logits
-    torch.testing.assert_close(found[..., kept], expected, rtol=0, atol=1e-5)
-    others = [one for one in range(2000) if one not in kept]
-    output = after.get_output_embeddings().weight[others]
-    before = mlm.from_pretrained(folder).get_output_embeddings().weight[others] if holds else 0
-    assert torch.equal(output, before if holds else torch.zeros_like(output))
-
-
 # Heads
-
-
-@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
-def test_the_problem_of_the_models_own_head_is_not_the_tasks(base, trained, tmp_path, problem):
-    """A cross-encoder for similarity has a head for regression, which takes another loss. Three
-    examples in a batch and three labels hid it.
-    """
-    folder = shutil.copytree(base, tmp_path / problem)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"problem_type": problem}))
-    plans = [HeadPlan("x", "sequence classification", TAGS)]
-    train_sets = [TrainSet("x", [feature(5 + n % 3, n % 3, seed=n) for n in range(6)])]
-    plain, other = (
-        weights(trained(one, plans, train_sets, name=name, batch_size=3)[1])
-        for name, one in (("plain", base), ("other", folder))
-    )
-    assert all(torch.equal(plain[name], other[name]) for name in plain)
 
 
 def test_a_fresh_head_and_the_encoder_before_it(base, tokenizer):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from training_cases import two_phases
 
 from xtremely.eval.training.phases import train
 from xtremely.eval.training.recipe import Recipe
+from xtremely.kernels.guard import InputError
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,13 @@ def test_another_seed_recipe_or_data_is_another_phase(trained, root, tmp_path):
         assert not found[0].reused
     digests = phases(tmp_path)
     assert len(digests) == len(others) and first.folder.name not in digests
+
+
+def test_a_finished_phase_of_another_precision_is_refused_by_that_name(root, tmp_path):
+    """Outside a study, where a folder is the user's."""
+    recipe = replace(two_phases(root), precision="fp32")
+    for reused in (False, True):
+        first, _ = train(recipe, root / "data", tmp_path, device="cpu", quiet=True)
+        assert first.reused is reused
+    with pytest.raises(InputError, match=r"training \(its precision is fp32, here bf16\); name"):
+        train(replace(recipe, precision="bf16"), root / "data", tmp_path, device="cpu")

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,12 +13,11 @@ import transformers
 from safetensors.torch import load_file
 
 from xtremely.engine.runtime import Engine
-from xtremely.engine.training import trainer as mechanics
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training import phases as stages
 from xtremely.eval.training.data import Reader
 from xtremely.eval.training.phases import train
-from xtremely.eval.training.recipe import Mixing, Phase, Recipe, Source, settled
+from xtremely.eval.training.recipe import Mixing, Phase, Recipe, Source
 from xtremely.files.folders import LOCK, MARKER, alone
 from xtremely.kernels.guard import InputError, UsageError
 
@@ -122,31 +120,6 @@ def test_a_finished_phase_is_kept_and_another_recipe_is_refused(run):
     assert again[1].record == first[1].record
     with pytest.raises(InputError, match=r"another training \(its recipe differs, its data "):
         run(nli("de"), tag())
-    with pytest.raises(InputError, match=r"another training \(its seed is 1, here 2\); name"):
-        run(nli(), seed=2)
-
-
-def test_where_auto_is_another_precision_a_finished_phase_is_refused_by_that_name(run, monkeypatch):
-    monkeypatch.setattr(mechanics, "has_fast_bf16", lambda device: False)
-    run(tag())
-    monkeypatch.setattr(mechanics, "has_fast_bf16", lambda device: True)
-    complaint = r"another training \(its precision is fp32, here bf16\); name another --out"
-    with pytest.raises(InputError, match=complaint):
-        run(tag())
-
-
-def test_a_split_that_another_source_trains_on_chooses_no_weights(root, tmp_path):
-    """XNLI's dev set says the same in every language, so German dev trains on English dev."""
-    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
-    root = tmp_path
-    shutil.copyfile(root / "xnli" / "dev-en.tsv", root / "xnli" / "train-en.tsv")
-    sources = (Source("xnli", ("en",)), Source("xnli", ("de",), split="dev"))
-    phase = Phase("nli", "target", sources, epochs=1.0, batch_size=4)
-    reader = Reader(root, seed=1)
-    assert reader.material(settled(replace(phase, sources=sources[:1]))).dev
-    assert reader.material(settled(phase)).dev == []
-    with pytest.raises(UsageError, match="patience needs dev examples, and no source has"):
-        reader.material(settled(replace(phase, patience=1)))
 
 
 def test_what_is_said_of_a_failure_begins_a_line(base, root, tmp_path, capfd):
