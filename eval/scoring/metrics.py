@@ -65,6 +65,7 @@ def spans(sentences: Sentences) -> set[tuple[str, int, int]]:
     A span is an unbroken run of tags of one type. By a tag's first letter, B and S begin a new span
     and E and S end it. An I after O opens a span. Parts of speech without a prefix are their own
     types, so equal neighbours are one span. SCONJ and SYM start with S, so each is its own span.
+    Any tag that starts with O or a dot is in no span.
 
     Begin and end count the tags of the whole file, plus one between sentences, as seqeval does. So
     a missing tag shifts every later span.
@@ -75,13 +76,23 @@ def spans(sentences: Sentences) -> set[tuple[str, int, int]]:
         tags.append("O")
     borders = [n for n, (before, tag) in enumerate(pairwise(tags)) if _parted(before, tag)]
     runs = pairwise(borders)
-    return {(_type(tags[end]), begin, end) for begin, end in runs if tags[end] != "O"}
+    return {(_type(tags[end]), begin, end) for begin, end in runs if not _outside(tags[end])}
 
 
 @cache
 def _parted(before: str, tag: str) -> bool:
     """Whether two neighbouring tags are in different spans, or one of them is in none."""
-    return _type(before) != _type(tag) or before[0] in "ES" or tag[0] in "BS"
+    return (
+        _type(before) != _type(tag)
+        or before[0] in "ES"
+        or tag[0] in "BS"
+        or _outside(before) != _outside(tag)
+    )
+
+
+def _outside(tag: str) -> bool:
+    """Whether a tag is in no span."""
+    return tag[0] in "O."
 
 
 @cache

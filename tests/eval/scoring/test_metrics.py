@@ -51,6 +51,10 @@ SEQEVAL = {
         ("NOUN VERB / DET NOUN / VERB ADV", "NOUN / DET DET NOUN / VERB ADV"),
         (72.7273, 80, 66.6667),
     ),
+    "a tag that begins with O or a dot is outside of every span": (
+        ("OTHER NOUN . VERB", "OTHER NOUN ADP VERB"),
+        (80, 66.6667, 100),
+    ),
     "nothing predicted": (("B-PER I-PER O", "O O O"), (0, 0, 0)),
     "nothing there": (("O O O", "B-PER O O"), (0, 0, 0)),
     "all right": (("B-PER I-PER O / O B-LOC", "B-PER I-PER O / O B-LOC"), (100, 100, 100)),
