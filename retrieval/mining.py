@@ -38,8 +38,14 @@ class Pairs:
             InputError: the threshold is NaN.
         """
         require(not math.isnan(threshold), "the threshold is NaN; legal: a finite number")
-        keep = self.scores >= threshold
+        keep = reaches(self.scores, threshold)
         return Pairs(self.x[keep], self.y[keep], self.scores[keep])
+
+
+def reaches(scores: np.ndarray | float, threshold: float) -> np.ndarray:
+    """Whether scores are at least a threshold. Both are rounded to fp32, as scores are fp32."""
+    with np.errstate(over="ignore"):  # a threshold beyond fp32 becomes infinite
+        return np.asarray(scores, np.float32) >= np.float32(threshold)
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,8 @@ def cross_validated(
     for fold in range(folds):
         others = [item for item in scored if places[item[1]] != fold]
         threshold = best_threshold(others, {pair for pair in gold if places[pair] != fold})
-        found |= {pair for score, pair in scored if places[pair] == fold and score >= threshold}
+        inside = [item for item in scored if places[item[1]] == fold]
+        found |= {pair for score, pair in inside if reaches(score, threshold)}
     return quality(found, gold)
 
 

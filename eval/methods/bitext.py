@@ -31,6 +31,7 @@ from xtremely.retrieval.mining import (
     best_threshold,
     candidates,
     quality,
+    reaches,
 )
 
 SCORINGS = ("cosine", "ratio")
@@ -198,7 +199,9 @@ def _mined(
     tuned_on: str | None,
 ) -> Matched:
     scoring, retrieval = key
-    kept = [] if threshold is None else [pair for score, pair in scored if score >= threshold]
+    kept = []
+    if threshold is not None:
+        kept = [pair for score, pair in scored if reaches(score, threshold)]
     details: dict[str, Any] = {
         "threshold": None if threshold in (None, float("inf")) else threshold,
         "threshold_from": tuned_on,

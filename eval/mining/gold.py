@@ -9,7 +9,7 @@ from typing import Any
 from xtremely.eval.data.readers import read_lines
 from xtremely.eval.mining.corpus import Corpus
 from xtremely.kernels.guard import require
-from xtremely.retrieval.mining import best_threshold, cross_validated, quality
+from xtremely.retrieval.mining import best_threshold, cross_validated, quality, reaches
 from xtremely.retrieval.vectors import FileRows
 
 TUNED = "dev-tuned"
@@ -75,7 +75,7 @@ def judge(
     tuned = best_threshold(scored, gold)
     chosen = tuned if isinstance(threshold, str) else threshold
     origin = None if threshold is None else "this gold" if threshold == TUNED else "--threshold"
-    kept = {pair for score, pair in scored if chosen is None or score >= chosen}
+    kept = {pair for score, pair in scored if chosen is None or reaches(score, chosen)}
     judged = {
         "gold": len(gold),
         "at_threshold": asdict(quality(kept, gold)),

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from xtremely.eval.mining.corpus import prepare
 from xtremely.eval.mining.gold import TUNED, InputSide, judge, read_gold
 from xtremely.eval.mining.mine import MiningSettings
 from xtremely.kernels.guard import UsageError
+from xtremely.retrieval.mining import Pairs
 
 
 def test_a_repetitions_id_stands_for_the_first_occurrences(write, tmp_path):
@@ -29,6 +31,17 @@ def test_a_pair_at_the_threshold_is_taken(threshold, precision, recall):
     _, judged = judge(scored, {("a", "1"), ("b", "2")}, threshold)
     found = judged["at_threshold"]
     assert (found["precision"], found["recall"]) == pytest.approx((precision, recall))
+
+
+def test_the_pairs_that_are_judged_are_those_that_are_written():
+    # The fp32 number nearest to 1.06 is below it, that nearest to 0.1 above.
+    scores = np.array([1.06, 0.1], dtype=np.float32)
+    pairs = Pairs(np.array([0, 1]), np.array([0, 1]), scores)
+    scored = [(score, (str(row), str(row))) for row, score in enumerate(scores.tolist())]
+    for threshold, written in ((1.06, 1), (0.1, 2), (1.0600001, 0)):
+        _, judged = judge(scored, {("0", "0"), ("1", "1")}, threshold)
+        assert len(pairs.at_least(threshold)) == written
+        assert judged["at_threshold"]["recall"] == 50 * written
 
 
 @pytest.mark.parametrize("gold", [None, {("a", "1")}])
