@@ -35,7 +35,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Row]:
     for number, row in enumerate(fields, start=1):
         if len(row) != width:
             raise InputError(f"{path}:{number}: {len(row)} columns, the first line has {width}")
-    if _quoted(fields, path):
+    if _all_quoted(fields):
+        fields = [[_inside(field) if _wrapped(field) else field for field in row] for row in fields]
+    elif _quoted(fields, path):
         fields = [[_unquoted(field) if '"' in field else field for field in row] for row in fields]
     rows = [(f"{path}:{number}", row) for number, row in enumerate(fields, start=1)]
     if not columns:
@@ -125,6 +127,26 @@ def _checked(
     return labels
 
 
+def _all_quoted(rows: list[list[str]]) -> bool:
+    """Whether a csv writer made the file and quoted all texts, those without quotation marks, too.
+
+    It is recognised by two columns of several rows in which every field is quoted.
+    """
+    columns = zip(*rows, strict=True)
+    return len(rows) > 1 and sum(all(map(_wrapped, column)) for column in columns) > 1
+
+
+def _wrapped(field: str) -> bool:
+    """Whether a field is in quotation marks, and every one inside of it is doubled."""
+    wrapped = len(field) > 1 and field[0] == field[-1] == '"'
+    return wrapped and '"' not in field[1:-1].replace('""', "")
+
+
+def _inside(field: str) -> str:
+    """The text of a field in quotation marks."""
+    return field[1:-1].replace('""', '"')
+
+
 def _quoted(rows: list[list[str]], path: Path) -> bool:
     """Whether a csv writer made the file: every field that holds a quotation mark is quoted.
 
@@ -144,5 +166,4 @@ def _quoted(rows: list[list[str]], path: Path) -> bool:
 
 def _unquoted(field: str) -> str:
     """The text that a csv writer writes as this field; the field itself if there is none."""
-    text = field[1:-1].replace('""', '"')
-    return text if '"' in text and field == '"' + text.replace('"', '""') + '"' else field
+    return _inside(field) if _wrapped(field) and '"' in field[1:-1] else field

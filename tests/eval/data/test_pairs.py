@@ -135,6 +135,18 @@ def test_quotes_that_no_csv_writer_wrote_stay(write):
     assert row[1] == ['"ja"', '"nein"']
 
 
+@pytest.mark.parametrize("quoting", [csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+def test_what_a_csv_writer_wrote_with_all_texts_quoted_is_read_back(write, quoting):
+    rows = [["a, b", 'er sagte "ja"', 0], ["c", "", 1], ['"', "d", 1]]
+    written = io.StringIO()
+    csv.writer(written, delimiter="\t", quoting=quoting).writerows(rows)
+    expected = [[first, second, str(label)] for first, second, label in rows]
+    path = write("a.tsv", written.getvalue())
+    assert [fields for _, fields in read_table(path)] == expected
+    headed = write("b.tsv", '"first"\t"second"\t"label"\r\n' + written.getvalue())
+    assert [fields for _, fields in read_table(headed, ("first", "second", "label"))] == expected
+
+
 def test_labels_of_other_names_and_empty_texts(write):
     path = write("a.tsv", "premise\thypothesis\tlabel\na\tb\t 0\n \td\t2 \ne\t\t1\n")
     rows = read_table(path, ("premise", "hypothesis", "label"))
