@@ -7,10 +7,11 @@ see ``metrics.spans``; one warning per file).
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby, islice, pairwise
+from itertools import chain, groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from xtremely.eval.data.examples import Tagged
 from xtremely.eval.data.readers import read_lines
 from xtremely.eval.data.tables import Table
 from xtremely.kernels.guard import InputError, require
+
+_LANGUAGE = re.compile("[a-z]{2,3}(-[a-z]+)*:")  # before every word of WikiANN's own files
 
 
 def read_tagged(path: Path, legal: Sequence[str], prefix: str = "", **notes: Any) -> Tagged:
@@ -37,7 +40,7 @@ def read_tagged(path: Path, legal: Sequence[str], prefix: str = "", **notes: Any
     filled = [line for line in lines if line]
     require(bool(filled), f"{path}: the file is empty")
     tabs = 1 if any("\t" in line for line in filled) else 0
-    if not tabs and all(line.count(" ") == 1 for line in filled):
+    if not tabs and _parted_by_spaces(filled, legal):
         raise InputError(f"{path}: columns are parted by spaces; expected word TAB tag")
     if {line.count("\t") for line in filled} != {tabs}:
         where, line = _first(path, lines, lambda line: line.count("\t") != tabs)
@@ -58,6 +61,22 @@ def read_tagged(path: Path, legal: Sequence[str], prefix: str = "", **notes: Any
     lengths = [sum(1 for _ in group) for filled, group in groupby(lines, bool) if filled]
     sentences = _cut(map(str.strip, words), lengths)
     return _remarked(tagged(sentences, _cut(tags, lengths) if tabs else None, **notes), path)
+
+
+def check_words(data: Tagged, source: Path | str) -> Tagged:
+    """The same sentences, whose words are not those of WikiANN's own files with their language.
+
+    Raises:
+        InputError: every word begins with the same language code and a colon.
+    """
+    words = [*chain.from_iterable(data.words)]
+    found = _LANGUAGE.match(words[0])
+    require(
+        found is None or not all(word.startswith(found[0]) for word in words),
+        f"{source}: every word begins with {found[0] if found else ''!r}, as in WikiANN's own"
+        " files; put the file where those are looked for, or take the beginnings off",
+    )
+    return data
 
 
 def tagged_rows(table: Table, legal: Sequence[str], **notes: Any) -> Tagged:
@@ -122,6 +141,13 @@ def _broken_spans(tags: Sequence[Sequence[str]]) -> int:
         for (before, tag), count in neighbours.items()
         if tag.startswith("I-") and before[2:] != tag[2:]
     )
+
+
+def _parted_by_spaces(lines: Sequence[str], legal: Sequence[str]) -> bool:
+    """Whether every line has two fields, or a legal tag as its last one, if spaces part them."""
+    fields = [line.split(" ") for line in lines]
+    pairs = all(len(parts) == 2 for parts in fields)
+    return pairs or all(len(parts) > 1 and parts[-1] in legal for parts in fields)
 
 
 def _first(path: Path, lines: list[str], wrong: Callable[[str], bool]) -> tuple[str, str]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from xtremely.eval.data import hub, readers
 from xtremely.eval.data.examples import Tagged
 from xtremely.eval.data.languages import codes
-from xtremely.eval.data.tables import TAGS, TEXTS
-from xtremely.eval.data.tagged import read_tagged, tagged_rows
+from xtremely.eval.data.tables import TAGS, TEXTS, Table
+from xtremely.eval.data.tagged import check_words, read_tagged, tagged_rows
 from xtremely.eval.tasks.task import LabelRules, Task, sizes_of
 
 NAME = "panx"
@@ -30,13 +30,21 @@ def find(root: Path, code: str, split: str) -> Callable[[], Tagged]:
     """A split, from WikiANN's files (all tagged), XTREME's download folder or Hugging Face."""
     table = hub.find(NAME, code, root, HUB, split)
     if table:
-        return partial(tagged_rows, table, LABELS, layout="hub")
+        return partial(_from_hub, table)
     wikiann = [root / folder / code / split for folder in (f"{NAME}/original", "panx_dataset")]
     download = root / NAME / f"{split}-{code}.tsv"
     layout, (path,) = readers.locate(NAME, code, [[file] for file in (*wikiann, download)])
     if layout < len(wikiann):
         return partial(read_tagged, path, LABELS, f"{code}:", layout="WikiANN")
-    return partial(read_tagged, path, LABELS, layout="XTREME")
+    return partial(_from_download, path)
+
+
+def _from_hub(table: Table) -> Tagged:
+    return check_words(tagged_rows(table, LABELS, layout="hub"), table.name)
+
+
+def _from_download(path: Path) -> Tagged:
+    return check_words(read_tagged(path, LABELS, layout="XTREME"), path)
 
 
 TASK = Task(

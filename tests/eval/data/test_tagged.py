@@ -108,6 +108,30 @@ def test_words_of_another_language_are_named(write, tmp_path):
         PANX.read(tmp_path, "de", "test")
 
 
+@pytest.mark.parametrize("content", ["de:Um\tO\nde:12:30\tO\n\nde:Bonn\tB-LOC\n", "fr:a\nfr:b\n"])
+def test_wikianns_own_file_in_the_place_of_xtremes_is_refused(write, tmp_path, content):
+    write("panx/dev-de.tsv", content)
+    with pytest.raises(InputError, match=r"dev-de.tsv: every word begins with '(de|fr):'.*WikiANN"):
+        PANX.read(tmp_path, "de", "dev")
+
+
+def test_wikianns_own_words_in_a_table_are_refused(parquet, tmp_path):
+    rows = [{"tokens": ["de:Um", "de:12:30"], "ner_tags": ["O", "O"]}]
+    path = parquet("PAN-X.de", "validation", rows)
+    with pytest.raises(InputError, match=rf"{path.name}: every word begins with 'de:'"):
+        PANX.read(tmp_path, "de", "dev")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["-DOCSTART- O\n\nBad Ems B-LOC\nist O\n", "Um APPR _ O\nBonn NE _ B-LOC\n", "Um O\nist O\n"],
+)
+def test_columns_that_are_parted_by_spaces_are_refused(write, tmp_path, content):
+    write("panx/dev-de.tsv", content)
+    with pytest.raises(InputError, match=r"dev-de.tsv: columns are parted by spaces"):
+        PANX.read(tmp_path, "de", "dev")
+
+
 def test_a_word_may_hold_a_colon(write, tmp_path):
     write("panx/original/de/test", "de:a:b\tO\nde::\tO\n")
     assert PANX.read(tmp_path, "de", "test").words == [["a:b", ":"]]
