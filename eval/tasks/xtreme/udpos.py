@@ -7,6 +7,7 @@ treebanks of a language in the order of their file names. Multiword tokens count
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -46,19 +47,26 @@ def find(root: Path, code: str, split: str) -> Callable[[], Tagged]:
     layout, files = readers.locate(NAME, code, layouts)
     if layout == 0:
         return partial(read_tagged, files[0], LABELS, layout="XTREME")
-    names = ", ".join(path.name.partition("-ud-")[0] for path in files)
-    notes = {"layout": "CoNLL-U", "treebanks": names, "not_comparable": SOME_TREEBANKS}
+    names = dict.fromkeys(path.name.partition("-ud-")[0] for path in files)
+    notes = {
+        "layout": "CoNLL-U",
+        "treebanks": ", ".join(names),
+        "not_comparable": SOME_TREEBANKS,
+    }
     return partial(read_treebanks, files, code, LABELS, **notes)
 
 
 def _treebanks(root: Path, code: str, split: str) -> list[list[Path]]:
-    """The language's files in each treebank folder, sorted by name."""
+    """The language's files in each treebank folder, sorted by name.
+
+    Large treebanks are distributed in parts, such as ``de_hdt-ud-train-a-1.conllu``.
+    """
     release = "2.7" if code in MORE_LANGUAGES else "2.5"
-    end = f"-ud-{split}.conllu"
+    plain = re.compile(rf"{code}_.*-ud-{split}(-[a-z0-9]+)*\.conllu")
     layouts = []
     for folder in (root / "udpos_conllu", root / f"ud-treebanks-v{release}", root):
-        found = folder.glob(f"UD_*/{code}_*{end}*")
-        named = {path.with_name(path.name.partition(end)[0] + end) for path in found}
+        found = [(path, plain.match(path.name)) for path in folder.glob(f"UD_*/{code}_*.conllu*")]
+        named = {path.with_name(match[0]) for path, match in found if match}
         layouts.append(sorted(named, key=lambda path: path.name))
     return [files for files in layouts if files]
 
@@ -80,7 +88,7 @@ TASK = Task(
     source="https://universaldependencies.org (release 2.5; XTREME-R's further languages: 2.7)",
     layouts=(
         "udpos/{test,dev,train}-LL.tsv",
-        "{udpos_conllu,ud-treebanks-v2.5}/UD_*/LL_*-ud-{test,dev,train}.conllu",
+        "{udpos_conllu,ud-treebanks-v2.5}/UD_*/LL_*-ud-{test,dev,train}{,-PART}.conllu",
         "{udpos/,}udpos.LANGUAGE/{test,validation,train}-*.parquet",
     ),
     hub=HUB,

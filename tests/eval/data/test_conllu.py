@@ -156,6 +156,18 @@ def test_all_treebanks_of_a_language_are_joined_by_file_name(write, tmp_path):
     assert "all treebanks" in data.notes["not_comparable"]
 
 
+def test_a_treebank_that_is_distributed_in_parts_is_read_whole(write, tmp_path):
+    """As UD_German-HDT, nine tenths of the training data in German."""
+    for part in ("b-1", "a-1", "a-2"):
+        text = block(line(1, part, "NOUN", 0))
+        write(f"ud-treebanks-v2.5/UD_German-HDT/de_hdt-ud-train-{part}.conllu", text)
+    gsd = gzip.compress(block(line(1, "gsd", "NOUN", 0)).encode())
+    write("ud-treebanks-v2.5/UD_German-GSD/de_gsd-ud-train.conllu.gz", gsd)
+    data = UDPOS.read(tmp_path, "de", "train")
+    assert data.words == [["gsd"], ["a-1"], ["a-2"], ["b-1"]]
+    assert data.notes["treebanks"] == "de_gsd, de_hdt"
+
+
 @pytest.mark.parametrize(("code", "release"), [("de", "2.5"), ("pl", "2.7")])
 def test_each_language_has_its_release(write, tmp_path, code, release):
     for number in ("2.5", "2.7"):
