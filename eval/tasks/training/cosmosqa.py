@@ -21,7 +21,8 @@ FILES = {"train": "train.csv", "dev": "valid.csv"}
 
 
 def _read(path: Path) -> list[Item]:
-    table = csv.reader(readers.read_lines(path), strict=True)
+    lines = (f"{line}\n" for line in readers.read_lines(path))  # fields may hold line ends
+    table = csv.reader(lines, strict=True)
     try:
         header, *rows = list(table) or [[]]
     except csv.Error as error:

@@ -125,6 +125,8 @@ def test_cosmosqas_quoted_fields(write, tmp_path):
     write("cosmosqa/train.csv", f'{header}\n1,"He said, ""no"" .",Why ?,a,b,c,d,3\n')
     choices = read(tmp_path, "cosmosqa")
     assert (choices.texts, choices.answers) == (['He said, "no" . Why ?'], [3])
+    write("cosmosqa/train.csv", f'{header}\n1,"No .\r\nYes .",Why ?,a,b,c,d,3\n')
+    assert read(tmp_path, "cosmosqa").texts == ["No .\nYes . Why ?"]
     write("cosmosqa/train.csv", "id,context\n1,a\n")
     with pytest.raises(InputError, match="train.csv:1: no column question, answer0"):
         read(tmp_path, "cosmosqa")
