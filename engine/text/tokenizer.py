@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -155,6 +156,7 @@ class Tokenizer:
         )
         self._seen: OrderedDict[str, np.ndarray] = OrderedDict()
         self._seen_tokens = 0
+        self._lock = threading.Lock()  # of the cache: threads may share a model
 
     def encodings(self, texts: Sequence[str]) -> list[Any]:
         """Encodings of the tokenizers library, with character offsets, without special tokens."""
@@ -186,8 +188,9 @@ class Tokenizer:
 
     def forget(self) -> None:
         """Empty the cache, so that all texts are tokenised again."""
-        self._seen.clear()
-        self._seen_tokens = 0
+        with self._lock:
+            self._seen.clear()
+            self._seen_tokens = 0
 
     def __call__(self, texts: Sequence[str], max_length: int | None = None) -> Tokens:
         """Tokenise single texts: special tokens are added, long texts are cut at their end.
@@ -235,15 +238,19 @@ class Tokenizer:
     def rows(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of every text, without special tokens, not truncated; cached."""
         texts = checked(texts)
-        known = {text: self._seen[text] for text in texts if text in self._seen}
+        with self._lock:
+            known = {text: self._seen[text] for text in texts if text in self._seen}
         fresh = list(dict.fromkeys(text for text in texts if text not in known))
         with foreign(f"{self.folder}: its tokenizer cannot read a text"):
             encodings = self.backend.encode_batch_fast(fresh, add_special_tokens=False)
         for text, encoding in zip(fresh, encodings, strict=True):
             known[text] = np.asarray(encoding.ids, dtype=np.int32)
-            self._seen[text] = known[text]
-            self._seen_tokens += len(known[text])
-        while self._seen_tokens > CACHED_TOKENS:
-            _, dropped = self._seen.popitem(last=False)
-            self._seen_tokens -= len(dropped)
+        with self._lock:
+            for text in fresh:
+                if text not in self._seen:  # as another thread may have read it meanwhile
+                    self._seen[text] = known[text]
+                    self._seen_tokens += len(known[text])
+            while self._seen_tokens > CACHED_TOKENS:
+                _, dropped = self._seen.popitem(last=False)
+                self._seen_tokens -= len(dropped)
         return [known[text] for text in texts]

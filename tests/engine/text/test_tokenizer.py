@@ -1,6 +1,7 @@
 import itertools
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -169,6 +170,31 @@ def test_the_memory_of_texts_is_bounded_and_drops_the_oldest(tokenizer, monkeypa
     assert 0 < sum(len(row) for row in tokenizer._seen.values()) <= 30
     assert held == texts[-len(held) :]
     assert [row.tolist() for row in tokenizer.rows(texts)] == first
+
+
+def test_texts_that_two_threads_tokenise_at_once_count_once(tokenizer, monkeypatch):
+    from xtremely.engine.text import tokenizer as tokenize
+
+    monkeypatch.setattr(tokenize, "CACHED_TOKENS", 30)
+    backend, started = tokenizer.backend, []
+
+    class Slow:
+        """While the first thread tokenises, another one tokenises the same texts."""
+
+        def encode_batch_fast(self, texts, **options):
+            if not started:
+                started.append(threading.Thread(target=tokenizer.rows, args=(texts,)))
+                started[0].start()
+                started[0].join()
+            return backend.encode_batch_fast(texts, **options)
+
+    monkeypatch.setattr(tokenizer, "backend", Slow())
+    for letter in "abcdefgh":
+        started.clear()
+        (row,) = tokenizer.rows([f"text number {letter}"])
+        alone = backend.encode(f"text number {letter}", add_special_tokens=False)
+        assert row.tolist() == alone.ids
+        assert tokenizer._seen_tokens == sum(map(len, tokenizer._seen.values())) > 0
 
 
 def test_a_text_that_just_fits_does_not_count_as_cut(tokenizer):
