@@ -297,7 +297,7 @@ def _work_folder(cell: Cell, identity: dict[str, Any], out: Path) -> Path:
 def _record(
     cell: Cell, one: ScoredVariant, work: Work, searched: float, identity: dict[str, Any]
 ) -> Record:
-    task, notes = cell.task, cell.splits[one.split].notes
+    task, notes = cell.task, _notes(cell, one)
     return {
         "model": identity["model"],
         "checkpoint": identity["checkpoint"],
@@ -320,6 +320,18 @@ def _record(
         **{key: identity[key] for key in REPEATED},
         "settings": {**identity["settings"], **notes},
     }
+
+
+def _notes(cell: Cell, one: ScoredVariant) -> dict[str, Any]:
+    """The notes on the data that was scored. A threshold from another split brings the reason why
+    that split's scores cannot be compared.
+    """
+    notes, source = cell.splits[one.split].notes, one.details.get("threshold_from")
+    if source in (None, one.split) or "not_comparable" not in cell.splits[source].notes:
+        return notes
+    reason = f"threshold from {source} ({cell.splits[source].notes['not_comparable']})"
+    own = [notes["not_comparable"]] if "not_comparable" in notes else []
+    return {**notes, "not_comparable": "; ".join([*own, reason])}
 
 
 def records_of(results: Iterable[dict[str, Any]]) -> list[Record]:

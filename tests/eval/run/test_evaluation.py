@@ -173,6 +173,24 @@ def test_languages_that_exist_are_evaluated_and_the_rest_is_named(base, matching
     assert notes == ["bucc2018 does not have sw"]
 
 
+def test_a_threshold_from_incomparable_data_makes_scores_incomparable(base, matching, tmp_path):
+    """In Chinese the whole dev set is known to have 8,624 sentences; in German no size is known."""
+    for code in ("de", "zh"):
+        for name in (code, "en", "gold"):
+            dev = matching / f"bucc2018/{code}-en.dev.{name}"
+            (matching / f"bucc2018/{code}-en.test.{name}").write_bytes(dev.read_bytes())
+    whole, _ = evaluation(base, matching, tasks=[BUCC], languages=["de", "zh"])
+    remarks = {
+        (record["language"], record["split"]): record["settings"].get("not_comparable")
+        for record in records(whole.run(tmp_path / "out", Watcher())[0])
+        if record["headline"]
+    }
+    part = "5 of 8,624 examples"
+    assert remarks.pop(("zh", "dev")) == part
+    assert remarks.pop(("zh", "test")) == f"threshold from dev ({part})"
+    assert set(remarks.values()) == {None} and len(remarks) == 2
+
+
 def test_a_language_without_data_is_named(base, matching, tmp_path):
     tasks = [TATOEBA, BUCC]
     whole, _ = evaluation(base, matching, tasks=tasks, languages=["de", "ru", "it"])
