@@ -9,7 +9,7 @@ from pathlib import Path
 from xtremely.engine.config_json import ADAPTER
 from xtremely.engine.hub import bundled, ordinary
 from xtremely.engine.hub.merging import read_adapter
-from xtremely.engine.hub.stack import MODULES, modules
+from xtremely.engine.hub.stack import MODULES, module_folders
 from xtremely.files.cache import cache_folder
 from xtremely.kernels.guard import InputError, require, unknown
 
@@ -121,8 +121,7 @@ def folder_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     kept = {*ordinary.ENDINGS}
     files = [path for path in folder.iterdir() if path.suffix in kept]
-    for module in modules(folder):
-        place = folder / module["path"]
+    for place in module_folders(folder):
         files += [place / "config.json", *place.glob("*.safetensors")]
     for path in sorted({path for path in files if path.is_file()}):
         digest.update(path.relative_to(folder).as_posix().encode())

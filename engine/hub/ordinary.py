@@ -26,7 +26,7 @@ from torch import Tensor
 from xtremely.engine.config_json import ADAPTER, CONFIG, MAX_BYTES
 from xtremely.engine.foreign import foreign
 from xtremely.engine.hub.merging import ADAPTER_PICKLE, ADAPTER_WEIGHTS, adapter_tensors, merge
-from xtremely.engine.hub.stack import MODULES, modules
+from xtremely.engine.hub.stack import MODULES, module_folders, modules
 from xtremely.engine.models.tensor_files import INDEX, SINGLE, weight_map
 from xtremely.files import documents
 from xtremely.files.folders import is_plain_name, remove_whole
@@ -141,7 +141,7 @@ def _pickles(folder: Path) -> list[Path]:
 
 def _files(folder: Path, encoder: Path) -> list[Path]:
     """The files of a model but for its pickled weights: its own, its encoder's, its modules'."""
-    inside = [folder, encoder, *(folder / one["path"] for one in modules(folder))]
+    inside = [folder, encoder, *module_folders(folder)]
     return [
         path
         for part in dict.fromkeys(inside)

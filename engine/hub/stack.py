@@ -179,6 +179,17 @@ class _Module:
     path: str = ""
 
 
+def module_folders(folder: Path) -> list[Path]:
+    """The folders of a model's modules: those in modules.json, or without it that of its pooling.
+
+    Raises:
+        InputError: see ``modules``.
+    """
+    if (folder / MODULES).exists():
+        return [folder / module["path"] for module in modules(folder)]
+    return [one for one in sorted(folder.glob("*_Pooling")) if one.is_dir()][:1]
+
+
 def read_modules(folder: Path, truncate_dim: int | None) -> Modules:
     """The modules of a model folder; mean pooling if it declares none.
 
@@ -188,7 +199,7 @@ def read_modules(folder: Path, truncate_dim: int | None) -> Modules:
     """
     path = folder / MODULES
     if not path.exists():
-        found = [one / CONFIG for one in sorted(folder.glob("*_Pooling")) if one.is_dir()]
+        found = [one / CONFIG for one in module_folders(folder)]
         return Modules(*_pooling(found[0] if found else None), (), truncate_dim)
     listed = modules(folder)
     kinds = [module["kind"] for module in listed]

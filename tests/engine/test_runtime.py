@@ -322,6 +322,14 @@ def test_a_folders_hash_sees_a_files_name_and_its_modules_configurations(tmp_pat
     assert folder_hash(tmp_path) != second
 
 
+def test_a_folders_hash_sees_a_pooling_that_no_list_names(tmp_path):
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}')
+    first = folder_hash(tmp_path)
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "lasttoken"}')
+    assert folder_hash(tmp_path) != first
+
+
 def test_a_tokenizer_without_token_types_gives_the_model_none(make_tiny):
     """XLM adds the embedding of token 0 for a type of 0, so that none and 0 differ."""
     import transformers

@@ -203,7 +203,18 @@ def test_the_old_layout_equals_sentence_transformers(pickled, tiny_bert, form):
 
 def test_the_old_layout_without_a_list_of_modules_is_read(tiny_bert, tmp_path):
     folder = old_layout(shutil.copytree(tiny_bert, tmp_path / "model"), listed=False)
-    assert Engine.load(str(folder), backend="torch").max_length == 5
+    engine = Engine.load(str(folder), backend="torch")
+    assert (engine.max_length, engine.conventions.pooling) == (5, "cls")
+
+
+def test_a_converted_model_keeps_a_pooling_that_no_list_names(pickled):
+    (pickled / "1_Pooling").mkdir()
+    config = pickled / "1_Pooling" / "config.json"
+    for mode in ("cls", "mean", "cls"):
+        config.write_text(json.dumps({"pooling_mode": mode}))
+        with pytest.warns(UserWarning, match="has 1_Pooling, but no modules.json"):
+            engine = Engine.load(str(pickled), backend="torch", allow_pickle=True)
+        assert engine.conventions.pooling == mode
 
 
 def test_the_command_line_has_the_option(pickled, tmp_path):
