@@ -115,6 +115,7 @@ def _write_tokenizer(folder: Path, out: Path, longest: int) -> None:
     if reading(folder).do_lower_case:
         lower_case(folder, getattr(tokenizer, "backend_tokenizer", None))
     tokenizer.model_max_length = min(own.max_length or longest, longest)
+    tokenizer.padding_side = "right"  # the graph counts positions from the first column
     tokenizer.save_pretrained(str(out))
 
 

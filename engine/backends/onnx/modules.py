@@ -46,16 +46,22 @@ def pooled(graph: Graph, states: Value, mask: Value, pooling: str) -> Value:
         length = op("ReduceSum", there, whole(1), keepdims=1)
         number = op("CumSum", there, np.array(1))
         there = op("Mul", op("Div", number, length), there)
-    total = op("ReduceSum", op("Mul", states, there), whole(1), keepdims=0)
-    weight = op("ReduceSum", there, whole(1), keepdims=0)
+    weight = op("ReduceSum", there, whole(1), keepdims=1)
     if pooling == "mean_sqrt_len_tokens":
         weight = op("Sqrt", weight)
     least = 1e-6 if pooling == "weightedmean" else 1
-    return op("Div", total, op("Clip", weight, real(least)))
+    # States are divided before they are added up, as their sum may overflow in fp16.
+    shares = op("Div", there, op("Clip", weight, real(least)))
+    return op("ReduceSum", op("Mul", states, shares), whole(1), keepdims=0)
 
 
 def unit(graph: Graph, vectors: Value) -> Value:
-    """Rows scaled to length 1; a zero row stays zero."""
+    """Rows scaled to length 1; a zero row stays zero.
+
+    They are divided by their largest value first, as the squares of large ones overflow in fp16.
+    """
+    peak = graph.op("ReduceMax", graph.op("Abs", vectors), whole(-1), keepdims=1)
+    vectors = graph.op("Div", vectors, graph.op("Clip", peak, real(1e-6)))
     length = graph.op("ReduceL2", vectors, whole(-1), keepdims=1)
     return graph.op("Div", vectors, graph.op("Clip", length, real(1e-6)))
 

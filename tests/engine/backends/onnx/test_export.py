@@ -1,6 +1,7 @@
 """Exported models: what plain onnxruntime makes of them, what is refused, what is not kept."""
 
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -206,3 +207,16 @@ def test_warnings_of_a_good_export(bert, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         exported(bert, tmp_path / "out")
+
+
+def test_a_tokenizer_that_pads_on_the_left_pads_the_exported_models_inputs_on_the_right(
+    bert, tmp_path
+):
+    folder = shutil.copytree(bert, tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": "left"}))
+    assert transformers.AutoTokenizer.from_pretrained(folder).padding_side == "left"
+    exported(folder, tmp_path / "out", pooling="cls")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    mask = tokenizer(["a", "one two three"], padding=True)["attention_mask"]
+    assert mask[0][0] == 1 and mask[0][-1] == 0
