@@ -17,6 +17,7 @@ from xtremely.engine.hub.conventions import OWN
 from xtremely.engine.runtime import ENGINE_POOLINGS, Engine, Progress, Work
 from xtremely.engine.transfer import prepared
 from xtremely.eval.mining.corpus import Corpus
+from xtremely.eval.run.results import library_versions
 from xtremely.files.documents import check_value, fit
 from xtremely.files.writing import write_atomic
 from xtremely.kernels.guard import InputError, UsageError, require_number, unknown
@@ -98,6 +99,7 @@ def store_of(engine: Engine, corpus: Corpus, encoding: Encoding, work: Path) -> 
         "source": corpus.source,
         "texts": corpus.texts,
         "shard": SHARD,
+        "versions": library_versions(),
     }
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     folder = work / f"vectors-{name}"

@@ -30,7 +30,7 @@ from xtremely.eval.mining.outputs import (
 )
 from xtremely.eval.mining.searching import chosen_index, kept_or_found, neighbours_name
 from xtremely.eval.mining.sentences import is_matrix, require_file
-from xtremely.eval.run.results import dumps
+from xtremely.eval.run.results import dumps, library_versions
 from xtremely.files.documents import read_json
 from xtremely.files.folders import check_outputs
 from xtremely.files.writing import check_file, file_digest, write_atomic, written_whole
@@ -209,7 +209,8 @@ def _mine(
         chosen = _plan(input_sides, settings, context)
         x, y = [_side(input_side, work, settings, context, encoded) for input_side in input_sides]
     with clock("searching"):
-        name = neighbours_name(x.identity, y.identity, settings.k, chosen.factory)
+        about = (settings.k, chosen.factory, library_versions())
+        name = neighbours_name(x.identity, y.identity, *about)
         both, how = kept_or_found(
             x.vectors,
             y.vectors,

@@ -9,6 +9,7 @@ import pytest
 from xtremely.engine.runtime import Engine
 from xtremely.eval.mining import embed
 from xtremely.eval.mining.corpus import prepare
+from xtremely.eval.run import results
 
 TEXT = "".join(f"s{n}\tSentence {n}.\n" for n in range(6)).replace("Sentence 1.", "Sentence 0.")
 
@@ -21,6 +22,16 @@ def test_sentences_that_were_read_otherwise_get_other_vectors(write, tmp_path):
         for one in (corpus, replace(corpus, texts="0" * 64), replace(corpus, source="1" * 64))
     ]
     assert len({*folders}) == 3
+
+
+def test_another_version_of_a_library_makes_other_vectors(write, tmp_path, monkeypatch):
+    corpus = prepare(write("a.txt", TEXT), tmp_path)
+    encoding = SimpleNamespace(about=lambda engine: {"model": "m"})
+    folders = []
+    for version in ("1", "2", "1"):
+        monkeypatch.setattr(results, "version", lambda name, version=version: version)
+        folders.append(embed.store_of(None, corpus, encoding, tmp_path).folder)
+    assert folders[0] == folders[2] != folders[1]
 
 
 @pytest.mark.parametrize(

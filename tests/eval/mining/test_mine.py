@@ -13,6 +13,7 @@ import pytest
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import read_sentences
 from xtremely.eval.mining import embed
+from xtremely.eval.run import results
 from xtremely.eval.tasks.xtreme.mini import FOLDER
 from xtremely.files.writing import is_temporary
 from xtremely.retrieval import approximate, index, plan
@@ -74,6 +75,13 @@ def test_shards_and_a_second_run_give_the_same_bytes(mined, monkeypatch, tmp_pat
         assert whole == parts and report["search"]["shards"] == 3
     again, report = mined("--index", "exact", out=tmp_path / "exact" / "a.tsv")
     assert report["search"]["resumed"] and len(again.splitlines()) > 5
+
+
+def test_neighbours_of_another_version_of_a_library_are_searched_anew(mined, monkeypatch):
+    assert "resumed" not in mined()[1]["search"]
+    assert mined()[1]["search"]["resumed"]
+    monkeypatch.setattr(results, "version", lambda name: "another")
+    assert "resumed" not in mined()[1]["search"]
 
 
 @pytest.mark.parametrize("retrieval", ["intersect", "forward", "backward"])
