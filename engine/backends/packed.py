@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from xtremely.engine.backends.native.encoder import NativeEncoder
+from xtremely.engine.hub.conventions import reading
 from xtremely.engine.hub.locate import folder_hash
 from xtremely.engine.models.config import EncoderConfig
 from xtremely.engine.models.cuda_graphs import Graphs
@@ -90,9 +91,9 @@ class Packed:
             )
             self.encoder = Fp8Bert(encoder.float(), PRECISIONS[precision]).to(device).eval()
         elif precision == "int8":
-            self.encoder = self._in_int8(
-                folder, encoder.float(), name, tokenizer or partial(Tokenizer, folder)
-            )
+            lower = bool(reading(folder).do_lower_case)  # calibrated as the engine reads texts
+            own = tokenizer or partial(Tokenizer, folder, lower=lower)
+            self.encoder = self._in_int8(folder, encoder.float(), name, own)
         elif name == "native":
             self.encoder = NativeEncoder(encoder.float())
         else:

@@ -224,3 +224,17 @@ def test_weights_that_lose_too_much_are_not_kept(tiny_bert, tmp_path, monkeypatc
     for _ in range(2):
         with pytest.raises(InputError, match="in int8 its states differ by"):
             open_backend(tiny_bert, "torch", CPU, "int8")
+
+
+def test_a_model_that_lower_cases_is_calibrated_alike_however_it_is_opened(
+    tiny_bert, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(tiny_bert, tmp_path / "lower")
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "a"))
+    first = Engine.load(str(folder), backend="torch", precision="int8").backend
+    monkeypatch.setenv("XTREMELY_CACHE", str(tmp_path / "b"))
+    second = open_backend(folder, "torch", CPU, "int8")
+    tensors = [one.encoder.quantized_tensors() for one in (first, second)]
+    for name, tensor in tensors[0].items():
+        assert torch.equal(tensor, tensors[1][name]), name
