@@ -197,8 +197,10 @@ class Index:
         require_number("the effort of a search", effort, 1, MAX_EFFORT)
         faiss = load_faiss()
         kind = faiss.downcast_index(self.faiss)
-        name = "efSearch" if "HNSW" in self.about["factory"].split(",")[0] else "nprobe"
-        if name == "efSearch" or "IVF" in self.about["factory"]:
+        factory = self.about["factory"]
+        # Where an HNSW finds the lists of an IVF, the number of lists decides.
+        name = "nprobe" if "IVF" in factory else "efSearch" if "HNSW" in factory else None
+        if name is not None:
             with self._refusable(f"search with effort {effort}"):
                 faiss.ParameterSpace().set_index_parameter(kind, name, effort)
             self.about["effort"] = effort

@@ -17,6 +17,7 @@ from xtremely.engine.hub.conventions import OWN
 from xtremely.engine.runtime import ENGINE_POOLINGS, Engine, Progress, Work
 from xtremely.engine.transfer import prepared
 from xtremely.eval.mining.corpus import Corpus
+from xtremely.eval.mining.sentences import is_matrix
 from xtremely.eval.run.results import library_versions
 from xtremely.files.documents import check_value, fit
 from xtremely.files.writing import write_atomic
@@ -56,6 +57,22 @@ class Encoding:
             raise UsageError(
                 f"layer {self.layer} does not exist; {engine.name} has layers 0 to"
                 f" {engine.backend.layers}"
+            )
+
+    def require_unused(self, *sources: Path) -> None:
+        """Raise UsageError for settings that have no effect, as all sources hold embeddings."""
+        given = {
+            "--layer": self.layer is not None,
+            "--pooling": self.pooling is not None,
+            "--prompt": self.prompt is not None,
+            "--storage": self.kind != Encoding.kind,
+        }
+        names = [name for name, is_given in given.items() if is_given]
+        if names and all(map(is_matrix, sources)):
+            raise UsageError(
+                f"{', '.join(names)}: settings for sentences, and"
+                f" {' and '.join(dict.fromkeys(map(str, sources)))} holds embeddings already; leave"
+                " such settings out"
             )
 
     def about(self, engine: Engine) -> dict[str, Any]:

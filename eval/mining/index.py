@@ -84,6 +84,7 @@ def build_index(
 ) -> dict[str, Any]:
     """Build, tune and save an index; returns its note."""
     settings.check()
+    settings.encoding.require_unused(source)
     require_file(source)
     check_file(out, "--out", make_folder=True)
     beside = {"the index's note": note_path(out), "its ids": names_path(out)}
@@ -208,15 +209,21 @@ def search_index(
         found fewer than k.
     """
     settings.check()
+    settings.encoding.require_unused(settings.queries)
     _check_search_paths(path, settings.queries, out)
     about = read_note(path)
     index = Index.open(path)
+    if settings.effort is not None:
+        index.set_effort(settings.effort)
+        if "effort" not in index.about:
+            raise UsageError(
+                f"--effort {settings.effort}: {about['factory']} has no effort, only IVF and HNSW"
+                " have one; leave it out"
+            )
     names = _row_names(path, about, index.faiss.ntotal)
     rows, k = index.faiss.ntotal, settings.k
     require(k <= rows, f"k is {k}, the index holds {rows} vectors; legal: 1 to {rows}")
     queries, vectors, empty = _queries(path, about, settings, load, bar)
-    if settings.effort is not None:
-        index.set_effort(settings.effort)
     if settings.gpus:
         index = index.on_gpus(shard=settings.gpus == "shards")
     found = index.search(vectors, settings.k)

@@ -151,6 +151,7 @@ def mine(
         InputError: an input is wrong; the message says where and what to do.
     """
     settings.check()
+    settings.encoding.require_unused(source, target)
     check_paths(source, target, out, work, settings.gold)
     with work_folder(work):
         _require_replaceable(out, work)

@@ -113,6 +113,31 @@ def test_rows_of_a_matrix_are_rows(command, write):
     assert "has zero vectors" in errors and "NaN" not in errors
 
 
+def test_an_effort_that_an_index_does_not_have_is_refused(command):
+    np.save("base.npy", np.eye(4, dtype=np.float32))
+    command("build", "base.npy", "--out", "i.faiss", "--index", "Flat", model=False)
+    search = ("search", "i.faiss", "base.npy", "--out", "found.tsv", "--effort", 4)
+    assert "--effort 4: Flat has no effort" in command(*search, code=2, model=False)
+    assert not Path("found.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    "option", [("--layer", 1), ("--pooling", "cls"), ("--prompt", "query: "), ("--storage", "int8")]
+)
+def test_settings_of_sentences_are_refused_for_embeddings(command, option, xtremely, write):
+    np.save("base.npy", np.eye(4, dtype=np.float32))
+    said = f"{option[0]}: settings for sentences, and base.npy holds embeddings already"
+    build = ("build", "base.npy", "--out", "i.faiss", "--index", "Flat")
+    assert said in command(*build, *option, code=2)
+    command(*build)
+    mine = ("mine", "base.npy", "base.npy", "--out", "p.tsv", "--k", 1)
+    code, _, errors = xtremely(*mine, *option)
+    assert code == 2 and said in errors, errors
+    if option[0] != "--storage":
+        search = ("search", "i.faiss", "base.npy", "--out", "found.tsv")
+        assert said in command(*search, *option, code=2)
+
+
 def unloaded(*arguments, **options):
     raise AssertionError("the engine was loaded")
 
