@@ -253,9 +253,15 @@ def claimed(lock: Path, wait: bool) -> TextIO | None:
 
 
 def remove_whole(path: Path) -> None:
-    """Delete a folder or file so that it is never visible in part under its name."""
+    """Delete a folder or file so that it is never visible in part under its name.
+
+    Nothing happens if another process has deleted it in the meantime.
+    """
     doomed = temporary_name(path)
-    path.rename(doomed)
+    try:
+        path.rename(doomed)
+    except FileNotFoundError:
+        return
     if doomed.is_dir() and not doomed.is_symlink():
         shutil.rmtree(doomed)
     else:

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from xtremely.files.folders import (
     check_name,
     check_outputs,
     own_folder,
+    remove_whole,
 )
 from xtremely.files.writing import check_writable
 from xtremely.kernels.guard import InputError
@@ -223,3 +225,21 @@ def test_a_file_called_writable_is_somebodys(tmp_path):
         own_folder(tmp_path, "eval")
     check_writable(tmp_path, "--out")
     assert (tmp_path / ".writable").read_text() == "mine"
+
+
+def test_what_another_process_deletes_at_the_same_time_is_no_error(tmp_path, monkeypatch):
+    """Two processes find a damaged folder in the cache and both remove it."""
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    (folder / "model.onnx").write_text("x")
+    rename, calls = Path.rename, []
+
+    def late(path, target):
+        calls.append(path)
+        if len(calls) == 1:
+            remove_whole(folder)  # the other process, which is faster
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    remove_whole(folder)
+    assert len(calls) == 2 and not [*tmp_path.iterdir()]
