@@ -82,6 +82,7 @@ class Engine:
     token_budget: int
     checkpoint: str | None = None
     _hash: str = field(default="", repr=False)
+    _fitting: int | None = field(default=None, repr=False)  # tokens, once a batch did not fit
 
     @classmethod
     def load(
@@ -135,6 +136,11 @@ class Engine:
         if not self._hash:
             self._hash = folder_hash(self.folder)
         return self._hash
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most tokens in a batch: ``token_budget``, or fewer since the device ran out of memory."""
+        return self.token_budget if self._fitting is None else self._fitting
 
     @cached_property
     def stack(self) -> Stack:
@@ -343,7 +349,7 @@ class Engine:
         """
         start = time.perf_counter()
         work = Work(sentences=len(tokens), tokens=len(tokens.ids), truncated=tokens.truncated)
-        queue = plan(tokens.lengths, self.token_budget)[::-1]
+        queue = plan(tokens.lengths, self.batch_tokens)[::-1]
         finish: Finish | None = None
         while queue:
             indices = queue.pop()
@@ -358,7 +364,7 @@ class Engine:
                     raise
                 self._shrink(batch.tokens)
                 left = np.concatenate([indices, *queue[::-1]])
-                queue = [left[part] for part in plan(tokens.lengths[left], self.token_budget)][::-1]
+                queue = [left[part] for part in plan(tokens.lengths[left], self.batch_tokens)][::-1]
                 continue
             if finish is not None:
                 finish()
@@ -380,9 +386,9 @@ class Engine:
             left_to_do()
 
     def _shrink(self, tokens: int) -> None:
-        """Halve the token budget after a batch of ``tokens`` did not fit, with a warning."""
-        self.token_budget = max(1, min(self.token_budget, tokens) // 2)
+        """Halve the batches after one of ``tokens`` did not fit, with a warning."""
+        self._fitting = max(1, min(self.batch_tokens, tokens) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        smaller = f"batches now have {self.token_budget} tokens"
+        smaller = f"batches now have {self.batch_tokens} tokens"
         warnings.warn(f"out of device memory; {smaller}", stacklevel=3)

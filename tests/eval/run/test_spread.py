@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from click.utils import strip_ansi
 from ranking_files import LANGUAGES, xquad_r
 
@@ -291,6 +292,30 @@ def test_a_worker_whose_cell_is_another_one_is_refused(tiny_bert, tmp_path):
     changed = {**order.identity, "data_hash": "0", "versions": {}}
     with pytest.raises(InputError, match="mini de: .* its data_hash, versions differ from .* plan"):
         worker("cpu", replace(order, identity=changed), lambda *event: None)
+
+
+@pytest.mark.filterwarnings("ignore:out of device memory")
+def test_a_worker_that_ran_out_of_memory_goes_on_with_the_next_cell(tiny_bert, tmp_path):
+    engine, settings = Engine.load(str(tiny_bert)), EvaluationSettings(limit=5)
+    cells, _ = plan_cells(engine, [MINI], None, settings, ["de", "sw"])
+    orders = [order_of(engine, cell, settings) for cell in cells]
+
+    def small(*given, **options):
+        loaded = Engine.load(*given, **options)
+        run = loaded.backend.hidden
+
+        def hidden(batch, layers):
+            if batch.tokens > 150:
+                raise torch.OutOfMemoryError("tried to allocate")
+            return run(batch, layers)
+
+        loaded.backend.hidden = hidden
+        return loaded
+
+    worker = CellWorker(Models(str(tiny_bert), small, None), None, settings, tmp_path)
+    found = [worker("cpu", order, lambda *event: None)["records"][0] for order in orders]
+    assert [one["language"] for one in found] == ["de", "sw"]
+    assert {one["settings"]["token_budget"] for one in found} == {engine.token_budget}
 
 
 def test_workers_share_the_texts_of_a_pool(tiny_bert, tmp_path, monkeypatch):
