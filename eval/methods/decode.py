@@ -25,7 +25,11 @@ Wording = Callable[[Tokenizer, str, Pieces, int, int], str]
 # The zero-width non-joiner and joiner, skin tones, and the letters of emoji flags.
 _JOINED = frozenset(map(chr, [0x200C, 0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080)]))
 _WORD = re.compile("[^ \t\r\n\u202f]+")
-_CLEAN = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
+# Whether a tokenizer lower-cases -> the text that get_final_text compares with its tokens'.
+_CLEAN = {
+    False: normalizers.BertNormalizer(strip_accents=False, lowercase=False),
+    True: normalizers.BertNormalizer(strip_accents=True, lowercase=True),
+}
 _SPLIT = pre_tokenizers.BertPreTokenizer()
 
 
@@ -121,6 +125,7 @@ def by_words(tokenizer: Tokenizer, context: str, pieces: Pieces, first: int, las
     return _aligned(
         _spelled(tokenizer, pieces.ids[first : last + 1]),
         " ".join(word[0] for word in words[a : b + 1]),
+        _lower_cases(tokenizer),
     )
 
 
@@ -138,9 +143,21 @@ def _spelled(tokenizer: Tokenizer, ids: np.ndarray) -> str:
     return " ".join(text.split())
 
 
-def _aligned(answer: str, words: str) -> str:
-    """The part of ``words`` that matches ``answer``, as get_final_text finds it; else all."""
-    parts = _SPLIT.pre_tokenize_str(_CLEAN.normalize_str(words))
+def _lower_cases(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer lower-cases texts; the original is told so by ``--do_lower_case``."""
+    normalizer = tokenizer.backend.normalizer
+    return normalizer is not None and "a" in normalizer.normalize_str("A")
+
+
+def _aligned(answer: str, words: str, lower: bool) -> str:
+    """The part of ``words`` that matches ``answer``, as get_final_text finds it; else all.
+
+    Args:
+        answer: text of the tokens.
+        words: the words that they touch, as written.
+        lower: whether case and accents do not count, as the tokens have none.
+    """
+    parts = _SPLIT.pre_tokenize_str(_CLEAN[lower].normalize_str(words))
     text = " ".join(part for part, _ in parts)
     at = text.find(answer)
     letters = [place for place, sign in enumerate(words) if sign != " "]

@@ -141,6 +141,36 @@ def test_wordings_of_wordpiece_by_hand(wordpiece, context, phrase, offsets, word
     assert by_words(wordpiece, context, read, first, last) == words
 
 
+@pytest.fixture(scope="module")
+def uncased(tmp_path_factory):
+    """BERT's kind of tokenizer, which lower-cases and strips accents."""
+    folder = tmp_path_factory.mktemp("uncased")
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"北京是中国的首都。.',", "in", "paris"]
+    known += ["smith", "##s", "s", "visited", "rene", "straße"]
+    BertTokenizer(vocab={w: n for n, w in enumerate(known)}, do_lower_case=True).save_pretrained(
+        folder
+    )
+    return Tokenizer(folder, 128)
+
+
+@pytest.mark.parametrize(
+    ("context", "phrase", "words"),
+    [
+        # run_squad.py lower-cases the words, too, before it looks for the tokens' text there, and
+        # answers with the words as they are written.
+        ("In Smith, Paris,", "Smith, Paris", "Smith, Paris"),
+        ("visited René, Paris", "René", "René"),
+        ("In STRASSE, Straße, Paris", "Straße", "Straße"),
+        (f"PARIS。{CHINESE}", "首都", "首都"),
+        # An accent of its own shifts what is found: all words then.
+        ("visited Rene\u0301, Paris", "Rene", "Rene\u0301,"),
+    ],
+)
+def test_wordings_of_a_lower_casing_tokenizer_by_hand(uncased, context, phrase, words):
+    read, first, last = tokens_of(uncased, context, phrase)
+    assert by_words(uncased, context, read, first, last) == words
+
+
 def test_a_span_of_nothing_but_a_space_touches_the_word_after_it(e5):
     context = "中 国"
     (read,) = pieces(e5.tokenizer, [context])
