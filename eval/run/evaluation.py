@@ -34,8 +34,8 @@ from xtremely.eval.run.planning import (
     plan_cells,
 )
 from xtremely.eval.run.predictions import submission_names
-from xtremely.eval.run.runner import Watcher, check_place, run_cell
-from xtremely.eval.run.spread import CellWorker, Order, order_of
+from xtremely.eval.run.runner import Watcher, check_place, identity_of, run_cell
+from xtremely.eval.run.spread import CellWorker, Order, order_of, require_planned
 from xtremely.eval.run.verdicts import verdict_of
 from xtremely.eval.tasks.task import Task
 from xtremely.eval.workers import Workers
@@ -138,19 +138,23 @@ class Evaluation:
                 )
         self._require_cells(planned, notes, absent)
         every = [cell for cells in planned.values() for cell in cells]
+        pairs = [*zip(every, orders, strict=True)]
         watcher.plan(every)
         if self.workers is None:
             results = []
             for checkpoint, cells in planned.items():
                 engine = self._models.engine(checkpoint, engine)
-                results += [run_cell(engine, cell, self.settings, out, watcher) for cell in cells]
+                for cell, order in pairs:
+                    if order.checkpoint == checkpoint:
+                        identity = identity_of(engine, cell, self.settings)
+                        require_planned(order, identity, "its", "leave all files as they are")
+                        results.append(run_cell(engine, cell, self.settings, out, watcher))
                 remove_shared(out, {cell.task.name for cell in cells})
         else:
             engine = None  # the workers need the memory
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
             worker = CellWorker(self._models, self.data_root, self.settings, out)
-            pairs = [*zip(every, orders, strict=True)]
             results = spread.evaluate(pairs, worker, self.workers, watcher)
             remove_shared(out, {cell.task.name for cell in every})
         judged = [

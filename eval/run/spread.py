@@ -56,6 +56,22 @@ def order_of(engine: Engine, cell: Cell, settings: EvaluationSettings) -> Order:
     return Order(*where, cell.task.name, cell.language, cell.first, identity)
 
 
+def require_planned(order: Order, identity: dict[str, Any], where: str, remedy: str) -> None:
+    """Raise InputError unless what is going to run is what was planned.
+
+    Args:
+        order: the order for the cell.
+        identity: the cell's identity with the model that is going to run.
+        where: begins the message's complaint.
+        remedy: what to do.
+    """
+    other = [key for key, value in order.identity.items() if identity[key] != value]
+    require(
+        not other,
+        f"{order}: {where} {', '.join(other)} differ from those of the plan; {remedy}",
+    )
+
+
 class _EventSender(Watcher):
     """Tells the run what a worker does."""
 
@@ -100,12 +116,12 @@ class CellWorker:
             cells, _ = plan_cells(engine, [task], self.data_root, self.settings, [order.language])
         cell = replace(cells[0], first=order.first)
         identity = identity_of(engine, cell, self.settings)
-        other = [key for key, value in order.identity.items() if identity[key] != value]
-        require(
-            not other,
-            f"{order}: worker on {platform.node()}: its {', '.join(other)} differ from those of the"
-            " plan; give all machines the same files and libraries, and leave them as they are"
-            " during a run",
+        require_planned(
+            order,
+            identity,
+            f"worker on {platform.node()}: its",
+            "give all machines the same files and libraries, and leave them as they are during a"
+            " run",
         )
         return compute_cell(engine, cell, identity, self.out, _EventSender(send_event))
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from xtremely.engine.runtime import Engine
 from xtremely.eval.data.readers import Incomplete, Missing
@@ -15,6 +16,7 @@ from xtremely.kernels.guard import InputError, UsageError
 
 PANX, PAWSX, TATOEBA = find_task("panx"), find_task("pawsx"), find_task("tatoeba")
 BUCC = find_task("bucc2018")
+WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,25 @@ def test_a_model_with_a_head_answers_its_task_itself(checkpoints, root, tmp_path
     assert len(loaded) == 1
     assert [r["checkpoint"] for r in result["records"]] == [None]
     assert set(result["submission"]) == {"panx/test-de.tsv"}
+
+
+def test_a_checkpoint_that_changes_after_its_head_was_read_is_refused(
+    make_tiny, base, root, tmp_path
+):
+    """Its new encoder would run with the old head, and the scores be kept as the new one's."""
+    labels = dict(enumerate(PANX.rules.labels))
+    tagger = make_tiny("bert", "AutoModelForTokenClassification", id2label=labels)
+    tagger = tagger.rename(tagger.parent / "panx")
+
+    class Training(Watcher):
+        def plan(self, cells):
+            weights = load_file(tagger / WEIGHTS)
+            save_file({name: 2 * value for name, value in weights.items()}, tagger / WEIGHTS)
+
+    whole, _ = evaluation(base, root, checkpoints=tagger.parent)
+    with pytest.raises(InputError, match="^panx de: its model_hash differ from those of the plan"):
+        whole.run(tmp_path / "out", Training())
+    assert not [*(tmp_path / "out" / "cells").glob("panx.*")]
 
 
 def test_a_checkpoint_that_is_not_there_is_an_error_or_a_note(base, checkpoints, root, tmp_path):
