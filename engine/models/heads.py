@@ -168,7 +168,12 @@ def _labels(facts: About, folder: Path, wanted: Collection[str] | None) -> tuple
             ' "1" and so on'
         ) from error
     numbers = facts.label2id or {}
-    torn = [name for number, name in enumerate(names) if numbers.get(name, number) != number]
+    folded = {name.casefold(): number for name, number in numbers.items()}  # case does not count
+    torn = [
+        name
+        for number, name in enumerate(names)
+        if numbers.get(name, folded.get(name.casefold(), number)) != number
+    ]
     require(
         not torn,
         f"{folder}: id2label and label2id in config.json disagree on {', '.join(torn)}; correct the"
