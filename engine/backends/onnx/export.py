@@ -181,6 +181,8 @@ def fused(model: onnx.ModelProto, config: EncoderConfig) -> onnx.ModelProto:
     options.enable_embed_layer_norm = options.enable_attention = False
     options.enable_rotary_embeddings = options.enable_shape_inference = False
     made = optimize_by_fusion(_copy(model), "bert", config.heads, config.hidden, options).model
+    del made.graph.input[:]  # the optimizer drops those that no node reads, as the mask at layer 0
+    made.graph.input.extend(model.graph.input)
     _fuse_whole_products(made.graph)
     if all(opset.domain != "com.microsoft" for opset in made.opset_import):
         made.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))

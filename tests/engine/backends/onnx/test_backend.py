@@ -65,6 +65,14 @@ def test_hidden_states_are_torchs(make_tiny, sentences, family):
     assert exported.backend.implementation == "onnxruntime cpu"
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_embedding_layer_alone_is_torchs(tiny_bert, sentences, precision):
+    """No node of its graph reads the mask of the padding."""
+    exported, plain = loaded(tiny_bert, precision=precision), loaded(tiny_bert, "torch")
+    found, expected = (engine.embed(sentences, layer=0) for engine in (exported, plain))
+    np.testing.assert_allclose(found, expected, atol=1e-6 if precision == "fp32" else 2e-2)
+
+
 def test_a_file_is_made_once(tiny_bert, cache, monkeypatch):
     texts = ["one", "two three"]
     first = loaded(tiny_bert).embed(texts)
