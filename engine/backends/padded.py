@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from xtremely.engine.text.batch import Batch
 from xtremely.kernels import packing
 from xtremely.kernels.guard import require
 
+SPARSE = "block_sparse"  # BigBird's name of its attention in long texts
 CODE_POINTS = 0x110000  # ids of CANINE, whose tokens are code points and which has no word table
 # Text lengths, in tokens, at which a model is tested for padding that changes hidden states, and
 # the relative difference that rounding alone may cause.
@@ -60,6 +62,7 @@ class PaddedTransformers:
         named = getattr(config, "pad_token_id", None)
         self.pad_id = named if isinstance(named, int) and 0 <= named < self.vocabulary else 0
         self.typed = "token_type_ids" in inspect.signature(model.forward).parameters
+        self._sparse_above = _sparse_above(config)
         require(
             self._looks_ahead(),
             f"{folder}: model type {self.kind!r} is a decoder, as a token's state does not depend"
@@ -92,6 +95,9 @@ class PaddedTransformers:
     def _states(self, **inputs: Tensor) -> tuple[Tensor, ...]:
         """All hidden states, from the embedding layer's up, each [B, L, H] with padding."""
         trouble = f"{self.folder}: model type {self.kind!r} does not run on text alone"
+        length = inputs["input_ids"].shape[1]
+        if self._sparse_above is not None and length > self._sparse_above:
+            self.model.set_attention_type(SPARSE)  # which a shorter text switched off for good
         with foreign(trouble):  # the class may not support what the configuration asks for
             made = self.model(**inputs, output_hidden_states=True)
         states = made.hidden_states
@@ -159,6 +165,16 @@ class PaddedTransformers:
     def computed(self, batch: Batch) -> int:
         """Tokens that are computed for a batch, padding included."""
         return batch.tokens if self.alone else batch.max_seqlen * len(batch.order)
+
+
+def _sparse_above(config: Any) -> int | None:
+    """Tokens above which a BigBird attends to some tokens only; None for other models.
+
+    At the first text that is not longer, transformers switches to full attention and stays there.
+    """
+    if getattr(config, "attention_type", None) != SPARSE:
+        return None
+    return (5 + 2 * config.num_random_blocks) * config.block_size
 
 
 def _padded(values: Tensor, batch: Batch, fill: int = 0) -> Tensor:
