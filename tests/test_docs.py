@@ -17,6 +17,7 @@ from score_cases import CASES, CASES_R, put
 
 from xtremely.eval.cli.main import main
 from xtremely.eval.scoring.benchmarks import XTREME_R
+from xtremely.eval.study.data import examples, sampled, sets_tested
 from xtremely.eval.study.grid import read_grid
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.recipe import read_recipe
@@ -135,6 +136,8 @@ def adapted(line: str) -> list[str]:
 def test_the_commands_of_a_page_run(page, place, tmp_path, capsys):
     folder = tmp_path / "here"
     shutil.copytree(place, folder)
+    for kept in (examples, sampled, sets_tested):  # by path, and "data" is another folder here
+        kept.cache_clear()
     for line in commands(page):
         assert line.startswith("xtremely "), f"{page.name}: {line!r} is run by nobody; mark it"
         with contextlib.chdir(folder):
