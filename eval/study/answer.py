@@ -108,11 +108,13 @@ def judged(difference: Json, smallest: float) -> str:
 
 def state(analysis: Json) -> str:
     """How much of a study is finished, as a sentence."""
-    counts = _listed({one["averages"]["tasks"]["seeds"] for one in primary(analysis["all runs"])})
+    averages = [one["averages"]["tasks"] for one in primary(analysis["all runs"])]
+    counts = {one["seeds"] for one in averages}
+    enough = min(counts) >= MIN_SEEDS and not any(one["left out"] for one in averages)
     return (
         f"{analysis['finished']} of {analysis['cells']} cells are finished. The primary contrasts"
-        f" have {counts} seed{'' if counts == '1' else 's'} so far; a statement needs {MIN_SEEDS}"
-        " in every task."
+        f" have {_listed(counts)} seed{'' if counts == {1} else 's'}"
+        f"{'' if enough else f' so far; a statement needs {MIN_SEEDS}'} in every task."
     )
 
 

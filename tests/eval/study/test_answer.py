@@ -41,7 +41,7 @@ def test_a_finished_study_is_decided_in_words(whole):
     """In the made-up results Mandarin is 4 points better than English and Arabic 0.2."""
     text = "\n".join(answer_lines([whole]))
     assert text.startswith("**intermediate: decided.**\n118 of 118 cells are finished.")
-    assert "have 3 seeds so far; a statement needs 3 in every task." in text
+    assert "The primary contrasts have 3 seeds in every task." in text
     mandarin = r"Mandarin instead of English: \+[34]\.\d \(.*\), more than 2 better \(on average"
     arabic = r"Arabic instead of English: \+0\.\d \(.*\), less than 2 either way \(on average"
     assert re.search(mandarin + " over 6 of 6 tasks", text)
@@ -60,10 +60,16 @@ def test_a_finished_study_is_decided_in_words(whole):
 def test_one_seed_decides_nothing(first):
     text = "\n".join(answer_lines([first]))
     assert "**intermediate: not decided.**\n6 of 118 cells are finished." in text
-    assert "have 1 seed so far" in text
+    assert "The primary contrasts have 1 seed so far; a statement needs 3 in every task." in text
     assert re.search(r"English: \+\d\.\d, too few seeds \(1\) \(on average over 1 of 6", text)
     assert text.count("| not run yet | not run yet | not run yet |") == 10
     assert "(+" not in text and "better" not in text, "no interval and no verdict"
+
+
+def test_three_seeds_of_some_tasks_are_not_enough(grid):
+    found = analysed(grid, lambda cell: cell.part in ("pos", "names"))
+    text = "\n".join(answer_lines([found]))
+    assert "have 3 seeds so far; a statement needs 3 in every task." in text
 
 
 def test_the_picture_has_intervals_where_there_are_seeds(whole, first):
