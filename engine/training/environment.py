@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from xtremely.engine.training.dropout import BITS
 from xtremely.files.documents import read_json
 from xtremely.kernels.guard import InputError
 
@@ -63,6 +64,8 @@ def environment(device: str, precision: str) -> Environment:
         "oneDNN": "on" if torch.backends.mkldnn.enabled else "off",
         "deterministic": "yes" if torch.are_deterministic_algorithms_enabled() else "no",
     }
+    if device == "cpu":
+        found["dropout"] = f"{BITS} bits a number"
     if device == "cuda":
         found["GPU"] = torch.cuda.get_device_name()
         found["CUDA"] = torch.version.cuda or torch.version.hip or ""

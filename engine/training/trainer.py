@@ -32,6 +32,7 @@ from xtremely.engine.training.dataset import (
     Vocabulary,
     order,
 )
+from xtremely.engine.training.dropout import fast_dropout
 from xtremely.engine.training.environment import Environment, environment, resumed
 from xtremely.engine.training.hyperparameters import Hyperparameters, TrainerSettings
 from xtremely.engine.training.multitask_model import HeadPlan, MultitaskModel
@@ -146,7 +147,7 @@ def fit(
     device = choose_device(settings.device)
     now = environment(device, choose_precision(settings.precision, device))
     last = last_checkpoint(work)
-    with resumed(last, COMPLETE, now) as made_with:
+    with resumed(last, COMPLETE, now) as made_with, fast_dropout():
         return _fit(
             folder,
             tokenizer,
