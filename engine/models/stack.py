@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xtremely.kernels.packing import Layout
-from xtremely.kernels.pooling import normalise
+from xtremely.kernels.pooling import normalise, segment_sums
 
 # In the order in which sentence-transformers joins them where a file has a switch for each.
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -47,13 +47,12 @@ def pool_states(values: Tensor, layout: Layout, mode: str, skip: int = 0) -> Ten
         return torch.segment_reduce(wide, "max", lengths=kept, axis=0, unsafe=True)
     if mode == "weightedmean":
         weights = (at + 1).float()[:, None]
-        total = torch.segment_reduce(weights, "sum", lengths=kept, axis=0, unsafe=True)
+        total = segment_sums(weights, kept)
         wide = wide * weights
     else:
         total = kept.float()[:, None]
         total = total.sqrt() if mode == "mean_sqrt_len_tokens" else total
-    sums = torch.segment_reduce(wide, "sum", lengths=kept, axis=0, unsafe=True)
-    return sums / total.clamp(min=1e-9)
+    return segment_sums(wide, kept) / total.clamp(min=1e-9)
 
 
 class Dense(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +49,31 @@ class Template:
         """Number of special tokens."""
         return sum(map(len, self.ids))
 
-    def join(self, *texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and token types of one sequence, from the token ids of its texts."""
-        ids, types = [self.ids[0]], [self.types[0]]
-        following = zip(self.ids[1:], self.types[1:], strict=True)
-        for text, kind, (special, kinds) in zip(texts, self.text_types, following, strict=True):
-            ids += [text, special]
-            types += [np.full(len(text), kind, dtype=np.uint8), kinds]
-        return np.concatenate(ids), np.concatenate(types)
+    def join(
+        self, sequences: Iterable[Sequence[np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Join texts to N sequences, each given by the token ids of its texts.
+
+        Returns:
+            Token ids [T] int32 and token types [T] uint8 of all sequences end to end, and their
+            borders [N + 1] int64, as in ``Tokens``.
+        """
+        specials = [np.split(stretch, len(stretch)) if len(stretch) else [] for stretch in self.ids]
+        kinds = [*self.types[0]]  # token type of each part: a special token, or all of a text
+        for kind, following in zip(self.text_types, self.types[1:], strict=True):
+            kinds += (kind, *following)
+        parts: list[np.ndarray] = []
+        for texts in sequences:
+            parts += specials[0]
+            for text, following in zip(texts, specials[1:], strict=True):
+                parts.append(text)
+                parts += following
+        lengths = np.fromiter(map(len, parts), dtype=np.int64).reshape(-1, len(kinds))
+        borders = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths.sum(axis=1), out=borders[1:])
+        types = np.tile(np.array(kinds, dtype=np.uint8), len(lengths))
+        none = np.zeros(0, dtype=np.int32)
+        return np.concatenate([none, *parts]), np.repeat(types, lengths.ravel()), borders
 
 
 def shares(first: int, second: int, room: int, odd_to_first: bool = False) -> tuple[int, int]:

@@ -135,7 +135,7 @@ class Tokenizer:
             self.single = Template.read(alone, self.typed)
             self.pair = Template.read(both, self.typed)
             ids = np.asarray(self.backend.encode(text, add_special_tokens=False).ids)
-        joined = self.single.join(ids)[0].tolist(), self.pair.join(ids, ids)[0].tolist()
+        joined = self.single.join([[ids]])[0].tolist(), self.pair.join([[ids, ids]])[0].tolist()
         require(
             joined == ([*alone.ids], [*both.ids]),
             f"{folder}: its tokenizer does more to a text than put special tokens around it"
@@ -202,7 +202,7 @@ class Tokenizer:
         room = self._room(self.single, max_length)
         rows = self.rows(texts)
         long = sum(len(row) > room for row in rows)
-        return Tokens.of((self.single.join(row[:room]) for row in rows), long)
+        return Tokens(*self.single.join([row[:room]] for row in rows), long)
 
     def pairs(
         self, first: Sequence[str], second: Sequence[str], max_length: int | None = None
@@ -223,7 +223,7 @@ class Tokenizer:
         both = list(zip(rows[: len(first)], rows[len(first) :], strict=True))
         long = sum(len(a) + len(b) > room for a, b in both)
         kept = ((a, b, shares(len(a), len(b), room, not self._fast)) for a, b in both)
-        return Tokens.of((self.pair.join(a[:m], b[:n]) for a, b, (m, n) in kept), long)
+        return Tokens(*self.pair.join((a[:m], b[:n]) for a, b, (m, n) in kept), long)
 
     def _room(self, template: Template, max_length: int | None) -> int:
         """Tokens of a sequence that are left for texts, beside the special tokens."""

@@ -185,13 +185,13 @@ def windows(
         long += len(row) > question_length
         for one in window_spans(len(text), room, stride):
             move = one.start - head
-            sequences.append(template.join(question, text[one.start : one.stop]))
+            sequences.append((question, text[one.start : one.stop]))
             shift.append(move)
             begins.append((one.begin - move, one.end - move))
             ends.append((head, one.stop - move))
         borders.append(len(sequences))
     return Windows(
-        Tokens.of(sequences, long),
+        Tokens(*template.join(sequences), long),
         np.array(borders),
         np.array(shift, dtype=np.int64),
         np.array(begins, dtype=np.int64).reshape(-1, 2),

@@ -58,7 +58,7 @@ def singles(engine: Engine, longest: int) -> Sample:
         engine: the model; its tokenizer is used.
         longest: tokens of the longest sequence, special tokens included.
     """
-    read, join = engine.tokenizer, engine.tokenizer.single.join
+    read = engine.tokenizer
     rows = read.rows(lines())
     room = longest - read.single.specials
     whole = np.concatenate(rows)
@@ -66,7 +66,8 @@ def singles(engine: Engine, longest: int) -> Sample:
     cuts = [1]
     while cuts[-1] < room:
         cuts.append(min(room, max(cuts[-1] + 1, 2 * cuts[-1] - 1)))
-    found = Tokens.of([*(join(row[:room]) for row in rows), *(join(whole[:cut]) for cut in cuts)])
+    cut = [*(row[:room] for row in rows), *(whole[:size] for size in cuts)]
+    found = Tokens(*read.single.join([one] for one in cut), truncated=0)
     return _described(engine, found, lines())
 
 
@@ -77,7 +78,7 @@ def pairs(engine: Engine, longest: int) -> Sample:
     room = longest - read.pair.specials
     both = zip(rows[:PAIRS], rows[1:], strict=False)
     cut = ((a, b, shares(len(a), len(b), room)) for a, b in both)
-    return _described(engine, Tokens.of(read.pair.join(a[:m], b[:n]) for a, b, (m, n) in cut))
+    return _described(engine, Tokens(*read.pair.join((a[:m], b[:n]) for a, b, (m, n) in cut), 0))
 
 
 def joined(*samples: Sample) -> Sample:

@@ -49,7 +49,7 @@ class Tagging:
         room = _room(engine.tokenizer, max_length)
         sentences = subwords(engine.tokenizer, examples.words, room)
         pieces = [piece for sentence in sentences for piece in split(sentence, room)]
-        self.tokens = Tokens.of(single.join(np.concatenate(piece)) for piece in pieces)
+        self.tokens = Tokens(*single.join([np.concatenate(piece)] for piece in pieces), truncated=0)
         self._labels = head.labels
         self._borders = [0, *accumulate(map(len, examples.words))]
         self._firsts = torch.from_numpy(_first_subwords(self.tokens, pieces, len(single.ids[0])))
@@ -168,7 +168,7 @@ def features(tokenizer: Tokenizer, task: Task, examples: Tagged, max_length: int
     for words, labels in zip(sentences, examples.tags or (), strict=True):
         rest = iter(labels)
         for piece in split(words, room):
-            ids, types = tokenizer.single.join(np.concatenate(piece))
+            ids, types, _ = tokenizer.single.join([[np.concatenate(piece)]])
             target = np.full(len(ids), IGNORED)
             firsts = np.cumsum([before, *map(len, piece[:-1])])
             target[firsts] = [number[next(rest)] for _ in piece]

@@ -3,7 +3,7 @@ import torch
 
 from xtremely.kernels.guard import InputError
 from xtremely.kernels.packing import Layout
-from xtremely.kernels.pooling import normalise, pool, pool_ref
+from xtremely.kernels.pooling import normalise, pool, pool_ref, segment_sums
 
 
 def test_mean_and_cls_of_hand_made_rows():
@@ -55,3 +55,16 @@ def test_normalised_rows_have_length_one_and_zero_rows_stay():
 def test_rows_that_are_not_the_layouts_are_refused(run, values, layout, complaint):
     with pytest.raises(InputError, match=complaint):
         run(values, layout, "mean")
+
+
+def test_a_sequences_sum_has_the_same_bits_alone_and_in_company():
+    values = torch.randn(40, 24, generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([0, 7, 0, 0, 30, 3, 0])
+    sums = segment_sums(values, lengths)
+    begin = 0
+    for found, length in zip(sums, lengths.tolist(), strict=True):
+        expected = torch.zeros(24)
+        for row in values[begin : begin + length]:
+            expected = expected + row
+        assert torch.equal(found, expected)
+        begin += length
