@@ -41,18 +41,19 @@ def rescore(queries: Tensor, keys: Tensor, indices: Tensor) -> Tensor:
     if out.numel():
         rows, count = indices.shape
         config = _config(queries.dtype, architecture(queries.device))
-        _rescore.rescore[rows, -(-count // config.constants["BLOCK_C"])](
-            queries,
-            keys,
-            indices,
-            out,
-            queries.shape[1],
-            count,
-            queries.stride(0),
-            keys.stride(0),
-            **config.constants,
-            num_warps=config.warps,
-        )
+        with torch.cuda.device_of(queries):  # on which Triton launches
+            _rescore.rescore[rows, -(-count // config.constants["BLOCK_C"])](
+                queries,
+                keys,
+                indices,
+                out,
+                queries.shape[1],
+                count,
+                queries.stride(0),
+                keys.stride(0),
+                **config.constants,
+                num_warps=config.warps,
+            )
     return out
 
 

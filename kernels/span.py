@@ -63,21 +63,22 @@ def span(
     ends = torch.empty_like(begins)
     if sequences:
         config = _config(logits.dtype, architecture(logits.device))
-        _span.find[sequences,](
-            logits,
-            may_begin,
-            may_end,
-            layout.cu_seqlens,
-            scores,
-            begins,
-            ends,
-            logits.stride(0),
-            best,
-            longest,
-            **_constants(best, longest),
-            **config.constants,
-            num_warps=config.warps,
-        )
+        with torch.cuda.device_of(logits):  # on which Triton launches
+            _span.find[sequences,](
+                logits,
+                may_begin,
+                may_end,
+                layout.cu_seqlens,
+                scores,
+                begins,
+                ends,
+                logits.stride(0),
+                best,
+                longest,
+                **_constants(best, longest),
+                **config.constants,
+                num_warps=config.warps,
+            )
     return scores, begins, ends
 
 

@@ -121,22 +121,23 @@ def _lists(x: Tensor, y: Tensor, k: int, both: bool) -> Tensor:
         f"{rows} x {columns} vectors are too many at once; search in parts and merge",
     )
     if tiles:
-        _topk.search[tiles,](
-            x,
-            y,
-            lists,
-            rows,
-            columns,
-            depth,
-            k,
-            x.stride(0),
-            y.stride(0),
-            BOTH=both,
-            DOT=_dot(x.dtype),
-            **tile,
-            num_warps=config.warps,
-            num_stages=config.stages,
-        )
+        with torch.cuda.device_of(x):  # on which Triton launches
+            _topk.search[tiles,](
+                x,
+                y,
+                lists,
+                rows,
+                columns,
+                depth,
+                k,
+                x.stride(0),
+                y.stride(0),
+                BOTH=both,
+                DOT=_dot(x.dtype),
+                **tile,
+                num_warps=config.warps,
+                num_stages=config.stages,
+            )
     return lists[:, :k].sort(dim=1, descending=True).values
 
 
