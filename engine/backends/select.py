@@ -79,6 +79,12 @@ def open_backend(
     raw = read_config(folder)
     kind = raw.get("model_type", "")
     config = _packed_config(raw, folder, backend, precision)
+    if backend == "triton" and config is not None:
+        require(
+            _head_size(config) in DIMS,
+            f"{folder}: its attention heads have {_head_size(config)} dimensions, Triton kernels"
+            f" are for {', '.join(map(str, DIMS))}; use --backend torch",
+        )
     if backend == "auto":
         backend = _fastest(config, device, precision)
     if backend == "onnx":
@@ -159,8 +165,12 @@ def _fastest(config: EncoderConfig | None, device: torch.device, precision: str)
     if precision == "int8":
         return "onnx"
     measured = device.type == "cuda" and is_tuned(config.attention_kernel, architecture(device))
-    fits = config.hidden // config.heads in DIMS
+    fits = _head_size(config) in DIMS
     return "triton" if measured and fits and precision != "fp32" else "torch"
+
+
+def _head_size(config: EncoderConfig) -> int:
+    return config.hidden // config.heads
 
 
 def _require_native(

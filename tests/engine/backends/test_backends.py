@@ -79,5 +79,11 @@ def test_triton_does_not_take_an_architecture_that_is_not_packed(make_tiny):
         open_backend(folder, "triton", torch.device(DEVICE), "fp32")
 
 
+def test_triton_does_not_take_heads_of_a_size_that_no_kernel_has(tiny_bert):
+    complaint = "heads have 12 dimensions, Triton .* 32, 64, 96, 128; use --backend torch"
+    with pytest.raises(InputError, match=complaint):
+        open_backend(tiny_bert, "triton", torch.device(DEVICE), "fp32")
+
+
 def test_auto_is_a_backend_that_exists(tiny_bert):
     assert Engine.load(str(tiny_bert)).backend.name in OPS
