@@ -17,7 +17,7 @@ from xtremely.engine.models.encoder import Encoder
 from xtremely.engine.models.ops import Ops
 from xtremely.engine.text.batch import Batch
 from xtremely.kernels.packing import Layout
-from xtremely.kernels.quantise import LARGEST, quantise_ref
+from xtremely.kernels.quantise import LARGEST, SMALLEST, quantise_ref
 
 Rows = tuple[Tensor, Tensor]  # values [T, H] e4m3, and one scale per row [T]
 
@@ -53,7 +53,7 @@ class Fp8Linear(nn.Module):
         increases none. This gives the scales of the result.
         """
         most = lengths * (ROUNDED_UP * self.longest) + self.largest
-        scales = most / LARGEST
+        scales = (most / LARGEST).clamp_min(SMALLEST)  # a pruned layer's values are all 0
         product = (*rows, self.weight, self.scale, self.bias)
         return ops.linear_fp8(*product, gelu=True, out_scale=scales), scales
 

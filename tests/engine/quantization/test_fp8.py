@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from xtremely.engine.backends.select import open_backend
+from xtremely.engine.models.ops import TORCH, TRITON
+from xtremely.engine.quantization.fp8 import Fp8Linear
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.batch import collate, plan
 from xtremely.kernels.guard import InputError
@@ -61,6 +63,19 @@ def test_it_is_fp8_that_runs(folder, sentences):
         for precision in ("fp32", "fp16", "fp8")
     )
     assert 5 * (half - exact).abs().mean() < (eight - exact).abs().mean() < 0.1 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("ops", [TORCH, TRITON], ids=["torch", "triton"])
+def test_a_product_with_zeros_and_gelu_is_zeros(ops):
+    """A pruned layer's weights and biases are zeros, and so is the bound of its values."""
+    linear = torch.nn.utils.skip_init(torch.nn.Linear, 16, 8)
+    for parameter in linear.parameters():
+        torch.nn.init.zeros_(parameter)
+    rows = torch.randn(3, 16, device=DEVICE)
+    pruned = Fp8Linear(linear, torch.float16).to(DEVICE)
+    values, scales = pruned.gelu(quantise_ref(rows), rows.norm(dim=1), ops)
+    assert values.float().tolist() == [[0.0] * 8] * 3
+    assert scales.tolist() == [2.0**-126] * 3
 
 
 def test_weights_are_rounded_once_from_fp32(folder):
