@@ -368,7 +368,7 @@ class Engine:
                 continue
             if finish is not None:
                 finish()
-            finish = partial(self._finish, sound, batch, tokens, left_to_do)
+            finish = partial(self._finish, sound, batch, tokens, left_to_do, layers)
             work.computed_tokens += self.backend.computed(batch)
             if progress is not None:
                 progress(len(indices), batch.tokens)
@@ -378,10 +378,16 @@ class Engine:
         return work
 
     def _finish(
-        self, sound: Soundness, batch: Batch, tokens: Tokens, left_to_do: Finish | None
+        self,
+        sound: Soundness,
+        batch: Batch,
+        tokens: Tokens,
+        left_to_do: Finish | None,
+        layers: Collection[int] | None = None,
     ) -> None:
-        """Check a batch and use its results, once they have reached the host."""
-        sound.require(batch, tokens, self.tokenizer.spelled)
+        """Check a batch, of which ``layers`` were computed, and use its results on the host."""
+        hidden = None if layers is None else partial(self.backend.hidden, layers=layers)
+        sound.require(batch, tokens, self.tokenizer.spelled, hidden)
         if left_to_do is not None:
             left_to_do()
 

@@ -76,7 +76,8 @@ def attention(
     Sequences that fit into a tile share tiles under a block-diagonal mask and need no loop. There
     are two tile sizes, as large tiles waste work on the shortest sequences. Longer sequences are
     split into tiles of query rows, longest sequence first. A sequence's result has the same bits
-    whatever else is in the batch.
+    whatever else is in the batch, unless that holds NaN or infinity: from the values of a sequence
+    they spread to those that share its tile, as 0 times infinity is NaN.
 
     RoPE is applied when queries and keys are loaded. Short tiles load each once, so it adds no
     memory traffic; a separate pass would double it. Long sequences rotate a key once per query

@@ -77,7 +77,8 @@ def relative_attention(
         scale * (q_i . k_j + q_i . position_keys[r] + k_j . position_queries[r]) + bias[r]
 
     Terms whose table is None are left out. Sequences share tiles or are split into tiles as in
-    ``attention``. A sequence's result has the same bits whatever else is in the batch.
+    ``attention``. A sequence's result has the same bits whatever else is in the batch, with the
+    same exception.
 
     Args:
         qkv: [T, 3 * heads * dim] fp32, fp16 or bf16, the output of the fused projection; rows may

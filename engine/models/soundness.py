@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xtremely.engine.text.batch import Batch
+from xtremely.engine.text.batch import Batch, collate
 from xtremely.engine.text.texts import shown
 from xtremely.engine.text.tokenizer import Tokens
 from xtremely.engine.transfer import to_host
@@ -38,7 +38,11 @@ class Soundness:
         return cls(precision, {f"hidden state {layer}": state for layer, state in rising})
 
     def require(
-        self, batch: Batch, tokens: Tokens, spelled: Callable[[Sequence[int]], str]
+        self,
+        batch: Batch,
+        tokens: Tokens,
+        spelled: Callable[[Sequence[int]], str],
+        hidden: Callable[[Batch], Mapping[int, Tensor]] | None = None,
     ) -> None:
         """Wait for the check, and raise InputError unless all values are finite.
 
@@ -46,15 +50,23 @@ class Soundness:
             batch: the batch that was checked.
             tokens: the sequences that it was taken from.
             spelled: token ids -> text, for messages.
+            hidden: computes the hidden states that were checked. A kernel that takes short
+                sequences together spreads NaN from one to the others, so the sequence that is named
+                is one that has NaN or infinity alone, too.
         """
         finite = self._arrived().numpy()
         if finite.all():
             return
-        name, row = np.argwhere(~finite)[0]
+        names, rows = np.nonzero(~finite)
         ends = np.cumsum(batch.layout.lengths)
         of_tokens = finite.shape[1] == batch.tokens
-        place = int(np.searchsorted(ends, row, side="right")) if of_tokens else int(row)
-        sequence = int(batch.order[place])
+        places = np.searchsorted(ends, rows, side="right") if of_tokens else rows
+        if hidden is not None:
+            for place in np.unique(places):
+                alone = collate(tokens, batch.order[place : place + 1].numpy())
+                states = hidden(alone.to(batch.input_ids.device))
+                Soundness.of_states(self._precision, states).require(alone, tokens, spelled)
+        name, sequence = names[0], int(batch.order[places[0]])
         if tokens.texts is None:
             start, end = tokens.offsets[sequence : sequence + 2]
             text = spelled(tokens.ids[start:end].tolist())

@@ -46,6 +46,20 @@ def test_a_vector_that_is_not_finite_is_refused_with_its_text(engine, number, va
         engine.embed(TEXTS, prompt="")
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # by the interpreter
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_the_text_is_named_whose_own_numbers_are_too_large(make_tiny, backend):
+    """Triton's attention computes both together, and 0 times infinity is NaN."""
+    folder = make_tiny("bert", hidden_size=64, num_attention_heads=2)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    engine = Engine.load(str(folder), backend=backend, device=device, precision="fp16")
+    texts = ["One two", "Drei"]
+    first, second = ({*engine.tokenizer([text]).ids.tolist()} for text in texts)
+    engine.backend.encoder.embeddings.words[min(second - first)] = torch.inf
+    with pytest.raises(InputError, match="NaN or infinity in hidden state 3 of text 2 of 2, 'Drei"):
+        engine.embed(texts)
+
+
 def test_the_text_is_the_callers_without_the_prompt(engine):
     poison(engine, "a " + TEXTS[1])
     with pytest.raises(InputError, match=f"text 2 of 3, '{TEXTS[1][:9]}"):
