@@ -7,11 +7,12 @@ import warnings
 from pathlib import Path
 
 from xtremely.engine.config_json import ADAPTER
+from xtremely.engine.foreign import one_line
 from xtremely.engine.hub import bundled, ordinary
 from xtremely.engine.hub.merging import read_adapter
 from xtremely.engine.hub.stack import MODULES, module_folders
 from xtremely.files.cache import cache_folder
-from xtremely.kernels.guard import InputError, require, unknown
+from xtremely.kernels.guard import InputError, UsageError, require, unknown
 
 # Patterns of the files that are downloaded, and of pickled weights, which may be if allowed.
 HUB_FILES = [f"*{ending}" for ending in ordinary.ENDINGS]
@@ -73,8 +74,9 @@ def _fetched(model: str, allow_pickle: bool, revision: str | None = None) -> Pat
         return bundled.unpack(model, cache_folder() / "models")
     require(not path.exists(), f"{model} is a file; expected a Hugging Face model folder")
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        known = unknown("model", model, bundled.MODELS)
         raise (
-            unknown("model", model, bundled.MODELS)
+            UsageError(f"{known}, a folder, or owner/name of a model on the hub")
             if "/" not in model
             else InputError(f"{model}: there is no such folder")
         )
@@ -82,29 +84,53 @@ def _fetched(model: str, allow_pickle: bool, revision: str | None = None) -> Pat
     if not ordinary.has_weights(found):
         require(
             allow_pickle,
-            f"{model}: the repository has no safetensors of its weights; if it has pickled ones"
-            f" (.bin), they are read with {ordinary.ALLOW}",
+            f"{model}: the hub, or its cache if the hub does not answer, has no safetensors of its"
+            f" weights; if there are pickled ones (.bin), they are read with {ordinary.ALLOW}",
         )
         found = _from_hub(model, [*HUB_FILES, *PICKLES], revision)
     return found
 
 
 def _from_hub(model: str, patterns: list[str], revision: str | None) -> Path:
+    """The folder of a model in the hub's cache, in which what was missing is downloaded."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        found = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except HFValidationError as error:
         raise InputError(
             f"{model!r}: there is no such folder, and it is no name that the hub can have; legal:"
             " owner/name of letters, digits and - _ ."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # a connection that breaks is no OSError
         raise InputError(
-            f"{model}: not a folder here, and the hub did not give it"
-            f" ({type(error).__name__}); check the name and the connection, or pass a folder"
+            f"{model}: not a folder here, and the hub did not give it ({one_line(error)}); check"
+            " the name, the connection and, for a private or gated model, your token (HF_TOKEN),"
+            " or pass a folder"
         ) from error
+    if not (found / MODULES).exists() and not _is_listed(model, found):
+        warnings.warn(
+            f"{model}: the hub did not answer, and its cache may hold a part of the model only, as"
+            f" other programs fetch single files; without {MODULES}, vectors are means of hidden"
+            " states. If the model has one, load it once with a connection",
+            stacklevel=3,
+        )
+    return found
+
+
+def _is_listed(model: str, snapshot: Path) -> bool:
+    """Whether the hub's cache knows what files a model has; it learns that when the hub answers,
+    and does not give a snapshot that lacks one.
+    """
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        get_cached_repo_tree(model, revision=snapshot.name)
+    except CachedRepoTreeNotFoundError:
+        return False
+    return True
 
 
 def display_name(model: str) -> str:

@@ -125,6 +125,7 @@ def test_a_gpu_asked_for_where_there_is_none_is_refused(tiny_bert):
     ("name", "complaint"),
     [
         ("e5-smal-4bit", "did you mean 'e5-small-4bit'"),
+        ("xlm-roberta-base", "legal: e5-small-4bit, a folder, or owner/name of a model on the hub"),
         ("./nowhere/model", "there is no such folder"),
         ("someone/some-model", "the hub did not give it"),
     ],

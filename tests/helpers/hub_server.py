@@ -1,4 +1,4 @@
-"""A server in this process that answers as the Hugging Face hub does for datasets.
+"""A server in this process that answers as the Hugging Face hub does for datasets and models.
 
 Files lie in memory. ``Hub.cut_after`` ends every answer after that many bytes of a file, as a
 connection that breaks does.
@@ -100,9 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self):
         path = unquote(urlsplit(self.path).path)
         api = re.fullmatch(
-            r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?", path
+            r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/(.+))?", path
         )
-        file = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/(refs/[^/]+/[^/]+|[^/]+)/(.+)", path)
+        file = re.fullmatch(
+            r"(?:/datasets)?/([^/]+/[^/]+)/resolve/(refs/[^/]+/[^/]+|[^/]+)/(.+)", path
+        )
         if api:
             self.about(api[1], api[2] or "revision", api[3] or "main")
         elif file:
@@ -157,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.waiting.set()
             self.hub.gate.wait(60)
             part = part[len(part) // 2 :]
-        if self.hub.cut_after is not None and path.endswith(".parquet"):
+        if self.hub.cut_after is not None and path.endswith((".parquet", ".safetensors")):
             part = part[: max(0, self.hub.cut_after - first)]
             self.close_connection = True
         self.wfile.write(part)
