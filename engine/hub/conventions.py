@@ -190,6 +190,8 @@ SETTINGS = {
     "config_args": _OF_CONFIG,
     "config_kwargs": _OF_CONFIG,
 }
+# The entry of modality_config by which texts are put into the tokenizer's chat template.
+MESSAGE = "message"
 # Other fields -> their one legal value, which is that of an absent field, too.
 STATED = {
     "transformer_task": "feature-extraction",
@@ -227,8 +229,8 @@ def reading(folder: Path) -> SentenceLimits:
     limits: SentenceLimits = _optional(path, SentenceLimits)
     for name, only in STATED.items():
         value = getattr(limits, name)
-        if isinstance(value, dict) and isinstance(only, dict):  # not for texts: other entries
-            value = {key: one for key, one in value.items() if key in only}
+        if isinstance(value, dict) and isinstance(only, dict):  # others are not for texts
+            value = {key: one for key, one in value.items() if key in (*only, MESSAGE)}
         require(
             not value or value == only,
             f"{path}: {name!r} is {value!r}, which is not supported; legal:"

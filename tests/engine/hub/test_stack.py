@@ -209,6 +209,7 @@ def test_a_folders_hash_sees_the_weights_of_its_modules(dense, tmp_path):
     assert folder_hash(other) != folder_hash(dense)
 
 
+TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 SETTINGS = {
     "layers": ({"config_args": {"num_hidden_layers": 1}}, "'config_args' sets num_hidden_layers,"),
     "layers, newer": ({"config_kwargs": {"num_hidden_layers": 1}}, "'config_kwargs' sets num_hid"),
@@ -222,6 +223,10 @@ SETTINGS = {
     "output": (
         {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
         "'modality_config' is .*pooler_output.*legal: .*last_hidden_state",
+    ),
+    "chat": (
+        {"modality_config": {"text": TEXT, "message": {**TEXT, "format": "flat"}}},
+        "'modality_config' is .*'message'.*legal: .*last_hidden_state",
     ),
     "name": ({"module_output_name": "sentence_embedding"}, "'module_output_name' is 'sentence_emb"),
 }
@@ -237,19 +242,33 @@ def test_settings_that_change_the_encoder_are_refused(tmp_path, case):
 
 
 def test_settings_that_change_no_result_are_accepted(tmp_path):
-    text = {"method": "forward", "method_output_name": "last_hidden_state"}
     declared = {
         "max_seq_length": 9,
         "model_args": {"attn_implementation": "eager", "torch_dtype": "bfloat16"},
         "tokenizer_args": {"use_fast": True},
         "config_args": {},
         "transformer_task": "feature-extraction",
-        "modality_config": {"text": text, "message": {"method": "forward"}},
+        "modality_config": {"text": TEXT, "image": {"method": "forward"}},
         "module_output_name": "token_embeddings",
     }
     declare(tmp_path, "Transformer", "Pooling", Pooling={"pooling_mode": "cls"})
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps(declared))
     assert conventions(tmp_path, "m").max_length == 9
+
+
+@pytest.mark.oracle
+def test_a_model_that_puts_texts_into_a_chat_template_is_refused(tiny_bert, tmp_path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    chat = {"chat_template": "{% for one in messages %}user {{ one.content }}{% endfor %}"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | chat))
+    library = pytest.importorskip("sentence_transformers")
+    peer = library.SentenceTransformer(str(folder), device="cpu")
+    states = peer.encode("Hello", output_value="token_embeddings")
+    assert len(states) > len(peer.tokenizer("Hello")["input_ids"])
+    peer.save(str(tmp_path / "saved"), create_model_card=False)
+    with pytest.raises(InputError, match="'modality_config' is .*'message'"):
+        Engine.load(str(tmp_path / "saved"))
 
 
 @pytest.mark.oracle
