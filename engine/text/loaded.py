@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Facts:
         padding: id of the padding token, if it has one.
         special_ids: ids of all special tokens.
         inputs: names of the inputs that it gives a model.
+        splits_specials: whether a special token that is written in a text is text.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Facts:
     padding: int | None
     special_ids: tuple[int, ...]
     inputs: tuple[str, ...]
+    splits_specials: bool
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,18 @@ def load(folder: Path) -> Loaded:
             loaded.pad_token_id,
             tuple(loaded.all_special_ids),
             tuple(loaded.model_input_names),
+            loaded.split_special_tokens,
         )
         if not loaded.is_fast:
             return Loaded(facts, backend, False)
         backend.no_padding()
         backend.no_truncation()
     found = Loaded(facts, backend, True)
-    remember(path, _encoded(found))
+    try:
+        encoded = _encoded(found)
+    except Exception:  # a part of it is written in Python, such as RoFormer's division into words
+        return found
+    remember(path, encoded)
     return found
 
 
@@ -108,17 +115,17 @@ def _decoded(folder: Path, kept: bytes) -> Loaded:
 
     facts, _, tokenizer = kept.partition(b"\n")
     with foreign(f"{folder}: no usable tokenizer"):
-        return Loaded(
-            fit(parse_json(facts.decode(), dict[str, Any], "facts"), Facts, "facts"),
-            Tokenizer.from_buffer(tokenizer),
-            True,
-        )
+        known = fit(parse_json(facts.decode(), dict[str, Any], "facts"), Facts, "facts")
+        backend = Tokenizer.from_buffer(tokenizer)
+        backend.encode_special_tokens = known.splits_specials  # which its own format leaves out
+        return Loaded(known, backend, True)
 
 
 def _digest(folder: Path) -> str:
-    """A digest of everything that a folder's tokenizer depends on."""
+    """A digest of all that a folder's tokenizer depends on, and of what is kept of it."""
     libraries = [f"{name} {version(name)}" for name in ("transformers", "tokenizers")]
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix not in WEIGHTS]
     about = [f"{path.name}\0{file_digest(path)}" for path in sorted(files)]
-    every = "\n".join([*libraries, *about]).encode(errors="surrogateescape")
+    known = [field.name for field in fields(Facts)]
+    every = "\n".join([*libraries, *known, *about]).encode(errors="surrogateescape")
     return hashlib.sha256(every).hexdigest()

@@ -1,7 +1,10 @@
 """A tokenizer from the cache is the one that transformers loaded from the same files."""
 
+import importlib.machinery
 import json
 import shutil
+import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -89,6 +92,39 @@ def test_other_files_are_read_anew(folder, file, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         load(folder)
     assert seen == [folder]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("folder", ["word pieces"], indirect=True)
+@pytest.mark.filterwarnings("ignore:model.*tokenizer")
+def test_special_tokens_in_texts_are_text_where_the_folder_says_so(folder, monkeypatch):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"split_special_tokens": True}))
+    theirs = AutoTokenizer.from_pretrained(folder)("the [SEP] cat")["input_ids"]
+    assert theirs.count(3) == 1
+    assert Tokenizer(folder, 128)(["the [SEP] cat"]).ids.tolist() == theirs
+    monkeypatch.setattr(loaded, "load_tokenizer", None)  # the second comes from the cache
+    assert Tokenizer(folder, 128)(["the [SEP] cat"]).ids.tolist() == theirs
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:model.*tokenizer")
+def test_a_tokenizer_with_a_part_in_python_is_loaded_each_time(tiny_bert, tmp_path, monkeypatch):
+    words = types.SimpleNamespace(
+        cut=lambda text, hmm: list(text),
+        tokenize=lambda text, hmm: [(one, n, n + 1) for n, one in enumerate(text)],
+        __spec__=importlib.machinery.ModuleSpec("rjieba", None),
+    )
+    monkeypatch.setitem(sys.modules, "rjieba", words)  # RoFormer's division into Chinese words
+    made = shutil.copytree(tiny_bert, tmp_path / "model")
+    (made / "tokenizer.json").unlink()
+    pieces = [*SPECIALS, *map(chr, range(0x4E00, 0x4F00))]
+    (made / "vocab.txt").write_text("\n".join(pieces))
+    (made / "tokenizer_config.json").write_text('{"tokenizer_class": "RoFormerTokenizer"}')
+    theirs = AutoTokenizer.from_pretrained(made)("\u4e00\u4e01")["input_ids"]
+    assert theirs == [2, 5, 6, 3]
+    for _ in range(2):
+        assert Tokenizer(made, 128)(["\u4e00\u4e01"]).ids.tolist() == theirs
 
 
 @pytest.mark.parametrize("folder", ["unigram"], indirect=True)
