@@ -1,7 +1,7 @@
 """Tokenizers of transformers that are written in Python, behind the tokenizers library's methods.
 
-XLM, FlauBERT, PhoBERT, BERTweet and CANINE have no other ones. They are slower, and do not say
-where in a text a token is.
+XLM, FlauBERT, PhoBERT, BERTweet, CANINE and ByT5 have no other ones. They are slower, and do not
+say where in a text a token is.
 """
 
 from __future__ import annotations

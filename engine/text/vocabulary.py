@@ -30,6 +30,7 @@ from xtremely.kernels.guard import require
 # Files of vocabularies in the formats that transformers reads.
 FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "*.bpe", "*.codes")
 CHARACTERS = ("canine",)  # model types whose tokens are characters, without a vocabulary
+BYTES = ("ByT5Tokenizer",)  # transformers' classes whose tokens are bytes, likewise
 # Pieces of a vocabulary per row of the word table: below the first is an error, below the second a
 # warning. The tables of published models are padded by a few hundred rows.
 LEAST_SHARE, USUAL_SHARE = 0.1, 0.5
@@ -104,12 +105,12 @@ def load_tokenizer(folder: Path) -> Any:
 
     described = (folder / CONFIG).exists()
     kind = about(read_config(folder), folder).model_type if described else ""
+    named = tokenizer_file(folder).tokenizer_class
     require(
-        kind in CHARACTERS or has_vocabulary(folder),
+        kind in CHARACTERS or named in BYTES or has_vocabulary(folder),
         f"{folder}: no usable tokenizer, as there is no vocabulary ({', '.join(FILES[:3])} or a"
         " SentencePiece .model); put the model's own files there",
     )
-    tokenizer_file(folder)
     if described:
         configuration(folder)  # checked first, as transformers reads it before the tokenizer
     with foreign(f"{folder}: no usable tokenizer"):

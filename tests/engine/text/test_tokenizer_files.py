@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, T5Config, T5EncoderModel
 
 from xtremely.engine.runtime import Engine
 from xtremely.engine.text.tokenizer import Tokenizer
@@ -109,6 +109,26 @@ def test_characters_need_no_vocabulary(canine):
     assert np.isfinite(engine.embed(["", "x"])).all()  # too short for transformers alone
     with pytest.raises(InputError, match="layer 2 of model type 'canine' has .* states for 13"):
         engine.embed(["Hello there"], layer=2)
+
+
+@pytest.mark.oracle
+def test_bytes_need_no_vocabulary(tmp_path):
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 384, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2}
+    T5EncoderModel(T5Config(**sizes, num_heads=4)).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    theirs, model = (
+        AutoTokenizer.from_pretrained(tmp_path),
+        T5EncoderModel.from_pretrained(tmp_path),
+    )
+    texts = [*TEXTS, "", "\x00<extra_id_0> a</s>b"]
+    found = Engine.load(str(tmp_path)).embed(texts, normalize=False)
+    for vector, text in zip(found, texts, strict=True):
+        with torch.inference_mode():
+            states = model.eval()(**theirs(text, return_tensors="pt")).last_hidden_state[0]
+        np.testing.assert_allclose(vector, states.mean(0), rtol=0, atol=1e-5)
+    pair = Tokenizer(tmp_path, 128).pairs(["a"], ["bc"])
+    assert pair.ids.tolist() == theirs("a", "bc")["input_ids"]
 
 
 def split(values, tokens):
