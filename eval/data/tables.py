@@ -119,7 +119,11 @@ def check_parquet(path: Path, wanted: Columns, name: str) -> None:
     from datasets import Features
 
     with _opened(path, name) as file:
-        check_columns(name, Features.from_arrow_schema(file.schema_arrow), wanted)
+        try:
+            features = Features.from_arrow_schema(file.schema_arrow)
+        except Exception as error:  # such as a type that another version of datasets wrote
+            raise _unreadable(name, error) from error
+        check_columns(name, features, wanted)
 
 
 def absent_shard(files: Sequence[Path]) -> Path | None:

@@ -13,6 +13,8 @@ from threading import Event
 
 import datasets
 import hub_server
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hub_schemas import card, content, parquet_bytes, repository
 from huggingface_hub import constants
@@ -20,6 +22,7 @@ from huggingface_hub import constants
 from xtremely.eval.data.download import download
 from xtremely.eval.data.hub import open_builder
 from xtremely.eval.data.readers import Incomplete
+from xtremely.eval.data.tables import TEXT, check_parquet
 from xtremely.eval.tasks.task import find_training_task
 from xtremely.files.folders import alone
 from xtremely.files.writing import file_digest
@@ -188,6 +191,16 @@ def test_other_columns_are_refused_before_they_have_a_name(hub, tmp_path):
     assert [path.name for path in (tmp_path / "snli" / "plain_text").iterdir()] == [
         "train-00000-of-00001.parquet"
     ]
+
+
+def test_a_type_of_column_that_is_not_known_here_is_named_in_one_line(tmp_path):
+    """As another version of datasets may write it."""
+    path, features = tmp_path / "t.parquet", {"a": {"_type": "Hologram"}}
+    about = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(pa.table({"a": ["x"]}).replace_schema_metadata(about), path)
+    with pytest.raises(InputError, match="^the file: not readable as parquet .*Hologram") as said:
+        check_parquet(path, {"a": TEXT}, "the file")
+    assert "\n" not in str(said.value)
 
 
 def test_other_configurations_and_splits_are_named(hub, tmp_path):
