@@ -60,8 +60,8 @@ class Template:
         """
         specials = [np.split(stretch, len(stretch)) if len(stretch) else [] for stretch in self.ids]
         kinds = [*self.types[0]]  # token type of each part: a special token, or all of a text
-        for kind, following in zip(self.text_types, self.types[1:], strict=True):
-            kinds += (kind, *following)
+        for kind, special in zip(self.text_types, self.types[1:], strict=True):
+            kinds += (kind, *special)
         parts: list[np.ndarray] = []
         for texts in sequences:
             parts += specials[0]
