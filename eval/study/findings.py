@@ -207,7 +207,8 @@ def _table(
     }
     if len(layers) > 1:
         table["layers"] = {layer: _means(one) for layer, one in matrices.items()}
-    if (task.name, metric) == ("udpos", "accuracy"):
+    # The published sources are languages of the target task.
+    if (task.name, metric) == ("udpos", "accuracy") and not table["intermediate"]:
         table["published"] = compared(matrix, published())
     return table
 
@@ -235,10 +236,11 @@ def _matrix(
 
 
 def _fixed(cells: list[StudyCell]) -> tuple[str, ...]:
-    """The languages of the target phase, if the source varies in the phases before it."""
-    if not any(cell.before for cell in cells):
+    """The languages of the target phase, if the source varies only in the phases before it."""
+    targets = {cell.target.languages for cell in cells if cell.target}
+    if len(targets) != 1 or not any(cell.before for cell in cells):
         return ()
-    return tuple(dict.fromkeys(c for cell in cells if cell.target for c in cell.target.languages))
+    return targets.pop()
 
 
 def _family_order(code: str) -> tuple[bool, str, str]:
@@ -335,12 +337,15 @@ def _means(matrix: Matrix) -> Json:
 
 
 def _pairs(matrix: Matrix, by: str) -> Json:
-    """Source group -> target group -> mean over pairs of different languages."""
+    """Source group -> target group -> mean over pairs of a source and a language that its runs
+    were not trained on.
+    """
     found: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for source in matrix.runs:
         if source in own_languages(source):
+            own = {source, *matrix.trained[source]}
             for code in matrix.targets:
-                if code != source and matrix.value(source, code) is not None:
+                if code not in own and matrix.value(source, code) is not None:
                     ends = getattr(language(source), by), getattr(language(code), by)
                     found.setdefault(ends[0], {}).setdefault(ends[1], []).append((source, code))
     return {

@@ -230,7 +230,7 @@ def _breakdowns(table: Json) -> Iterator[str]:
                 for source, row in rows.items()
             ),
         )
-        yield f"By {by} of source (rows) and target, means over pairs of different languages:\n"
+        yield f"By {by} of source (rows) and target, without the languages trained on:\n"
         yield from markdown_table(
             ["source", *names],
             (

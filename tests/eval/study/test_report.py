@@ -150,6 +150,57 @@ def test_the_overview_does_not_mix_intermediate_and_target_training(study, reque
     assert findings([between], more)["overview"]["tasks"] == ["e5-small-4bit, names: panx"]
 
 
+@pytest.fixture
+def pos(write):
+    """The table of parts of speech after a phase of NLI in the source's language.
+
+    Its arguments are a line of the target phase, which may name a language of its own, and the
+    sources.
+    """
+
+    def pos(line, *sources):
+        text = f"""
+            [[part]]
+            name = "pos"
+            sources = {json.dumps(sources)}
+            [[part.train]]
+            task = "xnli"
+            split = "dev"
+            examples = 9
+            [[part.train]]
+            task = "udpos"
+            examples = 9
+            {line}
+            [[part.test]]
+            task = "udpos"
+        """
+        grid = read_grid(write("grid.toml", text))
+        (table,) = findings([grid], [made(cell) for cell in grid.cells])["tables"]
+        return table
+
+    return pos
+
+
+def test_published_scores_are_compared_only_without_an_intermediate_phase(pos):
+    """De Vries et al.'s "zh" was trained on Chinese parts of speech."""
+    found = pos('source = "en"', "none", "en", "zh")
+    assert found["metric"] == "accuracy" and "published" not in found
+
+
+def test_no_pair_of_languages_has_one_that_was_trained_on(pos):
+    found = pos('source = "en"', "en", "zh")["pairs"]["family"]["Sino-Tibetan"]
+    assert found["Indo-European"]["languages"] == ["de", "fr", "ru"]
+    assert found["Indo-European"]["value"] == pytest.approx(75, abs=0.2)  # 90 in English
+
+
+def test_where_all_phases_are_in_the_sources_language_no_other_is_left_out(pos):
+    rows = pos("", "en", "zh")["rows"]
+    both = {"en", "zh"}
+    assert both & {*rows["en"]["mean"]["zero-shot"]["languages"]} == {"zh"}
+    assert both & {*rows["zh"]["mean"]["zero-shot"]["languages"]} == {"en"}
+    assert rows["zh"]["against in-language"]["value"] == pytest.approx(0, abs=0.2)
+
+
 def test_scores_that_a_result_lacks(study):
     """Whoever made it, it has the form of a result: nothing is reported where nothing is."""
     grid, results = study
