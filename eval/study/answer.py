@@ -128,7 +128,7 @@ def answer_lines(analyses: Sequence[Json]) -> Iterator[str]:
         about, smallest = analysis["all runs"], analysis["smallest"]
         contrasts = primary(about)
         decided = all(one["averages"]["tasks"]["verdict"] != "cannot tell" for one in contrasts)
-        yield f"**{analysis['grid']}: {'decided' if decided else 'not decided'}.**"
+        yield f"**{analysis['title']}: {'decided' if decided else 'not decided'}.**"
         yield state(analysis)
         for contrast in contrasts:
             yield _sentence(contrast, smallest)
@@ -203,7 +203,9 @@ def answer_picture(analyses: Sequence[Json], alone: bool = True) -> str:
 def _study(analysis: Json, y: int) -> tuple[list[str], int]:
     """One study's part of the picture, and where the next one begins."""
     smallest = analysis["smallest"]
-    title = f"{analysis['grid']}: difference in points; shaded: too small to matter (±{smallest:g})"
+    title = (
+        f"{analysis['title']}: difference in points; shaded: too small to matter (±{smallest:g})"
+    )
     parts = [_text(8, y, title, 'font-weight="bold"')]
     y += ROW
     parts.append(_text(8, y, state(analysis), 'fill="#555"'))

@@ -102,7 +102,8 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
     """The analysis of every grid that names contrasts, for each of its models.
 
     Returns:
-        For each: ``grid``, ``model``, ``smallest``, ``finished`` of ``cells`` (their numbers),
+        For each: ``grid``, ``model``, ``title`` (the grid's name, with the model where it has
+        several), ``smallest``, ``finished`` of ``cells`` (their numbers),
         ``failed`` (cell -> title, for runs that learnt nothing in the target or intermediate
         phase), ``all runs`` and, where some failed, ``runs that learnt``; see ``_analysis``.
     """
@@ -120,6 +121,7 @@ def contrasts(grids: Sequence[Grid], results: Iterable[Result]) -> list[Json]:
             about: Json = {
                 "grid": grid.name,
                 "model": model,
+                "title": grid.name if len(grid.models) == 1 else f"{grid.name} ({model})",
                 "smallest": grid.smallest_difference,
                 "finished": len(runs),
                 "cells": len(cells),

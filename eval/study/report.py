@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from xtremely.eval.data.languages import language
 from xtremely.eval.run.results import dumps
@@ -144,7 +146,7 @@ def _answer(answered: list[Json], picture: str) -> Iterator[str]:
     if not answered:
         yield "Nothing has been compared yet.\n"
         return
-    yield f"![Differences with intervals, by test and on average]({picture})\n"
+    yield f"![Differences with intervals, by test and on average]({quote(os.fsencode(picture))})\n"
     yield from answer_lines(answered)
 
 

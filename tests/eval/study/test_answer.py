@@ -1,6 +1,8 @@
 """A study's answer: its picture, paragraph and table, from made-up results of the shipped grid."""
 
+import os
 import re
+from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
 import pytest
@@ -177,6 +179,30 @@ def test_a_page_gets_its_answer_and_picture_in_their_place(grid, tmp_path):
         for one in found["contrasts"][0]["all runs"]["contrasts"]
         if one["name"] == name
     ]
+
+
+@pytest.mark.parametrize("name", ["my study (2).md", os.fsdecode(b"\xff.md")])
+def test_a_page_shows_its_picture_whatever_it_is_called(grid, tmp_path, name):
+    page = tmp_path / name
+    results = [made(cell) for cell in grid.cells if cell.part == "pos"]
+    write_study_report([grid], results, tmp_path / "out", page)
+    (link,) = re.findall(r"!\[[^]]*\]\(([^ )]+)\)", page.read_text())
+    shown = tmp_path / os.fsdecode(unquote_to_bytes(link))
+    assert shown == page.with_suffix(".svg") and shown.is_file()
+
+
+def test_answers_of_several_models_are_told_apart(request, tmp_path, write):
+    text = (request.config.rootpath / "studies" / "intermediate.toml").read_text()
+    grid = read_grid(write("two.toml", text.replace('["e5-small-4bit"]', '["small", "large"]')))
+    results = [made(cell) for cell in grid.cells if cell.part == "pos"]
+    results = [one | {"name": str(number)} for number, one in enumerate(results)]
+    found = write_study_report([grid], results, tmp_path / "out", tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    html = (tmp_path / "out" / "report.html").read_text()
+    picture = answer_picture(found["contrasts"])
+    for name in ("intermediate (small)", "intermediate (large)"):
+        assert f"**{name}: not decided.**" in page
+        assert f">{name}: difference in points" in picture and f"Numbers of {name}</a>" in html
 
 
 @pytest.mark.parametrize(
