@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from xtremely.eval.data.readers import Missing, text_hash
 from xtremely.eval.methods.kinds import kind_of, training_of
 from xtremely.eval.study.grid import StudyCell, StudyPhase, Test
 from xtremely.eval.tasks.task import EmbeddingRules, Task, find_task, find_training_task
-from xtremely.eval.training.data import dev_of
+from xtremely.eval.training.data import NO_DEV, dev_of
 from xtremely.eval.training.recipe import Source
 from xtremely.kernels.guard import UsageError
 
@@ -130,9 +130,9 @@ def _test_hash(test: Test, without: tuple[str, ...], root: Path) -> str:
 
 def data_hashes(cell: StudyCell, root: Path) -> dict[str, list[str]]:
     """SHA-256 of everything that a cell is trained and tested on, and of the dev examples that
-    choose an oracle's weights.
+    choose its weights.
     """
-    dev = [one for phase in cell.phases for one in _oracle_hashes(phase, root)]
+    dev = [one for phase in cell.phases for one in _choice_hashes(phase, root)]
     return {
         **({"dev": dev} if dev else {}),
         "train": [
@@ -145,13 +145,23 @@ def data_hashes(cell: StudyCell, root: Path) -> dict[str, list[str]]:
     }
 
 
-def _oracle_hashes(phase: StudyPhase, root: Path) -> Iterator[str]:
-    wanted = dict(phase.settings).get("dev_languages", ())
+def _choice_hashes(phase: StudyPhase, root: Path) -> list[str]:
+    """The hashes of the dev sets that choose a phase's weights.
+
+    Raises:
+        UsageError: a dev set is to choose them, and there is none.
+    """
+    settings = dict(phase.settings)
     sources = [Source(one.task, one.languages, split=one.split) for one in phase.all_sources]
-    for source in sources if wanted else ():
-        split, codes = dev_of(source, sources, root, wanted)
-        for code in codes:
-            yield _training_hash(source.task, root, code, split)
+    if "patience" not in settings:
+        return []
+    found = []
+    for source in sources:
+        split, codes = dev_of(source, sources, root, settings.get("dev_languages", ()))
+        found += [_training_hash(source.task, root, code, split) for code in codes]
+    if not found:
+        raise UsageError(f"{phase.title}: {NO_DEV}")
+    return found
 
 
 def _hash(data: Examples) -> str:

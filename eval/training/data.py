@@ -20,6 +20,11 @@ from xtremely.kernels.guard import InputError, UsageError, require
 
 DEV = ("dev", "val")  # names of the split that training may evaluate on
 
+NO_DEV = (
+    "patience needs dev examples, and no source has a dev set beside what it trains on and is"
+    " tested on; leave patience out"
+)
+
 
 @dataclass(frozen=True)
 class TaskExamples:
@@ -90,13 +95,11 @@ class Reader:
         ]
         dev = self._dev(phase)
         if phase.patience is not None and not dev:
-            raise UsageError(
-                f"phase {phase.name!r}: patience needs dev examples, and no source has a dev set"
-                " beside what it trains on and is tested on; leave patience out"
-            )
+            raise UsageError(f"phase {phase.name!r}: {NO_DEV}")
+        # Dev examples affect a model only where they choose its weights.
         picked = [
             {code: _content(examples) for code, examples in part.languages.items()}
-            for part in sources
+            for part in (*sources, *(dev if phase.patience is not None else ()))
         ]
         return PhaseData(phase, sources, dev, text_hash(picked))
 

@@ -101,6 +101,26 @@ def test_an_oracle_has_a_name_of_its_own_that_hangs_on_its_dev_set(root, tmp_pat
     assert changed["best"].name != names["best"].name
 
 
+def test_a_cell_hangs_on_the_dev_set_of_its_own_language_where_that_chooses_its_weights(
+    root, tmp_path
+):
+    path = tmp_path / "grid.toml"
+    path.write_text(HEAD + LAST + ORACLE.replace('dev_languages = ["de"]\n', ""))
+    grid = read_grid(path)
+    message = r"udpos en \(8\): patience needs dev examples, and no source has"
+    with pytest.raises(UsageError, match=message):
+        plan(grid, root / "data", root / "models")
+
+    def names(sentences):
+        data = tmp_path / f"data-{sentences}"
+        shutil.copytree(root / "data", data)
+        (data / "udpos/dev-en.tsv").write_text("dog\tNOUN\n\n" * sentences)
+        return {one.cell.part: one.name for one in plan(grid, data, root / "models")}
+
+    few, many = names(3), names(4)
+    assert few["pos"] == many["pos"] and few["best"] != many["best"]
+
+
 def test_a_dev_language_without_a_dev_set_is_refused_before_anything_is_trained(root, tmp_path):
     path = tmp_path / "grid.toml"
     path.write_text(HEAD + ORACLE.replace('["de"]', '["de", "zh"]'))

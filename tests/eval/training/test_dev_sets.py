@@ -30,3 +30,16 @@ def test_a_split_that_another_source_trains_on_chooses_no_weights(root):
     assert reader.material(settled(phase)).dev == []
     with pytest.raises(UsageError, match="patience needs dev examples, and no source has"):
         reader.material(settled(replace(phase, patience=1)))
+
+
+def test_dev_examples_are_part_of_the_data_where_they_choose_the_weights(root):
+    phase = Phase("nli", "target", (Source("xnli", ("en",)),), epochs=1.0, batch_size=4)
+
+    def hashes():
+        phases = (replace(phase, patience=patience) for patience in (None, 1))
+        return [Reader(root, seed=1).material(settled(one)).data_hash for one in phases]
+
+    plain, chosen = hashes()
+    with (root / "xnli" / "dev-en.tsv").open("a") as file:
+        file.write("more\tb\tneutral\n")
+    assert hashes()[0] == plain and hashes()[1] not in (chosen, plain)
