@@ -111,6 +111,9 @@ class _Reader:
         parts = [self.part(one, models, seeds) for one in self.take(raw, "part", list)]
         names = [part.name for part in parts]
         self.check(len(set(names)) == len(names) > 0, "part", "at least one, names all different")
+        titles = [part.title for part in parts]
+        twice = [title for title in titles if titles.count(title) > 1]
+        self.check(not twice, "title", "another one for every part", *twice[:1])
         name = self.take(raw, "name", str, self.path.stem)
         plain = is_plain_name(f"{name}.json") and bool(name.strip()) and not name.startswith(".")
         self.check(plain, "name", "a name of files, without '/', '\\' and a dot in front", name)
@@ -122,8 +125,8 @@ class _Reader:
     def contrasts(self, raw: dict[str, Any], parts: list[GridPart]) -> Iterator[tuple[str, str]]:
         """The contrasts: pairs of sources, both in at least one part."""
         given = self.texts(raw, "contrasts", [])
-        self.check(len(set(given)) == len(given), "contrasts", "each contrast once")
         legal = list(dict.fromkeys(source for part in parts for source in part.sources))
+        seen: set[frozenset[str]] = set()
         for text in given:
             one, _, other = (side.strip() for side in text.partition(" - "))
             self.check(bool(one and other), "contrasts", "two sources, as in 'zh - en'", text)
@@ -132,6 +135,9 @@ class _Reader:
                     raise self.at(text, unknown(f"source in contrast {text!r}", side, legal))
             both = one != other and any({one, other} <= {*part.sources} for part in parts)
             self.check(both, "contrasts", "two different sources of one part", text)
+            new = frozenset((one, other)) not in seen
+            self.check(new, "contrasts", "each contrast once, in one direction", text)
+            seen.add(frozenset((one, other)))
             yield one, other
 
     def intermediate(self, raw: dict[str, Any]) -> None:
@@ -159,7 +165,8 @@ class _Reader:
         legal = re.fullmatch(r"[a-z0-9][a-z0-9-]*", name)
         self.check(bool(legal), "name", "lower-case letters, digits and hyphens", name)
         sources = self.texts(raw, "sources")
-        self.check(len(set(sources)) == len(sources), "sources", "each source once")
+        distinct = {tuple(sorted(source.split("+"))) for source in sources}
+        self.check(len(distinct) == len(sources), "sources", "each source once, in any order")
         for source in sources:
             if source not in (UNTRAINED, *self.intermediates):
                 self.codes(source, "sources")
@@ -245,7 +252,7 @@ class _Reader:
         self.known(raw, TEST_KEYS, "key of a test")
         name = self.take(raw, "task", str)
         task: Task = self.named(name, find_task, name)
-        codes = self.texts(raw, "languages", []) or None
+        codes = self.texts(raw, "languages") if "languages" in raw else None
         distinct = len(set(codes or ())) == len(codes or ())
         self.check(distinct, "languages", "each language once")
         for code in codes or ():

@@ -321,6 +321,7 @@ task = "udpos"
         ('["zh - zh"]', InputError, "two different sources of one part"),
         ('["zh - ar"]', InputError, "two different sources of one part"),
         ('["zh - en", "zh - en"]', InputError, "each contrast once"),
+        ('["zh - en", "en  -  zh"]', InputError, "each contrast once, in one direction"),
         ('"zh - en"', InputError, "'contrasts' is 'zh - en'; legal: of type list"),
         ("[1]", InputError, "a list of strings"),
         ('["zh - en"]\nsmallest_difference = 0', InputError, "is 0; legal: above 0, 100 at most"),

@@ -122,6 +122,13 @@ def test_an_unknown_name_is_met_with_the_nearest_one_and_the_line(grid, old, new
         ('"small"', '"/tmp/x"', r"'name' is '/tmp/x'; legal: a name of files"),
         ('"small"', '".xtremely"', r"'name' is '.xtremely'; legal: a name of files"),
         ('"small"', '"' + "x" * 251 + '"', r"'name' is 'x+'; legal: a name of files"),
+        ('"en+zh"', '"en+zh", "zh+en"', r"grid.toml:8: 'sources'; legal: each source once"),
+        (
+            'name = "nli"',
+            'name = "nli"\ntitle = "pos"',
+            r"grid.toml:19: 'title' is 'pos'; legal: another one for every part",
+        ),
+        ("limit = 5", "languages = []", r"grid.toml:15: 'languages'; legal: a list of strings"),
         (
             '"en", "zh", "en+zh"',
             '"en", "en+en"',
