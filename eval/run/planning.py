@@ -282,7 +282,7 @@ def _spaces(engine: Engine, rules: EmbeddingRules, settings: EvaluationSettings)
         published = rules.profiles[settings.profile]
         layer = depth if settings.layers is not None else published.layer(depth, settings.profile)
         pooling, prompt = published.pooling, ""
-    layers = [layer] if settings.layers is None else _layers(settings.layers, depth)
+    layers = [layer] if settings.layers is None else chosen_layers(settings.layers, depth)
     poolings = list(dict.fromkeys(own.named(one) for one in settings.poolings or (pooling,)))
     # At layer 0 the first token's embedding is the same for every text, so CLS is left out there.
     first = {"cls"} | ({OWN} if {*own.modules.pooling} == {"cls"} else set())
@@ -300,8 +300,12 @@ def _spaces(engine: Engine, rules: EmbeddingRules, settings: EvaluationSettings)
     )
 
 
-def _layers(spec: str, depth: int) -> list[int]:
-    """The layer numbers that ``--layers`` selects in a model of ``depth`` layers."""
+def chosen_layers(spec: str, depth: int) -> list[int]:
+    """The layer numbers that ``--layers`` selects in a model of ``depth`` layers.
+
+    Raises:
+        UsageError: the model does not have a layer.
+    """
     if spec == "all":
         return list(range(depth + 1))
     layers = []

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xtremely.engine.config_json import configuration
 from xtremely.engine.hub.locate import locate
 from xtremely.engine.runtime import folder_hash
+from xtremely.eval.run.planning import chosen_layers
 from xtremely.eval.run.results import dumps
 from xtremely.eval.study.data import check_source, data_hashes
-from xtremely.eval.study.grid import Grid, StudyCell
+from xtremely.eval.study.grid import Grid, StudyCell, Test
 from xtremely.eval.study.saved_scores import Collected, Saved, check_scores
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.lengths import check_lengths
@@ -38,7 +40,7 @@ from xtremely.files.folders import (
     remove_whole,
 )
 from xtremely.files.writing import check_file, write_atomic
-from xtremely.kernels.guard import InputError, require
+from xtremely.kernels.guard import InputError, UsageError, require
 
 PROCEDURE = 1  # increase when training or testing changes, so that cells get new names
 MADE_BY = "study run"
@@ -103,7 +105,8 @@ def plan(
         precision: the number format of tests.
 
     Raises:
-        UsageError: a model, source language or test is missing; the message lists what exists.
+        UsageError: a model, source language, layer or test is missing; the message lists what
+            exists.
     """
     folders = {name: locate_model(name, models, allow_pickle) for name in grid.models}
     hashes = {name: model_hash(folder) for name, folder in folders.items()}
@@ -119,7 +122,17 @@ def plan(
         mine = [one for one in planned.values() if one.cell.model == name]
         tests = [find_task(task) for task in {test.task for one in mine for test in one.cell.tests}]
         check_lengths([one.recipe for one in mine if one.recipe], folder, tests)
+        _check_layers(name, folder, [test for one in mine for test in one.cell.tests])
     return list(planned.values())
+
+
+def _check_layers(name: str, folder: Path, tests: Iterable[Test]) -> None:
+    """Raise UsageError for a layer that a model does not have, before anything is trained."""
+    for spec, task in {test.layers: test.task for test in tests if test.layers}.items():
+        try:
+            chosen_layers(spec, configuration(folder).num_hidden_layers)
+        except UsageError as error:
+            raise UsageError(f"model {name!r}, test {task!r}: {error}") from error
 
 
 def planned_cell(

@@ -14,7 +14,7 @@ from xtremely.eval.study.grid import read_grid
 from xtremely.eval.study.run import StudySettings, run_study
 from xtremely.eval.tasks.task import find_task
 from xtremely.eval.training.lengths import check_lengths
-from xtremely.kernels.guard import InputError
+from xtremely.kernels.guard import InputError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,13 @@ def test_a_damaged_file_says_where_the_finished_cells_are(run, done, tmp_path, m
     file.unlink()
     monkeypatch.setattr(study_run, "compute", None)
     assert run(out) == done[1] and names(collected(file)) == names(done[1])
+
+
+def test_layers_are_checked_before_anything_is_trained(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_run, "compute", None)
+    message = "model 'tiny', test 'tatoeba': layer '99' does not exist; legal: all, last, or 0 to 3"
+    with pytest.raises(UsageError, match=message):
+        run(tmp_path / "out", ('layers = "all"', 'layers = "1, 99"'))
 
 
 def test_lengths_are_checked_before_anything_is_trained(small_study, tmp_path):
