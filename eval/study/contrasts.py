@@ -1,7 +1,7 @@
 """The effect of intermediate phases: a grid's contrasts, averaged over tasks and per task.
 
 Compared are the runs of a part with different sources ("arms"), and runs of other parts with the
-same target and tests: those whose labels were shuffled, and oracles, whose checkpoint was chosen by
+same phases and tests: those whose labels were shuffled, and oracles, whose checkpoint was chosen by
 the dev sets of target languages. Every contrast is paired by seed and target
 language. It uses the languages that neither arm was trained on, or all languages for retrieval,
 which is not trained on translations. A task counts once in an average, in the first part of the
@@ -213,10 +213,7 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
     """The comparisons that some runs allow, in the order of the cells."""
     results = {id(cell): result for cell, result in runs}
     found: dict[tuple[str, Test], Comparison] = {}
-    places: dict[str, tuple[str, Test]] = {}  # of runs on true labels with the last checkpoint
-    for cell in (cell for cell in cells if arm_of(cell) == cell.source):
-        for test in cell.tests:
-            places.setdefault(_alike(cell, test), (cell.part, test))
+    places = _places(cells)
     for cell in cells:
         result = results.get(id(cell))
         for place, test in enumerate(cell.tests):
@@ -224,9 +221,7 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
             matched = isinstance(task.rules, EmbeddingRules)
             if cell.target is None and not matched:
                 continue  # a test of the intermediate task itself
-            key = (cell.part, test)
-            if arm_of(cell) != cell.source:  # compared with those runs
-                key = places.setdefault(_alike(cell, test), key)
+            key = places.get((cell.part, test), (cell.part, test))
             one = found.setdefault(key, Comparison(key[0], task.name, "", "", not matched))
             arm, seed = arm_of(cell), cell.seed if cell.phases else None
             sources = [source for phase in cell.phases for source in phase.all_sources]
@@ -242,16 +237,36 @@ def _compared(cells: list[StudyCell], runs: Runs) -> Iterator[Comparison]:
     yield from found.values()
 
 
+def _places(cells: Sequence[StudyCell]) -> dict[tuple[str, Test], tuple[str, Test]]:
+    """A test of a part with shuffled labels or oracles -> the same test of the part that has the
+    same phases. Of several such parts, the first one is compared with that part.
+    """
+    true: dict[str, tuple[str, Test]] = {}
+    for cell in (cell for cell in cells if arm_of(cell) == cell.source):
+        for test in cell.tests:
+            true.setdefault(_alike(cell, test), (cell.part, test))
+    found: dict[tuple[str, Test], tuple[str, Test]] = {}
+    taken: dict[tuple[tuple[str, Test], str], str] = {}  # a place and a mark -> the part
+    for cell in (cell for cell in cells if arm_of(cell) != cell.source):
+        for test in cell.tests:
+            place = true.get(_alike(cell, test))
+            mark = arm_of(cell).removeprefix(cell.source)
+            if place and taken.setdefault((place, mark), cell.part) == cell.part:
+                found.setdefault((cell.part, test), place)
+    return found
+
+
 def _alike(cell: StudyCell, test: Test) -> str:
-    """A key of cells that differ only before the target, or in how a checkpoint is chosen."""
-    return repr((_trained_alike(cell.target), test))
+    """A key of cells that differ only in true or shuffled labels before the target, or in how a
+    checkpoint is chosen.
+    """
+    before = [_without(phase, "shuffle_labels", *CHOICE) for phase in cell.before]
+    return repr((before, cell.target and _without(cell.target, *CHOICE), test))
 
 
-def _trained_alike(phase: StudyPhase | None) -> StudyPhase | None:
-    """A phase without the settings that choose a checkpoint."""
-    if phase is None:
-        return None
-    return replace(phase, settings=tuple(one for one in phase.settings if one[0] not in CHOICE))
+def _without(phase: StudyPhase, *names: str) -> StudyPhase:
+    """A phase without some of its settings."""
+    return replace(phase, settings=tuple(one for one in phase.settings if one[0] not in names))
 
 
 def _pairs(grid: Grid, arms: list[str]) -> list[tuple[str, str]]:

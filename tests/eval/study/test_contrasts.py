@@ -94,6 +94,45 @@ def test_the_order_of_parts_changes_no_comparison_of_shuffled_labels(grid, found
         assert one["averages"]["tasks"]["value"] == before["averages"]["tasks"]["value"]
 
 
+def test_shuffled_labels_stand_beside_the_true_labels_of_the_same_phase(write):
+    """Two parts differ in their intermediate task alone; the labels of the second are shuffled, in
+    one more language, too. Those of a part with fewer examples have no counterpart.
+    """
+    part = """
+        [[part]]
+        name = "{}"
+        sources = {}
+        [[part.train]]
+        task = "{}"
+        split = "dev"
+        examples = {}
+        [[part.train]]
+        task = "udpos"
+        source = "en"
+        examples = 20
+        [[part.test]]
+        task = "udpos"
+    """
+    two, three, dealt = '["en", "zh"]', '["de", "en", "zh"]', "20\nshuffle_labels = true"
+    parts = [
+        part.format("first", two, "xnli", 20),
+        part.format("second", two, "pawsx", 20),
+        part.format("dealt", three, "pawsx", dealt),
+        part.format("few", two, "pawsx", dealt.replace("20", "9")),
+    ]
+    grid = read_grid(write("g.toml", 'contrasts = ["zh - en"]\n' + "".join(parts)))
+    results = [
+        made(cell, lambda *about: 50.0) | {"name": str(number)}
+        for number, cell in enumerate(grid.cells)
+    ]
+    compared = analysed(grid, results)["all runs"]["comparisons"]
+    assert {one["title"]: [*one["arms"]] for one in compared} == {
+        "first": ["en", "zh"],
+        "second": ["en", "zh", "de shuffled", "en shuffled", "zh shuffled"],
+        "few": ["en shuffled", "zh shuffled"],
+    }
+
+
 def test_averages_of_every_source(found):
     averages = found["all runs"]["averages"]
     assert averages["zh"]["tasks"] - averages["none"]["tasks"] == pytest.approx(5, abs=0.2)
