@@ -9,7 +9,7 @@ from typing import Any
 
 from xtremely.eval.run.folder import OUTCOMES
 from xtremely.eval.run.kept import read_kept
-from xtremely.eval.run.results import OutcomesFile, Record, ResultsFile, distinct
+from xtremely.eval.run.results import OutcomesFile, Record, ResultsFile, distinct, groups
 from xtremely.eval.scoring.benchmarks import Benchmark
 from xtremely.eval.scoring.outcomes import Outcomes, PackedOutcomes, unpack
 from xtremely.eval.tasks.task import find_task
@@ -76,7 +76,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Read the runs in some folders, and name them.
 
     A run is named after its model. Several runs of one model are told apart by precision, backend,
-    layer and so on where that is enough, else by their folders.
+    layer and so on where that is enough and their weights are the same, else by their folders.
 
     Raises:
         UsageError: a folder occurs twice.
@@ -131,12 +131,21 @@ def _names(folders: Sequence[Path], every: Sequence[list[Record]]) -> list[str]:
         values = [[v for v in distinct(records, key) if v is not None] for records in every]
         for name in {name for name in names if names.count(name) > 1}:
             rows = [row for row, other in enumerate(names) if other == name]
-            if all(len(values[row]) == 1 for row in rows) and len({values[r][0] for r in rows}) > 1:
+            told = all(len(values[row]) == 1 for row in rows) and _same_weights(
+                record for row in rows for record in every[row]
+            )
+            if told and len({values[row][0] for row in rows}) > 1:
                 for row in rows:
                     names[row] += f", {form.format(values[row][0])}"
     if len({*names}) == len(names):
         return names
     return [f"{model} ({folder})" for model, folder in zip(models, folders, strict=True)]
+
+
+def _same_weights(records: Iterable[Record]) -> bool:
+    """Whether a checkpoint, or the model itself, has the same weights in all records."""
+    weights = groups(records, "checkpoint", "model_hash")
+    return len({checkpoint for checkpoint, _ in weights}) == len(weights)
 
 
 def shared_keys(runs: Sequence[Run], benchmark: Benchmark) -> tuple[list[Key], list[str]]:

@@ -155,6 +155,17 @@ def test_odd_values_in_a_record_are_shown(xtremely, run, tmp_path):
     assert "&#39;query: &#39;" in page and "{&#39;most&#39;: 1}" in page
 
 
+def test_runs_of_other_weights_are_not_told_apart_by_their_precision(run):
+    """Two models of one name: a difference between them is not that of fp32 and int8."""
+    a, b = run(0, "a"), run(1, "b")
+    for folder, precision in ((a, "fp32"), (b, "int8")):
+        change(folder, model="bert", precision=precision)
+    assert [one.name for one in read_runs([a, b])] == [f"bert ({a})", f"bert ({b})"]
+    change(a, model_hash="0")
+    change(b, model_hash="0")
+    assert [one.name for one in read_runs([a, b])] == ["bert, fp32", "bert, int8"]
+
+
 def test_another_run_can_be_the_first(xtremely, run):
     a, b = run(0, "a"), run(1, "b")
     for name in (b, read_runs([a, b])[1].name):
