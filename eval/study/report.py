@@ -154,6 +154,7 @@ def _page(grids: list[Grid], found: Json) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     answered = [one for one in found["contrasts"] if begun(one)]
+    models = {table["model"] for table in found["tables"]}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -183,6 +184,7 @@ def _page(grids: list[Grid], found: Json) -> str:
         short_names=short_names(found["overview"]["tasks"]),
         picture=answered and answer_picture(answered, alone=False),
         begun=begun,
+        of_model=lambda table: f", {table['model']}" if len(models) > 1 else "",
     )
 
 

@@ -203,6 +203,10 @@ def test_answers_of_several_models_are_told_apart(request, tmp_path, write):
     for name in ("intermediate (small)", "intermediate (large)"):
         assert f"**{name}: not decided.**" in page
         assert f">{name}: difference in points" in picture and f"Numbers of {name}</a>" in html
+    for model in ("small", "large"):
+        title = f"Parts of speech, 5,000 sentences: udpos, {model}</a> <small>accuracy"
+        assert html.count(title) == 1  # of its map
+        assert html.count(f">udpos, accuracy, {model}</a>") == 1  # among the part's links
 
 
 @pytest.mark.parametrize(
