@@ -1,12 +1,14 @@
 """Distributed work on Ray: actors that share a list of items, and tasks for parts of a search.
 
 Workers see the same files as the process that starts them (one machine, or a shared file system).
+They work in its current folder, so that relative paths mean the same.
 See ``workers`` for what is asked of their work.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import socket
 import threading
@@ -14,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from xtremely.eval.workers import (
@@ -137,7 +140,8 @@ class RayWorkers:
         )(_Actor)
         count = left if self.most is None else min(self.most, left)
         shared = ray.put(work)
-        actors = [actor_class.remote(shared, self.device, events) for _ in range(count)]
+        here = str(Path.cwd())
+        actors = [actor_class.remote(shared, self.device, events, here) for _ in range(count)]
         running: dict[Any, tuple[Any, Any]] = {one.ready.remote(): (one, None) for one in actors}
         begun: dict[int, Any] = {}
         try:
@@ -211,17 +215,21 @@ def _losses(
 
 
 class _Actor:
-    """A worker on Ray; arguments as of ``workers.Work``, and the queue for events."""
+    """A worker on Ray; arguments as of ``workers.Work``, the queue for events, and the folder that
+    relative paths start from.
+    """
 
-    def __init__(self, work: Work, device: str, events: Any):
-        self.work, self.device, self.events = work, device, events
+    def __init__(self, work: Work, device: str, events: Any, folder: str):
+        self.work, self.device, self.events, self.folder = work, device, events, folder
 
     def ready(self) -> None:
         """Be there."""
+        _enter(self.folder)
         choose(self.device)
 
     def do(self, number: int, item: Any) -> Any:
         """Do the item with a number; what it tells is in the queue when it returns."""
+        _enter(self.folder)  # again, as Ray may have replaced the process
         sent: Any = None
 
         def send_event(*event: Any) -> None:
@@ -246,12 +254,24 @@ def map_function(search: Callable[[slice], Any], parts: Iterable[slice]) -> Iter
     """``map`` with the calls on Ray's workers; a call whose worker dies is repeated."""
     ray = _ray()
     task = ray.remote(max_retries=-1)(_call)
-    shared = ray.put(search)
-    for running in [task.remote(shared, part) for part in parts]:
+    shared, here = ray.put(search), str(Path.cwd())
+    for running in [task.remote(shared, part, here) for part in parts]:
         with _complaints():
             found = ray.get(running)
         yield found
 
 
-def _call(call: Callable[[Any], Any], item: Any) -> Any:
+def _call(call: Callable[[Any], Any], item: Any, folder: str) -> Any:
+    _enter(folder)
     return call(item)
+
+
+def _enter(folder: str) -> None:
+    """Make the run's current folder this worker's, which began where the cluster was started."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise InputError(
+            f"worker on {socket.gethostname()}: {folder}: {error.strerror}; give all machines the"
+            " same files"
+        ) from error

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,6 +173,27 @@ def test_actors_keep_their_work_and_tell_what_they_do():
     counts = {item: count for item, _, count in told}
     for items in by_process.values():
         assert sorted(counts[item] for item in items) == [*range(1, len(items) + 1)]
+
+
+def test_workers_look_for_files_where_the_run_does(tmp_path, monkeypatch):
+    """A cluster's workers begin in the folder where it was started."""
+
+    def where(*about):
+        return str(Path.cwd())
+
+    monkeypatch.chdir(tmp_path)
+    assert done(where, [0]) == {0: str(tmp_path)}
+    assert list(ray_pool.map_function(where, [slice(0, 1)])) == [str(tmp_path)]
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "gone"))
+    for begin in (
+        lambda: done(where, [0]),
+        lambda: list(ray_pool.map_function(where, [slice(0, 1)])),
+    ):
+        with pytest.raises(InputError, match="worker on .*gone: No such file.* the same files"):
+            begin()
 
 
 def counting():
