@@ -116,6 +116,7 @@ class _Reader:
         self.check(not twice, "title", "another one for every part", *twice[:1])
         name = self.take(raw, "name", str, self.path.stem)
         plain = is_plain_name(f"{name}.json") and bool(name.strip()) and not name.startswith(".")
+        plain = plain and name.encode("utf-8", "replace").decode() == name  # a file's may not be
         self.check(plain, "name", "a name of files, without '/', '\\' and a dot in front", name)
         smallest = self.take(raw, "smallest_difference", (int, float), 2.0)
         self.check(0 < smallest <= 100, "smallest_difference", "above 0, 100 at most", smallest)

@@ -1,5 +1,7 @@
 """The grid file: what it says, and what it may not say."""
 
+import os
+
 import pytest
 
 from xtremely.eval.study.cells import locate_model
@@ -168,6 +170,14 @@ def test_a_grid_may_lack_any_line_that_has_a_default_and_no_other(grid):
             needed.append(line.partition(" = ")[0])
     assert {"name", "sources", "task", "examples", "[[part]]", "[[part.test]]"} <= {*needed}
     assert not {"models", "seeds", "epochs", "split", "limit", "layers"} & {*needed}
+
+
+def test_a_grid_whose_file_has_a_name_that_is_no_text_needs_one_of_its_own(write):
+    path = write(os.fsdecode(b"\xff.toml"), GRID.replace('name = "small"\n', "", 1))
+    with pytest.raises(InputError, match=r"'name' is '\\udcff'; legal: a name of files"):
+        read_grid(path)
+    path.write_text(GRID)
+    assert read_grid(path).name == "small"
 
 
 def test_the_shipped_grids_can_be_read(request):
