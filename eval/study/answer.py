@@ -8,7 +8,7 @@ from typing import Any
 
 from xtremely.eval.report.markdown import markdown_table
 from xtremely.eval.study.contrast_tables import interval, number
-from xtremely.eval.study.contrasts import MIN_SEEDS
+from xtremely.eval.study.contrasts import MIN_SEEDS, NOT_RECOVERED
 from xtremely.eval.study.figures import source_name
 from xtremely.eval.study.grid import UNTRAINED
 
@@ -75,12 +75,23 @@ def rows(
         return f"average of {_listed(counts)} of {_listed(every)}"
 
     whole, both = average("tasks"), average("tasks and retrieval")
-    trained = [(f"{title(whole)} tasks", whole, None), *each(False)]
+    trained: list[tuple[str, list[Json], Json | None]] = [(f"{title(whole)} tasks", whole, None)]
+    if any(map(_partly_recovered, contrasts)):
+        recovered = average("recovered tasks")
+        counts = {len(one["tasks"]) for one in recovered}
+        trained.append((f"average of the {_listed(counts)} recovered tasks", recovered, None))
+    trained += each(False)
     matched = [*each(True)]
     if matched:
         matched.append((f"{title(both)}, with retrieval", both, None))
     groups = [("After the target task", trained), ("After the intermediate phase", matched)]
     return [(title, found) for title, found in groups if found]
+
+
+def _partly_recovered(contrast: Json) -> bool:
+    """Whether English scores have recovered in some of a contrast's tasks, and not in others."""
+    averages = contrast["averages"]
+    return 0 < len(averages["recovered tasks"]["tasks"]) < len(averages["tasks"]["tasks"])
 
 
 def _listed(counts: set[int]) -> str:
@@ -132,6 +143,7 @@ def answer_lines(analyses: Sequence[Json]) -> Iterator[str]:
         yield state(analysis)
         for contrast in contrasts:
             yield _sentence(contrast, smallest)
+        yield from _where_recovered(contrasts, smallest)
         if "runs that learnt" in analysis:
             count = len(analysis["failed"])
             yield f"{count} run{'s' if count > 1 else ''} learnt nothing. Without them:"
@@ -149,6 +161,25 @@ def _sentence(contrast: Json, smallest: float) -> str:
     count, every = len(whole["tasks"]), len(whole["tasks"]) + len(whole["left out"])
     over = f"on average over {count} of {every} tasks"
     return f"{one} instead of {other}: {difference_text(whole, smallest)} ({over})."
+
+
+def _where_recovered(contrasts: Sequence[Json], smallest: float) -> Iterator[str]:
+    """Which tasks keep the average from a verdict, and the contrasts on the others."""
+    some = [one for one in contrasts if _partly_recovered(one)]
+    if not some:
+        return
+    reasons = dict.fromkeys(
+        reason
+        for contrast in some
+        for reason in contrast["averages"]["tasks"]["reasons"]
+        if reason.startswith(NOT_RECOVERED)
+    )
+    yield f"{'; '.join(reasons)}. On the other tasks (95 %, not corrected):"
+    for contrast in some:
+        found = contrast["averages"]["recovered tasks"]
+        tasks = ", ".join(task.rpartition(": ")[2] for task in found["tasks"])
+        told = difference_text(found, smallest)
+        yield f"{' instead of '.join(sides(contrast))}: {told} ({tasks})."
 
 
 def _table(about: Json, smallest: float) -> Iterator[str]:

@@ -35,6 +35,7 @@ MIN_SEEDS = 3
 RECOVERED = 1.0  # points
 REFERENCES = ("en", UNTRAINED)
 ENGLISH = "en"
+NOT_RECOVERED = "English has not recovered"
 SHUFFLED = " shuffled"
 ORACLE = " oracle"
 CHOICE = ("dev_languages", "dev_examples", "patience", "evaluate_steps")  # settings of an oracle
@@ -322,7 +323,7 @@ def _difference(several: list[Comparison], ones: str, others: str, smallest: flo
     for one in there:
         states = {arm: one.recovered(arm) for arm in (ones, others)}
         reasons += [
-            f"English has not recovered in {one.title} after {arm}"
+            f"{NOT_RECOVERED} in {one.title} after {arm}"
             if state is False
             else f"no control for English in {one.title}"
             for arm, state in states.items()

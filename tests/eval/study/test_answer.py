@@ -141,6 +141,32 @@ def test_english_that_has_not_recovered_stays_undecided(grid):
     assert re.search(r"Arabic instead of English: .*, less than 2 either way", text)
 
 
+def test_tasks_that_have_recovered_are_averaged_beside(grid):
+    """Five points lost in English in Mandarin's answers: the other three tasks say 4 points."""
+
+    def lost(cell, task, code):
+        away = 5.0 if (cell.source, cell.part, code) == ("zh", "answers", "en") else 0.0
+        return value(cell, task, code) - away
+
+    (found,) = contrasts([grid], [made(cell, lost) for cell in grid.cells])
+    lines = [*answer_lines([found])]
+    place = lines.index(
+        "English has not recovered in answers after zh. On the other tasks (95 %, not corrected):"
+    )
+    mandarin = r"Mandarin instead of English: \+4\.\d \(\S+ to \S+\), more than 2 better"
+    assert re.fullmatch(mandarin + r" \(udpos, panx, pawsx\)\.", lines[place + 1])
+    assert "Arabic" not in lines[place + 2], "Arabic's six tasks have all recovered"
+    (row,) = [
+        line for line in lines if line.startswith("| average of the 3 or 6 recovered tasks |")
+    ]
+    assert row.split(" | ")[3].endswith("more than 2 better")
+    assert "cannot tell" in next(line for line in lines if line.startswith("| average of 6 of 6"))
+    picture = ElementTree.fromstring(answer_picture([found]))
+    words = [one.text for one in picture.iter(f"{SVG}text")]
+    assert "average of the 3 or 6 recovered tasks" in words
+    assert not any("recovered tasks" in line for line in answer_lines([analysed(grid)]))
+
+
 def test_runs_that_learnt_nothing_are_left_out_beside(grid):
     """One Arabic phase learnt nothing: its runs are counted, and the answer is told both ways."""
 

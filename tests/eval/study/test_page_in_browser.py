@@ -55,7 +55,8 @@ def reports(tmp_path_factory):
         results = collected(ROOT / "results" / "study" / f"{name}.json")
         write_study_report([read_grid(ROOT / "studies" / f"{name}.toml")], results, found[name])
         found[name] /= "report.html"
-    return {**found, "committed": ROOT / "results" / "study" / "report.html"}
+    committed = ROOT / "results" / "study"
+    return {**found, "report": committed / "report.html", "target": committed / "target.html"}
 
 
 def look(page, folder, width):
@@ -78,14 +79,14 @@ def look(page, folder, width):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [1280, 1024])
-@pytest.mark.parametrize("name", ["intermediate", "ner", "committed"])
+@pytest.mark.parametrize("name", ["intermediate", "ner", "report", "target"])
 def test_the_page_fits_its_window(reports, tmp_path, name, width):
     seen = look(reports[name], tmp_path, width)
     assert seen["screen"] == width and seen["tables"] > 5
     assert seen["wide"] == [] and seen["width"] <= width
     assert seen["crooked"] == []
     assert seen["contents"] < HEIGHT / 2, "the table of contents and what comes first, together"
-    if name != "ner":
+    if name in ("intermediate", "report"):
         assert seen["first"].strip().startswith("intermediate: difference in points")
 
 
