@@ -187,11 +187,11 @@ def _table(about: Json, smallest: float) -> Iterator[str]:
     reference = primary(about)[0]["name"].split(" - ")[1]
     itself = f"{reference} - {UNTRAINED}"
     last = [one for one in about["contrasts"] if one["name"] == itself and not one["primary"]]
-    yield "Differences in points. English and mean elsewhere: scores of the runs with"
-    yield f"{arm_name(reference)}.\n"
+    yield "Differences are in points. The two columns of scores are of the runs with"
+    yield f"{arm_name(reference)}: on English test data, and the mean over other languages.\n"
     yield from markdown_table(
         [
-            *("test", "English", "mean elsewhere"),
+            *("test", "in English", "mean elsewhere"),
             *(" − ".join(sides(one)) for one in (*primary(about), *last)),
         ],
         (

@@ -13,12 +13,13 @@ def headline(folder):
     return {(r["task"], r["language"]): r["score"] for r in records if r["headline"]}
 
 
-def test_checkpoints_are_trained_evaluated_and_described(tmp_path, monkeypatch, capsys):
+def test_checkpoints_are_trained_evaluated_and_described(tmp_path, tiny_bert, monkeypatch, capsys):
     sentences = "Anna\tB-PER\nlives\tO\nin\tO\nBerlin\tB-LOC\n\nRoma\tB-LOC\nis\tO\nold\tO\n\n"
     data = tmp_path / "data/panx"
     data.mkdir(parents=True)
     for name in ("train-en", "test-en", "test-de", "test-fr"):
         (data / f"{name}.tsv").write_text(sentences)
+    monkeypatch.setattr(checkpoints, "MODEL", str(tiny_bert))
     monkeypatch.setattr(
         checkpoints, "PLANS", {"panx": checkpoints.plan(("panx", "train"), epochs=3)}
     )
