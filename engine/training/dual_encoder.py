@@ -27,6 +27,7 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 
 from xtremely.engine.foreign import one_line
 from xtremely.engine.models.loading import quiet as without_notes
+from xtremely.engine.training.attention import fast_attention
 from xtremely.engine.training.dropout import fast_dropout
 from xtremely.engine.training.environment import Environment, environment, resumed
 from xtremely.engine.training.hyperparameters import Hyperparameters, TrainerSettings
@@ -150,7 +151,7 @@ def fit_pairs(
     device = choose_device(settings.device)
     now = environment(device, choose_precision(settings.precision, device))
     last = last_checkpoint(work)
-    with resumed(last, COMPLETE, now) as made_with, fast_dropout():
+    with resumed(last, COMPLETE, now) as made_with, fast_dropout(), fast_attention():
         transformers.set_seed(settings.seed)
         model = _load(folder, device)
         declared = model.max_seq_length

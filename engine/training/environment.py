@@ -66,6 +66,7 @@ def environment(device: str, precision: str) -> Environment:
     }
     if device == "cpu":
         found["dropout"] = f"{BITS} bits a number"
+        found["attention"] = "with its gradients"
     if device == "cuda":
         found["GPU"] = torch.cuda.get_device_name()
         found["CUDA"] = torch.version.cuda or torch.version.hip or ""

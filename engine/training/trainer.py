@@ -24,6 +24,7 @@ import transformers
 from xtremely.engine.config_json import configuration
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training._trainer import SCORE, Trainer
+from xtremely.engine.training.attention import fast_attention
 from xtremely.engine.training.dataset import (
     Collator,
     DevSet,
@@ -147,7 +148,7 @@ def fit(
     device = choose_device(settings.device)
     now = environment(device, choose_precision(settings.precision, device))
     last = last_checkpoint(work)
-    with resumed(last, COMPLETE, now) as made_with, fast_dropout():
+    with resumed(last, COMPLETE, now) as made_with, fast_dropout(), fast_attention():
         return _fit(
             folder,
             tokenizer,
