@@ -46,6 +46,12 @@ class Note:
     files: dict[str, str] = field(default_factory=dict)
 
 
+class OtherEnvironment(InputError):
+    """A checkpoint was made in another environment, so training would not go on to the same
+    weights.
+    """
+
+
 def environment(device: str, precision: str) -> Environment:
     """The environment of this process: readable name -> value.
 
@@ -89,7 +95,8 @@ def resumed(checkpoint: Path | None, note: str, now: Environment) -> Iterator[En
         The environment to write into further checkpoints.
 
     Raises:
-        InputError: the checkpoint was made in an environment that differs from this one.
+        OtherEnvironment: the checkpoint was made in an environment that differs from this one.
+        InputError: its note is damaged.
     """
     kept = dict(now)
     if checkpoint is not None:
@@ -125,7 +132,7 @@ def _require_alike(checkpoint: Path, before: Environment, now: Environment) -> N
         if before.get(name) != now.get(name)
     ]
     if other:
-        raise InputError(
+        raise OtherEnvironment(
             f"{checkpoint} was made with {'; '.join(other)}: training would not go on to the same"
             " weights; go on where it was begun, or remove that checkpoint's folder"
             f" {checkpoint.parent} to train this phase from its start"

@@ -28,6 +28,7 @@ from xtremely.engine.text.vocabulary import load_tokenizer
 from xtremely.engine.training import multitask_model as models
 from xtremely.engine.training import trainer as mechanics
 from xtremely.engine.training.dataset import DevSet, Feature, TrainSet
+from xtremely.engine.training.environment import OtherEnvironment
 from xtremely.engine.training.hyperparameters import TrainerSettings
 from xtremely.engine.training.trainer import TrainedModel
 from xtremely.eval.data.readers import text_hash
@@ -124,8 +125,8 @@ def train(
         quiet: show no progress.
         save_steps: steps between checkpoints, from which a killed run resumes.
         shared: folder for the phases before the target, each named by its digest. Concurrent runs
-            share them: one trains a phase, the others wait for it. Another training in ``out`` is
-            then replaced, not refused.
+            share them: one trains a phase, the others wait for it. Another training in ``out``, or
+            a checkpoint of another environment, is then replaced, not refused.
         allow_pickle: whether the model's pickled weights may be read.
 
     Raises:
@@ -160,12 +161,13 @@ def train(
             stage = _Stage(material, base, out / material.phase.name, identity)
             if shared is not None:  # a cell's own folder, left by a run on another device
                 stage.clear()
-            done.append(stage.run(settings, device, save_steps, quiet))
+            run = stage.run if shared is None else stage.run_anywhere
+            done.append(run(settings, device, save_steps, quiet))
         else:
             stage = _Stage(material, base, shared / text_hash(identity), identity)
             with in_turn(shared / f".{stage.folder.name}.lock"):
                 stage.clear()
-                done.append(stage.run(settings, device, save_steps, quiet))
+                done.append(stage.run_anywhere(settings, device, save_steps, quiet))
         base = done[-1].folder
         origin = {"after": done[-1].record["digest"]}
     return done
@@ -211,6 +213,11 @@ class _Stage:
     folder: Path
     identity: dict[str, Any]
 
+    @property
+    def work(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder.with_name(f".{self.material.phase.name}.{text_hash(self.identity)[:16]}")
+
     def run(self, settings: dict[str, Any], device: str, save_steps: int, quiet: bool) -> Trained:
         """Train the phase, or reuse an equal finished one."""
         phase, digest = self.material.phase, text_hash(self.identity)
@@ -224,11 +231,10 @@ class _Stage:
         )
         if self.folder.exists():
             warnings.warn(f"{self.folder} is damaged; it is trained anew", stacklevel=2)
-        work = self.folder.with_name(f".{phase.name}.{digest[:16]}")
         every = TrainerSettings(**settings, device=device, save_steps=save_steps)
         fitted: TrainedModel | TrainedEncoder
         if self.material.dual:
-            fitted = train_pairs(self.material, self.base, every, work, quiet)
+            fitted = train_pairs(self.material, self.base, every, self.work, quiet)
         else:
             fitted = mechanics.fit(
                 self.base,
@@ -237,14 +243,26 @@ class _Stage:
                 *self._features(),
                 phase,
                 every,
-                work,
+                self.work,
                 quiet,
             )
         record = json.loads(dumps(self._described(fitted, digest, device)))
         if mechanics.is_main():
-            self._save(fitted, record, work)
+            self._save(fitted, record, self.work)
         mechanics.meet()
         return Trained(phase.name, self.folder, record, reused=False)
+
+    def run_anywhere(self, *given: Any) -> Trained:
+        """``run``, from the start if checkpoints were made in another environment, such as on
+        another processor.
+        """
+        try:
+            return self.run(*given)
+        except OtherEnvironment as error:
+            told = str(error).partition(": training")[0]
+            warnings.warn(f"{told}; it is trained anew", stacklevel=2)
+            mechanics.clear(self.work)
+            return self.run(*given)
 
     def _differences(self, kept: dict[str, Any]) -> str:
         """In what the identity of a finished phase differs from this one's."""

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from training_cases import two_phases
 
-from xtremely.eval.training.phases import train
+from xtremely.engine.training import trainer as mechanics
+from xtremely.eval.training.phases import _Stage, train
 from xtremely.eval.training.recipe import Recipe
 from xtremely.kernels.guard import InputError
 
@@ -124,3 +125,38 @@ def test_a_finished_phase_of_another_precision_is_refused_by_that_name(root, tmp
         assert first.reused is reused
     with pytest.raises(InputError, match=r"training \(its precision is fp32, here bf16\); name"):
         train(replace(recipe, precision="bf16"), root / "data", tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("stopped", ["1-xnli", "2-udpos"])
+def test_checkpoints_of_another_processor_are_not_gone_on_from(
+    root, tmp_path, monkeypatch, stopped
+):
+    """A study goes on with that phase from its start; a training of its own is refused."""
+    given, folder = two_phases(root), tmp_path / "phases"
+    places = {"device": "cpu", "quiet": True, "save_steps": 1}
+    save, environment = _Stage._save, mechanics.environment
+
+    def interrupted(stage, *rest):
+        if stage.material.phase.name == stopped:
+            raise KeyboardInterrupt
+        save(stage, *rest)
+
+    for name, shared in (("cell", folder), ("own", None)):
+        with monkeypatch.context() as first:
+            first.setattr(_Stage, "_save", interrupted)
+            first.setattr(
+                mechanics, "environment", lambda *a: environment(*a) | {"processor": "abacus"}
+            )
+            with pytest.raises(KeyboardInterrupt):
+                train(given, root / "data", tmp_path / name, **places, shared=shared)
+    assert [*tmp_path.rglob("checkpoint-*")]
+    with pytest.warns(UserWarning, match="was made with processor abacus, here .*trained anew"):
+        found = train(given, root / "data", tmp_path / "cell", **places, shared=folder)
+    assert [one.record["resumed_at"] for one in found] == [0, 0]
+    assert not [*folder.rglob("checkpoint-*")]
+    whole = train(given, root / "data", tmp_path / "whole", device="cpu", quiet=True)
+    for one, other in zip(found, whole, strict=True):
+        mine, theirs = (load_file(x.folder / "model.safetensors") for x in (one, other))
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    with pytest.raises(InputError, match="was made with processor abacus, here"):
+        train(given, root / "data", tmp_path / "own", **places)
