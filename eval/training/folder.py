@@ -14,6 +14,7 @@ from xtremely.engine.training.trainer import is_main
 from xtremely.eval.data.readers import text_hash
 from xtremely.files.documents import ANYTHING, fit, read_json
 from xtremely.files.folders import alone, is_ignorable, own_folder
+from xtremely.files.writing import file_digest
 from xtremely.kernels.guard import InputError, require
 
 MADE_BY = "train"
@@ -105,3 +106,28 @@ def _is_record(path: Path) -> bool:
         return bool(_DIGEST.fullmatch(read_record(path)["digest"]))
     except InputError:
         return False
+
+
+def finished_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a finished phase; None if it is unfinished or damaged."""
+    try:
+        found = read_record(folder / RECORD)
+        kept = found.get("sha256", {})  # older folders have none
+        intact = all(file_digest(folder / name) == digest for name, digest in kept.items())
+        return found if intact and found["bytes"] == weight_sizes(folder) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def weight_sizes(folder: Path) -> dict[str, int]:
+    """File -> size in bytes of a folder's weights, further heads included."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """File -> SHA-256 for every file in a folder except the record."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): file_digest(path) for path in files if path.name != RECORD
+    }

@@ -38,16 +38,18 @@ from xtremely.eval.tasks.task import LabelRules, Task
 from xtremely.eval.training.data import PhaseData, Reader, TaskExamples
 from xtremely.eval.training.folder import (
     RECORD,
-    read_record,
+    digests,
+    finished_record,
     record_checksum,
     training_folder,
     unfinished,
+    weight_sizes,
 )
 from xtremely.eval.training.lengths import check_lengths
 from xtremely.eval.training.pairs import check_installed, train_pairs
 from xtremely.eval.training.recipe import Recipe, as_mapping, settled
 from xtremely.files.folders import in_turn, remove_whole
-from xtremely.files.writing import check_writable, file_digest, write_atomic
+from xtremely.files.writing import check_writable, write_atomic
 from xtremely.kernels.guard import InputError, require, require_number
 
 if TYPE_CHECKING:
@@ -221,7 +223,7 @@ class _Stage:
     def run(self, settings: dict[str, Any], device: str, save_steps: int, quiet: bool) -> Trained:
         """Train the phase, or reuse an equal finished one."""
         phase, digest = self.material.phase, text_hash(self.identity)
-        kept = _record(self.folder)
+        kept = finished_record(self.folder)
         if kept is not None and kept["digest"] == digest:
             return Trained(phase.name, self.folder, kept, reused=True)
         require(
@@ -280,7 +282,7 @@ class _Stage:
         """Remove an incomplete or damaged folder, or another phase, from this phase's path."""
         if not (self.folder.exists() or self.folder.is_symlink()):
             return
-        wanted, kept = json.loads(dumps(self.identity)), _record(self.folder)
+        wanted, kept = json.loads(dumps(self.identity)), finished_record(self.folder)
         if kept is None or {key: kept.get(key) for key in wanted} != wanted:
             warnings.warn(
                 f"{self.folder} is damaged or another phase; it is trained anew", stacklevel=2
@@ -376,38 +378,13 @@ class _Stage:
         else:
             own = conventions(self.base, self.base.name)
             fitted.save(fresh, own.retrieval_prompts, own.default_prompt)
-        record["bytes"] = _bytes(fresh)
-        record["sha256"] = _digests(fresh)
+        record["bytes"] = weight_sizes(fresh)
+        record["sha256"] = digests(fresh)
         record["checksum"] = record_checksum(record)
         write_atomic(fresh / RECORD, dumps(record).encode("utf-8"))
         shutil.rmtree(self.folder, ignore_errors=True)
         fresh.replace(self.folder)
         mechanics.clear(work)
-
-
-def _record(folder: Path) -> dict[str, Any] | None:
-    """The record of a finished phase; None if it is unfinished or damaged."""
-    try:
-        found = read_record(folder / RECORD)
-        kept = found.get("sha256", {})  # older folders have none
-        intact = all(file_digest(folder / name) == digest for name, digest in kept.items())
-        return found if intact and found["bytes"] == _bytes(folder) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def _bytes(folder: Path) -> dict[str, int]:
-    """File -> size in bytes of a folder's weights, further heads included."""
-    files = sorted(folder.rglob("*.safetensors"))
-    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """File -> SHA-256 for every file in a folder except the record."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): file_digest(path) for path in files if path.name != RECORD
-    }
 
 
 def _scorer(task: Task, features: Sequence[Feature]) -> Callable[[list[np.ndarray]], float]:
