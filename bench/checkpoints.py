@@ -29,6 +29,7 @@ from xtremely.eval.training.phases import train
 from xtremely.eval.training.recipe import Phase, Recipe, Source
 from xtremely.eval.workers import LocalWorkers, SendEvent
 from xtremely.files.writing import write_atomic
+from xtremely.kernels.guard import require, require_number
 
 MODEL = "e5-small-4bit"
 PRECISIONS = ("fp32", "int8")
@@ -102,7 +103,8 @@ def evaluated(tasks: Sequence[str], data_root: Path, out: Path) -> Comparison:
     for precision, run in zip(PRECISIONS, runs, strict=True):
         named = ("eval", "--model", MODEL, "--tasks", ",".join(tasks), "--precision", precision)
         places = ("--checkpoints", out / "checkpoints", "--data-root", data_root, "--out", run)
-        app([*map(str, (*named, *places))], standalone_mode=False)
+        code = app([*map(str, (*named, *places))], standalone_mode=False)
+        require(not code, f"the evaluation in {precision} ended with exit code {code}")
     return compare(read_runs(runs))
 
 
@@ -141,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2, help="trainings at the same time")
     given = parser.parse_args(arguments)
+    require_number("--workers", given.workers, 1, 64)
     records = trained(PLANS, given.data_root, given.out, given.workers)
     comparison = evaluated(TASKS, given.data_root, given.out)
     lines = [

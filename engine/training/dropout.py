@@ -6,12 +6,13 @@ bf16. Here, one draw of 64 bits decides four elements.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor
+
+from xtremely.engine.training.replaced import replaced
 
 BITS = 16  # of randomness per element
 
@@ -22,14 +23,8 @@ def fast_dropout() -> Iterator[None]:
 
     All dropout then draws from ``bernoulli``, that inside attention included.
     """
-    library = torch.library.Library("aten", "IMPL")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a kernel is replaced
-        library.impl("bernoulli_.float", bernoulli, "CPU")
-    try:
+    with replaced("bernoulli_.float", "CPU", bernoulli):
         yield
-    finally:
-        library._destroy()
 
 
 def bernoulli(target: Tensor, p: float = 0.5, generator: Generator | None = None) -> Tensor:

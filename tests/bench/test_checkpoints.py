@@ -3,8 +3,11 @@
 import json
 from statistics import fmean
 
+import pytest
+
 from xtremely.bench import checkpoints
 from xtremely.eval.tasks.task import find_training_task
+from xtremely.kernels.guard import InputError
 
 
 def headline(folder):
@@ -55,3 +58,16 @@ def test_every_plan_can_be_trained_on_the_data_that_its_task_has():
         for task, source in zip(tasks, phase.sources, strict=True):
             assert source.split in (*task.splits, *task.more_splits)
         assert phase.batch_size * phase.accumulation == 32
+
+
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_no_workers_are_refused(tmp_path, count):
+    given = ["--data-root", str(tmp_path), "--out", str(tmp_path / "out"), "--workers", count]
+    with pytest.raises(InputError, match="--workers"):
+        checkpoints.main(given)
+
+
+def test_a_failed_evaluation_makes_no_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "app", lambda *given, **options: 1)
+    with pytest.raises(InputError, match="the evaluation in fp32 ended with exit code 1"):
+        checkpoints.evaluated(["panx"], tmp_path, tmp_path)
